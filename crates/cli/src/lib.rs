@@ -1,0 +1,1 @@
+//! The hostel command line.

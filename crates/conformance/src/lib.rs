@@ -1,0 +1,1 @@
+//! The contract of ExecutionEnvironment as tests that every backend runs.

@@ -1,0 +1,1 @@
+//! The execution daemon: hostel.v1 over gRPC.

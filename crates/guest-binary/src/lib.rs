@@ -1,0 +1,1 @@
+//! The static guest and probe executables, as bytes.

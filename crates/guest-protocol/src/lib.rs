@@ -1,0 +1,1 @@
+//! The messages between a host-side backend and the guest inside a sandbox.

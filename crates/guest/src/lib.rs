@@ -1,0 +1,1 @@
+//! The supervisor inside a sandbox, and the zygote that clones jails.

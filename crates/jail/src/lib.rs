@@ -1,0 +1,1 @@
+//! The jail backend: local process jails from namespaces, cgroups, seccomp and landlock.

@@ -1,0 +1,27 @@
+//! The domain of Hostel: what a sandbox is, what can be asked of one, and what can go wrong.
+//!
+//! Backends implement [`Backend`] and [`ExecutionEnvironment`]; the daemon, pools and tests speak only
+//! these types. This crate knows no wire format, no database and no operating system.
+#![forbid(unsafe_code)]
+
+pub mod capability;
+pub mod environment;
+pub mod error;
+pub mod file;
+pub mod id;
+pub mod label;
+pub mod limits;
+pub mod process;
+pub mod size;
+pub mod spec;
+pub mod state;
+pub mod stats;
+pub mod template;
+
+pub use capability::{Capabilities, Capability, Weakness};
+pub use environment::{Backend, BackendEvent, Created, ExecutionEnvironment, Stage};
+pub use error::{Error, Result};
+pub use id::{BackendName, ProcessId, SandboxId, TemplateId};
+pub use limits::ResourceLimits;
+pub use spec::{NetworkPolicy, SandboxSpec};
+pub use state::{SandboxState, Transition};

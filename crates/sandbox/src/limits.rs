@@ -1,0 +1,117 @@
+//! Resource limits of a sandbox.
+
+use crate::capability::Capability;
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+const MIB: u64 = 1 << 20;
+
+/// Caps on what a sandbox may use. `None` means the template's or the node's default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResourceLimits {
+    /// Memory in bytes, page cache and tmpfs included, no swap. 8 MiB or more.
+    pub memory_bytes: Option<u64>,
+    /// Processor time in thousandths of a core: 1000 is one core. 10 to 1,024,000.
+    pub cpu_millis: Option<u32>,
+    /// Processes and threads together, the supervisor included. 4 to 4,194,304.
+    pub pids: Option<u32>,
+    /// Bytes that may be written to the sandbox's own files. 1 MiB or more.
+    pub disk_bytes: Option<u64>,
+    /// Files, directories and links that may be made. 64 or more.
+    pub disk_inodes: Option<u64>,
+    /// Open files per process (`RLIMIT_NOFILE`). 16 to 1,048,576.
+    pub open_files: Option<u32>,
+    /// Output of all processes together, bytes per second; readers are slowed, nothing is lost. 1 KiB or more.
+    pub output_bytes_per_second: Option<u64>,
+}
+
+impl ResourceLimits {
+    /// What a sandbox gets when nobody says otherwise.
+    #[must_use]
+    pub fn defaults() -> Self {
+        Self {
+            memory_bytes: Some(512 * MIB),
+            cpu_millis: Some(1000),
+            pids: Some(256),
+            disk_bytes: Some(1024 * MIB),
+            disk_inodes: None,
+            open_files: Some(4096),
+            output_bytes_per_second: None,
+        }
+    }
+
+    /// Fills what is not set here from `base`.
+    #[must_use]
+    pub fn or(&self, base: &Self) -> Self {
+        Self {
+            memory_bytes: self.memory_bytes.or(base.memory_bytes),
+            cpu_millis: self.cpu_millis.or(base.cpu_millis),
+            pids: self.pids.or(base.pids),
+            disk_bytes: self.disk_bytes.or(base.disk_bytes),
+            disk_inodes: self.disk_inodes.or(base.disk_inodes),
+            open_files: self.open_files.or(base.open_files),
+            output_bytes_per_second: self.output_bytes_per_second.or(base.output_bytes_per_second),
+        }
+    }
+
+    /// Checks each value against its range.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] naming the field and the range.
+    pub fn validate(&self) -> Result<()> {
+        let ranges = [
+            ("memory_bytes", self.memory_bytes, 8 * MIB, 1 << 50),
+            ("cpu_millis", self.cpu_millis.map(u64::from), 10, 1_024_000),
+            ("pids", self.pids.map(u64::from), 4, 4_194_304),
+            ("disk_bytes", self.disk_bytes, MIB, 1 << 50),
+            ("disk_inodes", self.disk_inodes, 64, 1 << 40),
+            ("open_files", self.open_files.map(u64::from), 16, 1_048_576),
+            ("output_bytes_per_second", self.output_bytes_per_second, 1024, 1 << 50),
+        ];
+        for (field, value, low, high) in ranges {
+            if value.is_some_and(|value| value < low || value > high) {
+                return Err(Error::invalid(
+                    format!("limits.{field}"),
+                    format!("{} is outside {low} to {high}", value.unwrap_or_default()),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The capabilities that the values set here need.
+    pub fn needs(&self) -> impl Iterator<Item = Capability> {
+        [
+            (self.memory_bytes.is_some(), Capability::MemoryLimit),
+            (self.cpu_millis.is_some(), Capability::CpuLimit),
+            (self.pids.is_some(), Capability::PidsLimit),
+            (self.disk_bytes.is_some(), Capability::DiskLimit),
+            (self.disk_inodes.is_some(), Capability::InodeLimit),
+            (self.open_files.is_some(), Capability::OpenFilesLimit),
+            (self.output_bytes_per_second.is_some(), Capability::OutputRateLimit),
+        ]
+        .into_iter()
+        .filter_map(|(set, capability)| set.then_some(capability))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contradictory_and_absurd_limits_are_named() {
+        let tiny = ResourceLimits { memory_bytes: Some(1), ..Default::default() };
+        let error = tiny.validate().unwrap_err().to_string();
+        assert!(error.contains("limits.memory_bytes") && error.contains("8388608"), "{error}");
+        assert!(ResourceLimits { pids: Some(0), ..Default::default() }.validate().is_err());
+        assert!(ResourceLimits::defaults().validate().is_ok());
+    }
+
+    #[test]
+    fn what_is_set_wins_over_the_base() {
+        let own = ResourceLimits { pids: Some(7), ..Default::default() };
+        let merged = own.or(&ResourceLimits::defaults());
+        assert_eq!((merged.pids, merged.cpu_millis), (Some(7), Some(1000)));
+    }
+}
