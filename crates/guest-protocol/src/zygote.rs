@@ -1,0 +1,139 @@
+//! What the daemon asks of the zygote, over a `SOCK_SEQPACKET` pair: one packet a request, one a reply, in
+//! order, descriptors beside them (`SCM_RIGHTS`).
+
+use crate::message::GuestConfig;
+
+/// Longest packet, in bytes.
+pub const MAX_PACKET: usize = 512 << 10;
+
+/// First packet, from the daemon: how the zygote prepares its own mount namespace.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Setup {
+    /// Directory of the host with one directory per template, each with `rootfs`.
+    #[prost(string, tag = "1")]
+    pub templates: String,
+    /// Directory of the host with one directory per cell: the disk of jails. Ignored with `pool_device`.
+    #[prost(string, tag = "2")]
+    pub cells: String,
+    /// Block device with the btrfs pool that is mounted as the cells' directory; empty is none.
+    #[prost(string, tag = "3")]
+    pub pool_device: String,
+    /// Started without root: everything happens below a user namespace of the zygote's own.
+    #[prost(bool, tag = "4")]
+    pub rootless: bool,
+}
+
+/// The zygote's answer to [`Setup`]. With a pool, its root directory comes along as a descriptor.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SetupReply {
+    /// Why it cannot work at all; empty where it can.
+    #[prost(string, tag = "1")]
+    pub failure: String,
+    /// Layers can be given each jail's own ids (`mount_setattr(2)`).
+    #[prost(bool, tag = "2")]
+    pub idmap: bool,
+    /// What is weaker than it should be.
+    #[prost(string, repeated, tag = "3")]
+    pub weaknesses: Vec<String>,
+    /// ABI of landlock here; 0 is none.
+    #[prost(uint32, tag = "4")]
+    pub landlock_abi: u32,
+}
+
+/// A request to the zygote.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ZygoteRequest {
+    /// What.
+    #[prost(oneof = "Order", tags = "1, 2, 3")]
+    pub order: Option<Order>,
+}
+
+/// See [`ZygoteRequest`].
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum Order {
+    /// Prepare the namespaces of a cell ahead of time. → `ZygoteReply`.
+    #[prost(message, tag = "1")]
+    Prepare(Prepare),
+    /// Make a jail in a cell. → `ZygoteReply` with its pidfd.
+    #[prost(message, tag = "2")]
+    Clone(CloneJail),
+    /// Let go of what was prepared for a cell. → `ZygoteReply`.
+    #[prost(message, tag = "3")]
+    Discard(Discard),
+}
+
+/// Namespaces ahead of time.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Prepare {
+    /// The cell.
+    #[prost(string, tag = "1")]
+    pub cell: String,
+    /// First of its 65,536 user and group ids on the host.
+    #[prost(uint32, tag = "2")]
+    pub uid_base: u32,
+}
+
+/// Let go.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Discard {
+    /// The cell.
+    #[prost(string, tag = "1")]
+    pub cell: String,
+}
+
+/// A jail to be made. Descriptors in this order: the guest's first connection; its listening socket; the
+/// directory for spill files; the cgroup v2 directory where there is one (`has_cgroup2`); where there is one
+/// (`has_oom_file`) the file that counts out-of-memory kills; then `join_files` `tasks` files of cgroup v1.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct CloneJail {
+    /// The cell.
+    #[prost(string, tag = "1")]
+    pub cell: String,
+    /// First of its ids on the host.
+    #[prost(uint32, tag = "2")]
+    pub uid_base: u32,
+    /// Host name inside.
+    #[prost(string, tag = "3")]
+    pub hostname: String,
+    /// Layers of its root below the templates' directory, uppermost first, as `ID/rootfs`.
+    #[prost(string, repeated, tag = "4")]
+    pub layers: Vec<String>,
+    /// Mount the host's `/usr` read-only over the layers.
+    #[prost(bool, tag = "5")]
+    pub host_usr: bool,
+    /// Size of a tmpfs for its files, bytes; 0 is the directory of the cell.
+    #[prost(uint64, tag = "6")]
+    pub tmpfs_bytes: u64,
+    /// Most files in that tmpfs; 0 is no limit of its own.
+    #[prost(uint64, tag = "7")]
+    pub tmpfs_inodes: u64,
+    /// Size of `/dev/shm`, bytes.
+    #[prost(uint64, tag = "8")]
+    pub shm_bytes: u64,
+    /// A cgroup v2 directory is among the descriptors.
+    #[prost(bool, tag = "9")]
+    pub has_cgroup2: bool,
+    /// An out-of-memory counter is among the descriptors.
+    #[prost(bool, tag = "10")]
+    pub has_oom_file: bool,
+    /// Number of cgroup v1 `tasks` files among the descriptors.
+    #[prost(uint32, tag = "11")]
+    pub join_files: u32,
+    /// `RLIMIT_NPROC` where there is no pids cgroup; 0 is none.
+    #[prost(uint32, tag = "12")]
+    pub max_processes: u32,
+    /// What the guest is told.
+    #[prost(message, optional, tag = "13")]
+    pub guest: Option<GuestConfig>,
+}
+
+/// The zygote's answer.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ZygoteReply {
+    /// Why not; empty where it worked.
+    #[prost(string, tag = "1")]
+    pub failure: String,
+    /// Process number of the jail's guest on the host.
+    #[prost(uint32, tag = "2")]
+    pub pid: u32,
+}
