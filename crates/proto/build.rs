@@ -16,7 +16,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("hostel_descriptor.bin"), descriptors.encode_to_vec())?;
 
     // Payload bytes are shared, not copied, on their way through.
-    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    // Maps are ordered, so that one message has one encoding and request bodies can be compared by hash.
+    tonic_prost_build::configure().bytes(".").btree_map(".").compile_fds(descriptors)?;
     Ok(())
 }
 
