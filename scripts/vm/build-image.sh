@@ -57,6 +57,7 @@ if [ -e "$image/disk.img" ]; then
 	echo "$image"
 	exit 0
 fi
+mkdir -p "$cache"
 if [ "$(id -u)" -ne 0 ]; then
 	command -v sudo >/dev/null || {
 		echo 'vm: building the image takes root (debootstrap makes a root file system); run this as root once' >&2
@@ -66,7 +67,6 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 
 mirror=${HOSTEL_VM_MIRROR:-$(mirror)}
-mkdir -p "$cache"
 work=$(mktemp -d "$cache/building.XXXXXX")
 trap 'rm -rf --one-file-system "$work"' EXIT
 log=$work/log
@@ -118,4 +118,10 @@ chmod 644 "$work/image"/*
 
 # Another build may have finished first: then its image is as good as ours.
 mv -T "$work/image" "$image" 2>/dev/null || [ -e "$image/disk.img" ]
+if [ -n "${SUDO_UID:-}" ]; then
+	chown -R "$SUDO_UID:$SUDO_GID" "$image"
+fi
+# What this build replaces, and what builds that were killed left.
+find "$cache" -mindepth 1 -maxdepth 1 -name "$release-*" ! -path "$image" -exec rm -rf {} +
+find "$cache" -mindepth 1 -maxdepth 1 -name 'building.*' -mmin +120 -exec rm -rf --one-file-system {} +
 echo "$image"

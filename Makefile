@@ -1,0 +1,59 @@
+# The commands a person types. `make` alone lists them.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+.PHONY: help build demo test test-vm bench lint lint-rust lint-layout lint-proto lint-shell fmt clean install-deps
+
+help: ## List what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## Build everything for daily use (release profile)
+	cargo build --release --workspace
+
+demo: ## See it work: a daemon, a sandbox, what it cannot do, and a clean end
+	@scripts/install-deps.sh --if-possible run
+	@scripts/demo.sh
+
+test: ## Run every test
+	@scripts/install-deps.sh test
+	@if command -v cargo-nextest >/dev/null; then \
+		cargo nextest run --workspace && cargo test --workspace --doc --quiet; \
+	else \
+		cargo test --workspace; \
+	fi
+
+test-vm: ## Run the jail's tests in a Debian virtual machine with systemd and cgroup v2
+	@scripts/test-vm.sh
+
+bench: ## Measure ours and the peers in one run
+	@scripts/install-deps.sh bench
+	@scripts/bench.sh
+
+lint: lint-rust lint-layout lint-proto lint-shell ## Check format, clippy, the layout rules, the protos, the scripts
+
+lint-rust:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+
+lint-layout:
+	cargo test --workspace --test layout --quiet
+
+lint-proto:
+	@cd proto && npm ci --silent --no-audit --no-fund --no-update-notifier && npx --no-install buf lint
+
+lint-shell:
+	@scripts/install-deps.sh lint
+	@shellcheck --external-sources .ci/run $$(git ls-files '*.sh')
+
+fmt: ## Format the Rust code
+	cargo fmt --all
+
+clean: ## Remove what was built, the virtual machine's image too
+	cargo clean
+	rm -rf .cache proto/node_modules
+
+install-deps: ## Install with apt all that any of these uses
+	@scripts/install-deps.sh all
