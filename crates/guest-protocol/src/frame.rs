@@ -14,6 +14,9 @@ pub const MAX_MESSAGE: usize = 4 << 20;
 /// Longest piece of data, in bytes.
 pub const MAX_DATA: usize = 256 << 10;
 
+/// Capacity that an empty [`Decoder`] keeps, in bytes.
+const KEPT_CAPACITY: usize = 512 << 10;
+
 const KIND_MESSAGE: u8 = 1;
 const KIND_DATA: u8 = 2;
 
@@ -144,8 +147,7 @@ impl Decoder {
     /// Adds bytes that arrived.
     pub fn extend(&mut self, bytes: &[u8]) {
         if self.start == self.buffer.len() {
-            self.buffer.clear();
-            self.start = 0;
+            self.release();
         } else if self.start > MAX_DATA {
             self.buffer.drain(..self.start);
             self.start = 0;
@@ -167,6 +169,15 @@ impl Decoder {
         let payload = self.start + HEADER_LEN;
         self.start = payload + frame.length();
         Ok(Some((frame, &self.buffer[payload..self.start])))
+    }
+
+    /// Forgets what was handed out already, and gives a large empty buffer back to the system.
+    pub fn release(&mut self) {
+        self.buffer.drain(..self.start);
+        self.start = 0;
+        if self.buffer.is_empty() && self.buffer.capacity() > KEPT_CAPACITY {
+            self.buffer = Vec::new();
+        }
     }
 
     /// Bytes held that are not yet a whole frame.

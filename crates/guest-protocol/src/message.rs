@@ -471,7 +471,7 @@ pub struct Ack {
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct FromGuest {
     /// What.
-    #[prost(oneof = "GuestEvent", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "GuestEvent", tags = "1, 2, 3, 4, 5, 6")]
     pub event: Option<GuestEvent>,
 }
 
@@ -493,6 +493,10 @@ pub enum GuestEvent {
     /// Somebody else took standard input over.
     #[prost(message, tag = "5")]
     StdinTaken(Empty),
+    /// The host broke a rule of the stream (a hole in standard input, input after its end); the connection
+    /// is closed after this.
+    #[prost(message, tag = "6")]
+    Failed(Failure),
 }
 
 /// Missing offsets of a stream.
