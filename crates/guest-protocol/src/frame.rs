@@ -15,7 +15,7 @@ pub const MAX_MESSAGE: usize = 4 << 20;
 pub const MAX_DATA: usize = 256 << 10;
 
 /// Capacity that an empty [`Decoder`] keeps, in bytes.
-const KEPT_CAPACITY: usize = 512 << 10;
+const KEPT_CAPACITY: usize = 32 << 10;
 
 const KIND_MESSAGE: u8 = 1;
 const KIND_DATA: u8 = 2;

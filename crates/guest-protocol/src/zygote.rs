@@ -56,7 +56,7 @@ pub enum Order {
     Prepare(Prepare),
     /// Make a jail in a cell. → `ZygoteReply` with its pidfd.
     #[prost(message, tag = "2")]
-    Clone(CloneJail),
+    Clone(Box<CloneJail>),
     /// Let go of what was prepared for a cell. → `ZygoteReply`.
     #[prost(message, tag = "3")]
     Discard(Discard),
