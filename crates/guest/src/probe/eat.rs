@@ -1,0 +1,177 @@
+//! Taking more than a sandbox may have. Each prints `refused COUNT ERROR` when it was stopped, or `took COUNT`.
+
+use crate::sys::{self, Errno, sys};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+fn refused(count: u64, errno: Errno) {
+    println!("refused {count} {errno}");
+}
+
+fn took(count: u64) {
+    println!("took {count}");
+}
+
+/// Touches memory until all is held or the kernel kills us.
+pub(crate) fn memory(bytes: u64) -> std::io::Result<()> {
+    let mut held = Vec::new();
+    for _ in 0..bytes >> 20 {
+        held.push(vec![1_u8; 1 << 20]);
+    }
+    took(std::hint::black_box(&held).len() as u64 * (1 << 20));
+    Ok(())
+}
+
+/// Forks sleeping children until refused, then ends them.
+pub(crate) fn processes(most: u64) -> std::io::Result<()> {
+    let mut children = Vec::new();
+    let end = loop {
+        if children.len() as u64 >= most {
+            break None;
+        }
+        match sys::fork() {
+            Ok(0) => sys::sleep_for_good(),
+            Ok(pid) => children.push(pid),
+            Err(errno) => break Some(errno),
+        }
+    };
+    for pid in &children {
+        let _ = sys!(SYS_kill, *pid, libc::SIGKILL);
+    }
+    for pid in &children {
+        let _ = sys::wait(*pid);
+    }
+    match end {
+        Some(errno) => refused(children.len() as u64, errno),
+        None => took(children.len() as u64),
+    }
+    Ok(())
+}
+
+/// Writes a file until refused.
+pub(crate) fn disk(path: &str, most: u64) -> std::io::Result<()> {
+    let mut file = File::create(path)?;
+    let block = vec![0xa5_u8; 64 << 10];
+    let mut written = 0;
+    while written < most {
+        match file.write(&block) {
+            Ok(count) => written += count as u64,
+            Err(error) => {
+                refused(written, Errno(error.raw_os_error().unwrap_or(libc::EIO)));
+                return Ok(());
+            }
+        }
+    }
+    took(written);
+    Ok(())
+}
+
+/// Makes empty files until refused.
+pub(crate) fn inodes(directory: &str, most: u64) -> std::io::Result<()> {
+    for count in 0..most {
+        if let Err(error) = File::create(format!("{directory}/i{count}")) {
+            refused(count, Errno(error.raw_os_error().unwrap_or(libc::EIO)));
+            return Ok(());
+        }
+    }
+    took(most);
+    Ok(())
+}
+
+/// Duplicates stdin until refused.
+pub(crate) fn descriptors(most: u64) -> std::io::Result<()> {
+    for count in 0..most {
+        if let Err(errno) = sys!(SYS_dup, 0) {
+            refused(count, errno);
+            return Ok(());
+        }
+    }
+    took(most);
+    Ok(())
+}
+
+/// Makes System V shared memory segments of 4 MiB, which outlive this process, and touches them.
+pub(crate) fn shared_memory(bytes: u64) -> std::io::Result<()> {
+    const SEGMENT: usize = 4 << 20;
+    let mut held = 0;
+    while held < bytes {
+        let id = match sys!(SYS_shmget, libc::IPC_PRIVATE, SEGMENT, libc::IPC_CREAT | 0o600) {
+            Ok(id) => i32::try_from(id).unwrap_or_default(),
+            Err(errno) => {
+                refused(held, errno);
+                return Ok(());
+            }
+        };
+        // SAFETY: the kernel chooses the address of the new segment.
+        let memory = unsafe { libc::shmat(id, std::ptr::null(), 0) };
+        if memory.addr() == usize::MAX {
+            refused(held, sys::last_error());
+            return Ok(());
+        }
+        // SAFETY: the segment is SEGMENT bytes long, writable, and attached until this process ends.
+        unsafe { std::ptr::write_bytes(memory.cast::<u8>(), 1, SEGMENT) };
+        held += SEGMENT as u64;
+    }
+    took(held);
+    Ok(())
+}
+
+/// Takes kernel objects that are counted per user or per system, and holds them until stdin ends.
+pub(crate) fn kernel_objects() -> std::io::Result<()> {
+    const MOST: u64 = 1 << 16;
+    let kinds: [(&str, fn() -> sys::Outcome); 4] = [
+        ("terminals", || sys::open(c"/dev/ptmx", libc::O_RDWR)),
+        ("inotify", || sys!(SYS_inotify_init1, 0)),
+        ("epoll", || sys!(SYS_epoll_create1, 0)),
+        ("pipes", || {
+            let mut ends = [0_u8; 8];
+            sys!(SYS_pipe2, ends.as_mut_slice(), 0)
+        }),
+    ];
+    for (name, make) in kinds {
+        let mut count = 0;
+        while count < MOST && make().is_ok() {
+            count += 1;
+        }
+        println!("{name} {count}");
+    }
+    println!("holding");
+    std::io::stdin().read_to_end(&mut Vec::new())?;
+    Ok(())
+}
+
+/// Computes until the clock says so.
+pub(crate) fn spin(milliseconds: u64) -> std::io::Result<()> {
+    let end = Instant::now() + Duration::from_millis(milliseconds);
+    let mut sum = 0_u64;
+    while Instant::now() < end {
+        for value in 0..10_000_u64 {
+            sum = std::hint::black_box(sum.wrapping_add(value));
+        }
+    }
+    took(milliseconds);
+    Ok(())
+}
+
+/// Leaves ended grandchildren behind, whose parent is gone.
+pub(crate) fn orphans(count: u64) -> std::io::Result<()> {
+    for done in 0..count {
+        match sys::fork() {
+            Ok(0) => {
+                // The grandchild ends at once too; who ends first does not matter.
+                let _ = sys::fork();
+                sys::leave(0);
+            }
+            Ok(pid) => {
+                let _ = sys::wait(pid);
+            }
+            Err(errno) => {
+                refused(done, errno);
+                return Ok(());
+            }
+        }
+    }
+    took(count);
+    Ok(())
+}

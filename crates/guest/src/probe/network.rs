@@ -1,0 +1,161 @@
+//! Probes at the network and at sockets: jail.md §7c 42 to 48.
+
+use crate::abuse::{Context, Probe};
+use crate::sys::{self, sys};
+use crate::verdict::{Verdict, all, must_fail};
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::os::linux::net::SocketAddrExt;
+use std::time::Duration;
+
+pub(crate) const PROBES: &[Probe] = &[
+    ("socket-packet", |_| socket(libc::AF_PACKET, libc::SOCK_RAW, 0x0300)),
+    ("socket-raw-ipv4", |_| socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP)),
+    ("socket-raw-ipv6", |_| socket(libc::AF_INET6, libc::SOCK_RAW, libc::IPPROTO_ICMPV6)),
+    ("socket-vsock", |_| socket(libc::AF_VSOCK, libc::SOCK_STREAM, 0)),
+    ("socket-alg", |_| socket(libc::AF_ALG, libc::SOCK_SEQPACKET, 0)),
+    ("socket-odd-families", odd_families),
+    ("socket-odd-netlink", odd_netlink),
+    ("interfaces", interfaces),
+    ("configure-interface", configure_interface),
+    ("host-listener", host_listener),
+    ("host-abstract-socket", abstract_socket),
+    ("metadata-service", |_| unreachable("169.254.169.254:80")),
+    ("link-local", |_| unreachable("169.254.1.1:80")),
+    ("docker-gateway", |_| all(["172.17.0.1:22", "172.17.0.1:2375", "172.18.0.1:22"].map(unreachable))),
+    ("private-ranges", |_| {
+        all(["10.0.0.1:80", "10.0.2.2:22", "192.168.0.1:80", "192.168.122.1:22", "100.64.0.1:80"]
+            .map(unreachable))
+    }),
+    ("ipv6", |_| {
+        all(["[2001:4860:4860::8888]:53", "[fd00:ec2::254]:80", "[::ffff:169.254.169.254]:80"]
+            .map(unreachable))
+    }),
+    ("internet", |_| all(["1.1.1.1:443", "8.8.8.8:53"].map(unreachable))),
+    ("udp-exfiltration", |_| all(["8.8.8.8:53", "1.1.1.1:123", "[2001:4860:4860::8888]:53"].map(udp))),
+    ("multicast", |_| all(["224.0.0.251:5353", "255.255.255.255:67"].map(udp))),
+];
+
+fn socket(family: i32, kind: i32, protocol: i32) -> Verdict {
+    must_fail(&format!("socket of family {family}"), sys!(SYS_socket, family, kind, protocol))
+}
+
+fn odd_families(_: &Context) -> Verdict {
+    const LAST: i32 = 46;
+    let ordinary = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+    let kinds = [libc::SOCK_STREAM, libc::SOCK_DGRAM, libc::SOCK_RAW, libc::SOCK_SEQPACKET];
+    let opened: Vec<String> = (1..=LAST)
+        .filter(|family| !ordinary.contains(family))
+        .flat_map(|family| kinds.map(|kind| (family, kind)))
+        .filter(|(family, kind)| sys!(SYS_socket, *family, *kind, 0).inspect(|&fd| sys::close(fd)).is_ok())
+        .map(|(family, kind)| format!("family {family} kind {kind}"))
+        .collect();
+    if opened.is_empty() {
+        Verdict::refused("only unix, inet, inet6 and netlink")
+    } else {
+        Verdict::escaped(opened.join(", "))
+    }
+}
+
+fn odd_netlink(_: &Context) -> Verdict {
+    // Everything but NETLINK_ROUTE, which getaddrinfo and ip(8) need.
+    all((1..23).map(|protocol| {
+        must_fail(
+            &format!("netlink {protocol}"),
+            sys!(SYS_socket, libc::AF_NETLINK, libc::SOCK_RAW, protocol),
+        )
+    }))
+}
+
+/// Flags of an interface (netdevice(7)), by an `ifreq`.
+fn flags_of(socket: i64, name: &str) -> Option<[u8; 40]> {
+    let mut request = [0_u8; 40];
+    request[..name.len().min(15)].copy_from_slice(&name.as_bytes()[..name.len().min(15)]);
+    sys!(SYS_ioctl, socket, libc::SIOCGIFFLAGS.cast_signed(), request.as_mut_slice()).ok()?;
+    Some(request)
+}
+
+fn interfaces(_: &Context) -> Verdict {
+    let text = std::fs::read_to_string("/proc/net/dev").unwrap_or_default();
+    let Ok(socket) = sys!(SYS_socket, libc::AF_INET, libc::SOCK_DGRAM, 0) else {
+        return Verdict::refused("no internet sockets at all");
+    };
+    // Kernels with tunnel modules put an inactive sit0 and the like into each namespace.
+    let active: Vec<&str> = text
+        .lines()
+        .skip(2)
+        .filter_map(|line| line.split(':').next().map(str::trim))
+        .filter(|name| *name != "lo")
+        .filter(|name| flags_of(socket, name).is_none_or(|request| request[16] & 1 == 1))
+        .collect();
+    if active.is_empty() {
+        Verdict::refused("nothing but lo")
+    } else {
+        Verdict::escaped(format!("interfaces: {}", active.join(", ")))
+    }
+}
+
+fn configure_interface(_: &Context) -> Verdict {
+    let Ok(socket) = sys!(SYS_socket, libc::AF_INET, libc::SOCK_DGRAM, 0) else {
+        return Verdict::refused("no internet sockets at all");
+    };
+    let Some(mut request) = flags_of(socket, "lo") else { return Verdict::refused("lo does not show") };
+    // The same flags again.
+    let outcome = sys!(SYS_ioctl, socket, libc::SIOCSIFFLAGS.cast_signed(), request.as_mut_slice());
+    must_fail("set flags of lo", outcome)
+}
+
+fn host_listener(context: &Context) -> Verdict {
+    if context.host_listeners.is_empty() {
+        return Verdict::skipped("no HOSTEL_PROBE_TCP");
+    }
+    all(context.host_listeners.iter().map(|address| match address.parse::<SocketAddr>() {
+        Err(error) => Verdict::skipped(format!("{address}: {error}")),
+        Ok(parsed) => match TcpStream::connect_timeout(&parsed, Duration::from_secs(2)) {
+            Ok(_) => Verdict::escaped(format!("connected to {address} of the host")),
+            Err(error) => Verdict::refused(format!("{address}: {error}")),
+        },
+    }))
+}
+
+fn abstract_socket(context: &Context) -> Verdict {
+    let Some(name) = &context.abstract_socket else { return Verdict::skipped("no HOSTEL_PROBE_ABSTRACT") };
+    let connected = std::os::unix::net::SocketAddr::from_abstract_name(name)
+        .and_then(|address| std::os::unix::net::UnixStream::connect_addr(&address));
+    match connected {
+        Ok(_) => Verdict::escaped(format!("connected to @{name} of the host")),
+        Err(error) => Verdict::refused(format!("@{name}: {error}")),
+    }
+}
+
+/// A refused connection would mean that somebody answered.
+fn unreachable(address: &str) -> Verdict {
+    let Ok(parsed) = address.parse::<SocketAddr>() else {
+        return Verdict::skipped(format!("{address} is no address"));
+    };
+    match TcpStream::connect_timeout(&parsed, Duration::from_secs(2)) {
+        Ok(_) => Verdict::escaped(format!("connected to {address}")),
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+            Verdict::escaped(format!("{address} was reached and refused"))
+        }
+        Err(error) if error.kind() == ErrorKind::TimedOut => {
+            Verdict::escaped(format!("packets to {address} leave: no answer came"))
+        }
+        Err(error) => Verdict::refused(format!("{address}: {error}")),
+    }
+}
+
+fn udp(address: &str) -> Verdict {
+    let Ok(parsed) = address.parse::<SocketAddr>() else {
+        return Verdict::skipped(format!("{address} is no address"));
+    };
+    let local = if parsed.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let sent = UdpSocket::bind(local).and_then(|socket| {
+        let _ = socket.set_broadcast(true);
+        socket.send_to(b"hostel-probe", parsed)
+    });
+    match sent {
+        Ok(_) => Verdict::escaped(format!("a datagram to {address} left")),
+        Err(error) => Verdict::refused(format!("{address}: {error}")),
+    }
+}
