@@ -95,7 +95,8 @@ pub struct CloneJail {
     /// Host name inside.
     #[prost(string, tag = "3")]
     pub hostname: String,
-    /// Layers of its root below the templates' directory, uppermost first, as `ID/rootfs`.
+    /// Layers of its root, uppermost first, as paths in the zygote's world: `templates/ID/rootfs` or
+    /// `cells/template-ID/upper`.
     #[prost(string, repeated, tag = "4")]
     pub layers: Vec<String>,
     /// Mount the host's `/usr` read-only over the layers.

@@ -1,1 +1,24 @@
-//! The jail backend: local process jails from namespaces, cgroups, seccomp and landlock.
+//! The jail backend: sandboxes made of namespaces, cgroups, seccomp and landlock on this host.
+//!
+//! [`Jail`] implements `Backend`. A creation takes a prepared [`cell`] from the [`spares`], sets its limits,
+//! asks the [`zygote`] for a clone, and hears from the guest that it is ready; what comes after goes to the
+//! guest over its socket (`hostel-guest-client`).
+
+mod abilities;
+mod backend;
+mod cell;
+mod cgroup;
+mod config;
+mod create;
+mod environment;
+mod executable;
+mod handle;
+mod ids;
+mod reaper;
+mod spares;
+mod storage;
+mod template;
+mod zygote;
+
+pub use backend::Jail;
+pub use config::{Config, Storage};

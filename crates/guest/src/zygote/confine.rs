@@ -1,0 +1,96 @@
+//! What a jail's first process gives up for good: limits, capabilities, reach, system calls.
+
+use super::{At, Failed, errno_of, seccomp};
+use landlock::{CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetStatus, Scope};
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets, set_capabilities, set_capabilities_secure_bits};
+
+/// The kernel reaps the zygote's children by itself: nobody needs their status.
+pub(super) fn auto_reap_children() {
+    // SAFETY: SIG_IGN installs no handler.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+}
+
+/// Undoes [`auto_reap_children`] in a jail, whose guest does want to know.
+pub(super) fn default_child_signal() {
+    // SAFETY: SIG_DFL installs no handler.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
+/// Resource limits that every process of the jail inherits (getrlimit(2)).
+pub(super) fn limits(max_processes: u32) -> Result<(), Failed> {
+    let mut wanted = vec![
+        (Resource::Core, 0),
+        (Resource::Memlock, 8 << 20),
+        (Resource::Msgqueue, 819_200),
+        (Resource::Sigpending, 4096),
+        (Resource::Nofile, 1 << 20),
+    ];
+    if max_processes > 0 {
+        wanted.push((Resource::Nproc, u64::from(max_processes)));
+    }
+    for (resource, value) in wanted {
+        let hard = getrlimit(resource).maximum.map_or(value, |maximum| maximum.min(value));
+        setrlimit(resource, Rlimit { current: Some(hard), maximum: Some(hard) }).at("set a resource limit")?;
+    }
+    Ok(())
+}
+
+/// What the guest keeps, over its own ids only: it starts processes as other users and serves their files.
+/// Processes get none: the bounding set is empty and root has no privilege of its own (capabilities(7)).
+pub(super) fn capabilities() -> Result<(), Failed> {
+    rustix::thread::set_no_new_privs(true).at("give up new privileges")?;
+    let bits = CapabilitiesSecureBits::NO_ROOT | CapabilitiesSecureBits::NO_ROOT_LOCKED
+        | CapabilitiesSecureBits::NO_SETUID_FIXUP_LOCKED
+        | CapabilitiesSecureBits::KEEP_CAPS_LOCKED
+        | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE
+        | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED;
+    set_capabilities_secure_bits(bits).at("lock the secure bits")?;
+    for capability in 0..=63 {
+        // SAFETY: plain numbers.
+        let dropped = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+        if dropped != 0 {
+            match errno_of(&std::io::Error::last_os_error()) {
+                Errno::INVAL => break,
+                other => return Err(other).at("drop a capability"),
+            }
+        }
+    }
+    let kept = CapabilitySet::SETUID
+        | CapabilitySet::SETGID
+        | CapabilitySet::KILL
+        | CapabilitySet::CHOWN
+        | CapabilitySet::DAC_OVERRIDE
+        | CapabilitySet::FOWNER;
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    set_capabilities(None, sets).at("keep few capabilities")
+}
+
+/// Forbids abstract sockets and signals beyond the jail (Linux 6.12, landlock ABI 6). Namespaces forbid both
+/// already; where landlock is missing that is all there is, and it is said.
+pub(super) fn landlock() -> Option<String> {
+    let restricted = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .scope(Scope::AbstractUnixSocket | Scope::Signal)
+        .and_then(Ruleset::create)
+        .and_then(landlock::RulesetCreated::restrict_self);
+    match restricted {
+        Ok(status) if status.ruleset == RulesetStatus::FullyEnforced => None,
+        Ok(_) => Some("landlock scopes need Linux 6.12; namespaces alone keep signals and abstract sockets in".to_owned()),
+        Err(error) => Some(format!("landlock: {error}; namespaces alone keep signals and abstract sockets in")),
+    }
+}
+
+/// The newest landlock ABI that the kernel has; 0 is none (landlock_create_ruleset(2)).
+pub(super) fn landlock_abi() -> u32 {
+    const VERSION: libc::c_uint = 1;
+    // SAFETY: with this flag the kernel reads no memory.
+    let abi = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0usize, VERSION) };
+    u32::try_from(abi).unwrap_or(0)
+}
+
+/// Only known system calls from here on; see [`seccomp`].
+pub(super) fn system_calls() -> Result<(), Failed> {
+    seccomp::install().at("filter system calls")
+}

@@ -1,0 +1,139 @@
+//! The root of a jail: layers, its own writable files, /dev, /proc. Runs in the jail's new mount namespace,
+//! before it gives up its rights.
+
+use super::jail::Plan;
+use super::mounts::{self, Change};
+use super::{At, Failed, errno_of, world};
+use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, openat, openat2};
+use rustix::io::Errno;
+use rustix::mount::{MountAttrFlags, UnmountFlags, unmount};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Files of /proc that tell of the host rather than of the jail.
+const MASKED: [&str; 7] = ["config.gz", "cmdline", "keys", "key-users", "kallsyms", "interrupts", "timer_list"];
+
+/// Builds the root and makes it this process's only one.
+pub(super) fn enter(plan: &Plan) -> Result<(), Failed> {
+    let own = own_files(plan)?;
+    let root = overlay(plan, &own)?;
+    mounts::attach(root.as_fd(), "/root")?;
+    if plan.order.host_usr {
+        let usr = mounts::copy_of("/usr", true)?;
+        if let Some(ids) = plan.ids() {
+            // What lies below /usr on other file systems may not support it; then owners show as nobody.
+            let _ = mounts::change(usr.as_fd(), Change { ids: Some(ids), ..Default::default() });
+        }
+        mounts::attach_on(usr.as_fd(), place(root.as_fd(), "usr")?.as_fd(), "/usr")?;
+    }
+    device_tree(plan, root.as_fd())?;
+    process_tree(root.as_fd())?;
+    rustix::process::fchdir(root.as_fd()).at("enter the root")?;
+    rustix::process::pivot_root(".", ".").at("pivot into the root")?;
+    unmount(".", UnmountFlags::DETACH).at("let go of the zygote's root")?;
+    rustix::process::chdir("/").at("enter the root")
+}
+
+/// Mounts the jail's own writable files at /upper: a tmpfs of its own, or its cell on disk.
+/// Returns the options of the overlay that name them.
+fn own_files(plan: &Plan) -> Result<[String; 2], Failed> {
+    if plan.order.tmpfs_bytes > 0 {
+        let base = plan.root_id().to_string();
+        let (size, inodes) = (plan.order.tmpfs_bytes.to_string(), plan.order.tmpfs_inodes.to_string());
+        let mut options = vec![("size", Some(size.as_str())), ("mode", Some("0755"))];
+        if plan.order.tmpfs_inodes > 0 {
+            options.push(("nr_inodes", Some(inodes.as_str())));
+        }
+        let attributes = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID;
+        let tmpfs = mounts::new_file_system("tmpfs", &options, attributes)?;
+        mounts::attach(tmpfs.as_fd(), "/upper")?;
+        for name in ["upper", "work"] {
+            mkdirat(tmpfs.as_fd(), name, Mode::from_raw_mode(0o755)).at("make a directory for writes")?;
+        }
+        std::os::unix::fs::chown("/upper/upper", base.parse().ok(), base.parse().ok())
+            .map_err(|error| errno_of(&error))
+            .at("own the directory for writes")?;
+    } else {
+        let cell = mounts::copy_of(&format!("/cells/{}", plan.order.cell), false)?;
+        if let Some(ids) = plan.ids() {
+            mounts::change(cell.as_fd(), Change { ids: Some(ids), ..Default::default() }).at("map ids of the cell")?;
+        }
+        mounts::attach(cell.as_fd(), "/upper")?;
+    }
+    Ok(["/upper/upper".to_owned(), "/upper/work".to_owned()])
+}
+
+fn overlay(plan: &Plan, [upper, work]: &[String; 2]) -> Result<OwnedFd, Failed> {
+    let mut lower = Vec::with_capacity(plan.order.layers.len());
+    for (index, layer) in plan.order.layers.iter().take(world::MAX_LAYERS).enumerate() {
+        let path = format!("/{layer}");
+        let Some(ids) = plan.ids() else {
+            lower.push(path);
+            continue;
+        };
+        // A layer with mapped ids must be attached somewhere for overlayfs to take it (Linux 6.1).
+        let copy = mounts::copy_of(&path, false)?;
+        mounts::change(copy.as_fd(), Change { ids: Some(ids), ..Default::default() }).at("map ids of a layer")?;
+        let place = format!("/lower/{index}");
+        mounts::attach(copy.as_fd(), &place)?;
+        lower.push(place);
+    }
+    let lower = lower.join(":");
+    let mut options = vec![("lowerdir", Some(lower.as_str())), ("upperdir", Some(upper)), ("workdir", Some(work))];
+    if plan.rootless {
+        options.push(("userxattr", None));
+    } else {
+        // Nothing of a jail outlives its host, so that syncing it to disk would only cost.
+        options.push(("volatile", None));
+    }
+    let attributes = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID;
+    mounts::new_file_system("overlay", &options, attributes)
+}
+
+/// A directory in the root to mount on: made where absent, never reached through a link.
+fn place(root: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Failed> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+    match openat2(root, name, flags, Mode::empty(), resolve) {
+        Err(Errno::NOENT) => {
+            mkdirat(root, name, Mode::from_raw_mode(0o755)).at(format!("make /{name}"))?;
+            openat2(root, name, flags, Mode::empty(), resolve)
+        }
+        other => other,
+    }
+    .at(format!("open /{name} of the template, which must be a directory"))
+}
+
+fn device_tree(plan: &Plan, root: BorrowedFd<'_>) -> Result<(), Failed> {
+    let tree = mounts::copy_of("/dev", true)?;
+    mounts::attach_on(tree.as_fd(), place(root, "dev")?.as_fd(), "/dev")?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let base = plan.root_id().to_string();
+    let pts_options = [("mode", Some("0620")), ("ptmxmode", Some("0666")), ("max", Some("256"))];
+    let pts = mounts::new_file_system("devpts", &pts_options, attributes)?;
+    let size = plan.order.shm_bytes.max(1 << 20).to_string();
+    let shm_options =
+        [("size", Some(size.as_str())), ("mode", Some("1777")), ("uid", Some(base.as_str())), ("gid", Some(base.as_str()))];
+    let shm = mounts::new_file_system("tmpfs", &shm_options, attributes | MountAttrFlags::MOUNT_ATTR_NODEV)?;
+    for (mount, name) in [(pts, "pts"), (shm, "shm")] {
+        let directory = openat(tree.as_fd(), name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at("open a place in /dev")?;
+        mounts::attach_on(mount.as_fd(), directory.as_fd(), name)?;
+    }
+    Ok(())
+}
+
+/// /proc of the jail's own processes; what tells of the host is covered by /dev/null.
+fn process_tree(root: BorrowedFd<'_>) -> Result<(), Failed> {
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let proc = mounts::new_file_system("proc", &[], attributes)?;
+    mounts::attach_on(proc.as_fd(), place(root, "proc")?.as_fd(), "/proc")?;
+    for name in MASKED {
+        let Ok(file) = openat(proc.as_fd(), name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) else {
+            continue;
+        };
+        let null = mounts::copy_of("/dev/null", false)?;
+        mounts::attach_on(null.as_fd(), file.as_fd(), "a mask")?;
+    }
+    Ok(())
+}

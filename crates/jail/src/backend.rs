@@ -1,0 +1,357 @@
+//! The backend itself: starts everything that jails need, and implements `Backend`.
+
+use crate::abilities::{self, Findings};
+use crate::cell::{self, Cell, Ground};
+use crate::config::{Config, Storage};
+use crate::create::Disks;
+use crate::environment::Environment;
+use crate::executable::Executable;
+use crate::handle::{self, Handle};
+use crate::ids::Ranges;
+use crate::reaper::Reaper;
+use crate::spares::Spares;
+use crate::storage::{self, Pool, PoolDevice};
+use crate::template::{self, Templates};
+use crate::zygote::{World, Zygote};
+use crate::cgroup;
+use async_trait::async_trait;
+use bytes::Bytes;
+use hostel_guest_client::{Endpoint, Guest};
+use hostel_guest_protocol::zygote::Setup;
+use hostel_sandbox::file::{ByteStream, Compression};
+use hostel_sandbox::template::{Template, TemplateSource};
+use hostel_sandbox::{
+    Backend, BackendEvent, BackendName, Capabilities, Capability, Created, Error, ExecutionEnvironment, Result,
+    SandboxId, SandboxSpec, TemplateId,
+};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Deaths that may wait for the daemon to look.
+const EVENTS: usize = 1024;
+/// How long an old guest may take to answer a new daemon.
+const ADOPTION: Duration = Duration::from_secs(5);
+/// Where all daemons of a host agree on ranges of user ids.
+const RANGES_DIRECTORY: &str = "/run/hostel-ids";
+
+/// Makes jails on this host.
+pub struct Jail {
+    pub(crate) inner: Arc<Inner>,
+    events: Mutex<Option<mpsc::Receiver<BackendEvent>>>,
+}
+
+/// What jails and the backend share.
+pub(crate) struct Inner {
+    pub(crate) ground: Arc<Ground>,
+    pub(crate) spares: Spares,
+    pub(crate) templates: Templates,
+    pub(crate) reaper: Reaper,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) disks: Disks,
+    pub(crate) executable: Executable,
+    pub(crate) deaths: mpsc::Sender<BackendEvent>,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+    /// The jails of this daemon: cell name to the layers it stands on.
+    pub(crate) standing: Mutex<HashMap<String, Vec<String>>>,
+}
+
+impl std::fmt::Debug for Jail {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Jail").finish_non_exhaustive()
+    }
+}
+
+/// The directories of the backend, made.
+struct Directories {
+    state: PathBuf,
+    templates: PathBuf,
+    cells: PathBuf,
+    spill: PathBuf,
+    runtime: PathBuf,
+}
+
+impl Directories {
+    fn make(config: &Config) -> Result<Self> {
+        let state = config.state_directory.join("jail");
+        let found = Self {
+            templates: state.join("templates"),
+            cells: state.join("cells"),
+            spill: state.join("spill"),
+            runtime: config.runtime_directory.join("jail"),
+            state,
+        };
+        for directory in [&found.state, &found.templates, &found.cells, &found.runtime] {
+            cell::private_directory(directory)?;
+        }
+        // A guest reaches its own directory below by name of its parent only through the descriptor it is given.
+        cell::private_directory(&found.spill)?;
+        Ok(found)
+    }
+}
+
+/// A name for this state directory that no other one has, kept in it.
+fn instance(state: &Path) -> Result<String> {
+    let file = state.join("instance");
+    if let Ok(text) = std::fs::read_to_string(&file)
+        && text.len() == 12
+        && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+    {
+        return Ok(text);
+    }
+    let name = uuid::Uuid::new_v4().simple().to_string()[..12].to_owned();
+    std::fs::write(&file, &name).map_err(|error| Error::internal(format!("write {}", file.display()), error))?;
+    Ok(name)
+}
+
+/// Starts the zygote, with the pool if it can be.
+fn start_zygote(
+    executable: &Executable,
+    directories: &Directories,
+    config: &Config,
+    root: bool,
+) -> Result<(Zygote, World, std::result::Result<Pool, String>)> {
+    let device = match config.storage {
+        _ if !root => Err("the daemon runs as an ordinary user".to_owned()),
+        Storage::Memory => Err("the configuration asks for memory".to_owned()),
+        Storage::Auto => storage::pool_device(&directories.state, None),
+        Storage::Pool(size) => {
+            Ok(storage::pool_device(&directories.state, size).map_err(|error| Error::internal("make the pool", error))?)
+        }
+    };
+    let setup = |device: Option<&PoolDevice>| Setup {
+        templates: directories.templates.display().to_string(),
+        cells: directories.cells.display().to_string(),
+        pool_device: device.map(|device| device.path.display().to_string()).unwrap_or_default(),
+        rootless: !root,
+    };
+    let refused = match device {
+        Ok(device) => match Zygote::start(executable, &setup(Some(&device))) {
+            Ok((zygote, mut world)) => {
+                let mounted = world.pool.take().ok_or_else(|| "the zygote did not hand the pool over".to_owned());
+                let pool = mounted.and_then(|root| Pool::open(root, &device.path).map_err(|error| error.to_string()));
+                return Ok((zygote, world, pool));
+            }
+            Err(error) if config.storage == Storage::Auto => error.to_string(),
+            Err(error) => return Err(error),
+        },
+        Err(reason) => reason,
+    };
+    let (zygote, world) = Zygote::start(executable, &setup(None))?;
+    Ok((zygote, world, Err(refused)))
+}
+
+impl Jail {
+    /// Starts the backend: finds out what the host can give, starts the zygote, prepares cells.
+    ///
+    /// # Errors
+    /// `Unavailable` where this host cannot make jails at all, `Internal` where directories cannot be made.
+    pub async fn open(config: Config) -> Result<Self> {
+        let opened = tokio::task::spawn_blocking(move || Self::open_blocking(&config));
+        let (jail, _) = opened.await.map_err(|error| Error::internal("open the jail backend", error))??;
+        let (inner, stop) = (jail.inner.clone(), jail.inner.stop.clone());
+        jail.inner.tasks.spawn(async move { inner.spares.refill(stop).await });
+        Ok(jail)
+    }
+
+    fn open_blocking(config: &Config) -> Result<(Self, ())> {
+        let root = rustix::process::geteuid().is_root();
+        let directories = Directories::make(config)?;
+        let instance = instance(&directories.state)?;
+        let cgroups = cgroup::discover(&instance);
+        let executable = Executable::new(config.guest).map_err(|error| Error::internal("load the guest", error))?;
+        let (zygote, world, pool) = start_zygote(&executable, &directories, config, root)?;
+        let capabilities = abilities::capabilities(&Findings {
+            cgroups: cgroups.as_ref().map_err(String::as_str),
+            pool: pool.as_ref().map(drop).map_err(String::as_str),
+            root,
+            idmap: world.idmap,
+            landlock_abi: world.landlock_abi,
+        });
+        let ranges = root.then(|| Ranges::open(PathBuf::from(RANGES_DIRECTORY), instance)).transpose()?;
+        let ground = Arc::new(Ground {
+            cgroups: cgroups.ok(),
+            ranges,
+            pool: pool.ok().filter(|_| world.idmap),
+            zygote,
+            runtime: directories.runtime,
+            spill: directories.spill,
+        });
+        let tasks = TaskTracker::new();
+        let (deaths, events) = mpsc::channel(EVENTS);
+        let inner = Arc::new(Inner {
+            spares: Spares::new(ground.clone(), config.spare_cells.min(256)),
+            templates: Templates::open(directories.templates, root)?,
+            reaper: Reaper::new(ground.clone(), tasks.clone()),
+            capabilities,
+            disks: Disks { pool: ground.pool.is_some(), root },
+            executable,
+            deaths,
+            tasks,
+            stop: CancellationToken::new(),
+            standing: Mutex::new(HashMap::new()),
+            ground,
+        });
+        Ok((Self { inner, events: Mutex::new(Some(events)) }, ()))
+    }
+}
+
+impl Inner {
+    /// Notes that a jail stands on a cell and on layers.
+    pub(crate) fn stand(&self, cell: &Cell, layers: &[String]) {
+        if let Ok(mut standing) = self.standing.lock() {
+            standing.insert(cell.name.clone(), layers.to_vec());
+        }
+    }
+
+    /// Notes that it no longer does, and has the cell removed.
+    pub(crate) fn bury(&self, cell: Cell) {
+        if let Ok(mut standing) = self.standing.lock() {
+            standing.remove(&cell.name);
+        }
+        self.reaper.bury(cell);
+    }
+
+    async fn adopt(self: &Arc<Self>, id: &SandboxId, handle: Handle) -> Result<Arc<dyn ExecutionEnvironment>> {
+        let cell = handle.cell();
+        let gone = || Error::not_found("sandbox", id);
+        let pidfd = Pid::from_raw(handle.pid.cast_signed()).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        // The number may have gone to another process since: it is ours only if it is as old as ours.
+        let Some(pidfd) = pidfd.filter(|_| handle::started(handle.pid) == Some(handle.started)) else {
+            self.bury(cell);
+            return Err(gone());
+        };
+        let endpoint = Endpoint::new(self.ground.runtime_of(&cell), handle.token.clone());
+        let guest = Guest::new(endpoint);
+        let environment = Environment::new(id.clone(), self.clone(), guest.clone(), pidfd, handle)?;
+        if environment.is_frozen() {
+            return Ok(environment);
+        }
+        if let Err(error) = guest.ping(ADOPTION).await {
+            tracing::warn!(sandbox = %id, %error, "a guest from before the restart does not answer; its sandbox is removed");
+            environment.destroy().await?;
+            return Err(gone());
+        }
+        Ok(environment)
+    }
+}
+
+#[async_trait]
+impl Backend for Jail {
+    fn name(&self) -> BackendName {
+        // The grammar of names is fixed, and so is this one.
+        BackendName::parse("jail").unwrap_or_else(|_| BackendName::generate())
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        &self.inner.capabilities
+    }
+
+    async fn create(&self, id: &SandboxId, spec: &SandboxSpec) -> Result<Created> {
+        let recipe = self.inner.templates.recipe(spec.template.as_ref())?;
+        self.inner.create(id, spec, recipe, None).await
+    }
+
+    async fn adopt(&self, id: &SandboxId, handle: &Bytes) -> Result<Arc<dyn ExecutionEnvironment>> {
+        self.inner.adopt(id, Handle::decode(handle)?).await
+    }
+
+    async fn remove_orphans(&self) -> Result<usize> {
+        let inner = self.inner.clone();
+        let removed = tokio::task::spawn_blocking(move || {
+            let known = inner.standing.lock().map(|standing| standing.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
+            let spare = inner.spares.names();
+            let mine = inner.ground.ranges.as_ref().map(Ranges::ours).unwrap_or_default();
+            let mut removed = 0;
+            for mut cell in inner.ground.found() {
+                if known.contains(&cell.name) || spare.contains(&cell.name) {
+                    continue;
+                }
+                cell.range = cell.range.filter(|range| mine.contains(range));
+                inner.ground.end_without_groups(&cell);
+                inner.ground.remove(&cell);
+                removed += 1;
+            }
+            removed
+        });
+        removed.await.map_err(|error| Error::internal("remove what earlier daemons left", error))
+    }
+
+    fn take_events(&self) -> Option<mpsc::Receiver<BackendEvent>> {
+        self.events.lock().ok()?.take()
+    }
+
+    async fn templates(&self) -> Result<Vec<Template>> {
+        self.inner.templates.list()
+    }
+
+    async fn import_template(&self, mut template: Template, archive: ByteStream, compression: Compression) -> Result<Template> {
+        self.inner.capabilities.require(Capability::TemplateImport)?;
+        let directory = self.inner.templates.reserve(&template.id)?;
+        template.source = TemplateSource::Imported;
+        let imported = template::import_archive(&self.inner.executable, &directory, archive, compression).await;
+        self.inner.finish_import(template, imported)
+    }
+
+    async fn import_template_directory(&self, mut template: Template, source: &Path) -> Result<Template> {
+        self.inner.capabilities.require(Capability::TemplateImport)?;
+        let directory = self.inner.templates.reserve(&template.id)?;
+        template.source = TemplateSource::Imported;
+        let imported = template::import_directory(&directory, source).await;
+        self.inner.finish_import(template, imported)
+    }
+
+    async fn delete_template(&self, id: &TemplateId) -> Result<()> {
+        let recipe = self.inner.templates.recipe(Some(id))?;
+        let own = recipe.layers.first().cloned().unwrap_or_default();
+        let used = self.inner.standing.lock().is_ok_and(|standing| standing.values().any(|layers| layers.contains(&own)));
+        if used {
+            return Err(Error::wrong_state("TEMPLATE_IN_USE", format!("sandboxes made from the template {id} still run; remove them first")));
+        }
+        let removed = self.inner.templates.remove(id)?;
+        if let (TemplateSource::Snapshot { .. }, Some(pool)) = (&removed.template.source, &self.inner.ground.pool) {
+            pool.destroy(&format!("template-{id}"))?;
+        }
+        let inner = self.inner.clone();
+        let id = id.clone();
+        let gone = tokio::task::spawn_blocking(move || inner.templates.give_up(&id));
+        gone.await.map_err(|error| Error::internal("remove a template's files", error))
+    }
+
+    async fn shutdown(&self) {
+        self.inner.stop.cancel();
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+        let inner = self.inner.clone();
+        let stopped = tokio::task::spawn_blocking(move || {
+            inner.ground.zygote.stop();
+            if let Some(cgroups) = &inner.ground.cgroups {
+                cgroups.close();
+            }
+            if let Some(ranges) = &inner.ground.ranges {
+                ranges.close();
+            }
+        });
+        let _ = stopped.await;
+    }
+}
+
+impl Inner {
+    fn finish_import(&self, template: Template, imported: Result<()>) -> Result<Template> {
+        let id = template.id.clone();
+        let added = imported.and_then(|()| {
+            let layers = vec![format!("templates/{id}/rootfs")];
+            self.templates.add(template::Recipe { template, layers, host_usr: false })
+        });
+        if added.is_err() {
+            self.templates.give_up(&id);
+        }
+        added
+    }
+}

@@ -1,0 +1,147 @@
+//! Finds the cgroup hierarchies of this host and makes our place in them.
+
+use super::{Cgroups, Controller, usable};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The directory that all instances of the daemon share.
+const SHARED: &str = "hostel";
+
+/// Looks at what is mounted and makes a directory for this instance where it can.
+///
+/// # Errors
+/// Says why there is none: jails then have no limits on memory, processor and processes.
+pub(crate) fn discover(instance: &str) -> Result<Cgroups, String> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|error| format!("read mounts: {error}"))?;
+    let mut cgroups = Cgroups { unified: None, unified_controls: false, legacy: Vec::new() };
+    let mut reasons = Vec::new();
+    for (path, kind, options) in mounts.lines().filter_map(mount) {
+        if kind == "cgroup2" && cgroups.unified.is_none() {
+            match unified(&path, instance) {
+                Ok((directory, controls)) => {
+                    cgroups.unified = Some(directory);
+                    cgroups.unified_controls = controls;
+                }
+                Err(reason) => reasons.push(reason),
+            }
+        } else if kind == "cgroup" {
+            legacy(&mut cgroups, &path, &options, instance, &mut reasons);
+        }
+    }
+    if cgroups.unified_controls {
+        cgroups.legacy.clear();
+    } else if cgroups.unified.is_some() {
+        // Version 2 freezes and counts processor time by itself.
+        drop_legacy(&mut cgroups, &[Controller::Freezer, Controller::CpuAccounting]);
+    }
+    if cgroups.unified.is_none() && cgroups.legacy.is_empty() {
+        reasons.dedup();
+        return Err(if reasons.is_empty() { "no cgroup hierarchy is mounted".to_owned() } else { reasons.join("; ") });
+    }
+    Ok(cgroups)
+}
+
+fn drop_legacy(cgroups: &mut Cgroups, controllers: &[Controller]) {
+    for (_, path) in cgroups.legacy.extract_if(.., |(controller, _)| controllers.contains(controller)) {
+        let _ = fs::remove_dir(path);
+    }
+}
+
+/// Mount point, file system type and super options of a line of mountinfo (proc(5)).
+fn mount(line: &str) -> Option<(PathBuf, String, String)> {
+    let (before, after) = line.split_once(" - ")?;
+    let point = before.split(' ').nth(4)?;
+    let mut after = after.split(' ');
+    let (kind, _source, options) = (after.next()?, after.next()?, after.next()?);
+    Some((PathBuf::from(point), kind.to_owned(), options.to_owned()))
+}
+
+fn legacy(cgroups: &mut Cgroups, path: &Path, options: &str, instance: &str, reasons: &mut Vec<String>) {
+    use Controller::{BlockIo, Cpu, CpuAccounting, Freezer, Memory, Pids};
+    for controller in [Memory, Cpu, Pids, BlockIo, CpuAccounting, Freezer] {
+        if !options.split(',').any(|option| option == controller.name()) {
+            continue;
+        }
+        let directory = path.join(SHARED).join(instance);
+        // cpu and cpuacct are often one hierarchy under two names: joining it once is enough.
+        if cgroups.legacy.iter().any(|(_, known)| same_directory(known, &directory)) {
+            continue;
+        }
+        match fs::create_dir_all(&directory) {
+            Ok(()) => cgroups.legacy.push((controller, directory)),
+            Err(error) => reasons.push(format!("make a group in {}: {error}", path.display())),
+        }
+    }
+}
+
+fn same_directory(one: &Path, other: &Path) -> bool {
+    let identity = |path: &Path| rustix::fs::stat(path).map(|stat| (stat.st_dev, stat.st_ino)).ok();
+    identity(one).is_some() && identity(one) == identity(other)
+}
+
+/// Our directory in the version 2 hierarchy, and whether the controllers we need are on in it. Under systemd
+/// with `Delegate=yes` that is below our own unit; as root elsewhere it is at the top.
+fn unified(mount: &Path, instance: &str) -> Result<(PathBuf, bool), String> {
+    let own = fs::read_to_string("/proc/self/cgroup")
+        .ok()
+        .and_then(|text| text.lines().find_map(|line| line.strip_prefix("0::/").map(str::to_owned)))
+        .unwrap_or_default();
+    let unit = own.strip_suffix("/daemon").unwrap_or(&own);
+    let delegated = mount.join(unit);
+    let base = if unit.ends_with(".service") && usable(&delegated) {
+        leave_for_leaf(&delegated)?;
+        delegated
+    } else {
+        mount.to_owned()
+    };
+    let directory = base.join(SHARED).join(instance);
+    fs::create_dir_all(&directory).map_err(|error| format!("make a group in {}: {error}", base.display()))?;
+    let shared = base.join(SHARED);
+    let wanted: Vec<&str> = ["memory", "cpu", "pids", "io"].into_iter().filter(|name| has(&base, name)).collect();
+    for level in [&base, &shared, &directory] {
+        for controller in &wanted {
+            enable(level, controller)?;
+        }
+    }
+    let controls = ["memory", "cpu", "pids"].iter().all(|name| wanted.contains(name));
+    Ok((directory, controls))
+}
+
+fn has(group: &Path, controller: &str) -> bool {
+    fs::read_to_string(group.join("cgroup.controllers")).is_ok_and(|text| text.split_whitespace().any(|name| name == controller))
+}
+
+/// Turns a controller on for the groups below, unless it is on.
+fn enable(group: &Path, controller: &str) -> Result<(), String> {
+    let file = group.join("cgroup.subtree_control");
+    let on = fs::read_to_string(&file).unwrap_or_default();
+    if on.split_whitespace().any(|name| name == controller) {
+        return Ok(());
+    }
+    fs::write(&file, format!("+{controller}")).map_err(|error| format!("turn {controller} on in {}: {error}", file.display()))
+}
+
+/// A group with controllers for its children may hold no processes itself (cgroup v2, "No Internal Process
+/// Constraint"): the daemon moves one level down.
+fn leave_for_leaf(unit: &Path) -> Result<(), String> {
+    let leaf = unit.join("daemon");
+    fs::create_dir_all(&leaf).map_err(|error| format!("make {}: {error}", leaf.display()))?;
+    let processes = fs::read_to_string(unit.join("cgroup.procs")).unwrap_or_default();
+    for process in processes.lines() {
+        fs::write(leaf.join("cgroup.procs"), process).map_err(|error| format!("move into {}: {error}", leaf.display()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mountinfo_is_read() {
+        let line = "31 23 0:27 / /sys/fs/cgroup/memory rw,nosuid - cgroup cgroup rw,memory";
+        let (path, kind, options) = mount(line).unwrap();
+        assert_eq!((path.to_str(), kind.as_str(), options.as_str()), (Some("/sys/fs/cgroup/memory"), "cgroup", "rw,memory"));
+        assert!(mount("garbage").is_none());
+    }
+}

@@ -1,0 +1,289 @@
+//! One jail, live. Processes and files go to its guest; the rest is done from outside.
+
+use crate::backend::Inner;
+use crate::cell::Cell;
+use crate::handle::Handle;
+use crate::reaper;
+use crate::template::Recipe;
+use async_trait::async_trait;
+use hostel_guest_client::Guest;
+use hostel_guest_protocol::GuestConfig;
+use hostel_sandbox::file::{ByteStream, Compression, FileEvent, FileInfo, WriteOptions};
+use hostel_sandbox::process::{AttachOptions, Attachment, ExitStatus, ProcessInfo, ProcessSpec, TerminalSize};
+use hostel_sandbox::stats::SandboxStats;
+use hostel_sandbox::template::{Template, TemplateSource};
+use hostel_sandbox::{
+    BackendEvent, Capability, Created, Error, ExecutionEnvironment, ProcessId, ResourceLimits, Result, SandboxId,
+    SandboxSpec,
+};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// A live jail.
+pub(crate) struct Environment {
+    id: SandboxId,
+    inner: Arc<Inner>,
+    guest: Guest,
+    /// Its first process.
+    first: Arc<OwnedFd>,
+    cell: Cell,
+    handle: Handle,
+    limits: Mutex<ResourceLimits>,
+    frozen: AtomicBool,
+    /// Set once it is being taken down, so that its death is no news.
+    ending: CancellationToken,
+    buried: AtomicBool,
+}
+
+impl Environment {
+    /// Takes a jail whose guest is there, and watches over its first process.
+    pub(crate) fn new(id: SandboxId, inner: Arc<Inner>, guest: Guest, first: OwnedFd, handle: Handle) -> Result<Arc<Self>> {
+        let cell = handle.cell();
+        inner.stand(&cell, &handle.layers);
+        let frozen = inner.ground.cgroups.as_ref().is_some_and(|cgroups| cgroups.is_frozen(&cell.name));
+        let environment = Arc::new(Self {
+            id,
+            guest,
+            first: Arc::new(first),
+            limits: Mutex::new(handle.limits.clone()),
+            frozen: AtomicBool::new(frozen),
+            ending: CancellationToken::new(),
+            buried: AtomicBool::new(false),
+            inner,
+            cell,
+            handle,
+        });
+        environment.watch_over()?;
+        Ok(environment)
+    }
+
+    /// Whether it is frozen.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.frozen.load(Ordering::Acquire)
+    }
+
+    fn watch_over(&self) -> Result<()> {
+        let first = reaper::watched(&self.first)?;
+        let (ending, stop) = (self.ending.clone(), self.inner.stop.clone());
+        let (deaths, sandbox) = (self.inner.deaths.clone(), self.id.clone());
+        self.inner.tasks.spawn(async move {
+            tokio::select! {
+                biased;
+                () = ending.cancelled() => {}
+                () = stop.cancelled() => {}
+                _ = first.readable() => {
+                    let _ = deaths.send(BackendEvent::Died { sandbox, reason: "guest_died".to_owned() }).await;
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// The guest, unless it is frozen and would never answer.
+    fn guest(&self) -> Result<&Guest> {
+        if self.is_frozen() {
+            return Err(Error::wrong_state("SANDBOX_STATE", "the sandbox is paused; resume it first"));
+        }
+        Ok(&self.guest)
+    }
+
+    fn set_frozen(&self, frozen: bool) -> Result<()> {
+        self.inner.capabilities.require(Capability::Pause)?;
+        let Some(cgroups) = &self.inner.ground.cgroups else { return Ok(()) };
+        cgroups.freeze(&self.cell.name, frozen)?;
+        self.frozen.store(frozen, Ordering::Release);
+        Ok(())
+    }
+
+    /// The pool, where this jail's files are in it.
+    fn pool(&self, capability: Capability) -> Result<&crate::storage::Pool> {
+        self.inner.capabilities.require(capability)?;
+        match &self.inner.ground.pool {
+            Some(pool) if self.cell.on_disk => Ok(pool),
+            _ => Err(Error::missing(capability, "the files of this sandbox are in memory, because it has a limit on inodes")),
+        }
+    }
+}
+
+#[async_trait]
+impl ExecutionEnvironment for Environment {
+    fn id(&self) -> &SandboxId {
+        &self.id
+    }
+
+    async fn destroy(&self) -> Result<()> {
+        self.ending.cancel();
+        if self.buried.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let first = reaper::watched(&self.first)?;
+        let dead = self.inner.reaper.kill(&self.cell, &first).await;
+        self.guest.close().await;
+        if !dead {
+            self.buried.store(false, Ordering::Release);
+            return Err(Error::DeadlineExceeded { what: format!("killing the processes of {}", self.id) });
+        }
+        self.inner.bury(self.cell.clone());
+        Ok(())
+    }
+
+    async fn pause(&self) -> Result<()> {
+        self.set_frozen(true)
+    }
+
+    async fn resume(&self) -> Result<()> {
+        self.set_frozen(false)
+    }
+
+    async fn update_limits(&self, limits: &ResourceLimits) -> Result<ResourceLimits> {
+        let current = self.limits.lock().map(|limits| limits.clone()).unwrap_or_default();
+        if limits.disk_inodes.is_some() && limits.disk_inodes != current.disk_inodes {
+            return Err(Error::missing(Capability::InodeLimit, "a limit on inodes cannot change while the sandbox runs"));
+        }
+        let changed = limits.or(&current);
+        if let Some(cgroups) = &self.inner.ground.cgroups {
+            cgroups.limit(&self.cell.name, limits)?;
+        }
+        if let Some(bytes) = limits.disk_bytes.filter(|bytes| Some(*bytes) != current.disk_bytes) {
+            self.pool(Capability::DiskLimit)?.limit(&self.cell.name, bytes)?;
+        }
+        if limits.open_files.is_some() || limits.output_bytes_per_second.is_some() {
+            self.guest()?.configure(self.guest_config(&changed)).await?;
+        }
+        if let Ok(mut kept) = self.limits.lock() {
+            kept.clone_from(&changed);
+        }
+        Ok(changed)
+    }
+
+    async fn snapshot(&self, mut template: Template) -> Result<Template> {
+        let pool = self.pool(Capability::Snapshot)?;
+        self.inner.templates.reserve(&template.id)?;
+        template.source = TemplateSource::Snapshot { base: self.handle.template.clone() };
+        template.user = template.user.or_else(|| Some(self.handle.user.clone()).filter(|user| !user.is_empty()));
+        template.workdir = template.workdir.or_else(|| Some(self.handle.workdir.clone()));
+        template.size_bytes = pool.used(&self.cell.name);
+        let id = template.id.clone();
+        let added = pool.freeze_layer(&self.cell.name, id.as_str()).and_then(|layer| {
+            let mut layers = vec![format!("cells/{layer}/upper")];
+            layers.extend(self.handle.layers.iter().cloned());
+            self.inner.templates.add(Recipe { template, layers, host_usr: self.handle.host_usr })
+        });
+        if added.is_err() {
+            self.inner.templates.give_up(&id);
+            let _ = pool.destroy(&format!("template-{id}"));
+        }
+        added
+    }
+
+    async fn fork(&self, id: &SandboxId, spec: &SandboxSpec) -> Result<Created> {
+        self.pool(Capability::Fork)?;
+        let mut template = Template::new(self.handle.template.clone(), TemplateSource::Imported);
+        template.env.clone_from(&self.handle.env);
+        template.user = Some(self.handle.user.clone());
+        template.workdir = Some(self.handle.workdir.clone());
+        let recipe = Recipe { template, layers: self.handle.layers.clone(), host_usr: self.handle.host_usr };
+        self.inner.create(id, spec, recipe, Some(self.cell.name.clone())).await
+    }
+
+    async fn stats(&self) -> Result<SandboxStats> {
+        let mut stats = SandboxStats::unknown();
+        if let Some(cgroups) = &self.inner.ground.cgroups {
+            cgroups.read_usage(&self.cell.name, &mut stats);
+        }
+        if let (Some(pool), true) = (&self.inner.ground.pool, self.cell.on_disk) {
+            stats.disk_bytes = pool.used(&self.cell.name);
+        } else if let Ok(disk) = rustix::fs::statvfs(format!("/proc/{}/root", self.handle.pid)) {
+            stats.disk_bytes = Some((disk.f_blocks - disk.f_bfree) * disk.f_frsize);
+            stats.disk_inodes = Some(disk.f_files - disk.f_ffree);
+        }
+        Ok(stats)
+    }
+
+    async fn start(&self, spec: ProcessSpec) -> Result<ProcessInfo> {
+        self.guest()?.start(spec).await
+    }
+
+    async fn attach(&self, process: &ProcessId, options: AttachOptions) -> Result<Attachment> {
+        self.guest()?.attach(process, options).await
+    }
+
+    async fn exec(&self, spec: ProcessSpec, options: AttachOptions) -> Result<Attachment> {
+        self.guest()?.exec(spec, options).await
+    }
+
+    async fn processes(&self) -> Result<Vec<ProcessInfo>> {
+        self.guest()?.processes().await
+    }
+
+    async fn process(&self, process: &ProcessId) -> Result<ProcessInfo> {
+        self.guest()?.process(process).await
+    }
+
+    async fn signal(&self, process: &ProcessId, signal: i32) -> Result<()> {
+        self.guest()?.signal(process, signal).await
+    }
+
+    async fn resize(&self, process: &ProcessId, size: TerminalSize) -> Result<()> {
+        self.guest()?.resize(process, size).await
+    }
+
+    async fn wait(&self, process: &ProcessId) -> Result<ExitStatus> {
+        self.guest()?.wait(process).await
+    }
+
+    async fn stat(&self, path: &str, follow: bool) -> Result<FileInfo> {
+        self.guest()?.stat(path, follow).await
+    }
+
+    async fn list(&self, path: &str, after: Option<&str>, limit: usize) -> Result<Vec<FileInfo>> {
+        self.guest()?.list(path, after, limit).await
+    }
+
+    async fn read(&self, path: &str, offset: u64, length: Option<u64>) -> Result<(FileInfo, ByteStream)> {
+        self.guest()?.read(path, offset, length).await
+    }
+
+    async fn write(&self, path: &str, options: WriteOptions, content: ByteStream) -> Result<FileInfo> {
+        self.guest()?.write(path, options, content).await
+    }
+
+    async fn make_directory(&self, path: &str, parents: bool, mode: Option<u32>) -> Result<FileInfo> {
+        self.guest()?.make_directory(path, parents, mode).await
+    }
+
+    async fn rename(&self, from: &str, to: &str, overwrite: bool) -> Result<FileInfo> {
+        self.guest()?.rename(from, to, overwrite).await
+    }
+
+    async fn remove(&self, path: &str, recursive: bool) -> Result<()> {
+        self.guest()?.remove(path, recursive).await
+    }
+
+    async fn watch(&self, path: &str, recursive: bool) -> Result<mpsc::Receiver<Result<FileEvent>>> {
+        self.guest()?.watch(path, recursive).await
+    }
+
+    async fn import(&self, path: &str, compression: Compression, archive: ByteStream) -> Result<u64> {
+        self.guest()?.import(path, compression, archive).await
+    }
+
+    async fn export(&self, path: &str, compression: Compression) -> Result<ByteStream> {
+        self.guest()?.export(path, compression).await
+    }
+}
+
+impl Environment {
+    fn guest_config(&self, limits: &ResourceLimits) -> GuestConfig {
+        crate::create::base_config(
+            self.handle.env.clone(),
+            self.handle.user.clone(),
+            self.handle.workdir.clone(),
+            limits,
+            self.cell.range.is_some(),
+        )
+    }
+}

@@ -1,0 +1,84 @@
+//! Cells kept ready for the next creations, so that a creation is little more than a clone.
+
+use crate::cell::{Cell, Disk, Ground};
+use hostel_sandbox::Result;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// The stock. Refilled by [`Spares::refill`], which the backend runs for as long as it lives.
+pub(crate) struct Spares {
+    ground: Arc<Ground>,
+    ready: Mutex<VecDeque<Cell>>,
+    wanted: usize,
+    taken: Notify,
+}
+
+impl Spares {
+    pub(crate) fn new(ground: Arc<Ground>, wanted: usize) -> Self {
+        Self { ground, ready: Mutex::new(VecDeque::with_capacity(wanted)), wanted, taken: Notify::new() }
+    }
+
+    fn pop(&self) -> Option<Cell> {
+        let cell = self.ready.lock().ok()?.pop_front();
+        self.taken.notify_one();
+        cell
+    }
+
+    fn len(&self) -> usize {
+        self.ready.lock().map_or(0, |ready| ready.len())
+    }
+
+    /// The names of the cells in stock.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.ready.lock().map(|ready| ready.iter().map(|cell| cell.name.clone()).collect()).unwrap_or_default()
+    }
+
+    /// A cell: from the stock where it fits, made now otherwise. Nobody ever waits for the refill.
+    pub(crate) async fn take(&self, disk: Disk) -> Result<Cell> {
+        let stocked = if self.ground.pool.is_some() { Disk::Empty } else { Disk::Memory };
+        if disk == stocked
+            && let Some(cell) = self.pop()
+        {
+            return Ok(cell);
+        }
+        self.ground.make(disk).await
+    }
+
+    /// Keeps the stock full. A failure is logged and tried again later, each time later than before.
+    pub(crate) async fn refill(&self, stop: CancellationToken) {
+        let mut pause = Duration::from_millis(100);
+        while !stop.is_cancelled() {
+            if self.len() >= self.wanted {
+                tokio::select! {
+                    () = self.taken.notified() => {}
+                    () = stop.cancelled() => {}
+                }
+                continue;
+            }
+            let disk = if self.ground.pool.is_some() { Disk::Empty } else { Disk::Memory };
+            match self.ground.make(disk).await {
+                Ok(cell) => {
+                    pause = Duration::from_millis(100);
+                    if let Ok(mut ready) = self.ready.lock() {
+                        ready.push_back(cell);
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, retry_in = ?pause, "a cell could not be prepared");
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        () = stop.cancelled() => {}
+                    }
+                    pause = (pause * 2).min(Duration::from_secs(30));
+                }
+            }
+        }
+        let left: Vec<Cell> = self.ready.lock().map(|mut ready| ready.drain(..).collect()).unwrap_or_default();
+        let ground = self.ground.clone();
+        let removed = tokio::task::spawn_blocking(move || left.iter().for_each(|cell| ground.remove(cell)));
+        let _ = removed.await;
+    }
+}

@@ -1,0 +1,160 @@
+//! The templates of jails: a directory each below the state directory, with its files and what is known of it.
+//!
+//! A template is a stack of layers, uppermost first, as paths in the zygote's world: `templates/…` for what
+//! was imported or generated, `cells/template-…` for what was snapshotted in the pool.
+
+mod host;
+mod import;
+
+pub(crate) use import::{import_archive, import_directory};
+
+use hostel_sandbox::template::{Template, TemplateSource};
+use hostel_sandbox::{Error, Result, TemplateId};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+/// The name of the template that needs no import.
+pub(crate) const HOST: &str = "host";
+const RECORD: &str = "template.json";
+/// Most layers of one template, as the zygote has places for.
+const MAX_LAYERS: usize = 60;
+
+/// A template and how to stack it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Recipe {
+    pub(crate) template: Template,
+    pub(crate) layers: Vec<String>,
+    /// The host's `/usr` comes on top, read-only.
+    pub(crate) host_usr: bool,
+}
+
+/// All templates of this daemon, and who stands on them.
+pub(crate) struct Templates {
+    directory: PathBuf,
+    recipes: Mutex<HashMap<TemplateId, Recipe>>,
+}
+
+impl Templates {
+    /// Reads what is there, makes `host` anew where the host has changed, and forgets half-imported ones.
+    ///
+    /// # Errors
+    /// `Internal` where the directory cannot be read or written.
+    pub(crate) fn open(directory: PathBuf, own_ids: bool) -> Result<Self> {
+        let fail = |error: io::Error| Error::internal(format!("read templates in {}", directory.display()), error);
+        let mut recipes = HashMap::new();
+        for entry in fs::read_dir(&directory).map_err(fail)? {
+            let path = entry.map_err(fail)?.path();
+            match fs::read(path.join(RECORD)).map(|bytes| serde_json::from_slice::<Recipe>(&bytes)) {
+                Ok(Ok(recipe)) => drop(recipes.insert(recipe.template.id.clone(), recipe)),
+                Ok(Err(error)) => tracing::warn!(path = %path.display(), %error, "a template's record cannot be read"),
+                Err(_) if path.file_name().is_some_and(|name| name == HOST) => {}
+                Err(_) => remove_in_place(&path),
+            }
+        }
+        let host = host::generate(&directory, own_ids).map_err(fail)?;
+        recipes.insert(host.template.id.clone(), host);
+        Ok(Self { directory, recipes: Mutex::new(recipes) })
+    }
+
+    fn recipes(&self) -> Result<std::sync::MutexGuard<'_, HashMap<TemplateId, Recipe>>> {
+        self.recipes.lock().map_err(|_| Error::internal("look templates up", "a task broke while it changed them"))
+    }
+
+    /// How to make a sandbox from a template.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub(crate) fn recipe(&self, id: Option<&TemplateId>) -> Result<Recipe> {
+        let name = id.map_or(HOST, TemplateId::as_str);
+        let recipes = self.recipes()?;
+        recipes.iter().find(|(known, _)| known.as_str() == name).map(|(_, recipe)| recipe.clone()).ok_or_else(|| Error::not_found("template", name))
+    }
+
+    /// All of them, by name.
+    ///
+    /// # Errors
+    /// `Internal`.
+    pub(crate) fn list(&self) -> Result<Vec<Template>> {
+        let mut list: Vec<Template> = self.recipes()?.values().map(|recipe| recipe.template.clone()).collect();
+        list.sort_by(|one, other| one.id.cmp(&other.id));
+        Ok(list)
+    }
+
+    /// A directory for a new template. Without [`Self::add`] it is forgotten at the next start.
+    ///
+    /// # Errors
+    /// `AlreadyExists`.
+    pub(crate) fn reserve(&self, id: &TemplateId) -> Result<PathBuf> {
+        if self.recipes()?.contains_key(id) {
+            return Err(Error::AlreadyExists { kind: "template", id: id.to_string() });
+        }
+        let directory = self.directory.join(id.as_str());
+        match fs::create_dir(&directory) {
+            Ok(()) => Ok(directory),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                Err(Error::AlreadyExists { kind: "template", id: id.to_string() })
+            }
+            Err(error) => Err(Error::internal(format!("make {}", directory.display()), error)),
+        }
+    }
+
+    /// Gives a reserved directory up.
+    pub(crate) fn give_up(&self, id: &TemplateId) {
+        remove_in_place(&self.directory.join(id.as_str()));
+    }
+
+    /// Makes a template known, for good.
+    ///
+    /// # Errors
+    /// `Internal` where its record cannot be written.
+    pub(crate) fn add(&self, recipe: Recipe) -> Result<Template> {
+        if recipe.layers.len() > MAX_LAYERS {
+            return Err(Error::LimitReached {
+                what: "layers",
+                detail: format!("a template stands on at most {MAX_LAYERS} snapshots; export the files and import them as one"),
+            });
+        }
+        let template = recipe.template.clone();
+        let directory = self.directory.join(template.id.as_str());
+        let fail = |error: io::Error| Error::internal(format!("record the template {}", template.id), error);
+        let record = serde_json::to_vec_pretty(&recipe).map_err(|error| fail(error.into()))?;
+        fs::write(directory.join("record.new"), record).map_err(fail)?;
+        fs::rename(directory.join("record.new"), directory.join(RECORD)).map_err(fail)?;
+        self.recipes()?.insert(template.id.clone(), recipe);
+        Ok(template)
+    }
+
+    /// Forgets a template and removes its files. The caller has made sure that no jail stands on it.
+    ///
+    /// # Errors
+    /// `NotFound`; `WrongState` for `host` and where another template stands on it.
+    pub(crate) fn remove(&self, id: &TemplateId) -> Result<Recipe> {
+        let mut recipes = self.recipes()?;
+        let recipe = recipes.get(id).cloned().ok_or_else(|| Error::not_found("template", id))?;
+        if recipe.template.source == TemplateSource::Host {
+            return Err(Error::wrong_state("TEMPLATE_BUILT_IN", "the template host is part of the backend"));
+        }
+        let above = recipes.values().find(|other| {
+            other.template.id != *id && recipe.layers.first().is_some_and(|own| other.layers.contains(own))
+        });
+        if let Some(above) = above {
+            return Err(Error::wrong_state("TEMPLATE_IN_USE", format!("the template {} stands on it; remove that first", above.template.id)));
+        }
+        // Renamed before anything is removed: a half-removed template must not come back.
+        let directory = self.directory.join(id.as_str());
+        fs::remove_file(directory.join(RECORD)).map_err(|error| Error::internal(format!("forget the template {id}"), error))?;
+        recipes.remove(id);
+        Ok(recipe)
+    }
+}
+
+/// Removes a directory; leftovers go at the next start.
+fn remove_in_place(path: &Path) {
+    if let Err(error) = fs::remove_dir_all(path) {
+        tracing::warn!(path = %path.display(), %error, "a template's files could not be removed");
+    }
+}

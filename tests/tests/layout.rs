@@ -1,0 +1,138 @@
+//! The rules of the house (ARCHITECTURE.md), kept by the build.
+#![expect(missing_docs, reason = "a test")]
+
+use cargo_metadata::{DependencyKind, MetadataCommand};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Which of our crates each may use in what it ships. Arrows point down.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("hostel-proto", &[]),
+    ("hostel-sandbox", &[]),
+    ("hostel-guest-protocol", &[]),
+    ("hostel-guest", &["hostel-guest-protocol"]),
+    ("hostel-guest-binary", &[]),
+    ("hostel-guest-client", &["hostel-guest-protocol", "hostel-sandbox"]),
+    ("hostel-conformance", &["hostel-sandbox"]),
+    ("hostel-jail", &["hostel-guest-client", "hostel-guest-protocol", "hostel-sandbox"]),
+    ("hosteld", &["hostel-guest-binary", "hostel-jail", "hostel-proto", "hostel-sandbox"]),
+    ("hostel-client", &["hostel-proto", "hostel-sandbox"]),
+    ("hostel", &["hostel-client", "hostel-sandbox", "hosteld"]),
+];
+/// These hold tests and measurements and may use everything.
+const FREE: &[&str] = &["hostel-tests", "hostel-benches"];
+/// Only these speak to the kernel below the safe wrappers.
+const MAY_BE_UNSAFE: &[&str] = &["guest", "jail"];
+const MAIN_LINES: usize = 130;
+const FILE_LINES: usize = 500;
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn sources(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if !matches!(name.as_str(), "target" | "node_modules" | "fuzz") && !name.starts_with('.') {
+                found.extend(sources(&path));
+            }
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+fn shown(path: &Path) -> String {
+    path.strip_prefix(workspace()).unwrap_or(path).display().to_string()
+}
+
+#[test]
+fn arrows_point_down() {
+    let metadata = MetadataCommand::new().manifest_path(workspace().join("Cargo.toml")).no_deps().exec().unwrap();
+    let allowed: BTreeMap<&str, BTreeSet<&str>> =
+        ARROWS.iter().map(|(name, uses)| (*name, uses.iter().copied().collect())).collect();
+    let ours: BTreeSet<&str> = metadata.packages.iter().map(|package| package.name.as_str()).collect();
+    let mut wrong = Vec::new();
+    for package in metadata.packages.iter().filter(|package| !FREE.contains(&package.name.as_str())) {
+        let Some(allowed) = allowed.get(package.name.as_str()) else {
+            wrong.push(format!("{} is not in the list of crates", package.name));
+            continue;
+        };
+        for dependency in package.dependencies.iter().filter(|dependency| dependency.kind == DependencyKind::Normal) {
+            if ours.contains(dependency.name.as_str()) && !allowed.contains(dependency.name.as_str()) {
+                wrong.push(format!("{} must not use {}", package.name, dependency.name));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn packages_are_named_by_their_folders() {
+    let metadata = MetadataCommand::new().manifest_path(workspace().join("Cargo.toml")).no_deps().exec().unwrap();
+    for package in &metadata.packages {
+        let folder = package.manifest_path.parent().unwrap().file_name().unwrap();
+        let expected = match folder {
+            "daemon" => "hosteld".to_owned(),
+            "cli" => "hostel".to_owned(),
+            folder => format!("hostel-{folder}"),
+        };
+        assert_eq!(package.name.as_str(), expected, "in {folder}");
+    }
+}
+
+#[test]
+fn unsafe_code_is_where_it_belongs() {
+    let mut wrong = Vec::new();
+    for entry in fs::read_dir(workspace().join("crates")).unwrap().flatten() {
+        let folder = entry.file_name().to_string_lossy().into_owned();
+        if MAY_BE_UNSAFE.contains(&folder.as_str()) {
+            continue;
+        }
+        for root in ["src/lib.rs", "src/main.rs"] {
+            let path = entry.path().join(root);
+            if path.exists() && !fs::read_to_string(&path).unwrap().contains("#![forbid(unsafe_code)]") {
+                wrong.push(format!("{} lacks #![forbid(unsafe_code)]", shown(&path)));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn files_are_small_and_named_for_what_they_hold() {
+    let mut wrong = Vec::new();
+    for path in sources(&workspace()) {
+        let lines = fs::read_to_string(&path).unwrap().lines().count();
+        let name = path.file_name().unwrap().to_string_lossy();
+        let limit = if name == "main.rs" { MAIN_LINES } else { FILE_LINES };
+        if lines > limit {
+            wrong.push(format!("{}: {lines} lines, at most {limit}", shown(&path)));
+        }
+        if name == "mod.rs" {
+            wrong.push(format!("{}: write foo.rs beside foo/", shown(&path)));
+        }
+        if matches!(name.as_ref(), "util.rs" | "utils.rs" | "helpers.rs" | "misc.rs" | "common.rs") {
+            wrong.push(format!("{}: named for nothing", shown(&path)));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn generated_types_stay_at_the_edges() {
+    let mut wrong = Vec::new();
+    for path in sources(&workspace().join("crates")) {
+        let place = shown(&path);
+        let edge = ["crates/proto/", "crates/daemon/", "crates/client/"].iter().any(|edge| place.starts_with(edge));
+        if !edge && fs::read_to_string(&path).unwrap().contains("hostel_proto::") {
+            wrong.push(place);
+        }
+    }
+    assert!(wrong.is_empty(), "generated types in {}", wrong.join(", "));
+}
