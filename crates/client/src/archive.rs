@@ -1,0 +1,215 @@
+//! Packing local directories as tar archives and unpacking such as come from sandboxes, which are not to be trusted.
+
+use crate::error::{Error, Result};
+use bytes::Bytes;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::io::StreamReader;
+
+/// Bytes in one piece of an archive.
+const CHUNK: usize = 256 << 10;
+/// Pieces under way between the thread and the connection.
+const QUEUE: usize = 4;
+
+/// A tar archive of a directory, made while it is read.
+pub(crate) struct PackedDirectory {
+    reader: StreamReader<ReceiverStream<io::Result<Bytes>>, Bytes>,
+    /// Ends by itself when the reader is dropped, because nobody takes its bytes any more.
+    _packer: JoinSet<()>,
+}
+
+impl PackedDirectory {
+    /// Packs what is in `directory`; names in the archive are relative to it. Links are packed as links. Sockets,
+    /// pipes and devices are left out.
+    pub(crate) fn new(directory: PathBuf) -> Self {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let mut packer = JoinSet::new();
+        packer.spawn_blocking(move || {
+            let mut pieces = Pieces { sender: sender.clone(), buffer: Vec::with_capacity(CHUNK) };
+            if let Err(error) = pack(&directory, &mut pieces) {
+                let _ = sender.blocking_send(Err(error));
+            }
+        });
+        Self { reader: StreamReader::new(ReceiverStream::new(receiver)), _packer: packer }
+    }
+}
+
+impl AsyncRead for PackedDirectory {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.reader).poll_read(cx, buf)
+    }
+}
+
+fn pack(directory: &Path, pieces: &mut Pieces) -> io::Result<()> {
+    let mut builder = tar::Builder::new(&mut *pieces);
+    builder.follow_symlinks(false);
+    let mut waiting = vec![PathBuf::new()];
+    while let Some(relative) = waiting.pop() {
+        let path = directory.join(&relative);
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        let name = if relative.as_os_str().is_empty() { Path::new(".") } else { &relative };
+        let kind = if name == Path::new(".") { std::fs::metadata(&path) } else { path.symlink_metadata() }
+            .map_err(named)?
+            .file_type();
+        if kind.is_dir() {
+            builder.append_dir(name, &path).map_err(named)?;
+            for entry in std::fs::read_dir(&path).map_err(named)? {
+                waiting.push(relative.join(entry.map_err(named)?.file_name()));
+            }
+        } else if kind.is_file() || kind.is_symlink() {
+            builder.append_path_with_name(&path, name).map_err(named)?;
+        }
+    }
+    builder.finish()?;
+    drop(builder);
+    pieces.flush()
+}
+
+/// Hands what is written on in pieces.
+struct Pieces {
+    sender: mpsc::Sender<io::Result<Bytes>>,
+    buffer: Vec<u8>,
+}
+
+impl Write for Pieces {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let taken = data.len().min(CHUNK - self.buffer.len());
+        self.buffer.extend_from_slice(&data[..taken]);
+        if self.buffer.len() == CHUNK {
+            self.flush()?;
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let piece = std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK));
+        self.sender.blocking_send(Ok(piece.into())).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+/// Unpacks an archive that is given to it piece by piece.
+pub(crate) struct Unpacker {
+    pieces: mpsc::Sender<Bytes>,
+    thread: JoinSet<io::Result<()>>,
+    directory: PathBuf,
+}
+
+impl Unpacker {
+    /// Unpacks into `directory`, which exists. Nothing is written outside of it, whatever names and links the
+    /// archive holds, and nothing gets an owner or a set-user-id bit from it.
+    pub(crate) fn new(directory: PathBuf) -> Self {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let mut thread = JoinSet::new();
+        let into = directory.clone();
+        thread.spawn_blocking(move || {
+            let mut archive = tar::Archive::new(Incoming { receiver, piece: Bytes::new() });
+            archive.unpack(&into)?;
+            // To the end of the stream, so that the last pieces find a taker.
+            io::copy(&mut archive.into_inner(), &mut io::sink()).map(drop)
+        });
+        Self { pieces: sender, thread, directory }
+    }
+
+    /// Takes the next piece. `false` when unpacking has failed; [`Self::finish`] says why.
+    pub(crate) async fn push(&self, piece: Bytes) -> bool {
+        self.pieces.send(piece).await.is_ok()
+    }
+
+    /// Waits until all is unpacked.
+    pub(crate) async fn finish(mut self) -> Result<()> {
+        drop(self.pieces);
+        let result = match self.thread.join_next().await {
+            Some(Ok(result)) => result,
+            Some(Err(_)) | None => Err(io::Error::other("the thread that unpacks died")),
+        };
+        result.map_err(Error::local("unpack into", self.directory))
+    }
+}
+
+/// Reads the pieces as one stream.
+struct Incoming {
+    receiver: mpsc::Receiver<Bytes>,
+    piece: Bytes,
+}
+
+impl Read for Incoming {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            match self.receiver.blocking_recv() {
+                Some(piece) => self.piece = piece,
+                None => return Ok(0),
+            }
+        }
+        let taken = self.piece.len().min(buffer.len());
+        buffer[..taken].copy_from_slice(&self.piece.split_to(taken));
+        Ok(taken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt as _;
+
+    async fn round_trip(archive: &[u8], into: &Path) -> Result<()> {
+        let unpacker = Unpacker::new(into.to_owned());
+        for piece in archive.chunks(1000) {
+            if !unpacker.push(Bytes::copy_from_slice(piece)).await {
+                break;
+            }
+        }
+        unpacker.finish().await
+    }
+
+    #[tokio::test]
+    async fn a_tree_survives_packing_and_unpacking() {
+        let source = tempfile::tempdir().unwrap();
+        let deep = source.path().join("a").join("b".repeat(200));
+        std::fs::create_dir_all(&deep).unwrap();
+        std::fs::write(deep.join("big"), vec![7; 3 << 20]).unwrap();
+        std::os::unix::fs::symlink("b", source.path().join("a/link")).unwrap();
+        let mut archive = Vec::new();
+        PackedDirectory::new(source.path().to_owned()).read_to_end(&mut archive).await.unwrap();
+
+        let target = tempfile::tempdir().unwrap();
+        round_trip(&archive, target.path()).await.unwrap();
+        let copy = target.path().join("a").join("b".repeat(200)).join("big");
+        assert_eq!(std::fs::read(copy).unwrap(), vec![7; 3 << 20]);
+        assert_eq!(std::fs::read_link(target.path().join("a/link")).unwrap(), Path::new("b"));
+    }
+
+    #[tokio::test]
+    async fn an_archive_cannot_write_outside_its_directory() {
+        let outside = tempfile::tempdir().unwrap();
+        let target = outside.path().join("target");
+        std::fs::create_dir(&target).unwrap();
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut link = tar::Header::new_gnu();
+        link.set_entry_type(tar::EntryType::Symlink);
+        link.set_size(0);
+        builder.append_link(&mut link, "door", "..").unwrap();
+        let mut file = tar::Header::new_gnu();
+        file.set_size(4);
+        file.set_mode(0o4755);
+        builder.append_data(&mut file, "door/escaped", &b"evil"[..]).unwrap();
+        let archive = builder.into_inner().unwrap();
+        let result = round_trip(&archive, &target).await;
+        assert!(result.is_err() && !outside.path().join("escaped").exists(), "{result:?}");
+    }
+
+    #[tokio::test]
+    async fn a_broken_archive_is_an_error() {
+        let target = tempfile::tempdir().unwrap();
+        assert!(round_trip(&[b'x'; 2048], target.path()).await.is_err());
+    }
+}

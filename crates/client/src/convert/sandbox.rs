@@ -1,0 +1,187 @@
+//! Sandboxes, limits, network policies, changes and statistics.
+
+use super::{duration_to_wire, optional, required, seconds, time, unknown};
+use crate::error::Result;
+use crate::model::{ForkOutcome, Sandbox, SandboxChange, SandboxEvent, SandboxStats, Transition, Weakness};
+use crate::sandbox::CreateSandbox;
+use hostel_proto::v1;
+use hostel_proto::v1::fork_result::Result as WireOutcome;
+use hostel_sandbox::{BackendName, NetworkPolicy, ResourceLimits, SandboxId, SandboxState, TemplateId};
+
+pub(crate) fn sandbox(wire: v1::Sandbox) -> Result<Sandbox> {
+    Ok(Sandbox {
+        id: SandboxId::parse(wire.id)?,
+        backend: BackendName::parse(wire.backend)?,
+        template: TemplateId::parse(wire.template)?,
+        state: required(state(wire.state)?, "a state")?,
+        last_transition: wire.last_transition.map(|transition| Transition {
+            reason: transition.reason,
+            detail: transition.detail,
+            actor: transition.actor,
+            time: time(transition.time),
+        }),
+        labels: wire.labels.into_iter().collect(),
+        limits: limits(wire.limits.unwrap_or_default()),
+        env: wire.env.into_iter().collect(),
+        user: wire.user,
+        working_directory: wire.working_directory,
+        network: network(wire.network_policy),
+        create_time: time(wire.create_time),
+        ready_time: time(wire.ready_time),
+        expire_time: time(wire.expire_time),
+        idle_timeout_seconds: wire.idle_timeout.map(seconds),
+        weaknesses: wire.weaknesses.into_iter().map(weakness).collect(),
+        parent_id: optional(wire.parent_id),
+        warm: wire.start_kind == v1::StartKind::Warm as i32,
+        pool: optional(wire.pool),
+    })
+}
+
+pub(super) fn weakness(wire: v1::Weakness) -> Weakness {
+    Weakness { capability: wire.capability, detail: wire.detail }
+}
+
+pub(super) fn limits(wire: v1::ResourceLimits) -> ResourceLimits {
+    ResourceLimits {
+        memory_bytes: wire.memory_bytes,
+        cpu_millis: wire.cpu_millis,
+        pids: wire.pids,
+        disk_bytes: wire.disk_bytes,
+        disk_inodes: wire.disk_inodes,
+        open_files: wire.open_files,
+        output_bytes_per_second: wire.output_bytes_per_second,
+    }
+}
+
+fn limits_to_wire(limits: &ResourceLimits) -> v1::ResourceLimits {
+    v1::ResourceLimits {
+        memory_bytes: limits.memory_bytes,
+        cpu_millis: limits.cpu_millis,
+        pids: limits.pids,
+        disk_bytes: limits.disk_bytes,
+        disk_inodes: limits.disk_inodes,
+        open_files: limits.open_files,
+        output_bytes_per_second: limits.output_bytes_per_second,
+    }
+}
+
+fn network(wire: Option<v1::NetworkPolicy>) -> NetworkPolicy {
+    match wire.map(|policy| policy.mode()) {
+        Some(v1::NetworkMode::Allowlist) => NetworkPolicy::Allowlist,
+        Some(v1::NetworkMode::Open) => NetworkPolicy::Open,
+        Some(v1::NetworkMode::None | v1::NetworkMode::Unspecified) | None => NetworkPolicy::None,
+    }
+}
+
+fn network_to_wire(policy: NetworkPolicy) -> v1::NetworkPolicy {
+    let mode = match policy {
+        NetworkPolicy::None => v1::NetworkMode::None,
+        NetworkPolicy::Allowlist => v1::NetworkMode::Allowlist,
+        NetworkPolicy::Open => v1::NetworkMode::Open,
+    };
+    v1::NetworkPolicy { mode: mode.into(), rules: Vec::new() }
+}
+
+/// A state; `None` where the API says that there is none.
+fn state(number: i32) -> Result<Option<SandboxState>> {
+    use v1::SandboxState as Wire;
+    let state = match Wire::try_from(number).map_err(|_| unknown("sandbox state", number))? {
+        Wire::Unspecified => return Ok(None),
+        Wire::Creating => SandboxState::Creating,
+        Wire::Ready => SandboxState::Ready,
+        Wire::Paused => SandboxState::Paused,
+        Wire::Stopping => SandboxState::Stopping,
+        Wire::Stopped => SandboxState::Stopped,
+        Wire::Failed => SandboxState::Failed,
+    };
+    Ok(Some(state))
+}
+
+pub(crate) fn state_to_wire(state: SandboxState) -> i32 {
+    use v1::SandboxState as Wire;
+    let wire = match state {
+        SandboxState::Creating => Wire::Creating,
+        SandboxState::Ready => Wire::Ready,
+        SandboxState::Paused => Wire::Paused,
+        SandboxState::Stopping => Wire::Stopping,
+        SandboxState::Stopped => Wire::Stopped,
+        SandboxState::Failed => Wire::Failed,
+    };
+    wire.into()
+}
+
+pub(crate) fn create_request(create: CreateSandbox) -> v1::CreateSandboxRequest {
+    let spec = create.spec;
+    v1::CreateSandboxRequest {
+        request_id: create.request_id.unwrap_or_default(),
+        sandbox_id: create.id.map(String::from).unwrap_or_default(),
+        backend: spec.backend.map(String::from).unwrap_or_default(),
+        template: spec.template.map(String::from).unwrap_or_default(),
+        labels: spec.labels.into_iter().collect(),
+        limits: Some(limits_to_wire(&spec.limits)),
+        env: spec.env.into_iter().collect(),
+        user: spec.user.unwrap_or_default(),
+        working_directory: spec.workdir.unwrap_or_default(),
+        network_policy: create.network_given.then(|| network_to_wire(spec.network)),
+        expiration: spec
+            .lifetime
+            .map(|lifetime| v1::create_sandbox_request::Expiration::Lifetime(duration_to_wire(lifetime))),
+        idle_timeout: spec.idle_timeout.map(duration_to_wire),
+        required_capabilities: spec
+            .required_capabilities
+            .into_iter()
+            .map(|capability| capability.name().to_owned())
+            .collect(),
+        pool: create.pool.unwrap_or_default(),
+    }
+}
+
+pub(crate) fn fork_outcome(wire: v1::ForkResult) -> Result<ForkOutcome> {
+    match required(wire.result, "the result of a fork")? {
+        WireOutcome::Sandbox(wire) => Ok(ForkOutcome::Sandbox(Box::new(sandbox(wire)?))),
+        WireOutcome::Failure(failure) => {
+            Ok(ForkOutcome::Failure { reason: failure.reason, message: failure.message })
+        }
+    }
+}
+
+pub(crate) fn event(wire: v1::SandboxEvent) -> Result<SandboxEvent> {
+    use v1::SandboxEventKind as Kind;
+    let kind = match wire.kind() {
+        Kind::Created => SandboxChange::Created,
+        Kind::StateChanged => SandboxChange::StateChanged,
+        Kind::Updated => SandboxChange::Updated,
+        Kind::Deleted => SandboxChange::Deleted,
+        Kind::Unspecified => return Err(unknown("kind of change", wire.kind)),
+    };
+    Ok(SandboxEvent {
+        cursor: wire.cursor,
+        sandbox_id: SandboxId::parse(wire.sandbox_id)?,
+        kind,
+        old_state: state(wire.old_state)?,
+        new_state: state(wire.new_state)?,
+        reason: wire.reason,
+        actor: wire.actor,
+        time: time(wire.time),
+    })
+}
+
+pub(crate) fn stats(wire: v1::SandboxStats) -> SandboxStats {
+    SandboxStats {
+        time: time(wire.time),
+        cpu_seconds: wire.cpu_time.map(seconds),
+        cpu_throttled_seconds: wire.cpu_throttled_time.map(seconds),
+        memory_bytes: wire.memory_bytes,
+        memory_peak_bytes: wire.memory_peak_bytes,
+        memory_limit_bytes: wire.memory_limit_bytes,
+        oom_kills: wire.oom_kills,
+        pids: wire.pids,
+        pids_limit: wire.pids_limit,
+        disk_bytes: wire.disk_bytes,
+        disk_limit_bytes: wire.disk_limit_bytes,
+        disk_inodes: wire.disk_inodes,
+        disk_inodes_limit: wire.disk_inodes_limit,
+        io_read_bytes: wire.io_read_bytes,
+        io_write_bytes: wire.io_write_bytes,
+    }
+}

@@ -1,0 +1,16 @@
+//! What the daemon tells, in the words of the domain. Everything serializes to JSON in the spelling of the API:
+//! `snake_case`, times as RFC 3339, sizes in bytes, durations in seconds with that in the name.
+
+mod file;
+mod node;
+mod process;
+mod sandbox;
+mod template;
+
+pub use file::{FileInfo, WriteFile};
+pub use node::{BackendHealth, BackendInfo, Capacity, DoctorCheck, DoctorStatus, IsolationFact, Node};
+pub use process::{ExitStatus, HeldRange, Process};
+pub use sandbox::{
+    ForkOutcome, Sandbox, SandboxChange, SandboxEvent, SandboxPage, SandboxStats, Transition, Weakness,
+};
+pub use template::{Template, TemplateOrigin};
