@@ -21,11 +21,23 @@ bad() {
 	exit 1
 }
 
+# The words as a person would type them: quoted only where that is needed.
+typed() {
+	local word line=''
+	for word in "$@"; do
+		if [[ $word == *[!A-Za-z0-9_./:=,-]* ]]; then
+			word=${word@Q}
+		fi
+		line+=" $word"
+	done
+	echo "$line"
+}
+
 # Runs a command, showing it as typed and its output with the time since its start.
 # Leaves the exit code in `status` and the output in `output`.
 show() {
 	local start=$EPOCHREALTIME line log=$work/shown
-	printf '%s$ %s%s\n' "$dim" "${*@Q}" "$plain"
+	printf '%s$%s%s\n' "$dim" "$(typed "$@")" "$plain"
 	status=0
 	"$@" 2>&1 | tee "$log" | while IFS= read -r line; do
 		printf '%s%6d ms │%s %s\n' "$dim" $(((${EPOCHREALTIME/[^0-9]/} - ${start/[^0-9]/}) / 1000)) "$plain" "$line"

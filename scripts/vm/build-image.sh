@@ -119,7 +119,7 @@ chmod 644 "$work/image"/*
 # Another build may have finished first: then its image is as good as ours.
 mv -T "$work/image" "$image" 2>/dev/null || [ -e "$image/disk.img" ]
 if [ -n "${SUDO_UID:-}" ]; then
-	chown -R "$SUDO_UID:$SUDO_GID" "$image"
+	chown -R "$SUDO_UID:${SUDO_GID:-0}" "$image"
 fi
 # What this build replaces, and what builds that were killed left.
 find "$cache" -mindepth 1 -maxdepth 1 -name "$release-*" ! -path "$image" -exec rm -rf {} +

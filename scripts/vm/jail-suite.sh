@@ -6,18 +6,25 @@ set -uo pipefail
 
 export PATH=/opt/hostel/bin:$PATH SYSTEMD_COLORS=0 SYSTEMD_PAGER='' SYSTEMD_URLIFY=0
 user=tester
+log=$(mktemp)
 passed=0
 failed=0
 
+# No call hangs the whole run; one that would ends with 143, which nothing here expects.
+hostel() { timeout --preserve-status --kill-after=5 180 hostel "$@"; }
+
 # check WHAT COMMAND...: runs the command and counts it; shows its output if it fails.
 check() {
-	local what=$1 output
+	local what=$1 output status=0
 	shift
-	if output=$("$@" 2>&1); then
+	# By way of a file: a process left behind that holds a pipe open would hang us.
+	"$@" </dev/null >"$log" 2>&1 || status=$?
+	if [ "$status" -eq 0 ]; then
 		echo "PASS $what"
 		passed=$((passed + 1))
 	else
 		echo "FAIL $what"
+		output=$(tail -n 40 "$log")
 		printf '     | %s\n' "${output//$'\n'/$'\n     | '}"
 		failed=$((failed + 1))
 	fi
@@ -96,10 +103,10 @@ smoke() {
 	check "$1: ends what runs too long" expect 124 hostel run --timeout 3s -- sleep 600
 	check "$1: memory is limited" expect 137 hostel run --memory 64M -- \
 		dd if=/dev/zero of=/dev/null bs=512M count=1
+	# Debian's sh gives up with 2 when it cannot fork.
 	# shellcheck disable=SC2016 # expanded inside
-	check "$1: the number of processes is limited" expect 0 hostel run --pids 16 --timeout 120s -- bash -c \
-		'for i in $(seq 40); do sleep 30 & done 2>/tmp/refused; grep -qi "resource temporarily" /tmp/refused' \
-		2>/dev/null
+	check "$1: the number of processes is limited" expect 2 hostel run --pids 16 --timeout 60s -- sh -c \
+		'i=0; while [ $i -lt 40 ]; do sleep 60 & i=$((i + 1)); done'
 	check "$1: CPU time is limited" cpu_is_limited
 }
 
