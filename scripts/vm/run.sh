@@ -72,7 +72,8 @@ follower=''
 cleanup() {
 	local pid
 	for pid in $follower $machine; do
-		kill -KILL "$pid" 2>/dev/null && wait "$pid" 2>/dev/null
+		kill -KILL "$pid" 2>/dev/null || true
+		wait "$pid" 2>/dev/null || true
 	done
 	rm -rf "$work"
 }
