@@ -43,7 +43,7 @@ stop_daemon() {
 }
 
 # One line for each process named hostel*, each mount and each mount namespace of another process that
-# holds something under DIR, and each cgroup directory whose name speaks of us.
+# holds something under DIR, and each cgroup directory of ours.
 leftovers() {
 	local dir=$1 process comm
 	for process in /proc/[0-9]*; do
@@ -58,5 +58,5 @@ leftovers() {
 		esac
 	done
 	awk -v dir="$dir" 'index($0, dir) { print "mount", $5 }' /proc/self/mountinfo
-	find /sys/fs/cgroup -type d \( -name '*hostel*' -o -name 'sb-*' \) -printf 'cgroup %p\n' 2>/dev/null || true
+	find /sys/fs/cgroup -type d -path '*/hostel*' -printf 'cgroup %p\n' 2>/dev/null || true
 }

@@ -145,7 +145,7 @@ nothing_left() {
 	left=$(
 		pgrep -l '^hostel'
 		grep -F "$1" /proc/self/mountinfo
-		find /sys/fs/cgroup -type d -name 'sb-*'
+		find /sys/fs/cgroup -type d \( -path '*/hostel/*' -o -path '*/hostel.slice/*' -o -path '*/hosteld*' \)
 		losetup -a 2>/dev/null | grep -F "$1"
 	)
 	echo "$left"
