@@ -1,1 +1,5 @@
 //! The supervisor inside a sandbox, and the zygote that clones jails.
+
+pub mod supervisor;
+pub mod unpack;
+pub mod zygote;

@@ -1,0 +1,165 @@
+//! Starting a program the way posix_spawn does: the child borrows our memory until it executes, so that
+//! nothing is copied and it can tell us what went wrong.
+
+use super::users::Identity;
+use rustix::io::Errno;
+use std::ffi::{CString, c_char, c_int, c_void};
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+const STACK: usize = 64 << 10;
+const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+
+/// Everything a child needs, made before it exists: it must not allocate.
+#[derive(Debug)]
+pub(crate) struct Launch<'a> {
+    pub(crate) program: CString,
+    pub(crate) argv: Vec<CString>,
+    pub(crate) env: Vec<CString>,
+    pub(crate) directory: CString,
+    /// Standard input, output and error; each above 2.
+    pub(crate) streams: [BorrowedFd<'a>; 3],
+    /// Standard input is a terminal, to be the controlling one.
+    pub(crate) terminal: bool,
+    /// Whom to become.
+    pub(crate) user: Option<&'a Identity>,
+    /// `RLIMIT_NOFILE`; 0 leaves it.
+    pub(crate) open_files: u32,
+}
+
+/// Which step failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
+pub(crate) enum Step {
+    /// A process could not be made.
+    Clone = 1,
+    /// Session, streams, terminal, limits.
+    Prepare,
+    /// Another user.
+    User,
+    /// The working directory.
+    Directory,
+    /// The program itself.
+    Execute,
+}
+
+/// What the child sees, and where it says how far it came.
+struct Shared<'a> {
+    launch: &'a Launch<'a>,
+    argv: Vec<*const c_char>,
+    env: Vec<*const c_char>,
+    step: Step,
+    errno: c_int,
+}
+
+/// Starts it. → its process number.
+///
+/// # Errors
+/// The step and what the kernel said to it; there is no child then.
+pub(crate) fn launch(launch: &Launch<'_>) -> Result<i32, (Step, Errno)> {
+    let mut shared = Shared {
+        launch,
+        argv: pointers(&launch.argv),
+        env: pointers(&launch.env),
+        step: Step::Prepare,
+        errno: 0,
+    };
+    let mut stack = vec![0u128; STACK / size_of::<u128>()];
+    let top = stack.as_mut_ptr_range().end.cast::<c_void>();
+    let argument = (&raw mut shared).cast::<c_void>();
+    // SAFETY: CLONE_VFORK suspends this only thread until the child has executed or exited, so `shared` and
+    // `stack` outlive its use of them and nobody else touches them; the stack is aligned and large enough
+    // for `child`, which makes only system calls.
+    let pid = unsafe { libc::clone(child, top, libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD, argument) };
+    if pid < 0 {
+        return Err((Step::Clone, last_errno()));
+    }
+    // SAFETY: `shared` is ours; volatile since the child wrote it behind the compiler's back.
+    let (errno, step) = unsafe { ((&raw const shared.errno).read_volatile(), (&raw const shared.step).read_volatile()) };
+    if errno == 0 {
+        return Ok(pid);
+    }
+    // SAFETY: plain wait4(2) for our own child, which has exited.
+    unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
+    Err((step, Errno::from_raw_os_error(errno)))
+}
+
+fn pointers(strings: &[CString]) -> Vec<*const c_char> {
+    strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
+}
+
+fn last_errno() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+/// The child's life until it executes.
+extern "C" fn child(argument: *mut c_void) -> c_int {
+    let shared = argument.cast::<Shared<'_>>();
+    // SAFETY: see `launch`: the parent sleeps, so this is the only reference.
+    let shared = unsafe { &mut *shared };
+    // SAFETY: errno is the calling thread's own; the parent, whose it also is, sleeps.
+    let failed = |step: Step| (step, unsafe { *libc::__errno_location() });
+    let (step, errno) = match become_program(shared.launch, &shared.argv, &shared.env) {
+        Ok(never) => match never {},
+        Err(step) => failed(step),
+    };
+    shared.step = step;
+    shared.errno = if errno == 0 { libc::EIO } else { errno };
+    // SAFETY: ends this process only, running nothing of the parent's.
+    unsafe { libc::_exit(127) }
+}
+
+enum Never {}
+
+/// Returns the step that failed; `errno` says how.
+fn become_program(
+    launch: &Launch<'_>,
+    argv: &[*const c_char],
+    env: &[*const c_char],
+) -> Result<Never, Step> {
+    let ok = |result: i64, step: Step| if result < 0 { Err(step) } else { Ok(()) };
+    // SAFETY: system calls on this process alone, with pointers into memory that outlives them. None of
+    // these libc functions allocates or takes a lock; ids are set by bare system calls because libc's own
+    // would signal threads.
+    unsafe {
+        ok(libc::setsid().into(), Step::Prepare)?;
+        for (number, stream) in (0..).zip(&launch.streams) {
+            ok(libc::dup2(stream.as_raw_fd(), number).into(), Step::Prepare)?;
+        }
+        if launch.terminal {
+            ok(libc::ioctl(0, libc::TIOCSCTTY, 0).into(), Step::Prepare)?;
+        }
+        if launch.open_files > 0 {
+            let limit = libc::rlimit { rlim_cur: launch.open_files.into(), rlim_max: launch.open_files.into() };
+            // A limit that may not be raised stays what it is.
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
+        libc::umask(0o022);
+        ok(libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0), Step::Prepare)?;
+        if let Some(user) = launch.user {
+            let (uid, gid) = (user.uid, user.gid);
+            ok(libc::syscall(libc::SYS_setgroups, user.groups.len(), user.groups.as_ptr()), Step::User)?;
+            ok(libc::syscall(libc::SYS_setresgid, gid, gid, gid), Step::User)?;
+            ok(libc::syscall(libc::SYS_setresuid, uid, uid, uid), Step::User)?;
+        }
+        ok(libc::chdir(launch.directory.as_ptr()).into(), Step::Directory)?;
+        ok(drop_capabilities(), Step::Prepare)?;
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+        libc::execve(launch.program.as_ptr(), argv.as_ptr(), env.as_ptr());
+    }
+    Err(Step::Execute)
+}
+
+/// # Safety
+/// Only in a process of one thread.
+unsafe fn drop_capabilities() -> i64 {
+    let header = [CAPABILITY_VERSION_3, 0];
+    let sets = [0u32; 6];
+    // SAFETY: both arrays have the layout of capset(2), version 3.
+    unsafe {
+        libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+        libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr())
+    }
+}

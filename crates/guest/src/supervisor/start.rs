@@ -1,0 +1,268 @@
+//! Starting a process: everything is checked before, so that a failure says what was wrong.
+
+use super::Supervisor;
+use super::event_loop::{EventFlags, Key, Timer};
+use super::failure::{Outcome, failure, invalid, refused, wrong_state};
+use super::files::Root;
+use super::process::{Input, Output, Process, now_ns, shortened};
+use super::spawn::{self, Launch, Step};
+use super::users::{self, Identity};
+use super::terminal;
+use hostel_guest_protocol::{FailureKind, ProcessSpec};
+use rustix::fs::{FileType, Mode, OFlags, fstat};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::Pid;
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Longest name of a process, in bytes.
+const MOST_ID: usize = 128;
+
+/// Both ends of a process's streams.
+struct Streams {
+    theirs: [OwnedFd; 3],
+    outputs: [Option<OwnedFd>; 2],
+    input: Option<OwnedFd>,
+}
+
+impl Supervisor {
+    /// Starts a process. → its serial number.
+    pub(super) fn start(&mut self, spec: &ProcessSpec) -> Outcome<u64> {
+        if self.stopping {
+            return Err(wrong_state("STOPPING", "the sandbox is stopping"));
+        }
+        check(spec)?;
+        if self.processes.values().any(|process| process.id == spec.id) {
+            let message = format!("there is a process {:?} already", spec.id);
+            return Err(failure(FailureKind::Exists, message, "process"));
+        }
+        let user = if spec.user.is_empty() { &self.config.user } else { &spec.user };
+        let user = users::find(&self.root, user, self.config.can_switch_user)?;
+        let directory = [&spec.cwd, &self.config.workdir].into_iter().find(|path| !path.is_empty());
+        let directory = directory.map_or("/", String::as_str).to_owned();
+        self.root
+            .open_directory(&directory, OFlags::PATH)
+            .map_err(|errno| invalid("cwd", format!("{directory}: {errno}")))?;
+        let env = environment(&self.config.env, spec, &user, &directory);
+        let program = find_program(&self.root, &spec.argv[0], env.get("PATH").map_or("", String::as_str), &directory)?;
+        let oom_before = self.oom_kills();
+        let streams = streams(spec, &user).map_err(|errno| refused(errno, "make the process's streams"))?;
+        let env = env.into_iter().map(|(name, value)| format!("{name}={value}"));
+        let pid = spawn::launch(&Launch {
+            program: c_string(&program)?,
+            argv: spec.argv.iter().map(|argument| c_string(argument)).collect::<Outcome<_>>()?,
+            env: env.map(|variable| c_string(&variable)).collect::<Outcome<_>>()?,
+            directory: c_string(&directory)?,
+            streams: [0, 1, 2].map(|index| streams.theirs[index].as_fd()),
+            terminal: spec.terminal.is_some(),
+            user: self.config.can_switch_user.then_some(&user),
+            open_files: self.config.open_files,
+        })
+        .map_err(|(step, errno)| not_launched(step, errno, &program, &directory))?;
+        if self.config.oom_score_adj != 0 {
+            // Its own memory by now, unlike ours readable for its owner. Where that is refused, so be it.
+            let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), self.config.oom_score_adj.to_string());
+        }
+        self.register(spec, pid, streams, oom_before)
+    }
+
+    fn register(&mut self, spec: &ProcessSpec, pid: i32, streams: Streams, oom_before: u64) -> Outcome<u64> {
+        let Streams { outputs, input, theirs } = streams;
+        drop(theirs);
+        let serial = self.next_serial();
+        let ring = usize::try_from(self.config.ring_bytes).unwrap_or(1 << 20);
+        let mut outputs = outputs.map(|fd| Output::new(fd, ring));
+        for (index, output) in outputs.iter_mut().enumerate() {
+            if let Some(fd) = &output.fd {
+                output.polled = self.poll.add(fd, Key::Output(serial, index), EventFlags::IN).is_ok();
+            }
+        }
+        let process = Process {
+            id: spec.id.clone(),
+            argv: shortened(&spec.argv),
+            pid: Pid::from_raw(pid).ok_or_else(|| failure(FailureKind::Internal, "no process number", ""))?,
+            terminal: spec.terminal.is_some(),
+            start_ns: now_ns(),
+            outputs,
+            input: Input { fd: input, ..Input::default() },
+            exit: None,
+            finished: None,
+            lost_until: None,
+            drain_until: None,
+            oom_before,
+            killed: false,
+            timed_out: false,
+            attached: Vec::new(),
+            waiting: Vec::new(),
+        };
+        self.processes.insert(serial, process);
+        self.running.insert(pid, serial);
+        if spec.timeout_ms > 0
+            && let Some(at) = Instant::now().checked_add(Duration::from_millis(spec.timeout_ms))
+        {
+            self.timers.add(at, Timer::Timeout(serial));
+        }
+        Ok(serial)
+    }
+}
+
+/// What does not depend on the sandbox. The host has checked it too; a guest takes nobody's word.
+fn check(spec: &ProcessSpec) -> Outcome<()> {
+    if spec.id.is_empty() || spec.id.len() > MOST_ID {
+        return Err(invalid("id", format!("a process's id has 1 to {MOST_ID} bytes")));
+    }
+    if spec.argv.first().is_none_or(String::is_empty) {
+        return Err(invalid("argv", "give at least a program"));
+    }
+    if spec.argv.iter().any(|argument| argument.contains('\0')) {
+        return Err(invalid("argv", "an argument has no NUL"));
+    }
+    if spec.env.iter().any(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')) {
+        return Err(invalid("env", "a name is not empty and has no =, and neither has a NUL"));
+    }
+    if !spec.cwd.is_empty() && (!spec.cwd.starts_with('/') || spec.cwd.contains('\0')) {
+        return Err(invalid("cwd", "a working directory begins with / and has no NUL"));
+    }
+    Ok(())
+}
+
+fn environment(
+    configured: &BTreeMap<String, String>,
+    spec: &ProcessSpec,
+    user: &Identity,
+    directory: &str,
+) -> BTreeMap<String, String> {
+    let shell = if user.shell.is_empty() { "/bin/sh" } else { &user.shell };
+    let terminal = spec.terminal.map(|_| ("TERM", "xterm-256color"));
+    let defaults = [
+        ("PATH", DEFAULT_PATH),
+        ("HOME", &user.home),
+        ("USER", &user.name),
+        ("LOGNAME", &user.name),
+        ("SHELL", shell),
+    ];
+    let mut env: BTreeMap<String, String> =
+        defaults.into_iter().chain(terminal).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let chosen = configured.iter().chain(&spec.env).map(|(name, value)| (name.clone(), value.clone()));
+    env.extend(chosen);
+    env.insert("PWD".to_owned(), directory.to_owned());
+    env
+}
+
+/// Finds the program as a shell would, but from outside of the process.
+fn find_program(root: &Root, program: &str, path: &str, directory: &str) -> Outcome<String> {
+    let absolute = |from: &str| if from.starts_with('/') { from.to_owned() } else { format!("{directory}/{from}") };
+    if program.contains('/') {
+        let program = absolute(program);
+        return match is_executable(root, &program) {
+            Ok(true) => Ok(program),
+            Ok(false) => Err(invalid("argv", format!("{program} is not executable"))),
+            Err(Errno::NOENT | Errno::NOTDIR) => Err(missing(&program)),
+            Err(errno) => Err(invalid("argv", format!("{program}: {errno}"))),
+        };
+    }
+    let mut refused = None;
+    for from in path.split(':') {
+        let candidate = format!("{}/{program}", absolute(from));
+        match is_executable(root, &candidate) {
+            Ok(true) => return Ok(candidate),
+            Ok(false) => refused = refused.or(Some(candidate)),
+            Err(_) => {}
+        }
+    }
+    Err(refused.map_or_else(|| missing(program), |found| invalid("argv", format!("{found} is not executable"))))
+}
+
+fn is_executable(root: &Root, path: &str) -> Result<bool, Errno> {
+    let stat = fstat(root.open(path, OFlags::PATH, Mode::empty())?)?;
+    Ok(FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_mode & 0o111 != 0)
+}
+
+fn missing(program: &str) -> hostel_guest_protocol::Failure {
+    failure(FailureKind::NotFound, format!("there is no program {program:?}"), "program")
+}
+
+fn not_launched(step: Step, errno: Errno, program: &str, directory: &str) -> hostel_guest_protocol::Failure {
+    match (step, errno) {
+        (Step::Clone, Errno::AGAIN) => failure(FailureKind::Limit, "no more processes", "processes"),
+        (Step::Clone | Step::Prepare, errno) => refused(errno, "start a process"),
+        (Step::User, errno) => invalid("user", format!("become the user: {errno}")),
+        (Step::Directory, errno) => invalid("cwd", format!("{directory}: {errno}")),
+        (Step::Execute, Errno::NOENT) => {
+            failure(FailureKind::NotFound, format!("{program}: its interpreter does not exist"), "program")
+        }
+        (Step::Execute, Errno::AGAIN) => failure(FailureKind::Limit, "no more processes", "processes"),
+        (Step::Execute, Errno::TOOBIG) => invalid("argv", "arguments and environment are too long"),
+        (Step::Execute, errno) => invalid("argv", format!("{program}: {errno}")),
+    }
+}
+
+fn c_string(text: &str) -> Outcome<CString> {
+    CString::new(text).map_err(|_| invalid("argv", "there is a NUL in it"))
+}
+
+fn streams(spec: &ProcessSpec, user: &Identity) -> Result<Streams, Errno> {
+    if let Some(size) = spec.terminal {
+        let (ours, theirs) = terminal::new(size)?;
+        terminal::give(&theirs, user.uid, user.gid);
+        let copy = || rustix::io::fcntl_dupfd_cloexec(&theirs, 3);
+        let input = if spec.stdin { Some(rustix::io::fcntl_dupfd_cloexec(&ours, 3)?) } else { None };
+        return Ok(Streams { theirs: [copy()?, copy()?, theirs], outputs: [Some(ours), None], input });
+    }
+    let ([out_ours, out_theirs], [err_ours, err_theirs]) = (pipe()?, pipe()?);
+    rustix::io::ioctl_fionbio(&out_ours, true)?;
+    rustix::io::ioctl_fionbio(&err_ours, true)?;
+    let (input_theirs, input) = if spec.stdin {
+        let [theirs, ours] = pipe()?;
+        rustix::io::ioctl_fionbio(&ours, true)?;
+        (theirs, Some(ours))
+    } else {
+        (rustix::fs::open(c"/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?, None)
+    };
+    debug_assert!(input_theirs.as_raw_fd() > 2, "standard descriptors are taken");
+    let outputs = [Some(out_ours), Some(err_ours)];
+    Ok(Streams { theirs: [input_theirs, out_theirs, err_theirs], outputs, input })
+}
+
+/// The reading end and the writing end.
+fn pipe() -> Result<[OwnedFd; 2], Errno> {
+    pipe_with(PipeFlags::CLOEXEC).map(|(reading, writing)| [reading, writing])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_found_in_the_path_and_nowhere_else() {
+        let root = Root::new().unwrap();
+        assert_eq!(find_program(&root, "sh", "/nowhere:/bin", "/").unwrap(), "/bin/sh");
+        assert_eq!(find_program(&root, "./sh", "", "/bin").unwrap(), "/bin/./sh");
+        let kind = |program: &str, path: &str| find_program(&root, program, path, "/").unwrap_err().kind();
+        assert_eq!(kind("sh", "/nowhere"), FailureKind::NotFound);
+        assert_eq!(kind("passwd", "/etc"), FailureKind::Invalid);
+        assert_eq!(kind("/etc", ""), FailureKind::Invalid);
+    }
+
+    #[test]
+    fn the_callers_environment_wins() {
+        let user = Identity {
+            uid: 1,
+            gid: 1,
+            groups: Vec::new(),
+            name: "agent".into(),
+            home: "/home/agent".into(),
+            shell: String::new(),
+        };
+        let pairs = |list: &[(&str, &str)]| list.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect();
+        let spec = ProcessSpec { env: pairs(&[("B", "spec"), ("PWD", "x")]), ..ProcessSpec::default() };
+        let env = environment(&pairs(&[("A", "config"), ("B", "config"), ("HOME", "/h")]), &spec, &user, "/work");
+        let get = |name: &str| env.get(name).map(String::as_str);
+        assert_eq!((get("A"), get("B"), get("HOME")), (Some("config"), Some("spec"), Some("/h")));
+        assert_eq!((get("PWD"), get("USER"), get("TERM")), (Some("/work"), Some("agent"), None));
+    }
+}

@@ -1,0 +1,150 @@
+//! Users, from the sandbox's own `/etc/passwd` and `/etc/group`, read by hand: no name service runs here.
+
+use super::failure::{Outcome, invalid};
+use super::files::Root;
+use hostel_guest_protocol::Failure;
+use std::io::Read;
+
+/// Most bytes of either file that are read.
+const MOST: u64 = 1 << 20;
+/// Most groups of one user.
+const MOST_GROUPS: usize = 64;
+
+/// Who a process runs as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// Supplementary groups.
+    pub(crate) groups: Vec<u32>,
+    pub(crate) name: String,
+    pub(crate) home: String,
+    pub(crate) shell: String,
+}
+
+/// A line of passwd(5).
+struct Entry<'a> {
+    name: &'a str,
+    uid: u32,
+    gid: u32,
+    home: &'a str,
+    shell: &'a str,
+}
+
+fn entries(passwd: &str) -> impl Iterator<Item = Entry<'_>> {
+    passwd.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next().filter(|name| !name.is_empty())?;
+        let uid = fields.nth(1)?.parse().ok()?;
+        let gid = fields.next()?.parse().ok()?;
+        let home = fields.nth(1).unwrap_or_default();
+        Some(Entry { name, uid, gid, home, shell: fields.next().unwrap_or_default() })
+    })
+}
+
+fn groups_of(group: &str, user: &str) -> Vec<u32> {
+    let member = |line: &str| {
+        let mut fields = line.split(':');
+        let gid = fields.nth(2)?.parse().ok()?;
+        fields.next()?.split(',').any(|name| name == user).then_some(gid)
+    };
+    group.lines().filter_map(member).take(MOST_GROUPS).collect()
+}
+
+/// Understands a name, `uid`, or `uid:gid`. A number need not be in the file.
+fn look_up(user: &str, passwd: &str, group: &str) -> Option<Identity> {
+    let (who, gid) = match user.split_once(':') {
+        Some((who, gid)) => (who, Some(gid.parse::<u32>().ok()?)),
+        None => (user, None),
+    };
+    let number = who.parse::<u32>().ok();
+    let entry = entries(passwd).find(|entry| number.map_or(entry.name == who, |uid| entry.uid == uid));
+    let mut identity = match (entry, number) {
+        (Some(entry), _) => Identity {
+            uid: entry.uid,
+            gid: entry.gid,
+            groups: groups_of(group, entry.name),
+            name: entry.name.to_owned(),
+            home: entry.home.to_owned(),
+            shell: entry.shell.to_owned(),
+        },
+        (None, Some(uid)) => nameless(uid, if uid == 0 { 0 } else { gid.unwrap_or(uid) }),
+        (None, None) if who == "root" => nameless(0, 0),
+        (None, None) => return None,
+    };
+    if let Some(gid) = gid {
+        identity.gid = gid;
+        identity.groups.clear();
+    }
+    // u32::MAX means "unchanged" to the kernel.
+    (identity.uid != u32::MAX && identity.gid != u32::MAX).then_some(identity)
+}
+
+fn nameless(uid: u32, gid: u32) -> Identity {
+    let (name, home) = if uid == 0 { ("root".to_owned(), "/root") } else { (uid.to_string(), "/") };
+    Identity { uid, gid, groups: Vec::new(), name, home: home.to_owned(), shell: String::new() }
+}
+
+fn read(root: &Root, path: &str) -> String {
+    let Ok(file) = root.open_regular(path, rustix::fs::OFlags::RDONLY) else { return String::new() };
+    let mut bytes = Vec::new();
+    let _ = std::fs::File::from(file).take(MOST).read_to_end(&mut bytes);
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Finds a user; empty is root, or ourselves where nobody else is possible.
+///
+/// # Errors
+/// `Invalid` for a user who does not exist, or whom we cannot become.
+pub(crate) fn find(root: &Root, user: &str, can_switch: bool) -> Outcome<Identity> {
+    let own = rustix::process::getuid().as_raw();
+    let passwd = read(root, "/etc/passwd");
+    if !can_switch {
+        let own_identity = look_up(&own.to_string(), &passwd, "").unwrap_or_else(|| nameless(own, own));
+        let wanted = if user.is_empty() { Some(own) } else { look_up(user, &passwd, "").map(|found| found.uid) };
+        return match wanted {
+            Some(uid) if uid == own => {
+                Ok(Identity { gid: rustix::process::getgid().as_raw(), groups: Vec::new(), ..own_identity })
+            }
+            Some(_) => Err(invalid("user", format!("this sandbox has no other user than {}", own_identity.name))),
+            None => Err(unknown(user)),
+        };
+    }
+    let user = if user.is_empty() { "0" } else { user };
+    look_up(user, &passwd, &read(root, "/etc/group")).ok_or_else(|| unknown(user))
+}
+
+fn unknown(user: &str) -> Failure {
+    invalid("user", format!("there is no user {user:?} in /etc/passwd"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\nbroken\nagent:x:1000:1001:,,:/home/agent:/bin/sh\n::\n";
+    const GROUP: &str = "root:x:0:\nvideo:x:44:agent,other\nstaff:x:50:agents\naudio:x:29:agent\n";
+
+    #[test]
+    fn names_numbers_and_pairs_are_understood() {
+        let agent = look_up("agent", PASSWD, GROUP).unwrap();
+        assert_eq!((agent.uid, agent.gid, agent.groups.as_slice()), (1000, 1001, &[44, 29][..]));
+        assert_eq!((agent.home.as_str(), agent.shell.as_str()), ("/home/agent", "/bin/sh"));
+        assert_eq!(look_up("1000", PASSWD, GROUP), Some(agent));
+        let pair = look_up("1000:7", PASSWD, GROUP).unwrap();
+        assert_eq!((pair.uid, pair.gid, pair.groups.len()), (1000, 7, 0));
+        let stranger = look_up("4242", PASSWD, GROUP).unwrap();
+        assert_eq!((stranger.uid, stranger.gid, stranger.home.as_str()), (4242, 4242, "/"));
+        assert_eq!(look_up("nobody", PASSWD, GROUP), None);
+        assert_eq!(look_up("4294967295", PASSWD, GROUP), None);
+        assert_eq!(look_up("root", "", "").unwrap().home, "/root");
+    }
+
+    proptest! {
+        #[test]
+        fn any_file_is_survived(user: String, passwd: String, group: String) {
+            let _ = look_up(&user, &passwd, &group);
+        }
+    }
+}

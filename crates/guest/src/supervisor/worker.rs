@@ -1,0 +1,100 @@
+//! Long work for the host is done in a copy of the supervisor, so that the supervisor itself never waits.
+
+use super::failure::{Outcome, failure, refused};
+use hostel_guest_protocol::{Answer, FailureKind, Reply};
+use prost::Message;
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+/// Most bytes of a worker's answer.
+const MOST_ANSWER: usize = 64 << 10;
+
+/// A worker, from outside.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    process: OwnedFd,
+    /// Where its answer comes from.
+    pub(crate) status: OwnedFd,
+    answer: Vec<u8>,
+}
+
+impl Drop for Worker {
+    /// Whoever drops a worker no longer wants its work. It is reaped like every other child.
+    fn drop(&mut self) {
+        let _ = pidfd_send_signal(&self.process, Signal::KILL);
+    }
+}
+
+/// Starts `work` in a copy of this process that has no other descriptors than standard ones and `kept`.
+///
+/// # Errors
+/// `Limit` where there can be no more processes or descriptors.
+pub(crate) fn start(kept: Option<OwnedFd>, work: impl FnOnce(Option<OwnedFd>) -> Outcome<Answer>) -> Outcome<Worker> {
+    let (status, theirs) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| refused(errno, "make a pipe"))?;
+    rustix::io::ioctl_fionbio(&status, true).map_err(|errno| refused(errno, "make a pipe"))?;
+    // SAFETY: this process has one thread, so its copy may do anything.
+    match unsafe { libc::fork() } {
+        -1 => Err(failure(FailureKind::Limit, "no more processes", "processes")),
+        0 => be_worker(&theirs, kept, work),
+        pid => {
+            let pid = Pid::from_raw(pid).ok_or_else(|| failure(FailureKind::Internal, "fork", ""))?;
+            let process = pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| refused(errno, "fork"))?;
+            Ok(Worker { process, status, answer: Vec::new() })
+        }
+    }
+}
+
+fn be_worker(status: &OwnedFd, kept: Option<OwnedFd>, work: impl FnOnce(Option<OwnedFd>) -> Outcome<Answer>) -> ! {
+    // SAFETY: system calls on this process alone, which nobody else's code runs in any more. Descriptors
+    // are moved to 3 and 4 by way of numbers above both, and all others closed.
+    let (status, kept) = unsafe {
+        let above = libc::fcntl(status.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 5);
+        let kept_above = kept.as_ref().map(|kept| libc::fcntl(kept.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 5));
+        libc::dup2(above, 3);
+        let kept = kept_above.map(|fd| libc::dup2(fd, 4));
+        libc::syscall(libc::SYS_close_range, if kept.is_some() { 5 } else { 4 }, u32::MAX, 0);
+        libc::prctl(libc::PR_SET_NAME, c"hostel-worker".as_ptr());
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+        (OwnedFd::from_raw_fd(3), kept.map(|fd| OwnedFd::from_raw_fd(fd)))
+    };
+    let answer = work(kept).unwrap_or_else(Answer::Failed);
+    let bytes = Reply { answer: Some(answer) }.encode_to_vec();
+    let mut left = &bytes[..];
+    while let Ok(written) = rustix::io::write(&status, left) {
+        left = &left[written..];
+        if left.is_empty() {
+            break;
+        }
+    }
+    // SAFETY: ends this copy, running nothing of the original's.
+    unsafe { libc::_exit(0) }
+}
+
+impl Worker {
+    /// Reads what there is of the answer. `Some` once it is over.
+    pub(crate) fn read(&mut self) -> Option<Answer> {
+        let mut buffer = [0; 4096];
+        loop {
+            match rustix::io::read(&self.status, &mut buffer) {
+                Ok(0) => return Some(self.over()),
+                Ok(count) if self.answer.len() + count <= MOST_ANSWER => {
+                    self.answer.extend_from_slice(&buffer[..count]);
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return None,
+                Ok(_) | Err(_) => return Some(self.over()),
+            }
+        }
+    }
+
+    fn over(&self) -> Answer {
+        let reply = Reply::decode(&self.answer[..]).ok().and_then(|reply| reply.answer);
+        reply.unwrap_or_else(|| {
+            Answer::Failed(failure(FailureKind::Internal, "the work was interrupted", "worker"))
+        })
+    }
+}

@@ -1,0 +1,14 @@
+//! The supervisor as a program of its own on this host, driven over its socket.
+
+#[path = "supervisor/client.rs"]
+mod client;
+#[path = "supervisor/files.rs"]
+mod files;
+#[path = "supervisor/hostile.rs"]
+mod hostile;
+#[path = "supervisor/output.rs"]
+mod output;
+#[path = "supervisor/processes.rs"]
+mod processes;
+#[path = "supervisor/terminal.rs"]
+mod terminal;
