@@ -6,6 +6,10 @@ use std::collections::BTreeMap;
 pub const VERSION: u32 = 1;
 /// Length of the token that proves a host to its guest, in bytes.
 pub const TOKEN_LEN: usize = 32;
+/// Most bytes of standard input that a host may have on the way: it sends none at or after the last
+/// `StdinAccepted` (at first [`Process::stdin_offset`] as attached) plus this. A guest always reads that much,
+/// so that acknowledgements behind it are heard; whoever sends more may wait for itself for ever.
+pub const STDIN_WINDOW: u64 = 256 << 10;
 
 /// First message on a connection, from the host.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -481,7 +485,8 @@ pub enum GuestEvent {
     /// Offsets that were wanted and are no longer held.
     #[prost(message, tag = "1")]
     Gap(Gap),
-    /// Standard input was taken up to this offset.
+    /// Standard input was passed on to the process up to this offset: more may be sent, see
+    /// [`STDIN_WINDOW`].
     #[prost(uint64, tag = "2")]
     StdinAccepted(u64),
     /// The process ended; all output came before. Last.

@@ -144,20 +144,20 @@ impl Supervisor {
             return;
         }
         input.offset += new.len() as u64;
-        attached.accepted = Some(input.offset);
         if input.fd.is_some() && !new.is_empty() {
             let idle = input.buffer.is_empty();
             input.buffer.extend_from_slice(new);
             if idle {
                 self.write_input(process_serial);
             }
+        } else {
+            attached.accepted = Some(input.passed());
         }
     }
 
     /// Writes what waits to a process's standard input, as far as it takes it.
     pub(super) fn write_input(&mut self, serial: u64) {
         let Some(process) = self.processes.get_mut(&serial) else { return };
-        let had_room = process.input.has_room();
         let is_terminal = process.terminal;
         let input = &mut process.input;
         let Some(fd) = &input.fd else { return };
@@ -197,8 +197,14 @@ impl Supervisor {
         if empty || over {
             input.buffer = Vec::new();
         }
-        let writer = input.writer.filter(|_| !had_room && process.input.has_room());
+        if written == 0 && !over {
+            return;
+        }
+        let (passed, writer) = (input.passed(), input.writer);
         if let Some(writer) = writer {
+            if let Some(Mode::Attached(attached)) = self.connections.get_mut(&writer).map(|it| &mut it.mode) {
+                attached.accepted = Some(passed);
+            }
             self.proceed(writer);
         }
     }

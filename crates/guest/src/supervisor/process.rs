@@ -6,8 +6,9 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Most bytes of standard input that wait for a process.
-pub(crate) const MOST_INPUT: usize = 256 << 10;
+/// More standard input than this waiting for a process means that the host does not keep to
+/// [`hostel_guest_protocol::STDIN_WINDOW`]: it is not read from until there is less.
+const MOST_INPUT: usize = 512 << 10;
 /// Arguments that are kept for listings, in bytes.
 const MOST_ARGV: usize = 4 << 10;
 
@@ -53,6 +54,11 @@ impl Output {
 }
 
 impl Input {
+    /// Everything before this was passed on.
+    pub(crate) fn passed(&self) -> u64 {
+        self.offset - self.buffer.len() as u64
+    }
+
     /// Whether more may be taken from the writer.
     pub(crate) fn has_room(&self) -> bool {
         self.buffer.len() < MOST_INPUT

@@ -56,7 +56,8 @@ impl Guest {
     }
 
     pub(crate) fn connect(&self) -> Client {
-        let mut client = Client { socket: self.raw(), decoder: Decoder::default(), files: Vec::new() };
+        let buffer = vec![0; 256 << 10];
+        let mut client = Client { socket: self.raw(), decoder: Decoder::default(), files: Vec::new(), buffer };
         client.send(&Hello { version: VERSION, token: TOKEN.to_vec() });
         let welcome: Welcome = client.message();
         assert_eq!((welcome.version, welcome.failure.as_str()), (VERSION, ""));
@@ -154,6 +155,7 @@ pub(crate) struct Client {
     pub(crate) socket: UnixStream,
     decoder: Decoder,
     files: Vec<File>,
+    buffer: Vec<u8>,
 }
 
 impl Client {
@@ -162,11 +164,11 @@ impl Client {
     }
 
     fn receive(&mut self) -> Option<usize> {
-        let mut buffer = vec![0; 64 << 10];
+        let buffer = &mut self.buffer;
         let mut storage = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut storage);
         let received =
-            recvmsg(&self.socket, &mut [IoSliceMut::new(&mut buffer)], &mut ancillary, RecvFlags::CMSG_CLOEXEC);
+            recvmsg(&self.socket, &mut [IoSliceMut::new(buffer)], &mut ancillary, RecvFlags::CMSG_CLOEXEC);
         let count = received.expect("the guest answers in time").bytes;
         for message in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(descriptors) = message {

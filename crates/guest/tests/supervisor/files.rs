@@ -1,1 +1,290 @@
-//! To come.
+//! Files.
+
+use crate::client::{Client, Guest, Told, eventually};
+use hostel_guest_protocol::{
+    Answer, Ask, Empty, File, FileEventKind, FileKind, FailureKind, GuestEvent, List, MakeDirectory, OpenWrite,
+    Path, Remove, Rename, Stat, WatchFiles,
+};
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+fn file(answer: Result<Answer, hostel_guest_protocol::Failure>) -> File {
+    match answer.unwrap() {
+        Answer::File(file) => file,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn kind(answer: Result<Answer, hostel_guest_protocol::Failure>) -> FailureKind {
+    answer.unwrap_err().kind()
+}
+
+fn path(path: &str) -> Path {
+    Path { path: path.to_owned() }
+}
+
+fn write(client: &mut Client, ask: OpenWrite, content: &[u8]) -> File {
+    file(client.ask(Ask::OpenWrite(ask)));
+    client.file().write_all(content).unwrap();
+    file(client.ask(Ask::CommitWrite(Empty {})))
+}
+
+fn names(guest: &Guest) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(guest.directory.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| !matches!(name.as_str(), "socket" | "config"))
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_file_is_written_as_a_whole_and_read_by_descriptor() {
+    let guest = Guest::start();
+    let mut client = guest.connect();
+    let target = guest.path("a/b/file");
+    let ask = OpenWrite { path: target.clone(), create_parents: true, mode: Some(0o640), ..OpenWrite::default() };
+    file(client.ask(Ask::OpenWrite(ask)));
+    client.file().write_all(b"content").unwrap();
+    assert!(!std::path::Path::new(&target).exists(), "not before it is complete");
+    let written = file(client.ask(Ask::CommitWrite(Empty {})));
+    assert_eq!((written.size, written.mode, written.kind()), (7, 0o640, FileKind::File));
+    let read = file(client.ask(Ask::OpenRead(path(&target))));
+    assert_eq!((read.size, read.path), (7, target));
+    let mut content = String::new();
+    client.file().read_to_string(&mut content).unwrap();
+    assert_eq!(content, "content");
+    assert_eq!(kind(client.ask(Ask::CommitWrite(Empty {}))), FailureKind::WrongState);
+}
+
+#[test]
+fn a_replaced_file_keeps_its_mode_and_owner_and_a_link_its_target() {
+    let guest = Guest::start();
+    let mut client = guest.connect();
+    let (target, link) = (guest.path("target"), guest.path("link"));
+    std::fs::write(&target, "old").unwrap();
+    std::fs::set_permissions(&target, std::fs::Permissions::from_mode(0o604)).unwrap();
+    symlink("target", &link).unwrap();
+    write(&mut client, OpenWrite { path: link.clone(), mode: Some(0o777), ..OpenWrite::default() }, b"new");
+    assert_eq!(std::fs::read_to_string(&target).unwrap(), "new");
+    assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(std::fs::metadata(&target).unwrap().mode() & 0o777, 0o604);
+    let once = OpenWrite { path: target.clone(), must_not_exist: true, ..OpenWrite::default() };
+    assert_eq!(kind(client.ask(Ask::OpenWrite(once))), FailureKind::Exists);
+    let loops = guest.path("loop");
+    symlink("loop", &loops).unwrap();
+    assert_eq!(kind(client.ask(Ask::OpenWrite(OpenWrite { path: loops, ..OpenWrite::default() }))), FailureKind::Invalid);
+}
+
+#[test]
+fn a_write_that_is_not_completed_leaves_nothing() {
+    let guest = Guest::start();
+    let mut client = guest.connect();
+    let ask = OpenWrite { path: guest.path("half"), ..OpenWrite::default() };
+    file(client.ask(Ask::OpenWrite(ask)));
+    client.file().write_all(b"half").unwrap();
+    assert_eq!(names(&guest).len(), 1);
+    drop(client);
+    eventually("nothing is left", || names(&guest).is_empty());
+}
+
+#[test]
+fn in_place_keeps_the_rest() {
+    let guest = Guest::start();
+    let mut client = guest.connect();
+    let target = guest.path("file");
+    std::fs::write(&target, "0123456789").unwrap();
+    file(client.ask(Ask::OpenWrite(OpenWrite { path: target.clone(), in_place: true, ..OpenWrite::default() })));
+    std::os::unix::fs::FileExt::write_all_at(&client.file(), b"ab", 3).unwrap();
+    assert_eq!(file(client.ask(Ask::CommitWrite(Empty {}))).size, 10);
+    assert_eq!(std::fs::read_to_string(&target).unwrap(), "012ab56789");
+}
+
+#[test]
+fn only_regular_files_are_opened() {
+    let guest = Guest::start();
+    let mut client = guest.connect();
+    let pipe = guest.path("pipe");
+    std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+    for odd in [pipe.as_str(), "/dev/zero", "/tmp", "/", "/proc/self/fd/0"] {
+        assert_eq!(kind(client.ask(Ask::OpenRead(path(odd)))), FailureKind::Invalid, "{odd}");
+        let write = OpenWrite { path: odd.to_owned(), in_place: true, ..OpenWrite::default() };
+        assert_eq!(kind(client.ask(Ask::OpenWrite(write))), FailureKind::Invalid, "{odd}");
+    }
+    assert_eq!(kind(client.ask(Ask::OpenRead(path("/nowhere")))), FailureKind::NotFound);
+    assert_eq!(kind(client.ask(Ask::OpenRead(path("relative")))), FailureKind::Invalid);
+    assert_eq!(kind(client.ask(Ask::OpenRead(path("/a\0b")))), FailureKind::Invalid);
+    assert_eq!(kind(client.ask(Ask::OpenRead(path(&"/x".repeat(3000))))), FailureKind::Invalid);
+}
+
+#[test]
+fn stat_and_list_tell_what_is_there() {
+    let guest = Guest::start();
+    let mut client = guest.connect();
+    let directory = guest.path("d");
+    std::fs::create_dir(&directory).unwrap();
+    for name in ["b", "a", "c", "e", "d"] {
+        std::fs::write(format!("{directory}/{name}"), name).unwrap();
+    }
+    symlink("a", format!("{directory}/z")).unwrap();
+    let of = |client: &mut Client, follow| {
+        file(client.ask(Ask::Stat(Stat { path: format!("{directory}/z"), follow })))
+    };
+    let link = of(&mut client, false);
+    assert_eq!((link.kind(), link.link_target.as_deref()), (FileKind::Symlink, Some("a")));
+    assert_eq!((of(&mut client, true).kind(), of(&mut client, true).size), (FileKind::File, 1));
+    let mut after = String::new();
+    let mut pages = Vec::new();
+    loop {
+        let ask = List { path: directory.clone(), after: after.clone(), limit: 4 };
+        let Answer::Files(page) = client.ask(Ask::List(ask)).unwrap() else { panic!() };
+        let Some(last) = page.files.last() else { break };
+        after = last.path.rsplit('/').next().unwrap().to_owned();
+        pages.push(page.files.iter().map(|file| file.path[directory.len() + 1..].to_owned()).collect::<String>());
+    }
+    assert_eq!(pages, ["abcd", "ez"]);
+}
+
+#[test]
+fn directories_are_made_moved_and_removed() {
+    let guest = Guest::start();
+    let mut client = guest.connect();
+    let (deep, moved) = (guest.path("x/y/z"), guest.path("moved"));
+    let make = |path: &str, parents| Ask::MakeDirectory(MakeDirectory { path: path.into(), parents, mode: Some(0o700) });
+    assert_eq!(kind(client.ask(make(&deep, false))), FailureKind::NotFound);
+    assert_eq!(file(client.ask(make(&deep, true))).mode, 0o700);
+    assert_eq!(kind(client.ask(make(&deep, false))), FailureKind::Exists);
+    file(client.ask(make(&deep, true)));
+    file(client.ask(make(&moved, false)));
+    let rename = |from: &str, to: &str, overwrite| Ask::Rename(Rename { from: from.into(), to: to.into(), overwrite });
+    assert_eq!(kind(client.ask(rename(&guest.path("x/y"), &moved, false))), FailureKind::Exists);
+    assert_eq!(file(client.ask(rename(&guest.path("x/y"), &moved, true))).path, moved);
+    let full = client.ask(Ask::Remove(Remove { path: moved.clone(), recursive: false })).unwrap_err();
+    assert_eq!((full.kind(), full.reason.as_str()), (FailureKind::WrongState, "DIRECTORY_NOT_EMPTY"));
+    // Links are removed, never what they point at.
+    std::fs::write(guest.path("outside"), "stays").unwrap();
+    symlink(guest.path("x"), format!("{moved}/link")).unwrap();
+    symlink(guest.path("outside"), format!("{moved}/z/link")).unwrap();
+    let mut path = moved.clone();
+    for _ in 0..200 {
+        path.push_str("/deep");
+        std::fs::create_dir(&path).unwrap();
+    }
+    for number in 0..3000 {
+        std::fs::write(format!("{moved}/{number}"), "").unwrap();
+    }
+    client.ask(Ask::Remove(Remove { path: moved, recursive: true })).unwrap();
+    assert_eq!(names(&guest), ["outside", "x"]);
+    assert_eq!(kind(client.ask(Ask::Remove(Remove { path: "/".into(), recursive: true }))), FailureKind::Invalid);
+    let absent = Remove { path: guest.path("absent"), recursive: true };
+    assert_eq!(kind(client.ask(Ask::Remove(absent))), FailureKind::NotFound);
+}
+
+#[test]
+fn an_archive_goes_out_and_comes_in() {
+    let guest = Guest::start();
+    let mut client = guest.connect();
+    std::fs::create_dir_all(guest.path("from/sub")).unwrap();
+    std::fs::write(guest.path("from/sub/file"), vec![9; 300_000]).unwrap();
+    std::fs::set_permissions(guest.path("from/sub/file"), std::fs::Permissions::from_mode(0o751)).unwrap();
+    symlink("sub/file", guest.path("from/link")).unwrap();
+    client.request(Ask::Export(path(&guest.path("from"))));
+    client.reply().unwrap();
+    let mut archive = Vec::new();
+    client.file().read_to_end(&mut archive).unwrap();
+    client.reply().unwrap();
+
+    client.request(Ask::Import(path(&guest.path("to/here"))));
+    client.reply().unwrap();
+    client.file().write_all(&archive).unwrap();
+    assert_eq!(client.reply().unwrap(), Answer::Imported(4));
+    let file = guest.path("to/here/from/link");
+    assert_eq!(std::fs::read(&file).unwrap(), vec![9; 300_000]);
+    assert_eq!(std::fs::metadata(&file).unwrap().mode() & 0o777, 0o751);
+}
+
+fn import(guest: &Guest, archive: &[u8]) -> Result<Answer, hostel_guest_protocol::Failure> {
+    let mut client = guest.connect();
+    client.request(Ask::Import(path(&guest.path("in"))));
+    client.reply().unwrap();
+    let _ = client.file().write_all(archive);
+    client.reply()
+}
+
+#[test]
+fn hostile_archives_reach_nothing_outside() {
+    let guest = Guest::start();
+    std::fs::write(guest.path("victim"), "whole").unwrap();
+    let archive = |build: &dyn Fn(&mut tar::Builder<Vec<u8>>)| {
+        let mut builder = tar::Builder::new(Vec::new());
+        build(&mut builder);
+        builder.into_inner().unwrap()
+    };
+    let header = |kind, name: &[u8], size| {
+        let mut header = tar::Header::new_gnu();
+        header.as_old_mut().name[..name.len()].copy_from_slice(name);
+        header.set_entry_type(kind);
+        header.set_mode(0o644);
+        header.set_size(size);
+        header.set_cksum();
+        header
+    };
+    let climbing = archive(&|builder| {
+        builder.append(&header(tar::EntryType::Regular, b"../victim", 3), &b"bad"[..]).unwrap();
+    });
+    assert_eq!(import(&guest, &climbing).unwrap_err().kind(), FailureKind::Invalid);
+    let through_link = archive(&|builder| {
+        let mut link = header(tar::EntryType::Symlink, b"out", 0);
+        link.set_link_name("..").unwrap();
+        link.set_cksum();
+        builder.append(&link, &b""[..]).unwrap();
+        builder.append(&header(tar::EntryType::Regular, b"out/victim", 3), &b"bad"[..]).unwrap();
+    });
+    // The link leads nowhere but to the directory itself.
+    import(&guest, &through_link).unwrap();
+    assert_eq!(std::fs::read_to_string(guest.path("in/victim")).unwrap(), "bad");
+    let over_link = archive(&|builder| {
+        let mut link = header(tar::EntryType::Symlink, b"direct", 0);
+        link.set_link_name("../victim").unwrap();
+        link.set_cksum();
+        builder.append(&link, &b""[..]).unwrap();
+        builder.append(&header(tar::EntryType::Regular, b"direct", 3), &b"bad"[..]).unwrap();
+    });
+    import(&guest, &over_link).unwrap();
+    let device = archive(&|builder| builder.append(&header(tar::EntryType::Char, b"null", 0), &b""[..]).unwrap());
+    assert_eq!(import(&guest, &device).unwrap_err().kind(), FailureKind::Invalid);
+    assert_eq!(import(&guest, &[b'x'; 5000]).unwrap_err().kind(), FailureKind::Invalid);
+    assert_eq!(std::fs::read_to_string(guest.path("victim")).unwrap(), "whole");
+}
+
+#[test]
+fn changes_are_told() {
+    let guest = Guest::start();
+    let mut client = guest.connect();
+    std::fs::create_dir(guest.path("w")).unwrap();
+    client.ask(Ask::WatchFiles(WatchFiles { path: guest.path("w"), recursive: true })).unwrap();
+    let mut wait_for = |kind: FileEventKind, name: &str| loop {
+        match client.told().unwrap() {
+            Told::Event(GuestEvent::FileEvent(event)) => {
+                if event.kind() == kind && event.path == guest.path(name) {
+                    return;
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    std::fs::write(guest.path("w/a"), "a").unwrap();
+    wait_for(FileEventKind::Created, "w/a");
+    wait_for(FileEventKind::Modified, "w/a");
+    std::fs::create_dir_all(guest.path("w/new/deep")).unwrap();
+    wait_for(FileEventKind::Created, "w/new/deep");
+    std::fs::write(guest.path("w/new/deep/b"), "b").unwrap();
+    wait_for(FileEventKind::Modified, "w/new/deep/b");
+    std::fs::set_permissions(guest.path("w/a"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    wait_for(FileEventKind::Attributes, "w/a");
+    std::fs::remove_file(guest.path("w/a")).unwrap();
+    wait_for(FileEventKind::Removed, "w/a");
+    std::fs::remove_dir_all(guest.path("w/new")).unwrap();
+    wait_for(FileEventKind::Removed, "w/new");
+}

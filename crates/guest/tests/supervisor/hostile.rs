@@ -1,1 +1,118 @@
-//! To come.
+//! Hosts that do not keep to the protocol.
+
+use crate::client::{Guest, everything, pause, spec};
+use hostel_guest_protocol::{Answer, Ask, Empty, Frame, Hello, ProcessSpec, StreamId, VERSION, frame};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+/// Whether the guest closes the connection rather than answering.
+fn is_closed(socket: &mut UnixStream) -> bool {
+    let mut buffer = [0; 4096];
+    loop {
+        match socket.read(&mut buffer) {
+            Ok(0) => return true,
+            Err(error) => return error.kind() == std::io::ErrorKind::ConnectionReset,
+            Ok(_) => {}
+        }
+    }
+}
+
+fn hello(token: &[u8]) -> Vec<u8> {
+    frame::encode_message(&Hello { version: VERSION, token: token.to_vec() })
+}
+
+#[test]
+fn strangers_are_shown_out() {
+    let guest = Guest::start();
+    for first in [
+        hello(&[0; 32]),
+        hello(&[]),
+        hello(&[7; 31]),
+        Frame::Data { stream: StreamId::Stdin, offset: 0, length: 0 }.encode().to_vec(),
+        vec![0xff; 64],
+        [&Frame::Message { length: 3 }.encode()[..], b"\xff\xff\xff"].concat(),
+    ] {
+        let mut socket = guest.raw();
+        socket.write_all(&first).unwrap();
+        assert!(is_closed(&mut socket), "{first:?}");
+    }
+    guest.connect();
+}
+
+#[test]
+fn a_broken_frame_closes_that_connection_only() {
+    let guest = Guest::start();
+    let mut other = guest.connect();
+    let mut attached = guest.connect();
+    attached.exec(ProcessSpec { stdin: true, ..spec("p", &["cat"]) }, everything()).unwrap();
+    let output = Frame::Data { stream: StreamId::Stdout, offset: 0, length: 1 }.encode();
+    attached.socket.write_all(&[&output[..], b"x"].concat()).unwrap();
+    assert!(is_closed(&mut attached.socket));
+    for broken in [vec![9; 16], Frame::Message { length: (4 << 20) + 1 }.encode().to_vec()] {
+        let mut client = guest.connect();
+        client.socket.write_all(&broken).unwrap();
+        assert!(is_closed(&mut client.socket));
+    }
+    other.ask(Ask::Ping(Empty {})).unwrap();
+    assert!(other.get("p").unwrap().exit.is_none());
+}
+
+#[test]
+fn requests_in_one_piece_or_byte_by_byte_are_answered_in_order() {
+    let guest = Guest::start();
+    let mut client = guest.connect();
+    client.start(spec("w", &["/bin/sh", "-c", "sleep 0.1"])).unwrap();
+    let wait = hostel_guest_protocol::ProcessRef { id: "w".into() };
+    client.request(Ask::Wait(wait));
+    client.request(Ask::Ping(Empty {}));
+    client.request(Ask::GetActivity(Empty {}));
+    assert!(matches!(client.reply().unwrap(), Answer::Process(process) if process.exit.is_some()));
+    assert!(matches!(client.reply().unwrap(), Answer::Done(_)));
+    assert!(matches!(client.reply().unwrap(), Answer::Activity(_)));
+    let ping = frame::encode_message(&hostel_guest_protocol::Request { ask: Some(Ask::Ping(Empty {})) });
+    for byte in ping {
+        client.socket.write_all(&[byte]).unwrap();
+        pause(Duration::from_millis(1));
+    }
+    client.reply().unwrap();
+    // Nothing asked is an answer too.
+    client.send(&hostel_guest_protocol::Request { ask: None });
+    client.reply().unwrap_err();
+}
+
+#[test]
+fn many_requests_without_reading_answers_do_no_harm() {
+    let guest = Guest::start();
+    let mut rude = guest.connect();
+    rude.socket.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    let list = hostel_guest_protocol::List { path: "/usr/bin".into(), after: String::new(), limit: 1000 };
+    let request = frame::encode_message(&hostel_guest_protocol::Request { ask: Some(Ask::List(list)) });
+    for _ in 0..100_000 {
+        if rude.socket.write_all(&request).is_err() {
+            break;
+        }
+    }
+    guest.connect().ask(Ask::Ping(Empty {})).unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", guest.child.id())).unwrap();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let kilobytes: u64 = resident.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(kilobytes < 32 << 10, "{kilobytes} kB");
+}
+
+#[test]
+fn too_many_connections_are_closed_and_the_others_live() {
+    let guest = Guest::start();
+    let mut first = guest.connect();
+    let mut sockets: Vec<UnixStream> = (0..300).map(|_| guest.raw()).collect();
+    let mut closed = 0;
+    for socket in sockets.iter_mut().rev().take(40) {
+        socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        closed += usize::from(is_closed(socket));
+    }
+    assert_eq!(closed, 40);
+    first.ask(Ask::Ping(Empty {})).unwrap();
+    drop(sockets);
+    pause(Duration::from_millis(100));
+    guest.connect();
+}
