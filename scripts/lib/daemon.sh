@@ -3,9 +3,13 @@
 #
 # start_daemon DIR   starts hosteld with its state, sockets and log under DIR; exports HOSTEL_ADDR
 # stop_daemon        asks it to end, waits, and kills it if it does not
-# leftovers DIR      prints what is left on this host of sandboxes: run before and after, and compare
+# leftovers DIR      after stop_daemon: prints what this daemon, and no other on the host, left behind
 
 daemon_pid=''
+# The name by which the daemon's cgroups can be told from another daemon's.
+daemon_instance=''
+# The daemon's descendants when it was asked to end, as lines of "pid start-time".
+daemon_family=''
 
 start_daemon() {
 	local dir=$1
@@ -23,12 +27,37 @@ start_daemon() {
 		fi
 		sleep 0.05
 	done
+	daemon_instance=$(find "$dir/state" -name instance -type f -exec cat {} \;)
+	if [ -z "$daemon_instance" ]; then
+		echo 'hosteld keeps no instance name in its state directory' >&2
+		return 1
+	fi
+}
+
+# The time a process started, in clock ticks since boot: with the pid it names one process for good.
+# The command name before it may hold spaces and brackets.
+start_time() {
+	local text fields
+	text=$(cat "/proc/$1/stat" 2>/dev/null) || return 0
+	read -ra fields <<<"${text##*) }"
+	echo "${fields[19]}"
+}
+
+# Lines of "pid start-time" for all processes below one.
+descendants() {
+	local children child
+	children=$(cat "/proc/$1"/task/*/children 2>/dev/null) || return 0
+	for child in $children; do
+		echo "$child $(start_time "$child")"
+		descendants "$child"
+	done
 }
 
 stop_daemon() {
 	[ -n "$daemon_pid" ] || return 0
 	local pid=$daemon_pid status=0
 	daemon_pid=''
+	daemon_family=$(descendants "$pid")
 	kill -TERM "$pid" 2>/dev/null || true
 	local deadline=$((SECONDS + 15))
 	while kill -0 "$pid" 2>/dev/null; do
@@ -42,21 +71,20 @@ stop_daemon() {
 	return "$status"
 }
 
-# One line for each process named hostel*, each mount and each mount namespace of another process that
-# holds something under DIR, and each cgroup directory of ours.
+# One line for each process of the daemon's family or in its cgroups, each mount and loop device of a
+# file under DIR, in whatever mount namespace, and each of its cgroups.
 leftovers() {
-	local dir=$1 process comm
-	for process in /proc/[0-9]*; do
-		comm=$(cat "$process/comm" 2>/dev/null) || continue
-		case "$comm" in
-		hostel*) echo "process ${process#/proc/} ($comm)" ;;
-		*)
-			if [ "${process#/proc/}" != "$$" ] && grep -qsF -- "$dir" "$process/mountinfo"; then
-				echo "mount namespace of process ${process#/proc/} ($comm)"
-			fi
-			;;
-		esac
-	done
-	awk -v dir="$dir" 'index($0, dir) { print "mount", $5 }' /proc/self/mountinfo
-	find /sys/fs/cgroup -type d -path '*/hostel*' -printf 'cgroup %p\n' 2>/dev/null || true
+	local dir=$1 pid start
+	while read -r pid start; do
+		if [ -n "$start" ] && [ "$(start_time "$pid")" = "$start" ]; then
+			echo "process $pid ($(cat "/proc/$pid/comm" 2>/dev/null || true))"
+		fi
+	done <<<"$daemon_family"
+	{
+		grep -lsF -- "/$daemon_instance" /proc/[0-9]*/cgroup
+		# A mount in our own mount namespace would be named once for each process on the host.
+		grep -sF -- "$dir" /proc/self/mountinfo || grep -lsF -- "$dir" /proc/[0-9]*/mountinfo
+		grep -lsF -- "$dir" /sys/block/loop*/loop/backing_file
+		find /sys/fs/cgroup -type d -path "*/$daemon_instance*" 2>/dev/null
+	} || true
 }
