@@ -1,0 +1,268 @@
+//! What a sandbox sees of the world.
+
+use super::lifecycle::host_processes_with;
+use crate::case::cases;
+use crate::failure::{Outcome, ensure, ensure_eq};
+use crate::harness::{Harness, Sandbox, script};
+use hostel_sandbox::process::ProcessSpec;
+use hostel_sandbox::{Capability, NetworkPolicy};
+use std::net::TcpListener;
+use std::sync::Arc;
+
+cases! { "isolation":
+    only_its_own_processes_show,
+    another_sandbox_does_not_show,
+    files_of_another_sandbox_do_not_show,
+    it_has_a_name_of_its_own,
+    paths_of_the_host_do_not_show,
+    nothing_gets_onto_the_host,
+    devices_of_another_sandbox_are_untouched,
+    signals_do_not_leave [PrivateUserIds],
+    user_ids_are_its_own [PrivateUserIds],
+    it_has_no_network_but_loopback [NetworkNone],
+    its_loopback_is_its_own [NetworkNone],
+    an_allow_list_without_rules_allows_nothing [NetworkAllowlist],
+    an_open_network_does_not_reach_the_host [NetworkOpen],
+    what_is_required_and_missing_is_refused,
+}
+
+type H = Arc<Harness>;
+
+async fn only_its_own_processes_show(h: H) -> Outcome {
+    let sandbox = h.sandbox().await?;
+    let report = sandbox.report().await?;
+    let processes = report["processes"].as_array().cloned().unwrap_or_default();
+    // The supervisor, this process, and room for a helper.
+    ensure!((2..=4).contains(&processes.len()), "{} processes show: {processes:?}", processes.len());
+    ensure!(processes.iter().any(|process| process["pid"] == 1), "PID 1 does not show: {processes:?}");
+    ensure!(report["pid"].as_u64().is_some_and(|pid| pid < 1000), "its pid is {}", report["pid"]);
+    Ok(())
+}
+
+async fn another_sandbox_does_not_show(h: H) -> Outcome {
+    let (one, other) = futures::future::try_join(h.sandbox(), h.sandbox()).await?;
+    let time = format!("1000.{:09}", uuid::Uuid::new_v4().as_u128() % 1_000_000_000);
+    one.start(script(&format!("exec sleep {time}"))).await?;
+    if h.factory().is_local() {
+        crate::harness::eventually(|| async {
+            ensure!(!host_processes_with(&time).is_empty(), "it does not run");
+            Ok(())
+        })
+        .await?;
+    }
+    let root = |text: &str| ProcessSpec { user: Some("0".to_owned()), ..script(text) };
+    let look = "cat /proc/[0-9]*/cmdline | tr '\\000' '\\n'; ls /proc";
+    let seen = other.finish(root(look)).await?.text();
+    ensure!(!seen.contains(&time), "a process of another sandbox shows");
+    let killed = other.finish(root("kill -9 -1; echo still here")).await?;
+    let _ = killed;
+    let running = one.processes().await?.iter().filter(|process| process.exit.is_none()).count();
+    ensure_eq!(running, 1, "processes of the other sandbox after a kill of everything");
+    ensure_eq!(other.sh("echo alive").await?, "alive\n");
+    Ok(())
+}
+
+async fn files_of_another_sandbox_do_not_show(h: H) -> Outcome {
+    let (one, other) = futures::future::try_join(h.sandbox(), h.sandbox()).await?;
+    let places = ["/tmp", "/var/tmp", "/dev/shm", "/root", "/home", "/run", "/srv", "/opt", "/mnt", "/var"];
+    let name = format!("mark-{}", uuid::Uuid::new_v4());
+    let write = |place: &&str| format!("mkdir -p {place}; echo x > {place}/{name};");
+    let text: String = places.iter().map(write).collect();
+    let spec = ProcessSpec {
+        user: Some("0".to_owned()),
+        ..script(&format!("({text}) 2>/dev/null; ls /tmp/{name}"))
+    };
+    one.finish(spec).await?.success()?;
+    for place in places {
+        ensure!(!other.exists(&format!("{place}/{name}")).await?, "{place}/{name} shows in another sandbox");
+        let on_host = std::path::Path::new(place).join(&name);
+        ensure!(!h.factory().is_local() || !on_host.exists(), "{} is on the host", on_host.display());
+    }
+    Ok(())
+}
+
+async fn it_has_a_name_of_its_own(h: H) -> Outcome {
+    let (one, other) = futures::future::try_join(h.sandbox(), h.sandbox()).await?;
+    let name = |report: serde_json::Value| report["hostname"].as_str().unwrap_or_default().to_owned();
+    let (first, second) = (name(one.report().await?), name(other.report().await?));
+    ensure!(!first.is_empty() && !second.is_empty(), "no name");
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    ensure!(first != host.trim() && second != host.trim(), "it has the host's name {host}");
+    ensure!(first != second, "two sandboxes are both {first}");
+    Ok(())
+}
+
+async fn paths_of_the_host_do_not_show(h: H) -> Outcome {
+    let sandbox = h.sandbox().await?;
+    let report = sandbox.report().await?;
+    for path in h.factory().host_paths() {
+        for part in ["mounts", "cgroup", "environment", "cwd"] {
+            ensure!(!report[part].to_string().contains(&path), "{path} shows in {part}: {}", report[part]);
+        }
+    }
+    ensure!(
+        report["cgroup"].as_array().is_some_and(|lines| lines
+            .iter()
+            .all(|line| { line.as_str().is_some_and(|line| line.ends_with(":/")) })),
+        "its cgroup is {}",
+        report["cgroup"]
+    );
+    Ok(())
+}
+
+async fn nothing_gets_onto_the_host(h: H) -> Outcome {
+    let sandbox = h.sandbox().await?;
+    let name = format!("hostel-evil-{}", uuid::Uuid::new_v4());
+    let places = [
+        "/",
+        "/tmp",
+        "/etc",
+        "/usr",
+        "/usr/bin",
+        "/usr/local",
+        "/var",
+        "/dev",
+        "/root",
+        "/boot",
+        "/lib",
+        "/sys",
+    ];
+    let text: String = places.iter().map(|place| format!("echo x > {place}/{name};")).collect();
+    let spec = ProcessSpec { user: Some("0".to_owned()), ..script(&format!("({text}) 2>/dev/null")) };
+    sandbox.finish(spec).await?;
+    for place in places {
+        let path = std::path::Path::new(place).join(&name);
+        ensure!(!h.factory().is_local() || !path.exists(), "{} is on the host", path.display());
+    }
+    Ok(())
+}
+
+async fn devices_of_another_sandbox_are_untouched(h: H) -> Outcome {
+    let (one, other) = futures::future::try_join(h.sandbox(), h.sandbox()).await?;
+    let text = "rm -f /dev/null /dev/zero; echo evil > /dev/null; chmod 0 /dev/null /dev/urandom; mkdir /dev/evil; mv /dev/full /dev/gone";
+    let spec = ProcessSpec { user: Some("0".to_owned()), ..script(&format!("({text}) 2>&1; true")) };
+    one.finish(spec).await?;
+    let look = "ls /dev/evil 2>/dev/null; wc -c < /dev/null; head -c 4 /dev/zero | wc -c; head -c 4 /dev/urandom | wc -c; ls /dev/full";
+    ensure_eq!(other.sh(look).await?, "0\n4\n4\n/dev/full\n");
+    if h.factory().is_local() {
+        ensure_eq!(std::fs::read("/dev/null")?.len(), 0);
+        ensure!(!std::path::Path::new("/dev/evil").exists(), "/dev/evil is on the host");
+    }
+    Ok(())
+}
+
+async fn signals_do_not_leave(h: H) -> Outcome {
+    let sandbox = h.sandbox().await?;
+    let victim = h.sandbox().await?;
+    let process = victim.start(script("exec sleep 1000")).await?;
+    // Every number that a process of the host, or of another sandbox, may have.
+    let text = "i=2; while [ $i -lt 65536 ]; do [ $i = $$ ] || kill -9 $i; i=$((i + 1)); done 2>/dev/null; echo tried";
+    let spec = ProcessSpec { user: Some("0".to_owned()), ..script(text) };
+    ensure_eq!(sandbox.finish(spec).await?.text(), "tried\n");
+    ensure!(victim.process(&process.id).await?.exit.is_none(), "a process of another sandbox was killed");
+    ensure_eq!(sandbox.sh("echo alive").await?, "alive\n");
+    Ok(())
+}
+
+/// The range of the host's user ids that a sandbox has: first and count.
+async fn id_range(sandbox: &Sandbox) -> Outcome<Vec<(u64, u64)>> {
+    let report = sandbox.report().await?;
+    let lines = report["uid_map"].as_array().cloned().unwrap_or_default();
+    let ranges = lines.iter().filter_map(|line| {
+        let fields: Vec<u64> =
+            line.as_str()?.split_whitespace().filter_map(|field| field.parse().ok()).collect();
+        Some((*fields.get(1)?, *fields.get(2)?))
+    });
+    Ok(ranges.collect())
+}
+
+async fn user_ids_are_its_own(h: H) -> Outcome {
+    let (one, other) = futures::future::try_join(h.sandbox(), h.sandbox()).await?;
+    let (first, second) = (id_range(&one).await?, id_range(&other).await?);
+    ensure!(!first.is_empty() && !second.is_empty(), "no map of user ids");
+    for (begin, count) in first.iter().chain(&second) {
+        ensure!(*begin >= 65_536, "{count} ids from {begin} belong to the host");
+    }
+    for (begin, count) in &first {
+        for (other_begin, other_count) in &second {
+            let apart = begin + count <= *other_begin || other_begin + other_count <= *begin;
+            ensure!(apart, "{begin}+{count} and {other_begin}+{other_count} overlap");
+        }
+    }
+    // The whole range that useradd and packages use is there.
+    for user in ["0", "1000", "65534"] {
+        let spec = ProcessSpec { user: Some(user.to_owned()), ..script("id -u") };
+        ensure_eq!(one.finish(spec).await?.success()?.text().trim(), user);
+    }
+    Ok(())
+}
+
+async fn it_has_no_network_but_loopback(h: H) -> Outcome {
+    let sandbox = h.sandbox().await?;
+    let probes =
+        ["abuse", "interfaces", "internet", "metadata-service", "docker-gateway", "ipv6", "udp-exfiltration"];
+    let finished = sandbox.run_probe(&probes).await?;
+    ensure!(finished.code() == Some(0), "{}", finished.text());
+    Ok(())
+}
+
+/// Whether the host's own listener can be reached, and is not.
+async fn does_not_reach_the_host(sandbox: &Sandbox) -> Outcome {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    listener.set_nonblocking(true)?;
+    let probe = sandbox.probe().await?;
+    let spec = ProcessSpec {
+        env: [("HOSTEL_PROBE_TCP".to_owned(), listener.local_addr()?.to_string())].into(),
+        ..crate::harness::command(&[probe, "abuse", "host-listener"])
+    };
+    let finished = sandbox.finish(spec).await?;
+    ensure!(finished.text().contains("refused"), "{}", finished.text());
+    ensure!(listener.accept().is_err(), "somebody connected to the host");
+    Ok(())
+}
+
+async fn its_loopback_is_its_own(h: H) -> Outcome {
+    let sandbox = h.sandbox().await?;
+    does_not_reach_the_host(&sandbox).await?;
+    let report = sandbox.report().await?;
+    ensure!(report["interfaces"].to_string().contains("lo:"), "there is no lo: {}", report["interfaces"]);
+    Ok(())
+}
+
+async fn an_allow_list_without_rules_allows_nothing(h: H) -> Outcome {
+    let sandbox = h.sandbox_with(|spec| spec.network = NetworkPolicy::Allowlist).await?;
+    does_not_reach_the_host(&sandbox).await
+}
+
+async fn an_open_network_does_not_reach_the_host(h: H) -> Outcome {
+    let sandbox = h.sandbox_with(|spec| spec.network = NetworkPolicy::Open).await?;
+    does_not_reach_the_host(&sandbox).await
+}
+
+async fn what_is_required_and_missing_is_refused(h: H) -> Outcome {
+    let backend = h.backend();
+    let missing = Capability::ALL.iter().filter(|capability| !backend.capabilities().has(**capability));
+    for capability in missing {
+        let told = backend.capabilities().require(*capability);
+        ensure!(
+            matches!(&told, Err(hostel_sandbox::Error::CapabilityMissing { capability: named, detail })
+                if named == capability && !detail.is_empty()),
+            "{capability} is missing, and it says {told:?}"
+        );
+    }
+    for (policy, capability) in [
+        (NetworkPolicy::Open, Capability::NetworkOpen),
+        (NetworkPolicy::Allowlist, Capability::NetworkAllowlist),
+        (NetworkPolicy::None, Capability::NetworkNone),
+    ] {
+        if !h.has(capability) {
+            let mut spec = h.spec();
+            spec.network = policy;
+            let id = hostel_sandbox::SandboxId::generate();
+            h.watch_id(&id);
+            // Never silently weaker, whoever asks.
+            ensure!(backend.create(&id, &spec).await.is_err(), "{policy:?} was given without {capability}");
+        }
+    }
+    Ok(())
+}

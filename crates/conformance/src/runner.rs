@@ -1,0 +1,89 @@
+//! The `main` of a backend's test target: every case as a test of its own.
+
+use crate::{Case, Factory, Failure, Harness, Outcome, cases};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use std::error::Error;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::{Builder, Handle};
+use tokio::task::JoinSet;
+
+/// Longest that a case may take. Single waits are shorter.
+const CASE_DEADLINE: Duration = Duration::from_secs(240);
+
+/// Runs or lists the cases as the arguments of the process say, which are those of the built-in test harness.
+pub fn main<F, C>(connect: C) -> ExitCode
+where
+    F: Future<Output = Result<Arc<dyn Factory>, Box<dyn Error + Send + Sync>>>,
+    C: FnOnce() -> F,
+{
+    let arguments = Arguments::from_args();
+    let runtime = match Builder::new_multi_thread().worker_threads(4).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("no async runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let factory = match runtime.block_on(connect()) {
+        Ok(factory) => factory,
+        Err(error) => {
+            eprintln!("the backend does not start, so nothing of it is tested: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let trials = cases().map(|case| trial(*case, &factory, runtime.handle())).collect::<Vec<_>>();
+    if !arguments.list {
+        explain_ignored(&arguments, &trials, factory.as_ref());
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    runtime.block_on(factory.close());
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    conclusion.exit_code()
+}
+
+fn trial(case: Case, factory: &Arc<dyn Factory>, handle: &Handle) -> Trial {
+    let missing = case.missing(factory.backend().capabilities());
+    let ignored = missing.is_some();
+    let (factory, handle) = (Arc::clone(factory), handle.clone());
+    let test = move || {
+        if let Some(reason) = missing {
+            return Ok(Completion::ignored_with(reason));
+        }
+        handle.block_on(run(case, factory)).map_err(|failure| Failed::from(failure.to_string()))?;
+        Ok(Completion::Completed)
+    };
+    Trial::ignorable_test(case.name, test).with_ignored_flag(ignored)
+}
+
+fn explain_ignored(arguments: &Arguments, trials: &[Trial], factory: &dyn Factory) {
+    let ignored =
+        trials.iter().filter(|trial| arguments.is_ignored(trial) && !arguments.is_filtered_out(trial));
+    for trial in ignored {
+        let reason = cases()
+            .find(|case| case.name == trial.name())
+            .and_then(|case| case.missing(factory.backend().capabilities()));
+        eprintln!("ignored {}: {}", trial.name(), reason.unwrap_or_default());
+    }
+}
+
+/// Runs a case and cleans up after it, however it ended.
+async fn run(case: Case, factory: Arc<dyn Factory>) -> Outcome {
+    let harness = Harness::new(factory);
+    let mut tasks = JoinSet::new();
+    tasks.spawn((case.run)(Arc::clone(&harness)));
+    let ended = tokio::time::timeout(CASE_DEADLINE, tasks.join_next()).await;
+    tasks.shutdown().await;
+    let outcome = match ended {
+        Ok(Some(Ok(outcome))) => outcome,
+        Ok(Some(Err(error))) => Err(Failure::new(error.to_string())),
+        Ok(None) => Err(Failure::new("the case did not run")),
+        Err(_) => Err(Failure::new(format!("the case took more than {} s", CASE_DEADLINE.as_secs()))),
+    };
+    let cleaned = harness.clean_up().await.map_err(|failure| failure.while_("cleaning up"));
+    match (outcome, cleaned) {
+        (Err(failure), Err(dirt)) => Err(failure.while_(format!("[and {dirt}]"))),
+        (outcome, cleaned) => outcome.and(cleaned),
+    }
+}
