@@ -1,0 +1,44 @@
+//! The backends of this node. A backend is added by one line in [`Backends::open`].
+
+use crate::config::Config;
+use crate::error::Result;
+use hostel_sandbox::{Backend, BackendName};
+use std::sync::Arc;
+
+/// What provides sandboxes here, the default first. Clones share it.
+#[derive(Clone)]
+pub struct Backends(Arc<[Arc<dyn Backend>]>);
+
+impl Backends {
+    /// Opens every backend that this daemon was built with.
+    ///
+    /// # Errors
+    /// Of the backend that cannot be opened.
+    pub async fn open(config: &Config) -> Result<Self> {
+        let _ = config;
+        Ok(Self::of(vec![]))
+    }
+
+    /// These backends, the default first.
+    #[must_use]
+    pub fn of(backends: Vec<Arc<dyn Backend>>) -> Self {
+        Self(backends.into())
+    }
+
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<dyn Backend>> {
+        self.0.iter()
+    }
+
+    /// The one of that name.
+    #[must_use]
+    pub fn get(&self, name: &BackendName) -> Option<Arc<dyn Backend>> {
+        self.0.iter().find(|backend| backend.name() == *name).cloned()
+    }
+
+    /// The one that is used where none is named.
+    #[must_use]
+    pub fn default(&self) -> Option<Arc<dyn Backend>> {
+        self.0.first().cloned()
+    }
+}

@@ -1,0 +1,146 @@
+//! What the daemon is told before it starts. Everything has a default; no file is needed.
+
+use crate::error::{Error, Result};
+use crate::listen::Address;
+use hostel_sandbox::ResourceLimits;
+use nix::unistd::{Uid, geteuid};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Configuration of a daemon.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// What outlives a reboot: records, templates.
+    pub state_directory: PathBuf,
+    /// What does not: sockets.
+    pub runtime_directory: PathBuf,
+    /// Where clients connect.
+    pub listen: Vec<Address>,
+    /// Most sandboxes that are not ended.
+    pub max_sandboxes: usize,
+    /// Most watchers at a time.
+    pub max_watchers: usize,
+    /// How long the record of an ended sandbox stays.
+    pub record_retention: Duration,
+    /// Limits where neither caller nor template says otherwise.
+    pub default_limits: ResourceLimits,
+    /// Lifetime where the caller says nothing; `None` is for ever.
+    pub default_lifetime: Option<Duration>,
+    /// Largest message that is received, in bytes.
+    pub max_message_bytes: usize,
+    /// Deadline of calls that have none and do not stream.
+    pub default_deadline: Duration,
+    /// How long a shutdown may take.
+    pub drain_timeout: Duration,
+}
+
+impl Config {
+    /// The defaults of whoever runs this: system directories for root, those of the XDG base directory
+    /// specification for others.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where there is no home directory to put records in.
+    pub fn for_this_user() -> Result<Self> {
+        let user = geteuid();
+        let variable =
+            |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let (state, runtime) = if user.is_root() {
+            (PathBuf::from("/var/lib/hostel"), PathBuf::from("/run/hostel"))
+        } else {
+            (
+                user_state(variable("XDG_STATE_HOME"), variable("HOME"))?,
+                user_runtime(variable("XDG_RUNTIME_DIR"), user),
+            )
+        };
+        Ok(Self::in_directories(&state, &runtime))
+    }
+
+    /// The defaults with these directories, and the socket `hosteld.sock` in the second.
+    #[must_use]
+    pub fn in_directories(state: &Path, runtime: &Path) -> Self {
+        Self {
+            state_directory: state.to_owned(),
+            runtime_directory: runtime.to_owned(),
+            listen: vec![Address::Unix(runtime.join("hosteld.sock"))],
+            max_sandboxes: 4096,
+            max_watchers: 1024,
+            record_retention: Duration::from_secs(3600),
+            default_limits: ResourceLimits::defaults(),
+            default_lifetime: None,
+            max_message_bytes: 4 << 20,
+            default_deadline: Duration::from_secs(60),
+            drain_timeout: Duration::from_secs(10),
+        }
+    }
+
+    /// Puts what was given on the command line or in the environment over the defaults. A runtime directory moves
+    /// the default socket with it.
+    #[must_use]
+    pub fn with(mut self, state: Option<PathBuf>, runtime: Option<PathBuf>, listen: Vec<Address>) -> Self {
+        if let Some(state) = state {
+            self.state_directory = state;
+        }
+        if let Some(runtime) = runtime {
+            self.listen = vec![Address::Unix(runtime.join("hosteld.sock"))];
+            self.runtime_directory = runtime;
+        }
+        if !listen.is_empty() {
+            self.listen = listen;
+        }
+        self
+    }
+
+    /// Checks what can be checked without touching anything.
+    ///
+    /// # Errors
+    /// [`Error::Config`] saying what would work.
+    pub fn validate(&self) -> Result<()> {
+        for (name, directory) in [("state", &self.state_directory), ("runtime", &self.runtime_directory)] {
+            if !directory.is_absolute() {
+                let shown = directory.display();
+                return Err(Error::Config(format!("the {name} directory {shown} is not an absolute path")));
+            }
+        }
+        if self.listen.is_empty() {
+            return Err(Error::Config("give at least one address to listen on".to_owned()));
+        }
+        self.listen.iter().try_for_each(Address::validate)
+    }
+}
+
+fn user_state(state_home: Option<PathBuf>, home: Option<PathBuf>) -> Result<PathBuf> {
+    state_home
+        .or_else(|| home.map(|home| home.join(".local/state")))
+        .map(|base| base.join("hostel"))
+        .ok_or_else(|| Error::Config("neither XDG_STATE_HOME nor HOME is set: give --state-dir".to_owned()))
+}
+
+fn user_runtime(runtime: Option<PathBuf>, user: Uid) -> PathBuf {
+    runtime.map_or_else(|| PathBuf::from(format!("/tmp/hostel-{user}")), |base| base.join("hostel"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_have_their_own_places() {
+        let uid = Uid::from_raw(1000);
+        assert_eq!(user_runtime(None, uid), Path::new("/tmp/hostel-1000"));
+        assert_eq!(user_runtime(Some("/run/user/1000".into()), uid), Path::new("/run/user/1000/hostel"));
+        assert_eq!(
+            user_state(None, Some("/home/a".into())).unwrap(),
+            Path::new("/home/a/.local/state/hostel")
+        );
+        assert!(user_state(None, None).is_err());
+    }
+
+    #[test]
+    fn a_runtime_directory_moves_the_socket_unless_one_is_named() {
+        let base = Config::in_directories(Path::new("/s"), Path::new("/r"));
+        let moved = base.clone().with(None, Some("/x".into()), vec![]);
+        assert_eq!(moved.listen, [Address::Unix("/x/hosteld.sock".into())]);
+        let named = base.with(None, Some("/x".into()), vec![Address::Unix("/y".into())]);
+        assert_eq!(named.listen, [Address::Unix("/y".into())]);
+    }
+}

@@ -1,0 +1,65 @@
+//! The node and its checks.
+
+use super::api_weakness;
+use crate::host::{Check, Finding};
+use crate::sandboxes::Sandboxes;
+use hostel_proto::v1;
+use hostel_sandbox::{Backend, Capability};
+use std::sync::Arc;
+
+pub(crate) fn api_check(check: &Check) -> v1::DoctorCheck {
+    let status = match check.finding {
+        Finding::Ok => v1::DoctorStatus::Ok,
+        Finding::Warn => v1::DoctorStatus::Warn,
+        Finding::Fail => v1::DoctorStatus::Fail,
+    };
+    v1::DoctorCheck {
+        name: check.name.to_owned(),
+        status: status.into(),
+        detail: check.detail.clone(),
+        fix: check.fix.clone(),
+    }
+}
+
+pub(crate) fn api_fact(check: &Check) -> v1::IsolationFact {
+    v1::IsolationFact {
+        feature: check.name.to_owned(),
+        available: check.finding == Finding::Ok,
+        detail: check.detail.clone(),
+        fix: check.fix.clone(),
+    }
+}
+
+pub(crate) fn api_backend(
+    sandboxes: &Sandboxes,
+    backend: &Arc<dyn Backend>,
+    is_default: bool,
+) -> v1::BackendInfo {
+    let name = backend.name();
+    let capabilities = backend.capabilities();
+    // What no backend of today offers is no reason for concern; what isolates is.
+    let degraded = [Capability::MemoryLimit, Capability::PidsLimit, Capability::PrivateUserIds]
+        .iter()
+        .any(|capability| !capabilities.has(*capability));
+    let health = if degraded { v1::BackendHealth::Degraded } else { v1::BackendHealth::Healthy };
+    let live = sandboxes.all();
+    let count = live
+        .iter()
+        .map(|entry| entry.record())
+        .filter(|record| record.backend == name && !record.state().is_final())
+        .count();
+    v1::BackendInfo {
+        name: name.to_string(),
+        is_default,
+        health: health.into(),
+        detail: if degraded {
+            "less isolation than by default, see missing".to_owned()
+        } else {
+            String::new()
+        },
+        capabilities: capabilities.available.iter().map(|capability| capability.name().to_owned()).collect(),
+        missing: capabilities.missing.iter().map(api_weakness).collect(),
+        default_template: "host".to_owned(),
+        sandbox_count: u32::try_from(count).unwrap_or(u32::MAX),
+    }
+}

@@ -1,0 +1,78 @@
+//! What can go wrong in the daemon, by what somebody can do about it.
+
+use std::path::PathBuf;
+
+/// The result of everything in this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A failure of the daemon. `status.rs` turns it into what a client sees.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Something of the domain: a wrong field, a missing thing, a state, a capability, the host.
+    #[error(transparent)]
+    Domain(#[from] hostel_sandbox::Error),
+    /// The same request id came with another body before.
+    #[error("request id {request_id:?} was used with another request before: choose a new one")]
+    RequestIdReused {
+        /// The id.
+        request_id: String,
+    },
+    /// The events after a cursor are no longer kept, or are those of another store.
+    #[error(
+        "the events after cursor {cursor:?} are no longer kept: list again and watch from the listing's cursor"
+    )]
+    CursorExpired {
+        /// The cursor as it was given.
+        cursor: String,
+    },
+    /// The operator took the node out of service for new sandboxes.
+    #[error("this node takes no new sandboxes: it is being drained")]
+    NodeDraining,
+    /// The daemon is shutting down; sandboxes go on and the next daemon has them.
+    #[error("the daemon is shutting down; what runs goes on, connect again")]
+    Draining,
+    /// Something that the API has and this version of the daemon has not.
+    #[error("{what} is not available in this version")]
+    NotYet {
+        /// The missing thing, as the capability is called in error metadata.
+        what: &'static str,
+    },
+    /// The daemon's records could not be read or written.
+    #[error("records: {detail}")]
+    Store {
+        /// What was tried and what the database answered.
+        detail: String,
+    },
+    /// The configuration cannot work; the text says what would.
+    #[error("{0}")]
+    Config(String),
+    /// A directory of the daemon cannot be used.
+    #[error("{}: {detail}", path.display())]
+    Directory {
+        /// The directory or file.
+        path: PathBuf,
+        /// What is wrong with it and what to do.
+        detail: String,
+    },
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {detail}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// Why not.
+        detail: String,
+    },
+}
+
+impl Error {
+    /// A failure of the records.
+    pub(crate) fn store(what: &str, cause: impl std::fmt::Display) -> Self {
+        Self::Store { detail: format!("{what}: {cause}") }
+    }
+
+    /// A sandbox that is not there.
+    pub(crate) fn no_sandbox(id: impl ToString) -> Self {
+        hostel_sandbox::Error::not_found("sandbox", id).into()
+    }
+}

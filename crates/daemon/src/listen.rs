@@ -1,0 +1,11 @@
+//! Where clients connect, and who they are.
+
+mod address;
+mod incoming;
+mod peer;
+mod tcp;
+mod unix;
+
+pub use address::Address;
+pub(crate) use incoming::Listeners;
+pub(crate) use peer::Peer;

@@ -1,0 +1,117 @@
+//! `hosteld`: parse, build, run until told to stop.
+#![forbid(unsafe_code)]
+
+use clap::Parser;
+use hosteld::listen::Address;
+use hosteld::logging::{self, LogFormat};
+use hosteld::{Config, Error};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// The execution daemon of Hostel: sandboxes on this machine, over gRPC.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Arguments {
+    /// Where clients connect: unix:///path or tcp://127.0.0.1:port. May be given several times.
+    #[arg(long, env = "HOSTEL_LISTEN", value_delimiter = ',', value_name = "ADDRESS")]
+    listen: Vec<Address>,
+    /// What outlives a reboot: records and templates. [/var/lib/hostel, for users ~/.local/state/hostel]
+    #[arg(long, env = "HOSTEL_STATE_DIR", value_name = "DIRECTORY")]
+    state_dir: Option<PathBuf>,
+    /// What does not: the socket hosteld.sock. [/run/hostel, for users $XDG_RUNTIME_DIR/hostel]
+    #[arg(long, env = "HOSTEL_RUNTIME_DIR", value_name = "DIRECTORY")]
+    runtime_dir: Option<PathBuf>,
+    /// How logs are written to standard error.
+    #[arg(long, env = "HOSTEL_LOG_FORMAT", value_enum, default_value_t)]
+    log_format: LogFormat,
+    /// Check the configuration, say what it is, and exit.
+    #[arg(long)]
+    check: bool,
+}
+
+/// EX_CONFIG of sysexits(3).
+const BAD_CONFIGURATION: u8 = 78;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    logging::start(arguments.log_format);
+    let check = arguments.check;
+    match configure(arguments) {
+        Err(error) => fail(&error, BAD_CONFIGURATION),
+        Ok(config) if check => {
+            let listen: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
+            println!("state directory: {}", config.state_directory.display());
+            println!("runtime directory: {}", config.runtime_directory.display());
+            println!("listen: {}", listen.join(", "));
+            ExitCode::SUCCESS
+        }
+        Ok(config) => run(config),
+    }
+}
+
+fn configure(arguments: Arguments) -> Result<Config, Error> {
+    let base = Config::for_this_user()?;
+    let config = base.with(arguments.state_dir, arguments.runtime_dir, arguments.listen);
+    config.validate()?;
+    Ok(config)
+}
+
+fn run(config: Config) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&Error::Config(format!("start the runtime: {error}")), 1),
+    };
+    let result = runtime.block_on(async {
+        let signals = Signals::listen()?;
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), state = %config.state_directory.display(), "starting");
+        let daemon = hosteld::build(config).await?;
+        daemon.run(signals.first_then_exit_on_second()).await
+    });
+    // Nothing of worth is under way any more.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, 1),
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, Error> {
+        let failed = |error: std::io::Error| Error::Config(format!("listen to signals: {error}"));
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).map_err(failed)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    /// Resolves at the first signal. From then on a second one ends the process at once.
+    async fn first_then_exit_on_second(mut self) {
+        self.next().await;
+        tracing::info!("stopping; a second signal exits at once");
+        let runtime = tokio::runtime::Handle::current();
+        std::thread::spawn(move || {
+            runtime.block_on(self.next());
+            std::process::exit(130);
+        });
+    }
+}
+
+fn fail(error: &Error, code: u8) -> ExitCode {
+    eprintln!("hosteld: {error}");
+    ExitCode::from(code)
+}

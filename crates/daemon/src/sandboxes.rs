@@ -1,0 +1,195 @@
+//! The sandboxes of this node: what they are now, and everything that changes them.
+//!
+//! The map is the truth for readers; the store is the truth across restarts. A change is made in this order: the
+//! backend does it, the store commits it, the map shows it, watchers hear of it. Changes of one sandbox's life are
+//! made one at a time, under its operation lock, in tasks that go on when the caller goes away.
+
+mod create;
+mod deadlines;
+mod died;
+mod entry;
+mod fork;
+mod lifecycle;
+mod list;
+mod recover;
+mod repeat;
+mod resolve;
+mod snapshot;
+mod stop;
+mod templates;
+mod update;
+mod watch;
+
+pub(crate) use create::{CreateOutcome, NewSandbox};
+pub(crate) use entry::{Entry, Lease};
+pub(crate) use fork::{ForkOutcome, ForkRequest};
+pub(crate) use list::Position;
+pub(crate) use repeat::Repeat;
+pub(crate) use update::Update;
+pub(crate) use watch::{WatchFilter, WatchItem};
+
+use crate::backends::Backends;
+use crate::error::{Error, Result};
+use crate::lock::lock;
+use crate::record::{Event, SandboxRecord};
+use crate::store::{Change, RequestKey, Store, StoredRequest};
+use deadlines::Deadlines;
+use hostel_sandbox::{BackendName, ResourceLimits, SandboxId, TemplateId};
+use repeat::InFlight;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Settings of the registry.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// Most sandboxes that are not ended.
+    pub max_sandboxes: usize,
+    /// Most watchers at a time.
+    pub max_watchers: usize,
+    /// How long the record of an ended sandbox stays.
+    pub record_retention: Duration,
+    /// Limits where neither caller nor template says otherwise.
+    pub default_limits: ResourceLimits,
+    /// Lifetime where the caller says nothing.
+    pub default_lifetime: Option<Duration>,
+}
+
+/// All sandboxes of the node. Clones share them.
+#[derive(Clone)]
+pub(crate) struct Sandboxes(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    backends: Backends,
+    settings: Settings,
+    entries: Mutex<HashMap<SandboxId, Arc<Entry>>>,
+    slots: Arc<Semaphore>,
+    watchers: Arc<Semaphore>,
+    templates: Mutex<HashMap<(BackendName, TemplateId), hostel_sandbox::template::Template>>,
+    creations: InFlight<CreateOutcome>,
+    forks: InFlight<Vec<ForkOutcome>>,
+    snapshots: InFlight<hostel_sandbox::template::Template>,
+    deadlines: Deadlines,
+    draining: AtomicBool,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Sandboxes {
+    /// An empty registry; [`Self::recover`] fills it.
+    pub(crate) fn new(store: Store, backends: Backends, settings: Settings, stop: CancellationToken) -> Self {
+        Self(Arc::new(Inner {
+            slots: Arc::new(Semaphore::new(settings.max_sandboxes)),
+            watchers: Arc::new(Semaphore::new(settings.max_watchers)),
+            store,
+            backends,
+            settings,
+            entries: Mutex::default(),
+            templates: Mutex::default(),
+            creations: InFlight::default(),
+            forks: InFlight::default(),
+            snapshots: InFlight::default(),
+            deadlines: Deadlines::default(),
+            draining: AtomicBool::new(false),
+            tasks: TaskTracker::new(),
+            stop,
+        }))
+    }
+
+    /// The sandbox of that id.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub(crate) fn get(&self, id: &SandboxId) -> Result<Arc<Entry>> {
+        lock(&self.0.entries).get(id).cloned().ok_or_else(|| Error::no_sandbox(id))
+    }
+
+    /// Every sandbox, in no order.
+    pub(crate) fn all(&self) -> Vec<Arc<Entry>> {
+        lock(&self.0.entries).values().cloned().collect()
+    }
+
+    /// A ready sandbox, for one call on its processes or files. While the lease lives it is not idle.
+    ///
+    /// # Errors
+    /// `NotFound`; `WrongState` (`SANDBOX_STATE`).
+    pub(crate) fn enter(&self, id: &SandboxId) -> Result<Lease> {
+        self.get(id)?.enter()
+    }
+
+    pub(crate) fn backends(&self) -> &Backends {
+        &self.0.backends
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// Cancelled when streams have to end.
+    pub(crate) fn stopping(&self) -> &CancellationToken {
+        &self.0.stop
+    }
+
+    /// Where tasks that outlive a call belong.
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.0.tasks
+    }
+
+    /// Whether new sandboxes are refused.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::Acquire)
+    }
+
+    /// Refuses new sandboxes, or takes them again; holds across restarts.
+    pub(crate) async fn set_draining(&self, draining: bool) -> Result<()> {
+        self.0.store.set_setting("draining", draining.to_string()).await?;
+        self.0.draining.store(draining, Ordering::Release);
+        tracing::info!(draining, "the operator changed whether new sandboxes are taken");
+        Ok(())
+    }
+
+    /// Takes no new tasks and waits for those under way.
+    pub(crate) async fn finish(&self) {
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+
+    /// Runs work to its end whatever becomes of the caller.
+    async fn to_the_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        self.0
+            .tasks
+            .spawn(work)
+            .await
+            .unwrap_or_else(|panic| Err(hostel_sandbox::Error::internal("run a task", panic).into()))
+    }
+
+    /// Commits a new record of a sandbox with its event, and shows it.
+    async fn commit(
+        &self,
+        entry: &Arc<Entry>,
+        record: SandboxRecord,
+        event: Event,
+        request: Option<(RequestKey, StoredRequest)>,
+    ) -> Result<Arc<SandboxRecord>> {
+        let record = Arc::new(record);
+        let handle = if record.state().is_final() { bytes::Bytes::new() } else { entry.handle() };
+        let mut change = Change::of((*record).clone(), handle, event);
+        change.request = request;
+        let (shown, target) = (Arc::clone(&record), Arc::clone(entry));
+        self.0.store.commit_then(change, move || target.show(shown)).await?;
+        self.schedule(entry);
+        Ok(record)
+    }
+}

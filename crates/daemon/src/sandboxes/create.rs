@@ -1,0 +1,230 @@
+//! Making a sandbox: one commit, when it is ready.
+
+use super::resolve::{self, Resolved};
+use super::{Entry, Repeat, Sandboxes};
+use crate::error::{Error, Result};
+use crate::lock::lock;
+use crate::record::{Event, EventKind, SandboxRecord};
+use crate::store::{Change, StoredRequest};
+use hostel_sandbox::{
+    Created, Error as DomainError, SandboxId, SandboxSpec, SandboxState, Stage, Transition,
+};
+use std::collections::hash_map;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+use tokio_util::sync::CancellationToken;
+
+/// A request for a sandbox.
+#[derive(Debug, Clone)]
+pub(crate) struct NewSandbox {
+    /// Its id; made here where absent.
+    pub id: Option<SandboxId>,
+    pub spec: SandboxSpec,
+    /// When it is stopped, where the caller named a moment rather than a lifetime.
+    pub expires: Option<SystemTime>,
+}
+
+/// A sandbox that is there, and how long its making took.
+#[derive(Debug, Clone)]
+pub(crate) struct CreateOutcome {
+    pub record: Arc<SandboxRecord>,
+    /// Empty where an earlier request made it.
+    pub stages: Vec<Stage>,
+}
+
+impl Sandboxes {
+    /// Makes a sandbox and returns when it is ready. With `repeat` it goes on when the caller goes away, and the
+    /// same request again returns the same sandbox; without, it is undone when the caller goes away.
+    ///
+    /// # Errors
+    /// `InvalidArgument`, `AlreadyExists`, `NotFound`, `CapabilityMissing`, `LimitReached`, and of the backend.
+    pub(crate) async fn create(
+        &self,
+        new: NewSandbox,
+        actor: String,
+        repeat: Option<Repeat>,
+    ) -> Result<CreateOutcome> {
+        let this = self.clone();
+        let Some(repeat) = repeat else {
+            let cancel = CancellationToken::new();
+            let _cancelled_with_the_caller = cancel.clone().drop_guard();
+            return self.to_the_end(async move { this.create_now(new, &actor, None, &cancel).await }).await;
+        };
+        let asked = repeat.clone();
+        let work = async move {
+            if let Some(earlier) = this.0.store.request(&asked.key).await? {
+                return this.created_before(&asked, &earlier);
+            }
+            this.create_now(new, &actor, Some(asked), &CancellationToken::new()).await
+        };
+        self.0.creations.once(&self.0.tasks, &repeat, work).await
+    }
+
+    fn created_before(&self, repeat: &Repeat, earlier: &StoredRequest) -> Result<CreateOutcome> {
+        repeat.check(&earlier.body)?;
+        let id = SandboxId::parse(earlier.outcome.clone())?;
+        Ok(CreateOutcome { record: self.get(&id)?.record(), stages: Vec::new() })
+    }
+
+    async fn create_now(
+        &self,
+        new: NewSandbox,
+        actor: &str,
+        repeat: Option<Repeat>,
+        cancel: &CancellationToken,
+    ) -> Result<CreateOutcome> {
+        let begin = Instant::now();
+        if self.is_draining() {
+            return Err(Error::NodeDraining);
+        }
+        let NewSandbox { id, spec, expires } = new;
+        let resolved = self.resolve(spec).await?;
+        let entry = self.reserve(id, &resolved, expires, actor)?;
+        let operation = entry.operate().await;
+        let backend = Arc::clone(&resolved.backend);
+        let created = tokio::select! {
+            biased;
+            created = backend.create(entry.id(), &resolved.spec) => created.map_err(Error::from),
+            () = cancel.cancelled() => Err(gone_caller()),
+        };
+        let result = match created {
+            Ok(created) if cancel.is_cancelled() => {
+                undo(&created).await;
+                Err(gone_caller())
+            }
+            Ok(created) => self.commit_created(&entry, created, repeat).await,
+            Err(error) => Err(error),
+        };
+        drop(operation);
+        let result = result.inspect_err(|_| self.unreserve(&entry));
+        log(&entry, &result, begin);
+        result
+    }
+
+    /// Takes an id and a place, so that no other creation has them.
+    pub(super) fn reserve(
+        &self,
+        id: Option<SandboxId>,
+        resolved: &Resolved,
+        expires: Option<SystemTime>,
+        actor: &str,
+    ) -> Result<Arc<Entry>> {
+        let slot = Arc::clone(&self.0.slots).try_acquire_owned().map_err(|_| DomainError::LimitReached {
+            what: "sandboxes",
+            detail: format!("this node holds at most {}: delete some", self.0.settings.max_sandboxes),
+        })?;
+        let record = fresh_record(id.unwrap_or_else(SandboxId::generate), resolved, expires, actor)?;
+        let entry = Arc::new(Entry::new(record, bytes::Bytes::new(), Some(slot)));
+        match lock(&self.0.entries).entry(entry.id().clone()) {
+            hash_map::Entry::Occupied(_) => {
+                Err(DomainError::AlreadyExists { kind: "sandbox", id: entry.id().to_string() }.into())
+            }
+            hash_map::Entry::Vacant(vacant) => {
+                vacant.insert(Arc::clone(&entry));
+                Ok(entry)
+            }
+        }
+    }
+
+    /// Gives back what [`Self::reserve`] took.
+    pub(super) fn unreserve(&self, entry: &Arc<Entry>) {
+        lock(&self.0.entries).remove(entry.id());
+    }
+
+    async fn commit_created(
+        &self,
+        entry: &Arc<Entry>,
+        created: Created,
+        repeat: Option<Repeat>,
+    ) -> Result<CreateOutcome> {
+        let (record, change) = self.ready(entry, &created);
+        let change =
+            Change { request: repeat.map(|repeat| repeat.fulfilled(entry.id().to_string())), ..change };
+        let (target, shown) = (Arc::clone(entry), Arc::clone(&record));
+        let (environment, handle) = (Arc::clone(&created.environment), created.handle.clone());
+        let committed = self.0.store.commit_then(change, move || {
+            target.attach(environment, handle);
+            target.show(shown);
+        });
+        if let Err(error) = committed.await {
+            undo(&created).await;
+            return Err(error);
+        }
+        self.schedule(entry);
+        Ok(CreateOutcome { record, stages: created.stages })
+    }
+
+    /// The record of a sandbox that was just made, and the change that makes it known.
+    pub(super) fn ready(&self, entry: &Entry, created: &Created) -> (Arc<SandboxRecord>, Change) {
+        let mut record = (*entry.record()).clone();
+        let actor = record.transition.actor.clone();
+        record.enter(SandboxState::Ready, "created", &actor, String::new());
+        record.ready = Some(record.updated);
+        record.limits = created.limits.clone();
+        resolve::merge(&mut record.weaknesses, created.weaknesses.clone());
+        let event = Event::of(EventKind::Created, None, &record);
+        let change = Change::of(record.clone(), created.handle.clone(), event);
+        (Arc::new(record), change)
+    }
+}
+
+/// The record of a sandbox that is being made.
+fn fresh_record(
+    id: SandboxId,
+    resolved: &Resolved,
+    expires: Option<SystemTime>,
+    actor: &str,
+) -> Result<SandboxRecord> {
+    let created = SystemTime::now();
+    let mut spec = resolved.spec.clone();
+    let expires = expires.or_else(|| spec.lifetime.and_then(|lifetime| created.checked_add(lifetime)));
+    if let Some(expires) = expires {
+        // A fork gets the same lifetime again, so it is kept also where a moment was named.
+        let past = |_| DomainError::invalid("expire_time", "must be to come");
+        spec.lifetime = Some(expires.duration_since(created).map_err(past)?);
+    }
+    Ok(SandboxRecord {
+        id,
+        backend: resolved.backend.name(),
+        requested_limits: resolved.requested_limits.clone(),
+        spec,
+        limits: resolved.spec.limits.clone(),
+        weaknesses: resolved.weaknesses.clone(),
+        transition: Transition {
+            state: SandboxState::Creating,
+            reason: "requested".to_owned(),
+            actor: actor.to_owned(),
+            time: created,
+        },
+        detail: String::new(),
+        created,
+        ready: None,
+        updated: created,
+        expires,
+        parent: None,
+        snapshot: None,
+    })
+}
+
+/// Destroys a sandbox that nobody will hear of.
+pub(super) async fn undo(created: &Created) {
+    let sandbox = created.environment.id().clone();
+    if let Err(error) = created.environment.destroy().await {
+        tracing::warn!(%sandbox, %error, "a sandbox that was given up could not be removed; the next start does it");
+    }
+}
+
+fn gone_caller() -> Error {
+    DomainError::DeadlineExceeded { what: "the caller went away; the creation".to_owned() }.into()
+}
+
+fn log(entry: &Entry, result: &Result<CreateOutcome>, begin: Instant) {
+    let (sandbox, duration) = (entry.id(), begin.elapsed());
+    match result {
+        Ok(outcome) => tracing::info!(
+            %sandbox, op = "create", ?duration, backend = %outcome.record.backend,
+            actor = outcome.record.transition.actor, "sandbox ready"
+        ),
+        Err(error) => tracing::warn!(%sandbox, op = "create", ?duration, %error, "sandbox not made"),
+    }
+}

@@ -1,0 +1,133 @@
+//! The start: every sandbox that the last daemon left is taken back, or its end is recorded.
+
+use super::{Entry, Sandboxes};
+use crate::error::Result;
+use crate::lock::lock;
+use crate::record::{Event, EventKind, SandboxRecord};
+use crate::store::{Change, StoredSandbox};
+use bytes::Bytes;
+use futures::StreamExt as _;
+use hostel_sandbox::{Error as DomainError, ExecutionEnvironment, SandboxState};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Sandboxes that are taken back at a time.
+const AT_ONCE: usize = 32;
+/// How often a sandbox is tried that neither answers nor is gone.
+const ATTEMPTS: u32 = 3;
+
+impl Sandboxes {
+    /// Takes back what the last daemon left. Serving begins after it.
+    ///
+    /// # Errors
+    /// Where the records cannot be read or written.
+    pub(crate) async fn recover(&self) -> Result<()> {
+        let begin = Instant::now();
+        let draining = self.0.store.setting("draining").await?;
+        self.0.draining.store(draining.as_deref() == Some("true"), Ordering::Release);
+        let stored = self.0.store.sandboxes().await?;
+        let total = stored.len();
+        let recovered: Vec<Arc<Entry>> = futures::stream::iter(stored)
+            .map(|one| self.recover_one(one))
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
+        lock(&self.0.entries).extend(recovered.iter().map(|entry| (entry.id().clone(), Arc::clone(entry))));
+        let lost = self.record_losses(&recovered).await?;
+        tracing::info!(total, lost, duration = ?begin.elapsed(), "sandboxes recovered");
+        self.remove_orphans().await;
+        for entry in &recovered {
+            self.schedule(entry);
+            if entry.record().state() == SandboxState::Stopping {
+                let (this, entry) = (self.clone(), Arc::clone(entry));
+                self.0.tasks.spawn(async move { this.finish_stopping(&entry).await });
+            }
+        }
+        Ok(())
+    }
+
+    async fn recover_one(&self, stored: StoredSandbox) -> Arc<Entry> {
+        let StoredSandbox { record, handle } = stored;
+        if record.state().is_final() {
+            return Arc::new(Entry::new(record, handle, None));
+        }
+        // Those that are there may be more than the configuration allows now; they stay.
+        let slot = Arc::clone(&self.0.slots).try_acquire_owned().ok();
+        let adopted = self.adopt(&record, &handle).await;
+        let entry = Arc::new(Entry::new(record, handle.clone(), slot));
+        match adopted {
+            Ok(environment) => entry.attach(environment, handle),
+            Err(error) => {
+                tracing::warn!(sandbox = %entry.id(), %error, "a sandbox did not outlive the last daemon");
+            }
+        }
+        entry
+    }
+
+    async fn adopt(&self, record: &SandboxRecord, handle: &Bytes) -> Result<Arc<dyn ExecutionEnvironment>> {
+        let backend = self
+            .0
+            .backends
+            .get(&record.backend)
+            .ok_or_else(|| DomainError::not_found("backend", &record.backend))?;
+        let mut attempt = 1;
+        loop {
+            match backend.adopt(&record.id, handle).await {
+                Ok(environment) => return Ok(environment),
+                Err(error @ DomainError::NotFound { .. }) => return Err(error.into()),
+                Err(error) if attempt == ATTEMPTS => return Err(error.into()),
+                Err(_) => tokio::time::sleep(Duration::from_millis(100) * attempt).await,
+            }
+            attempt += 1;
+        }
+    }
+
+    /// Records, in one transaction, those that are gone.
+    async fn record_losses(&self, recovered: &[Arc<Entry>]) -> Result<usize> {
+        let mut change = Change::default();
+        let mut shown = Vec::new();
+        for entry in recovered {
+            let mut record = (*entry.record()).clone();
+            let old = record.state();
+            if old.is_final() || old == SandboxState::Stopping || entry.environment().is_some() {
+                continue;
+            }
+            record.enter(SandboxState::Failed, "lost_on_restart", "daemon", String::new());
+            change.events.push(Event::of(EventKind::StateChanged, Some(old), &record));
+            change.put.push(StoredSandbox { record: record.clone(), handle: Bytes::new() });
+            shown.push((Arc::clone(entry), Arc::new(record)));
+        }
+        let lost = shown.len();
+        if lost > 0 {
+            let show = move || shown.into_iter().for_each(|(entry, record)| entry.show(record));
+            self.0.store.commit_then(change, show).await?;
+        }
+        Ok(lost)
+    }
+
+    async fn remove_orphans(&self) {
+        for backend in self.0.backends.all() {
+            let begin = Instant::now();
+            match backend.remove_orphans().await {
+                Ok(0) => {}
+                Ok(count) => {
+                    tracing::info!(backend = %backend.name(), count, duration = ?begin.elapsed(), "leftovers removed");
+                }
+                Err(error) => {
+                    tracing::warn!(backend = %backend.name(), %error, "leftovers could not be removed; the next start tries again");
+                }
+            }
+        }
+    }
+
+    /// Goes on where the last daemon died while it ended a sandbox.
+    async fn finish_stopping(&self, entry: &Arc<Entry>) {
+        let transition = entry.record().transition.clone();
+        let _operation = entry.operate().await;
+        let ended = self.end(entry, &transition.reason, &transition.actor, Duration::ZERO).await;
+        if let Err(error) = ended {
+            tracing::warn!(sandbox = %entry.id(), %error, "a sandbox could not be ended and is tried again");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Templates of the backends, remembered so that a creation need not ask for them.
+
+use super::Sandboxes;
+use crate::error::Result;
+use crate::lock::lock;
+use hostel_sandbox::template::Template;
+use hostel_sandbox::{Backend, BackendName, Error as DomainError, TemplateId};
+use std::sync::Arc;
+
+/// The template of sandboxes that name none, where the backend has it.
+pub(crate) const DEFAULT_TEMPLATE: &str = "host";
+
+impl Sandboxes {
+    /// The template named, or the default where none is and there is one.
+    ///
+    /// # Errors
+    /// `NotFound` for a template that was named.
+    pub(super) async fn template_for(
+        &self,
+        backend: &Arc<dyn Backend>,
+        named: Option<&TemplateId>,
+    ) -> Result<Option<Template>> {
+        let id = match named {
+            Some(id) => id.clone(),
+            None => TemplateId::parse(DEFAULT_TEMPLATE)?,
+        };
+        let key = (backend.name(), id.clone());
+        if let Some(known) = lock(&self.0.templates).get(&key).cloned() {
+            return Ok(Some(known));
+        }
+        self.templates_of(backend).await?;
+        let found = lock(&self.0.templates).get(&key).cloned();
+        match (found, named) {
+            (None, Some(id)) => Err(DomainError::not_found("template", id).into()),
+            (found, _) => Ok(found),
+        }
+    }
+
+    /// The templates that a backend has now.
+    pub(crate) async fn templates_of(&self, backend: &Arc<dyn Backend>) -> Result<Vec<Template>> {
+        let name = backend.name();
+        let templates = backend.templates().await?;
+        let mut known = lock(&self.0.templates);
+        known.retain(|(owner, _), _| *owner != name);
+        known
+            .extend(templates.iter().map(|template| ((name.clone(), template.id.clone()), template.clone())));
+        drop(known);
+        Ok(templates)
+    }
+
+    /// Notes a template that was just made.
+    pub(crate) fn template_made(&self, backend: BackendName, template: Template) {
+        lock(&self.0.templates).insert((backend, template.id.clone()), template);
+    }
+
+    /// Forgets a template that was just removed.
+    pub(crate) fn template_gone(&self, backend: &BackendName, id: &TemplateId) {
+        lock(&self.0.templates).remove(&(backend.clone(), id.clone()));
+    }
+
+    /// How many sandboxes that are not ended were made from a template.
+    pub(crate) fn sandboxes_of_template(&self, backend: &BackendName, id: &TemplateId) -> usize {
+        self.all()
+            .iter()
+            .map(|entry| entry.record())
+            .filter(|record| record.backend == *backend && record.spec.template.as_ref() == Some(id))
+            .filter(|record| !record.state().is_final())
+            .count()
+    }
+}

@@ -1,0 +1,281 @@
+//! `ProcessService`.
+
+use super::attach::Events;
+use super::{Answer, Frames, peer};
+use crate::convert::{attachment, duration, process as convert, sandbox_id};
+use crate::error::{Error, Result};
+use crate::listen::Peer;
+use crate::page;
+use crate::request_id::{derived_process_id, repeat};
+use crate::sandboxes::{Lease, Sandboxes};
+use crate::status::invalid;
+use hostel_proto::v1;
+use hostel_proto::v1::process_service_server::ProcessService;
+use hostel_sandbox::process::{AttachOptions, Attachment, Input, Output, ProcessInfo, ProcessSpec};
+use hostel_sandbox::{Error as DomainError, ProcessId};
+use tonic::{Request, Response, Status, Streaming};
+
+/// The service over the processes of all sandboxes.
+pub(crate) struct Processes(pub Sandboxes);
+
+#[tonic::async_trait]
+impl ProcessService for Processes {
+    async fn start_process(
+        &self,
+        request: Request<v1::StartProcessRequest>,
+    ) -> Answer<v1::StartProcessResponse> {
+        let peer = peer(&request)?;
+        let start = self.start(&peer, request.into_inner()).await?;
+        let environment = start.lease.environment();
+        let info = match environment.start(start.spec.clone()).await {
+            Err(DomainError::AlreadyExists { .. }) if start.repeatable => {
+                environment.process(&start.id()?).await.map_err(Error::from)?
+            }
+            started => start.settle(&self.0, started).await?,
+        };
+        let process = Some(convert::api_process(start.lease.id(), &info));
+        Ok(Response::new(v1::StartProcessResponse { process }))
+    }
+
+    type AttachProcessStream = Frames<v1::AttachProcessResponse>;
+
+    async fn attach_process(
+        &self,
+        request: Request<Streaming<v1::AttachProcessRequest>>,
+    ) -> Answer<Self::AttachProcessStream> {
+        let mut requests = request.into_inner();
+        let first = requests.message().await?.and_then(|message| message.frame);
+        let Some(v1::attach_process_request::Frame::Open(open)) = first else {
+            return Err(invalid("open", "the first message must be open"));
+        };
+        let options = attachment::options(open.options, v1::StdinAccess::None)?;
+        let (lease, id) = self.enter(open.sandbox_id, open.process_id)?;
+        let attachment = lease.environment().attach(&id, options).await.map_err(Error::from)?;
+        Ok(Response::new(Box::pin(Events::with_input(&self.0, lease, attachment, requests))))
+    }
+
+    type ExecProcessStream = Frames<v1::ExecProcessResponse>;
+
+    async fn exec_process(
+        &self,
+        request: Request<Streaming<v1::ExecProcessRequest>>,
+    ) -> Answer<Self::ExecProcessStream> {
+        let peer = peer(&request)?;
+        let mut requests = request.into_inner();
+        let first = requests.message().await?.and_then(|message| message.frame);
+        let Some(v1::exec_process_request::Frame::Open(open)) = first else {
+            return Err(invalid("open", "the first message must be open"));
+        };
+        let request = open.start.ok_or_else(|| invalid("start", "say what to run"))?;
+        let wants_stdin = request.spec.as_ref().is_some_and(|spec| spec.stdin || spec.terminal.is_some());
+        let access = if wants_stdin { v1::StdinAccess::Write } else { v1::StdinAccess::None };
+        let options = attachment::options(open.options, access)?;
+        let mut start = self.start(&peer, request).await?;
+        start.spec.kill_on_disconnect = open.kill_on_disconnect;
+        let attachment = self.exec(&start, options).await?;
+        Ok(Response::new(Box::pin(Events::with_input(&self.0, start.lease, attachment, requests))))
+    }
+
+    type StreamOutputStream = Frames<v1::StreamOutputResponse>;
+
+    async fn stream_output(
+        &self,
+        request: Request<v1::StreamOutputRequest>,
+    ) -> Answer<Self::StreamOutputStream> {
+        let request = request.into_inner();
+        let options = v1::AttachOptions {
+            stdout_offset: request.stdout_offset,
+            stderr_offset: request.stderr_offset,
+            only_new_output: request.only_new_output,
+            ..v1::AttachOptions::default()
+        };
+        let options = attachment::options(Some(options), v1::StdinAccess::None)?;
+        let (lease, id) = self.enter(request.sandbox_id, request.process_id)?;
+        let attachment = lease.environment().attach(&id, options).await.map_err(Error::from)?;
+        Ok(Response::new(Box::pin(Events::new(&self.0, lease, attachment))))
+    }
+
+    async fn write_stdin(&self, request: Request<v1::WriteStdinRequest>) -> Answer<v1::WriteStdinResponse> {
+        let request = request.into_inner();
+        let stdin = request.stdin.ok_or_else(|| invalid("stdin", "give the bytes"))?;
+        let end = stdin.offset.saturating_add(stdin.data.len() as u64);
+        let input = attachment::stdin_input(stdin)?;
+        let (lease, id) = self.enter(request.sandbox_id, request.process_id)?;
+        let accepted_offset = send_stdin(&lease, &id, input, Some(end)).await?;
+        Ok(Response::new(v1::WriteStdinResponse { accepted_offset }))
+    }
+
+    async fn close_stdin(&self, request: Request<v1::CloseStdinRequest>) -> Answer<v1::CloseStdinResponse> {
+        let request = request.into_inner();
+        let (lease, id) = self.enter(request.sandbox_id, request.process_id)?;
+        send_stdin(&lease, &id, Input::CloseStdin, None).await?;
+        Ok(Response::new(v1::CloseStdinResponse {}))
+    }
+
+    async fn get_process(&self, request: Request<v1::GetProcessRequest>) -> Answer<v1::GetProcessResponse> {
+        let request = request.into_inner();
+        let (lease, id) = self.enter(request.sandbox_id, request.process_id)?;
+        let info = lease.environment().process(&id).await.map_err(Error::from)?;
+        Ok(Response::new(v1::GetProcessResponse { process: Some(convert::api_process(lease.id(), &info)) }))
+    }
+
+    async fn list_processes(
+        &self,
+        request: Request<v1::ListProcessesRequest>,
+    ) -> Answer<v1::ListProcessesResponse> {
+        let request = request.into_inner();
+        let size = page::size(request.page_size)?;
+        let states = convert::states(&request.states)?;
+        let filter = ["processes", request.sandbox_id.as_str(), &format!("{states:?}")];
+        let after: Option<(std::time::SystemTime, ProcessId)> = page::position(&request.page_token, &filter)?;
+        let lease = self.0.enter(&sandbox_id(request.sandbox_id.clone())?)?;
+        let mut processes = lease.environment().processes().await.map_err(Error::from)?;
+        processes.sort_by_key(position);
+        processes.retain(|info| after.as_ref().is_none_or(|after| position(info) > *after));
+        processes.retain(|info| states.is_empty() || states.contains(&convert::state(info)));
+        let more = processes.len() > size;
+        processes.truncate(size);
+        let next = processes.last().filter(|_| more).map(|last| page::token(&position(last), &filter));
+        Ok(Response::new(v1::ListProcessesResponse {
+            processes: processes.iter().map(|info| convert::api_process(lease.id(), info)).collect(),
+            next_page_token: next.unwrap_or_default(),
+        }))
+    }
+
+    async fn signal_process(
+        &self,
+        request: Request<v1::SignalProcessRequest>,
+    ) -> Answer<v1::SignalProcessResponse> {
+        let request = request.into_inner();
+        let signal = convert::signal(request.signal)?;
+        let (lease, id) = self.enter(request.sandbox_id, request.process_id)?;
+        lease.environment().signal(&id, signal).await.map_err(Error::from)?;
+        Ok(Response::new(v1::SignalProcessResponse {}))
+    }
+
+    async fn resize_terminal(
+        &self,
+        request: Request<v1::ResizeTerminalRequest>,
+    ) -> Answer<v1::ResizeTerminalResponse> {
+        let request = request.into_inner();
+        let size = convert::terminal_size("size", &request.size.unwrap_or_default())?;
+        let (lease, id) = self.enter(request.sandbox_id, request.process_id)?;
+        lease.environment().resize(&id, size).await.map_err(Error::from)?;
+        Ok(Response::new(v1::ResizeTerminalResponse {}))
+    }
+
+    async fn wait_process(
+        &self,
+        request: Request<v1::WaitProcessRequest>,
+    ) -> Answer<v1::WaitProcessResponse> {
+        let request = request.into_inner();
+        let timeout = request.timeout.map(|timeout| duration("timeout", timeout)).transpose()?;
+        let (lease, id) = self.enter(request.sandbox_id, request.process_id)?;
+        let environment = lease.environment();
+        let limit = async {
+            match timeout {
+                Some(timeout) => tokio::time::sleep(timeout).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            ended = environment.wait(&id) => { ended.map_err(Error::from)?; }
+            () = limit => {}
+            () = self.0.stopping().cancelled() => return Err(Error::Draining.into()),
+        }
+        let info = environment.process(&id).await.map_err(Error::from)?;
+        Ok(Response::new(v1::WaitProcessResponse { process: Some(convert::api_process(lease.id(), &info)) }))
+    }
+}
+
+/// A process that is about to be started.
+struct Start {
+    lease: Lease,
+    spec: ProcessSpec,
+    /// Its id follows from the request id, or an earlier request with the same body asked for it.
+    repeatable: bool,
+    repeat: Option<crate::sandboxes::Repeat>,
+}
+
+impl Start {
+    fn id(&self) -> Result<ProcessId> {
+        let missing = || DomainError::internal("start a process", "a repeatable start has no id").into();
+        self.spec.id.clone().ok_or_else(missing)
+    }
+
+    /// Forgets a request that came to nothing, so that it may be tried again.
+    async fn settle<T>(&self, sandboxes: &Sandboxes, started: hostel_sandbox::Result<T>) -> Result<T> {
+        if let (Err(_), Some(repeat)) = (&started, &self.repeat) {
+            sandboxes.store().release_request(&repeat.key).await?;
+        }
+        Ok(started?)
+    }
+}
+
+impl Processes {
+    fn enter(&self, sandbox: String, process: String) -> Result<(Lease, ProcessId)> {
+        Ok((self.0.enter(&sandbox_id(sandbox)?)?, convert::process_id(process)?))
+    }
+
+    /// Reads a request to start, and keeps its request id before anything runs: what is started twice under one
+    /// process id the sandbox refuses, so one request starts one process whatever happens between.
+    async fn start(&self, peer: &Peer, mut request: v1::StartProcessRequest) -> Result<Start> {
+        let request_id = std::mem::take(&mut request.request_id);
+        let repeat = repeat(peer, "StartProcess", request_id, &request)?;
+        let lease = self.0.enter(&sandbox_id(request.sandbox_id)?)?;
+        let mut spec = convert::spec(request.process_id, request.spec)?;
+        let Some(repeat) = repeat else {
+            return Ok(Start { lease, spec, repeatable: false, repeat: None });
+        };
+        let chosen = spec.id.is_some();
+        let id = match spec.id {
+            Some(id) => id,
+            None => ProcessId::parse(derived_process_id(&repeat, lease.id().as_str()))?,
+        };
+        let (key, claim) = repeat.fulfilled(id.to_string());
+        let earlier = self.0.store().claim_request(&key, claim).await?;
+        if let Some(earlier) = &earlier {
+            repeat.check(&earlier.body)?;
+        }
+        spec.id = Some(id);
+        // A process that somebody else started under the chosen id is not ours to return.
+        let repeatable = earlier.is_some() || !chosen;
+        Ok(Start { lease, spec, repeatable, repeat: Some(repeat).filter(|_| earlier.is_none()) })
+    }
+
+    async fn exec(&self, start: &Start, options: AttachOptions) -> Result<Attachment> {
+        let environment = start.lease.environment();
+        match environment.exec(start.spec.clone(), options.clone()).await {
+            Err(DomainError::AlreadyExists { .. }) if start.repeatable => {
+                Ok(environment.attach(&start.id()?, options).await?)
+            }
+            started => start.settle(&self.0, started).await,
+        }
+    }
+}
+
+fn position(info: &ProcessInfo) -> (std::time::SystemTime, ProcessId) {
+    (info.start_time, info.id.clone())
+}
+
+/// Sends one input over an attachment of its own, and waits until standard input is accepted up to `until`.
+async fn send_stdin(lease: &Lease, id: &ProcessId, input: Input, until: Option<u64>) -> Result<u64, Status> {
+    let options = AttachOptions { stdin: true, ..AttachOptions::default() };
+    let mut attachment = lease.environment().attach(id, options).await.map_err(Error::from)?;
+    let gone = || Error::from(DomainError::wrong_state("PROCESS_ENDED", format!("process {id} has ended")));
+    attachment.input.send(input).await.map_err(|_| gone())?;
+    let Some(until) = until else {
+        // The backend takes it in order; asking for the process shows that it arrived.
+        let _ = lease.environment().process(id).await;
+        return Ok(0);
+    };
+    while let Some(output) = attachment.output.recv().await {
+        match output.map_err(Error::from)? {
+            Output::StdinAccepted { offset } if offset >= until => return Ok(offset),
+            Output::Exited(_) => return Err(gone().into()),
+            _ => {}
+        }
+    }
+    Err(gone().into())
+}

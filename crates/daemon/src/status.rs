@@ -1,0 +1,142 @@
+//! Errors as clients see them: a gRPC status with `google.rpc` details. The one place that knows the mapping.
+
+use crate::error::Error;
+use hostel_sandbox::Error as DomainError;
+use std::collections::HashMap;
+use std::time::Duration;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+/// `google.rpc.ErrorInfo.domain` of every error of ours.
+pub(crate) const DOMAIN: &str = "hostel";
+
+/// How long a client should wait before it tries again where trying again can help.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        let message = error.to_string();
+        match error {
+            Error::Domain(error) => domain_status(&error),
+            Error::RequestIdReused { request_id } => {
+                let metadata = metadata([("request_id", request_id)]);
+                // In lower case, unlike the others: the name that clients were promised.
+                status(Code::AlreadyExists, "request_id_reused", message, metadata)
+            }
+            Error::CursorExpired { .. } => {
+                status(Code::OutOfRange, "CURSOR_EXPIRED", message, HashMap::new())
+            }
+            Error::NodeDraining => status(Code::Unavailable, "NODE_DRAINING", message, HashMap::new()),
+            Error::Draining => retryable(Code::Unavailable, "DRAINING", message),
+            Error::NotYet { what } => {
+                let metadata = metadata([("capability", what.to_owned())]);
+                status(Code::Unimplemented, "CAPABILITY_MISSING", message, metadata)
+            }
+            Error::Store { .. } | Error::Config(_) | Error::Directory { .. } | Error::Listen { .. } => {
+                tracing::error!(error = %message, "a request failed inside the daemon");
+                status(Code::Internal, "INTERNAL", message, HashMap::new())
+            }
+        }
+    }
+}
+
+/// The status of a failure of the domain.
+pub(crate) fn domain_status(error: &DomainError) -> Status {
+    let message = error.to_string();
+    let reason = error.reason();
+    match error {
+        DomainError::InvalidArgument { field, problem } => {
+            let mut details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
+            details.add_bad_request_violation(field.as_str(), problem.as_str());
+            Status::with_error_details(Code::InvalidArgument, message, details)
+        }
+        DomainError::NotFound { kind, id } => resource(Code::NotFound, reason, kind, id, message),
+        DomainError::AlreadyExists { kind, id } => resource(Code::AlreadyExists, reason, kind, id, message),
+        DomainError::WrongState { .. } => status(Code::FailedPrecondition, reason, message, HashMap::new()),
+        DomainError::CapabilityMissing { capability, .. } => {
+            let metadata = metadata([("capability", capability.name().to_owned())]);
+            status(Code::Unimplemented, reason, message, metadata)
+        }
+        DomainError::PermissionDenied(_) => status(Code::PermissionDenied, reason, message, HashMap::new()),
+        DomainError::LimitReached { what, .. } => {
+            let metadata = metadata([("limit", (*what).to_owned())]);
+            status(Code::ResourceExhausted, reason, message, metadata)
+        }
+        DomainError::Unavailable { .. } => retryable(Code::Unavailable, reason, message),
+        DomainError::DeadlineExceeded { .. } => {
+            status(Code::DeadlineExceeded, reason, message, HashMap::new())
+        }
+        _ => {
+            tracing::error!(error = %message, reason, "a request failed inside the daemon");
+            status(Code::Internal, reason, message, HashMap::new())
+        }
+    }
+}
+
+/// A wrong field, for conversions that find it before the domain does.
+pub(crate) fn invalid(field: &str, problem: impl Into<String>) -> Status {
+    domain_status(&DomainError::invalid(field, problem))
+}
+
+fn metadata<const N: usize>(entries: [(&str, String); N]) -> HashMap<String, String> {
+    entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+fn status(code: Code, reason: &str, message: String, metadata: HashMap<String, String>) -> Status {
+    Status::with_error_details(code, message, ErrorDetails::with_error_info(reason, DOMAIN, metadata))
+}
+
+fn resource(code: Code, reason: &str, kind: &str, id: &str, message: String) -> Status {
+    let info = metadata([("kind", kind.to_owned()), ("id", id.to_owned())]);
+    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, info);
+    details.set_resource_info(kind, id, "", message.as_str());
+    Status::with_error_details(code, message, details)
+}
+
+fn retryable(code: Code, reason: &str, message: String) -> Status {
+    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
+    details.set_retry_info(Some(RETRY_AFTER));
+    Status::with_error_details(code, message, details)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hostel_sandbox::Capability;
+
+    #[test]
+    fn a_wrong_field_is_named_in_the_details() {
+        let status = invalid("limits.pids", "too few");
+        assert_eq!(status.code(), Code::InvalidArgument);
+        let details = status.get_error_details();
+        assert_eq!(details.bad_request().unwrap().field_violations[0].field, "limits.pids");
+        assert_eq!(details.error_info().unwrap().domain, DOMAIN);
+    }
+
+    #[test]
+    fn a_missing_capability_is_named_in_the_metadata() {
+        let status = domain_status(&DomainError::missing(Capability::Fork, "no btrfs"));
+        assert_eq!(status.code(), Code::Unimplemented);
+        let info = status.get_error_details();
+        let info = info.error_info().unwrap();
+        assert_eq!(
+            (info.reason.as_str(), info.metadata["capability"].as_str()),
+            ("CAPABILITY_MISSING", "fork")
+        );
+    }
+
+    #[test]
+    fn a_reused_request_id_has_the_promised_reason() {
+        let status = Status::from(Error::RequestIdReused { request_id: "r".into() });
+        assert_eq!(status.code(), Code::AlreadyExists);
+        assert_eq!(status.get_error_details().error_info().unwrap().reason, "request_id_reused");
+    }
+
+    #[test]
+    fn what_is_missing_is_named_as_a_resource() {
+        let status = Status::from(Error::no_sandbox("sb-1"));
+        let details = status.get_error_details();
+        let resource = details.resource_info().unwrap();
+        assert_eq!((resource.resource_type.as_str(), resource.resource_name.as_str()), ("sandbox", "sb-1"));
+    }
+}

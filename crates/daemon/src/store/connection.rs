@@ -1,0 +1,129 @@
+//! The SQLite connection: opening it, and the statements over sandboxes and settings.
+
+use super::change::{Change, StoredSandbox};
+use super::schema;
+use crate::error::{Error, Result};
+use crate::record::{Cursor, Event};
+use bytes::Bytes;
+use rusqlite::OptionalExtension as _;
+use std::path::Path;
+use std::time::Duration;
+
+/// The only connection to the database. Lives on the store's thread.
+pub(super) struct Connection {
+    pub(super) sqlite: rusqlite::Connection,
+}
+
+impl Connection {
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let failed = |error: rusqlite::Error| Error::store(&format!("open {}", path.display()), error);
+        let mut sqlite = rusqlite::Connection::open(path).map_err(failed)?;
+        sqlite.busy_timeout(Duration::from_secs(5)).map_err(failed)?;
+        // The thread makes checkpoints itself, when nobody waits: they are the only writes that reach the disk.
+        sqlite
+            .execute_batch(
+                "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA wal_autocheckpoint=0;
+                 PRAGMA foreign_keys=ON; PRAGMA temp_store=MEMORY;",
+            )
+            .map_err(failed)?;
+        sqlite.set_prepared_statement_cache_capacity(64);
+        schema::migrate(&mut sqlite)?;
+        Ok(Self { sqlite })
+    }
+
+    pub(super) fn identity(&self) -> Result<String> {
+        self.setting("identity")?.ok_or_else(|| Error::store("open", "the records have no identity"))
+    }
+
+    pub(super) fn setting(&self, name: &str) -> Result<Option<String>> {
+        self.sqlite
+            .query_row("SELECT value FROM settings WHERE name = ?1", [name], |row| row.get(0))
+            .optional()
+            .map_err(|error| Error::store("read a setting", error))
+    }
+
+    pub(super) fn set_setting(&self, name: &str, value: &str) -> Result<()> {
+        self.sqlite
+            .execute("INSERT OR REPLACE INTO settings VALUES (?1, ?2)", [name, value])
+            .map(|_| ())
+            .map_err(|error| Error::store("write a setting", error))
+    }
+
+    pub(super) fn sandboxes(&self) -> Result<Vec<StoredSandbox>> {
+        let failed = |error: rusqlite::Error| Error::store("read sandboxes", error);
+        let mut statement =
+            self.sqlite.prepare("SELECT id, record, handle FROM sandboxes").map_err(failed)?;
+        let rows = statement
+            .query_map([], |row| {
+                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, Vec<u8>>(2)?))
+            })
+            .map_err(failed)?;
+        rows.map(|row| {
+            let (id, record, handle) = row.map_err(failed)?;
+            let record = serde_json::from_str(&record)
+                .map_err(|error| Error::store(&format!("read the record of {id}"), error))?;
+            Ok(StoredSandbox { record, handle: Bytes::from(handle) })
+        })
+        .collect()
+    }
+
+    /// Writes one change inside the open transaction and gives its events their cursors.
+    pub(super) fn apply(&self, change: &mut Change) -> Result<()> {
+        let failed = |error: rusqlite::Error| Error::store("write a change", error);
+        for sandbox in &change.put {
+            let record = serde_json::to_string(&sandbox.record)
+                .map_err(|error| Error::store("write a record", error))?;
+            self.sqlite
+                .prepare_cached("INSERT OR REPLACE INTO sandboxes VALUES (?1, ?2, ?3)")
+                .and_then(|mut statement| {
+                    statement.execute((sandbox.record.id.as_str(), record, &sandbox.handle[..]))
+                })
+                .map_err(failed)?;
+        }
+        for id in &change.remove {
+            self.sqlite
+                .prepare_cached("DELETE FROM sandboxes WHERE id = ?1")
+                .and_then(|mut statement| statement.execute([id.as_str()]))
+                .map_err(failed)?;
+        }
+        for event in &mut change.events {
+            event.cursor = self.append_event(event)?;
+        }
+        if let Some((key, request)) = &change.request {
+            self.keep_request(key, request)?;
+        }
+        Ok(())
+    }
+
+    fn append_event(&self, event: &Event) -> Result<Cursor> {
+        let text = serde_json::to_string(event).map_err(|error| Error::store("write an event", error))?;
+        self.sqlite
+            .prepare_cached("INSERT INTO events (event) VALUES (?1)")
+            .and_then(|mut statement| statement.insert([text]))
+            .map(i64::unsigned_abs)
+            .map_err(|error| Error::store("write an event", error))
+    }
+
+    /// Runs statements that take no parameters: transactions and savepoints.
+    pub(super) fn run(&self, sql: &str) -> Result<()> {
+        self.sqlite
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.execute([]))
+            .map(|_| ())
+            .map_err(|error| Error::store(sql, error))
+    }
+
+    /// Writes the log back into the database file; the log's space is used again.
+    pub(super) fn write_back(&self) -> Result<()> {
+        self.sqlite
+            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+            .map_err(|error| Error::store("checkpoint", error))
+    }
+
+    /// The same, and empties the log; for an orderly end.
+    pub(super) fn checkpoint(&self) -> Result<()> {
+        self.sqlite
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+            .map_err(|error| Error::store("checkpoint", error))
+    }
+}
