@@ -46,12 +46,15 @@ fn supervise(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let read = config.map_or(Ok(Vec::new()), std::fs::read);
     let config = read.and_then(|bytes| Ok(GuestConfig::decode(&bytes[..])?));
     let opened = config.and_then(|config| {
-        let spill: Option<OwnedFd> = spill.map(|path| std::fs::File::open(path).map(OwnedFd::from)).transpose()?;
+        let spill: Option<OwnedFd> =
+            spill.map(|path| std::fs::File::open(path).map(OwnedFd::from)).transpose()?;
         let counter = std::fs::File::open("/sys/fs/cgroup/memory.events").ok().map(OwnedFd::from);
         Ok((config, UnixListener::bind(&socket)?, spill, counter))
     });
     match opened {
-        Ok((config, listener, spill, counter)) => supervisor::run_listening(listener.into(), spill, counter, config),
+        Ok((config, listener, spill, counter)) => {
+            supervisor::run_listening(listener.into(), spill, counter, config)
+        }
         Err(error) => fail(&format!("hostel-guest: {error}\n")),
     }
 }

@@ -91,7 +91,8 @@ pub fn run_listening(
     config: GuestConfig,
 ) -> ! {
     let unconfined = forbid_privileges().err();
-    let weaknesses = unconfined.map(|errno| format!("programs may gain privileges: {errno}")).into_iter().collect();
+    let weaknesses =
+        unconfined.map(|errno| format!("programs may gain privileges: {errno}")).into_iter().collect();
     let born = Birth { listener, spill_directory, oom_counter, config, weaknesses };
     end(Supervisor::new(born).map_or(1, |mut supervisor| supervisor.serve()))
 }

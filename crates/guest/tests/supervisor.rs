@@ -1,4 +1,5 @@
 //! The supervisor as a program of its own on this host, driven over its socket.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 #[path = "supervisor/client.rs"]
 mod client;

@@ -6,7 +6,9 @@ use super::event_loop::{EventFlags, Key, Timer};
 use super::failure::{Outcome, failure, invalid, wrong_state};
 use super::process::Process;
 use super::terminal;
-use hostel_guest_protocol::{Attach, Failure, FailureKind, GuestEvent, HostEvent, StreamId, TerminalSize, ToGuest};
+use hostel_guest_protocol::{
+    Attach, Failure, FailureKind, GuestEvent, HostEvent, StreamId, TerminalSize, ToGuest,
+};
 use prost::Message;
 use rustix::io::Errno;
 use rustix::process::Signal;
@@ -18,7 +20,13 @@ const HOLD: Duration = Duration::from_secs(30);
 
 impl Supervisor {
     /// Attaches a connection to a process.
-    pub(super) fn attach(&mut self, serial: u64, process_serial: u64, ask: &Attach, kill: bool) -> Outcome<()> {
+    pub(super) fn attach(
+        &mut self,
+        serial: u64,
+        process_serial: u64,
+        ask: &Attach,
+        kill: bool,
+    ) -> Outcome<()> {
         let Some(process) = self.processes.get_mut(&process_serial) else {
             return Err(failure(FailureKind::Internal, "the process is gone", ""));
         };
@@ -32,7 +40,8 @@ impl Supervisor {
             process.input.writer = Some(serial);
         }
         let [stdout, stderr] = &mut process.outputs;
-        let next = [stdout.stream.attach(serial, ask.stdout_from), stderr.stream.attach(serial, ask.stderr_from)];
+        let next =
+            [stdout.stream.attach(serial, ask.stdout_from), stderr.stream.attach(serial, ask.stderr_from)];
         process.attached.push(serial);
         if let Some(connection) = self.connections.get_mut(&serial) {
             connection.mode = Mode::Attached(Attached::new(process_serial, next, kill));
@@ -101,11 +110,9 @@ impl Supervisor {
                 process.outputs[index].stream.acknowledge(serial, ack.offset, next[index]);
                 self.resume(process_serial);
             }
-            Some(HostEvent::CloseStdin(_)) => {
-                if process.input.writer == Some(serial) && process.input.fd.is_some() {
-                    process.input.closing = true;
-                    self.write_input(process_serial);
-                }
+            Some(HostEvent::CloseStdin(_)) if process.input.writer == Some(serial) => {
+                process.input.closing = true;
+                self.write_input(process_serial);
             }
             Some(HostEvent::Resize(size)) => drop(resize(process, size)),
             Some(HostEvent::Signal(number)) => drop(signal(process, number)),
@@ -115,8 +122,8 @@ impl Supervisor {
                     connection.closing = true;
                 }
             }
-            // Something a newer host knows.
-            None => {}
+            // Not the writer's, or something a newer host knows.
+            Some(HostEvent::CloseStdin(_)) | None => {}
         }
         true
     }
@@ -131,7 +138,8 @@ impl Supervisor {
         if input.writer != Some(serial) {
             return;
         }
-        let known = usize::try_from(input.offset.saturating_sub(offset)).unwrap_or(usize::MAX).min(data.len());
+        let known =
+            usize::try_from(input.offset.saturating_sub(offset)).unwrap_or(usize::MAX).min(data.len());
         let new = &data[known..];
         let broken = if offset > input.offset {
             Some(format!("standard input begins at {offset}, wanted is {}", input.offset))

@@ -171,7 +171,9 @@ impl Connection {
         let ring = process.outputs[partial.stream].stream.ring();
         let [first, second] = ring.slices(attached.next[partial.stream], partial.left);
         let header = IoSlice::new(&partial.header[partial.sent..]);
-        let Some(sent) = send(self.socket.as_fd(), &[header, first, second], None)? else { return Ok(Some(None)) };
+        let Some(sent) = send(self.socket.as_fd(), &[header, first, second], None)? else {
+            return Ok(Some(None));
+        };
         let of_header = sent.min(HEADER_LEN - partial.sent);
         let of_data = (sent - of_header).min(partial.left);
         partial.sent += of_header;
@@ -260,7 +262,11 @@ impl Connection {
 }
 
 /// Sends without waiting. `None` where the socket is full.
-fn send(socket: BorrowedFd<'_>, bytes: &[IoSlice<'_>], descriptor: Option<BorrowedFd<'_>>) -> Result<Option<usize>, Errno> {
+fn send(
+    socket: BorrowedFd<'_>,
+    bytes: &[IoSlice<'_>],
+    descriptor: Option<BorrowedFd<'_>>,
+) -> Result<Option<usize>, Errno> {
     let mut storage = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut storage);
     let descriptors: &[BorrowedFd<'_>] = descriptor.as_slice();

@@ -6,8 +6,8 @@ use super::event_loop::{EventFlags, Key, Timer};
 use hostel_guest_protocol::{Decoder, Frame, Hello, StreamId, VERSION, Welcome};
 use prost::Message;
 use rustix::io::Errno;
-use rustix::net::{SocketFlags, accept_with};
 use rustix::net::sockopt::set_socket_send_buffer_size;
+use rustix::net::{SocketFlags, accept_with};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 

@@ -6,10 +6,10 @@ pub(crate) mod remove;
 pub(crate) mod write;
 
 use super::failure::{Outcome, failure, invalid, refused};
-use hostel_guest_protocol::{File, FileKind, FailureKind, MakeDirectory, Rename};
+use hostel_guest_protocol::{FailureKind, File, FileKind, MakeDirectory, Rename};
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Stat, Uid, fchmod, fchown, fstat, mkdirat,
-    openat2, readlinkat, renameat_with, statat,
+    AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Stat, Uid, fchmod, fchown, fstat,
+    mkdirat, openat2, readlinkat, renameat_with, statat,
 };
 use rustix::io::Errno;
 use std::ffi::{CStr, CString};
@@ -176,7 +176,6 @@ pub(crate) fn describe(path: String, stat: &Stat, link: impl FnOnce() -> Option<
         _ => FileKind::Other,
     };
     let link_target = if kind == FileKind::Symlink { link() } else { None };
-    let seconds = i64::try_from(stat.st_mtime).unwrap_or_default();
     let nanoseconds = i64::try_from(stat.st_mtime_nsec).unwrap_or_default();
     File {
         path,
@@ -185,7 +184,7 @@ pub(crate) fn describe(path: String, stat: &Stat, link: impl FnOnce() -> Option<
         mode: stat.st_mode & 0o7777,
         uid: stat.st_uid,
         gid: stat.st_gid,
-        modified_ns: seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds),
+        modified_ns: stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(nanoseconds),
         link_target: link_target.map(|target| target.to_string_lossy().into_owned()),
     }
 }

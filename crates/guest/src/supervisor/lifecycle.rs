@@ -84,7 +84,9 @@ impl Supervisor {
         let Some(process) = self.processes.get_mut(&serial) else { return };
         for index in 0..process.outputs.len() {
             let output = &mut process.outputs[index];
-            let Some(fd) = output.fd.as_ref().filter(|_| !output.polled && output.stream.has_room()) else { continue };
+            let Some(fd) = output.fd.as_ref().filter(|_| !output.polled && output.stream.has_room()) else {
+                continue;
+            };
             output.polled = self.poll.add(fd, Key::Output(serial, index), EventFlags::IN).is_ok();
             if process.exit.is_some() {
                 output.last = Instant::now();
@@ -195,7 +197,8 @@ impl Supervisor {
 
     /// Keeps what ended processes left within its limits, oldest first.
     pub(super) fn trim(&mut self) {
-        let ended: Vec<u64> = self.processes.iter().filter(|(_, it)| it.finished.is_some()).map(|(at, _)| *at).collect();
+        let ended: Vec<u64> =
+            self.processes.iter().filter(|(_, it)| it.finished.is_some()).map(|(at, _)| *at).collect();
         let mut surplus = ended.len().saturating_sub(MOST_REMEMBERED);
         for serial in &ended {
             if surplus == 0 {
@@ -228,7 +231,11 @@ impl Supervisor {
     /// Where the space for spill files is short and a stream needs one, the oldest file of an ended process
     /// goes.
     fn shorten_spills(&mut self, serial: u64, index: usize) {
-        if !self.processes.get(&serial).is_some_and(|process| process.outputs[index].stream.is_about_to_spill()) {
+        if !self
+            .processes
+            .get(&serial)
+            .is_some_and(|process| process.outputs[index].stream.is_about_to_spill())
+        {
             return;
         }
         for process in self.processes.values_mut().filter(|process| process.finished.is_some()) {

@@ -49,7 +49,14 @@ pub(crate) struct Input {
 
 impl Output {
     pub(crate) fn new(fd: Option<OwnedFd>, ring_bytes: usize) -> Self {
-        Self { fd, polled: false, stream: Stream::new(ring_bytes), enlarged: false, last: Instant::now(), left: usize::MAX }
+        Self {
+            fd,
+            polled: false,
+            stream: Stream::new(ring_bytes),
+            enlarged: false,
+            last: Instant::now(),
+            left: usize::MAX,
+        }
     }
 }
 

@@ -27,7 +27,8 @@ impl Rate {
         let since = now.saturating_duration_since(self.filled);
         let new = u128::from(self.per_second) * since.as_nanos() / 1_000_000_000;
         if new > 0 {
-            self.tokens = self.tokens.saturating_add(u64::try_from(new).unwrap_or(u64::MAX)).min(self.per_second);
+            self.tokens =
+                self.tokens.saturating_add(u64::try_from(new).unwrap_or(u64::MAX)).min(self.per_second);
             self.filled = now;
         }
         usize::try_from(self.tokens).unwrap_or(usize::MAX)
@@ -44,7 +45,8 @@ impl Rate {
     pub(crate) fn next(&self, now: Instant) -> Instant {
         let wanted = QUANTUM.min(self.per_second / 4).max(1).saturating_sub(self.tokens);
         let nanoseconds = u128::from(wanted) * 1_000_000_000 / u128::from(self.per_second.max(1));
-        now + Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX)).max(Duration::from_millis(1))
+        now + Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
+            .max(Duration::from_millis(1))
     }
 }
 

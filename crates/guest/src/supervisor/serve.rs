@@ -8,7 +8,7 @@ use super::watch::Watch;
 use super::worker::{self, Worker};
 use super::{Supervisor, archive, attach};
 use hostel_guest_protocol::{
-    Activity, Answer, Ask, Attach, Empty, Exec, FailureKind, Processes, Reply, Request, MAX_MESSAGE,
+    Activity, Answer, Ask, Attach, Empty, Exec, FailureKind, MAX_MESSAGE, Processes, Reply, Request,
 };
 use prost::Message;
 use rustix::fs::{OFlags, fstat};
@@ -112,7 +112,8 @@ impl Supervisor {
                 Ok(Response::With(Answer::File(described), descriptor))
             }
             Ask::CommitWrite(_) => {
-                let pending = self.connections.get_mut(&serial).and_then(|connection| connection.write.take());
+                let pending =
+                    self.connections.get_mut(&serial).and_then(|connection| connection.write.take());
                 file(pending.ok_or_else(write::nothing)?.commit()?)
             }
             Ask::MakeDirectory(ask) => file(files::make_directory(root, &ask, self.owner())?),
@@ -172,7 +173,8 @@ impl Supervisor {
     }
 
     fn list_processes(&self) -> Processes {
-        let mut listed = Processes { processes: self.processes.values().map(super::Process::message).collect() };
+        let mut listed =
+            Processes { processes: self.processes.values().map(super::Process::message).collect() };
         if listed.encoded_len() > MAX_MESSAGE {
             listed.processes.iter_mut().for_each(|process| process.argv.truncate(1));
         }

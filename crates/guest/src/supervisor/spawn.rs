@@ -69,12 +69,14 @@ pub(crate) fn launch(launch: &Launch<'_>) -> Result<i32, (Step, Errno)> {
     // SAFETY: CLONE_VFORK suspends this only thread until the child has executed or exited, so `shared` and
     // `stack` outlive its use of them and nobody else touches them; the stack is aligned and large enough
     // for `child`, which makes only system calls.
-    let pid = unsafe { libc::clone(child, top, libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD, argument) };
+    let pid =
+        unsafe { libc::clone(child, top, libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD, argument) };
     if pid < 0 {
         return Err((Step::Clone, last_errno()));
     }
     // SAFETY: `shared` is ours; volatile since the child wrote it behind the compiler's back.
-    let (errno, step) = unsafe { ((&raw const shared.errno).read_volatile(), (&raw const shared.step).read_volatile()) };
+    let (errno, step) =
+        unsafe { ((&raw const shared.errno).read_volatile(), (&raw const shared.step).read_volatile()) };
     if errno == 0 {
         return Ok(pid);
     }
@@ -111,11 +113,7 @@ extern "C" fn child(argument: *mut c_void) -> c_int {
 enum Never {}
 
 /// Returns the step that failed; `errno` says how.
-fn become_program(
-    launch: &Launch<'_>,
-    argv: &[*const c_char],
-    env: &[*const c_char],
-) -> Result<Never, Step> {
+fn become_program(launch: &Launch<'_>, argv: &[*const c_char], env: &[*const c_char]) -> Result<Never, Step> {
     let ok = |result: i64, step: Step| if result < 0 { Err(step) } else { Ok(()) };
     // SAFETY: system calls on this process alone, with pointers into memory that outlives them. None of
     // these libc functions allocates or takes a lock; ids are set by bare system calls because libc's own
@@ -129,7 +127,8 @@ fn become_program(
             ok(libc::ioctl(0, libc::TIOCSCTTY, 0).into(), Step::Prepare)?;
         }
         if launch.open_files > 0 {
-            let limit = libc::rlimit { rlim_cur: launch.open_files.into(), rlim_max: launch.open_files.into() };
+            let limit =
+                libc::rlimit { rlim_cur: launch.open_files.into(), rlim_max: launch.open_files.into() };
             // A limit that may not be raised stays what it is.
             libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
         }

@@ -6,8 +6,8 @@ use super::failure::{Outcome, failure, invalid, refused, wrong_state};
 use super::files::Root;
 use super::process::{Input, Output, Process, now_ns, shortened};
 use super::spawn::{self, Launch, Step};
-use super::users::{self, Identity};
 use super::terminal;
+use super::users::{self, Identity};
 use hostel_guest_protocol::{FailureKind, ProcessSpec};
 use rustix::fs::{FileType, Mode, OFlags, fstat};
 use rustix::io::Errno;
@@ -48,7 +48,8 @@ impl Supervisor {
             .open_directory(&directory, OFlags::PATH)
             .map_err(|errno| invalid("cwd", format!("{directory}: {errno}")))?;
         let env = environment(&self.config.env, spec, &user, &directory);
-        let program = find_program(&self.root, &spec.argv[0], env.get("PATH").map_or("", String::as_str), &directory)?;
+        let program =
+            find_program(&self.root, &spec.argv[0], env.get("PATH").map_or("", String::as_str), &directory)?;
         let oom_before = self.oom_kills();
         let streams = streams(spec, &user).map_err(|errno| refused(errno, "make the process's streams"))?;
         let env = env.into_iter().map(|(name, value)| format!("{name}={value}"));
@@ -65,7 +66,8 @@ impl Supervisor {
         .map_err(|(step, errno)| not_launched(step, errno, &program, &directory))?;
         if self.config.oom_score_adj != 0 {
             // Its own memory by now, unlike ours readable for its owner. Where that is refused, so be it.
-            let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), self.config.oom_score_adj.to_string());
+            let _ =
+                std::fs::write(format!("/proc/{pid}/oom_score_adj"), self.config.oom_score_adj.to_string());
         }
         self.register(spec, pid, streams, oom_before)
     }
@@ -121,7 +123,11 @@ fn check(spec: &ProcessSpec) -> Outcome<()> {
     if spec.argv.iter().any(|argument| argument.contains('\0')) {
         return Err(invalid("argv", "an argument has no NUL"));
     }
-    if spec.env.iter().any(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')) {
+    if spec
+        .env
+        .iter()
+        .any(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0'))
+    {
         return Err(invalid("env", "a name is not empty and has no =, and neither has a NUL"));
     }
     if !spec.cwd.is_empty() && (!spec.cwd.starts_with('/') || spec.cwd.contains('\0')) {
@@ -145,8 +151,11 @@ fn environment(
         ("LOGNAME", &user.name),
         ("SHELL", shell),
     ];
-    let mut env: BTreeMap<String, String> =
-        defaults.into_iter().chain(terminal).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let mut env: BTreeMap<String, String> = defaults
+        .into_iter()
+        .chain(terminal)
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
     let chosen = configured.iter().chain(&spec.env).map(|(name, value)| (name.clone(), value.clone()));
     env.extend(chosen);
     env.insert("PWD".to_owned(), directory.to_owned());
@@ -155,7 +164,8 @@ fn environment(
 
 /// Finds the program as a shell would, but from outside of the process.
 fn find_program(root: &Root, program: &str, path: &str, directory: &str) -> Outcome<String> {
-    let absolute = |from: &str| if from.starts_with('/') { from.to_owned() } else { format!("{directory}/{from}") };
+    let absolute =
+        |from: &str| if from.starts_with('/') { from.to_owned() } else { format!("{directory}/{from}") };
     if program.contains('/') {
         let program = absolute(program);
         return match is_executable(root, &program) {
@@ -174,7 +184,8 @@ fn find_program(root: &Root, program: &str, path: &str, directory: &str) -> Outc
             Err(_) => {}
         }
     }
-    Err(refused.map_or_else(|| missing(program), |found| invalid("argv", format!("{found} is not executable"))))
+    Err(refused
+        .map_or_else(|| missing(program), |found| invalid("argv", format!("{found} is not executable"))))
 }
 
 fn is_executable(root: &Root, path: &str) -> Result<bool, Errno> {
@@ -260,7 +271,8 @@ mod tests {
         };
         let pairs = |list: &[(&str, &str)]| list.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect();
         let spec = ProcessSpec { env: pairs(&[("B", "spec"), ("PWD", "x")]), ..ProcessSpec::default() };
-        let env = environment(&pairs(&[("A", "config"), ("B", "config"), ("HOME", "/h")]), &spec, &user, "/work");
+        let env =
+            environment(&pairs(&[("A", "config"), ("B", "config"), ("HOME", "/h")]), &spec, &user, "/work");
         let get = |name: &str| env.get(name).map(String::as_str);
         assert_eq!((get("A"), get("B"), get("HOME")), (Some("config"), Some("spec"), Some("/h")));
         assert_eq!((get("PWD"), get("USER"), get("TERM")), (Some("/work"), Some("agent"), None));

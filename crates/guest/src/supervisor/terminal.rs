@@ -30,7 +30,8 @@ pub(crate) fn give(theirs: &OwnedFd, uid: u32, gid: u32) {
 /// A new size; programs get SIGWINCH.
 pub(crate) fn resize(terminal: impl std::os::fd::AsFd, size: TerminalSize) -> Result<()> {
     let number = |value: u32| u16::try_from(value).unwrap_or(u16::MAX);
-    let size = Winsize { ws_row: number(size.rows), ws_col: number(size.columns), ws_xpixel: 0, ws_ypixel: 0 };
+    let size =
+        Winsize { ws_row: number(size.rows), ws_col: number(size.columns), ws_xpixel: 0, ws_ypixel: 0 };
     tcsetwinsize(terminal, size)
 }
 

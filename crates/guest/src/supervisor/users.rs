@@ -101,12 +101,15 @@ pub(crate) fn find(root: &Root, user: &str, can_switch: bool) -> Outcome<Identit
     let passwd = read(root, "/etc/passwd");
     if !can_switch {
         let own_identity = look_up(&own.to_string(), &passwd, "").unwrap_or_else(|| nameless(own, own));
-        let wanted = if user.is_empty() { Some(own) } else { look_up(user, &passwd, "").map(|found| found.uid) };
+        let wanted =
+            if user.is_empty() { Some(own) } else { look_up(user, &passwd, "").map(|found| found.uid) };
         return match wanted {
             Some(uid) if uid == own => {
                 Ok(Identity { gid: rustix::process::getgid().as_raw(), groups: Vec::new(), ..own_identity })
             }
-            Some(_) => Err(invalid("user", format!("this sandbox has no other user than {}", own_identity.name))),
+            Some(_) => {
+                Err(invalid("user", format!("this sandbox has no other user than {}", own_identity.name)))
+            }
             None => Err(unknown(user)),
         };
     }
@@ -123,7 +126,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\nbroken\nagent:x:1000:1001:,,:/home/agent:/bin/sh\n::\n";
+    const PASSWD: &str =
+        "root:x:0:0:root:/root:/bin/bash\nbroken\nagent:x:1000:1001:,,:/home/agent:/bin/sh\n::\n";
     const GROUP: &str = "root:x:0:\nvideo:x:44:agent,other\nstaff:x:50:agents\naudio:x:29:agent\n";
 
     #[test]

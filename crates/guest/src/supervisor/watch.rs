@@ -112,7 +112,13 @@ impl Watch {
         new
     }
 
-    fn understand(&mut self, descriptor: i32, flags: ReadFlags, name: Option<String>, found: &mut Vec<FileEvent>) {
+    fn understand(
+        &mut self,
+        descriptor: i32,
+        flags: ReadFlags,
+        name: Option<String>,
+        found: &mut Vec<FileEvent>,
+    ) {
         if flags.contains(ReadFlags::QUEUE_OVERFLOW) {
             self.overflowed = true;
             return;
@@ -151,8 +157,11 @@ impl Watch {
 
     /// A directory was moved away: what happens in it is no longer ours.
     fn remove_below(&mut self, path: &str) {
-        let is_below = |other: &str| other.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        let gone: Vec<i32> = self.paths.iter().filter(|(_, other)| is_below(other)).map(|(at, _)| *at).collect();
+        let is_below = |other: &str| {
+            other.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let gone: Vec<i32> =
+            self.paths.iter().filter(|(_, other)| is_below(other)).map(|(at, _)| *at).collect();
         for descriptor in gone {
             let _ = inotify::remove_watch(&self.inotify, descriptor);
             self.paths.remove(&descriptor);

@@ -31,7 +31,10 @@ impl Drop for Worker {
 ///
 /// # Errors
 /// `Limit` where there can be no more processes or descriptors.
-pub(crate) fn start(kept: Option<OwnedFd>, work: impl FnOnce(Option<OwnedFd>) -> Outcome<Answer>) -> Outcome<Worker> {
+pub(crate) fn start(
+    kept: Option<OwnedFd>,
+    work: impl FnOnce(Option<OwnedFd>) -> Outcome<Answer>,
+) -> Outcome<Worker> {
     let (status, theirs) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| refused(errno, "make a pipe"))?;
     rustix::io::ioctl_fionbio(&status, true).map_err(|errno| refused(errno, "make a pipe"))?;
     // SAFETY: this process has one thread, so its copy may do anything.
@@ -46,7 +49,11 @@ pub(crate) fn start(kept: Option<OwnedFd>, work: impl FnOnce(Option<OwnedFd>) ->
     }
 }
 
-fn be_worker(status: &OwnedFd, kept: Option<OwnedFd>, work: impl FnOnce(Option<OwnedFd>) -> Outcome<Answer>) -> ! {
+fn be_worker(
+    status: &OwnedFd,
+    kept: Option<OwnedFd>,
+    work: impl FnOnce(Option<OwnedFd>) -> Outcome<Answer>,
+) -> ! {
     // SAFETY: system calls on this process alone, which nobody else's code runs in any more. Descriptors
     // are moved to 3 and 4 by way of numbers above both, and all others closed.
     let (status, kept) = unsafe {

@@ -1,8 +1,9 @@
 //! A supervisor in a temporary directory, and a client that speaks its protocol, one call at a time.
 
 use hostel_guest_protocol::{
-    Ack, Answer, Ask, Attach, Decoder, Empty, Exec, Exit, Failure, Frame, FromGuest, Gap, GuestConfig, GuestEvent,
-    Hello, HostEvent, Process, ProcessSpec, Reply, Request, StreamId, ToGuest, VERSION, Welcome, frame,
+    Ack, Answer, Ask, Attach, Decoder, Empty, Exec, Exit, Failure, Frame, FromGuest, Gap, GuestConfig,
+    GuestEvent, Hello, HostEvent, Process, ProcessSpec, Reply, Request, StreamId, ToGuest, VERSION, Welcome,
+    frame,
 };
 use prost::Message;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
@@ -57,7 +58,8 @@ impl Guest {
 
     pub(crate) fn connect(&self) -> Client {
         let buffer = vec![0; 256 << 10];
-        let mut client = Client { socket: self.raw(), decoder: Decoder::default(), files: Vec::new(), buffer };
+        let mut client =
+            Client { socket: self.raw(), decoder: Decoder::default(), files: Vec::new(), buffer };
         client.send(&Hello { version: VERSION, token: TOKEN.to_vec() });
         let welcome: Welcome = client.message();
         assert_eq!((welcome.version, welcome.failure.as_str()), (VERSION, ""));
@@ -115,7 +117,11 @@ pub(crate) fn eventually(what: &str, mut so: impl FnMut() -> bool) {
 
 pub(crate) fn spec(id: &str, argv: &[&str]) -> ProcessSpec {
     let id = if id.is_empty() { format!("p-{}", unique()) } else { id.to_owned() };
-    ProcessSpec { id, argv: argv.iter().map(|argument| (*argument).to_owned()).collect(), ..Default::default() }
+    ProcessSpec {
+        id,
+        argv: argv.iter().map(|argument| (*argument).to_owned()).collect(),
+        ..Default::default()
+    }
 }
 
 fn unique() -> u64 {

@@ -2,8 +2,8 @@
 
 use crate::client::{Client, Guest, Told, eventually};
 use hostel_guest_protocol::{
-    Answer, Ask, Empty, File, FileEventKind, FileKind, FailureKind, GuestEvent, List, MakeDirectory, OpenWrite,
-    Path, Remove, Rename, Stat, WatchFiles,
+    Answer, Ask, Empty, FailureKind, File, FileEventKind, FileKind, GuestEvent, List, MakeDirectory,
+    OpenWrite, Path, Remove, Rename, Stat, WatchFiles,
 };
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -44,7 +44,8 @@ fn a_file_is_written_as_a_whole_and_read_by_descriptor() {
     let guest = Guest::start();
     let mut client = guest.connect();
     let target = guest.path("a/b/file");
-    let ask = OpenWrite { path: target.clone(), create_parents: true, mode: Some(0o640), ..OpenWrite::default() };
+    let ask =
+        OpenWrite { path: target.clone(), create_parents: true, mode: Some(0o640), ..OpenWrite::default() };
     file(client.ask(Ask::OpenWrite(ask)));
     client.file().write_all(b"content").unwrap();
     assert!(!std::path::Path::new(&target).exists(), "not before it is complete");
@@ -74,7 +75,10 @@ fn a_replaced_file_keeps_its_mode_and_owner_and_a_link_its_target() {
     assert_eq!(kind(client.ask(Ask::OpenWrite(once))), FailureKind::Exists);
     let loops = guest.path("loop");
     symlink("loop", &loops).unwrap();
-    assert_eq!(kind(client.ask(Ask::OpenWrite(OpenWrite { path: loops, ..OpenWrite::default() }))), FailureKind::Invalid);
+    assert_eq!(
+        kind(client.ask(Ask::OpenWrite(OpenWrite { path: loops, ..OpenWrite::default() }))),
+        FailureKind::Invalid
+    );
 }
 
 #[test]
@@ -95,7 +99,11 @@ fn in_place_keeps_the_rest() {
     let mut client = guest.connect();
     let target = guest.path("file");
     std::fs::write(&target, "0123456789").unwrap();
-    file(client.ask(Ask::OpenWrite(OpenWrite { path: target.clone(), in_place: true, ..OpenWrite::default() })));
+    file(client.ask(Ask::OpenWrite(OpenWrite {
+        path: target.clone(),
+        in_place: true,
+        ..OpenWrite::default()
+    })));
     std::os::unix::fs::FileExt::write_all_at(&client.file(), b"ab", 3).unwrap();
     assert_eq!(file(client.ask(Ask::CommitWrite(Empty {}))).size, 10);
     assert_eq!(std::fs::read_to_string(&target).unwrap(), "012ab56789");
@@ -141,7 +149,9 @@ fn stat_and_list_tell_what_is_there() {
         let Answer::Files(page) = client.ask(Ask::List(ask)).unwrap() else { panic!() };
         let Some(last) = page.files.last() else { break };
         after = last.path.rsplit('/').next().unwrap().to_owned();
-        pages.push(page.files.iter().map(|file| file.path[directory.len() + 1..].to_owned()).collect::<String>());
+        pages.push(
+            page.files.iter().map(|file| file.path[directory.len() + 1..].to_owned()).collect::<String>(),
+        );
     }
     assert_eq!(pages, ["abcd", "ez"]);
 }
@@ -151,13 +161,16 @@ fn directories_are_made_moved_and_removed() {
     let guest = Guest::start();
     let mut client = guest.connect();
     let (deep, moved) = (guest.path("x/y/z"), guest.path("moved"));
-    let make = |path: &str, parents| Ask::MakeDirectory(MakeDirectory { path: path.into(), parents, mode: Some(0o700) });
+    let make = |path: &str, parents| {
+        Ask::MakeDirectory(MakeDirectory { path: path.into(), parents, mode: Some(0o700) })
+    };
     assert_eq!(kind(client.ask(make(&deep, false))), FailureKind::NotFound);
     assert_eq!(file(client.ask(make(&deep, true))).mode, 0o700);
     assert_eq!(kind(client.ask(make(&deep, false))), FailureKind::Exists);
     file(client.ask(make(&deep, true)));
     file(client.ask(make(&moved, false)));
-    let rename = |from: &str, to: &str, overwrite| Ask::Rename(Rename { from: from.into(), to: to.into(), overwrite });
+    let rename =
+        |from: &str, to: &str, overwrite| Ask::Rename(Rename { from: from.into(), to: to.into(), overwrite });
     assert_eq!(kind(client.ask(rename(&guest.path("x/y"), &moved, false))), FailureKind::Exists);
     assert_eq!(file(client.ask(rename(&guest.path("x/y"), &moved, true))).path, moved);
     let full = client.ask(Ask::Remove(Remove { path: moved.clone(), recursive: false })).unwrap_err();
@@ -176,7 +189,10 @@ fn directories_are_made_moved_and_removed() {
     }
     client.ask(Ask::Remove(Remove { path: moved, recursive: true })).unwrap();
     assert_eq!(names(&guest), ["outside", "x"]);
-    assert_eq!(kind(client.ask(Ask::Remove(Remove { path: "/".into(), recursive: true }))), FailureKind::Invalid);
+    assert_eq!(
+        kind(client.ask(Ask::Remove(Remove { path: "/".into(), recursive: true }))),
+        FailureKind::Invalid
+    );
     let absent = Remove { path: guest.path("absent"), recursive: true };
     assert_eq!(kind(client.ask(Ask::Remove(absent))), FailureKind::NotFound);
 }
@@ -252,7 +268,8 @@ fn hostile_archives_reach_nothing_outside() {
         builder.append(&header(tar::EntryType::Regular, b"direct", 3), &b"bad"[..]).unwrap();
     });
     import(&guest, &over_link).unwrap();
-    let device = archive(&|builder| builder.append(&header(tar::EntryType::Char, b"null", 0), &b""[..]).unwrap());
+    let device =
+        archive(&|builder| builder.append(&header(tar::EntryType::Char, b"null", 0), &b""[..]).unwrap());
     assert_eq!(import(&guest, &device).unwrap_err().kind(), FailureKind::Invalid);
     assert_eq!(import(&guest, &[b'x'; 5000]).unwrap_err().kind(), FailureKind::Invalid);
     assert_eq!(std::fs::read_to_string(guest.path("victim")).unwrap(), "whole");

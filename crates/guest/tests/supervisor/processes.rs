@@ -134,7 +134,9 @@ fn a_disconnect_kills_only_where_that_was_asked_for() {
     let mut observer = guest.connect();
     for (id, kill) in [("kill", true), ("keep", false)] {
         let mut client = guest.connect();
-        client.exec(ProcessSpec { kill_on_disconnect: kill, ..spec(id, &["sleep", "60"]) }, everything()).unwrap();
+        client
+            .exec(ProcessSpec { kill_on_disconnect: kill, ..spec(id, &["sleep", "60"]) }, everything())
+            .unwrap();
     }
     let exit = observer.wait("kill").unwrap().exit.unwrap();
     assert_eq!((exit.reason(), exit.signal), (ExitReason::Signaled, Some(libc::SIGKILL)));

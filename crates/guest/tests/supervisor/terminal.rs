@@ -60,7 +60,9 @@ fn control_c_interrupts_the_foreground() {
 fn the_end_of_input_reaches_a_terminal() {
     let guest = Guest::start();
     let mut client = guest.connect();
-    client.exec(on_terminal("e", &["/bin/sh", "-c", "stty -echo; echo ready; cat; echo over"]), everything()).unwrap();
+    client
+        .exec(on_terminal("e", &["/bin/sh", "-c", "stty -echo; echo ready; cat; echo over"]), everything())
+        .unwrap();
     read_until(&mut client, "ready");
     client.input(0, b"half a line");
     client.close_input();

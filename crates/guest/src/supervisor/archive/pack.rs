@@ -106,7 +106,9 @@ impl Packing {
         if !path.as_os_str().is_empty() {
             let stat = fstat(&directory).map_err(refused)?;
             let mut header = header(&stat, EntryType::Directory);
-            self.archive.append_data(&mut header, &path, std::io::empty()).map_err(|error| unwritten(&error))?;
+            self.archive
+                .append_data(&mut header, &path, std::io::empty())
+                .map_err(|error| unwritten(&error))?;
         }
         let left = names(&directory).map_err(refused)?;
         self.levels.push(Level { directory, name: path, left });

@@ -80,14 +80,20 @@ impl Unpacking {
         let mode = entry.header().mode().map_or(0o644, |mode| mode & 0o7777);
         let modified = entry.header().mtime().ok().and_then(|time| i64::try_from(time).ok()).unwrap_or(0);
         let done = match kind {
-            EntryType::Directory => self.directory(&path).map(|()| self.directories.push((path.clone(), mode, modified))),
+            EntryType::Directory => {
+                self.directory(&path).map(|()| self.directories.push((path.clone(), mode, modified)))
+            }
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
                 self.file(&path, mode, modified, &mut entry)?
             }
             EntryType::Symlink | EntryType::Link => {
                 let target = entry.link_name().map_err(|error| broken(&error))?;
                 let Some(target) = target else { return Err(invalid("archive", "a link without a target")) };
-                if kind == EntryType::Link { self.hard_link(&path, &target) } else { self.link(&path, &target) }
+                if kind == EntryType::Link {
+                    self.hard_link(&path, &target)
+                } else {
+                    self.link(&path, &target)
+                }
             }
             EntryType::Char | EntryType::Block => {
                 return Err(invalid("archive", format!("{path} is a device, which is not unpacked")));
@@ -141,7 +147,13 @@ impl Unpacking {
     }
 
     /// Writes a file beside its place and moves it there: a link in that place is replaced, never followed.
-    fn file(&mut self, path: &str, mode: u32, modified: i64, content: &mut Entry<'_, File>) -> Outcome<Result<(), Errno>> {
+    fn file(
+        &mut self,
+        path: &str,
+        mode: u32,
+        modified: i64,
+        content: &mut Entry<'_, File>,
+    ) -> Outcome<Result<(), Errno>> {
         let (parent, name) = match self.parent(path) {
             Ok(parent) => parent,
             Err(errno) => return Ok(Err(errno)),

@@ -38,7 +38,8 @@ fn names(directory: &rustix::fd::OwnedFd, after: &[u8], limit: usize) -> Result<
 /// Lists as asked.
 pub(crate) fn list(root: &Root, ask: &List) -> Outcome<Files> {
     check(&ask.path)?;
-    let directory = root.open_directory(&ask.path, OFlags::RDONLY).map_err(|errno| refused(errno, &ask.path))?;
+    let directory =
+        root.open_directory(&ask.path, OFlags::RDONLY).map_err(|errno| refused(errno, &ask.path))?;
     let limit = ask.limit.clamp(1, MOST) as usize;
     let names = names(&directory, ask.after.as_bytes(), limit).map_err(|errno| refused(errno, &ask.path))?;
     let parent = ask.path.trim_end_matches('/');

@@ -4,8 +4,8 @@ use super::{Named, Owner, Root, check, describe, give, split};
 use crate::supervisor::failure::{Outcome, refused, wrong_state};
 use hostel_guest_protocol::{File, OpenWrite};
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Uid, fchmod, fchown, fstat, linkat, openat, renameat_with,
-    statat, unlinkat,
+    AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Uid, fchmod, fchown, fstat, linkat, openat,
+    renameat_with, statat, unlinkat,
 };
 use rustix::io::Errno;
 use std::ffi::{CStr, CString};
@@ -77,7 +77,12 @@ fn open_in_place(target: &Named, mode: u32, owner: Owner) -> Result<OwnedFd, Err
             Err(errno) => return Err(errno),
             Ok(file) => return if is_regular(&file)? { Ok(file) } else { Err(Errno::INVAL) },
         }
-        match openat(&target.directory, &target.name, flags | OFlags::CREATE | OFlags::EXCL, Mode::RUSR | Mode::WUSR) {
+        match openat(
+            &target.directory,
+            &target.name,
+            flags | OFlags::CREATE | OFlags::EXCL,
+            Mode::RUSR | Mode::WUSR,
+        ) {
             Err(Errno::EXIST) => {}
             Err(errno) => return Err(errno),
             Ok(file) => {
@@ -94,7 +99,12 @@ fn is_regular(file: &OwnedFd) -> Result<bool, Errno> {
     Ok(FileType::from_raw_mode(fstat(file)?.st_mode) == FileType::RegularFile)
 }
 
-fn open_beside(target: Named, mode: u32, owner: Owner, must_not_exist: bool) -> Result<(OwnedFd, Replacement), Errno> {
+fn open_beside(
+    target: Named,
+    mode: u32,
+    owner: Owner,
+    must_not_exist: bool,
+) -> Result<(OwnedFd, Replacement), Errno> {
     let (mode, owner) = match statat(&target.directory, &target.name, AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT) => (mode, owner),
         Err(errno) => return Err(errno),
@@ -160,7 +170,9 @@ impl Replacement {
         if self.must_not_exist {
             match renameat_with(directory, temporary, directory, name, RenameFlags::NOREPLACE) {
                 // Not every file system can.
-                Err(Errno::INVAL | Errno::NOSYS) => return linkat(directory, temporary, directory, name, AtFlags::empty()),
+                Err(Errno::INVAL | Errno::NOSYS) => {
+                    return linkat(directory, temporary, directory, name, AtFlags::empty());
+                }
                 other => other?,
             }
         } else {
