@@ -117,10 +117,13 @@ pub(crate) fn shared_memory(bytes: u64) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Makes one kernel object.
+type Make = fn() -> sys::Outcome;
+
 /// Takes kernel objects that are counted per user or per system, and holds them until stdin ends.
 pub(crate) fn kernel_objects() -> std::io::Result<()> {
     const MOST: u64 = 1 << 16;
-    let kinds: [(&str, fn() -> sys::Outcome); 4] = [
+    let kinds: [(&str, Make); 4] = [
         ("terminals", || sys::open(c"/dev/ptmx", libc::O_RDWR)),
         ("inotify", || sys!(SYS_inotify_init1, 0)),
         ("epoll", || sys!(SYS_epoll_create1, 0)),

@@ -17,10 +17,8 @@ fn word(seed: u64, index: u64) -> u64 {
 
 /// Fills a buffer that starts at an offset divisible by eight.
 fn fill(seed: u64, offset: u64, buffer: &mut [u8]) {
-    let mut index = offset / 8;
-    for piece in buffer.chunks_mut(8) {
+    for (index, piece) in (offset / 8..).zip(buffer.chunks_mut(8)) {
         piece.copy_from_slice(&word(seed, index).to_le_bytes()[..piece.len()]);
-        index += 1;
     }
 }
 
