@@ -33,7 +33,7 @@ impl Address {
     /// `$XDG_RUNTIME_DIR/hostel/hosteld.sock`, else `/tmp/hostel-<uid>/hosteld.sock`.
     #[must_use]
     pub fn default_for_user() -> Self {
-        let uid = rustix::process::getuid();
+        let uid = rustix::process::geteuid();
         let directory = match std::env::var_os("XDG_RUNTIME_DIR") {
             _ if uid.is_root() => PathBuf::from("/run/hostel"),
             Some(runtime) if Path::new(&runtime).is_absolute() => Path::new(&runtime).join("hostel"),

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::model::{ExitStatus, Process};
 use bytes::Bytes;
 use connection::Target;
-use driver::{Command, Driver};
+use driver::{Control, Driver, Given};
 use hostel_sandbox::process::{OutputStream, ProcessSpec, TerminalSize};
 use hostel_sandbox::{ProcessId, SandboxId};
 use std::ops::Range;
@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 
 /// Events waiting to be taken.
 const EVENTS: usize = 8;
-/// Commands waiting to be sent.
+/// Pieces of stdin, and as many signals and the like, waiting for the driver.
 const COMMANDS: usize = 8;
 
 /// When the daemon is told that output arrived, and so need not be kept for us.
@@ -178,11 +178,13 @@ impl Client {
 
 /// Lets the driver run and waits until it is attached.
 async fn start(driver: Driver, reconnect: ReconnectPolicy, writes: bool) -> Result<ExecSession> {
-    let (command_sender, commands) = mpsc::channel(COMMANDS);
+    // Two ways in, so that a signal does not wait behind stdin that nobody reads.
+    let (stdin, given) = mpsc::channel(COMMANDS);
+    let (control, controls) = mpsc::channel(COMMANDS);
     let (events, mut event_receiver) = mpsc::channel(EVENTS);
     let (opened, mut process) = mpsc::channel(1);
     let mut task = JoinSet::new();
-    task.spawn(driver.run(commands, events, opened, reconnect));
+    task.spawn(driver.run(given, controls, events, opened, reconnect));
     let Some(process) = process.recv().await else {
         return Err(match event_receiver.recv().await {
             Some(Err(error)) => error,
@@ -191,7 +193,7 @@ async fn start(driver: Driver, reconnect: ReconnectPolicy, writes: bool) -> Resu
     };
     Ok(ExecSession {
         process,
-        input: ExecInput { commands: command_sender, writes },
+        input: ExecInput { stdin, control, writes },
         output: ExecOutput { events: event_receiver, _task: task },
     })
 }
@@ -199,7 +201,8 @@ async fn start(driver: Driver, reconnect: ReconnectPolicy, writes: bool) -> Resu
 /// The way to an attached process. Clones share it. Dropping it sends nothing: stdin stays open.
 #[derive(Debug, Clone)]
 pub struct ExecInput {
-    commands: mpsc::Sender<Command>,
+    stdin: mpsc::Sender<Given>,
+    control: mpsc::Sender<Control>,
     /// Whether stdin is ours.
     writes: bool,
 }
@@ -215,7 +218,7 @@ impl ExecInput {
         if !self.writes {
             return Err(Error::Unsupported("this session was opened without stdin".to_owned()));
         }
-        self.send(Command::Stdin(data.into())).await
+        self.stdin.send(Given::Bytes(data.into())).await.map_err(|_| Error::SessionClosed)
     }
 
     /// Ends stdin, after all that was written. A terminal gets Ctrl-D.
@@ -223,7 +226,7 @@ impl ExecInput {
     /// # Errors
     /// [`Error::SessionClosed`].
     pub async fn close(&self) -> Result<()> {
-        self.send(Command::Close).await
+        self.stdin.send(Given::End).await.map_err(|_| Error::SessionClosed)
     }
 
     /// Changes the size of the terminal.
@@ -231,7 +234,7 @@ impl ExecInput {
     /// # Errors
     /// [`Error::SessionClosed`].
     pub async fn resize(&self, size: TerminalSize) -> Result<()> {
-        self.send(Command::Resize(size)).await
+        self.send(Control::Resize(size)).await
     }
 
     /// Sends a signal, 1 to 64, to the process group. When the connection breaks at that moment it may be lost.
@@ -239,7 +242,7 @@ impl ExecInput {
     /// # Errors
     /// [`Error::SessionClosed`].
     pub async fn signal(&self, signal: i32) -> Result<()> {
-        self.send(Command::Signal(signal)).await
+        self.send(Control::Signal(signal)).await
     }
 
     /// Says that every byte of a stream before `offset` is safe with us. Only for [`Acknowledge::Manual`].
@@ -247,11 +250,11 @@ impl ExecInput {
     /// # Errors
     /// [`Error::SessionClosed`].
     pub async fn acknowledge(&self, stream: OutputStream, offset: u64) -> Result<()> {
-        self.send(Command::Acknowledge(stream, offset)).await
+        self.send(Control::Acknowledge(stream, offset)).await
     }
 
-    async fn send(&self, command: Command) -> Result<()> {
-        self.commands.send(command).await.map_err(|_| Error::SessionClosed)
+    async fn send(&self, control: Control) -> Result<()> {
+        self.control.send(control).await.map_err(|_| Error::SessionClosed)
     }
 }
 

@@ -46,4 +46,4 @@ pub use hostel_sandbox as domain;
 pub use process::StartProcess;
 pub use sandbox::{CreateSandbox, ForkSandbox, ListSandboxes, SandboxWatch, StatsWatch, WatchSandboxes};
 pub use template::ImportTemplate;
-pub use transfer::Progress;
+pub use transfer::{Progress, counted};

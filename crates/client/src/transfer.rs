@@ -6,7 +6,8 @@ use crate::archive::{PackedDirectory, Unpacker};
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::file::FileReader;
-use crate::model::WriteFile;
+use crate::model::{Template, WriteFile};
+use crate::template::ImportTemplate;
 use hostel_sandbox::SandboxId;
 use hostel_sandbox::file::{Compression, FileKind};
 use std::io;
@@ -64,6 +65,20 @@ impl Client {
         // The content of "." has no name of its own: it goes right in.
         let Some(name) = file_name(local) else { return Ok(remote.to_owned()) };
         Ok(format!("{}/{name}", remote.trim_end_matches('/')))
+    }
+
+    /// Makes a template of a local directory that holds a root file system.
+    ///
+    /// # Errors
+    /// [`Error::Local`] when something cannot be read, else the daemon's refusal.
+    pub async fn import_template_directory(
+        &self,
+        import: ImportTemplate,
+        directory: &Path,
+        progress: Progress<'_>,
+    ) -> Result<Template> {
+        let archive = PackedDirectory::new(directory.to_owned());
+        self.import_template(import, Counted { inner: archive, progress }).await
     }
 
     /// Copies a file or directory out of a sandbox. When `local` is a directory the copy goes into it under its own
@@ -132,6 +147,14 @@ impl Client {
         let entry = entry.ok_or_else(|| Error::Protocol("an archive with nothing in it".to_owned()))?;
         std::fs::rename(entry.path(), local).map_err(Error::local("create", local))
     }
+}
+
+/// Tells `progress` of each piece that is read from `inner`.
+pub fn counted<'a, R: AsyncRead + Unpin + Send + 'a>(
+    inner: R,
+    progress: Progress<'a>,
+) -> impl AsyncRead + Unpin + Send + 'a {
+    Counted { inner, progress }
 }
 
 /// Writes what is read into a file that appears at once and whole. What is there and no regular file, such as a

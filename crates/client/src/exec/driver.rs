@@ -22,11 +22,16 @@ use tokio::time::{Instant, sleep, sleep_until};
 /// Signals and sizes that may wait for the connection.
 const LOOSE: usize = 16;
 
-/// What the caller wants sent.
+/// What the caller gives for stdin.
 #[derive(Debug)]
-pub(super) enum Command {
-    Stdin(Bytes),
-    Close,
+pub(super) enum Given {
+    Bytes(Bytes),
+    End,
+}
+
+/// What else the caller wants sent.
+#[derive(Debug)]
+pub(super) enum Control {
     Resize(TerminalSize),
     Signal(i32),
     Acknowledge(OutputStream, u64),
@@ -52,6 +57,15 @@ pub(super) struct Driver {
     known: bool,
     /// Whether this connection is attached.
     attached: bool,
+}
+
+/// The caller's ends of a session.
+struct Caller {
+    given: mpsc::Receiver<Given>,
+    controls: mpsc::Receiver<Control>,
+    events: mpsc::Sender<Result<Event>>,
+    /// Taken when the process was told.
+    opened: Option<mpsc::Sender<Process>>,
 }
 
 /// Why a connection is no longer used.
@@ -91,22 +105,21 @@ impl Driver {
     /// Runs until the process has ended, or the connection breaks for good. Tells `opened` once.
     pub(super) async fn run(
         mut self,
-        mut commands: mpsc::Receiver<Command>,
+        given: mpsc::Receiver<Given>,
+        controls: mpsc::Receiver<Control>,
         events: mpsc::Sender<Result<Event>>,
         opened: mpsc::Sender<Process>,
         policy: ReconnectPolicy,
     ) {
-        let mut opened = Some(opened);
+        let mut caller = Caller { given, controls, events, opened: Some(opened) };
         let mut backoff = Backoff::new(policy);
         loop {
             let error = match self.connect().await {
                 Err(error) => error,
-                Ok(connection) => {
-                    match self.pump(connection, &mut commands, &events, &mut opened, &mut backoff).await {
-                        End::Done => return,
-                        End::Broke(error) => error,
-                    }
-                }
+                Ok(connection) => match self.pump(connection, &mut caller, &mut backoff).await {
+                    End::Done => return,
+                    End::Broke(error) => error,
+                },
             };
             let error = match backoff.broke() {
                 Ok(delay) if error.is_connection() => {
@@ -120,9 +133,9 @@ impl Driver {
             };
             // What arrived before is the caller's, then the reason why no more comes.
             for event in self.inbox.drain(..) {
-                let _ = events.send(Ok(event)).await;
+                let _ = caller.events.send(Ok(event)).await;
             }
-            let _ = events.send(Err(error)).await;
+            let _ = caller.events.send(Err(error)).await;
             return;
         }
     }
@@ -138,20 +151,13 @@ impl Driver {
         Connection::open(&self.client, &self.sandbox, &self.target, offsets, access).await
     }
 
-    async fn pump(
-        &mut self,
-        connection: Connection,
-        commands: &mut mpsc::Receiver<Command>,
-        events: &mpsc::Sender<Result<Event>>,
-        opened: &mut Option<mpsc::Sender<Process>>,
-        backoff: &mut Backoff,
-    ) -> End {
+    async fn pump(&mut self, connection: Connection, caller: &mut Caller, backoff: &mut Backoff) -> End {
         let Connection { input, events: mut incoming } = connection;
-        let (mut commanded, mut writable) = (true, true);
+        let mut writable = true;
         loop {
             let due = [self.stdout.due(), self.stderr.due()].into_iter().flatten().min();
-            let takes_commands =
-                self.attached && commanded && self.stdin.has_room() && self.loose.len() < LOOSE;
+            let takes_stdin = self.attached && self.stdin.has_room();
+            let takes_control = self.attached && self.loose.len() < LOOSE;
             tokio::select! {
                 permit = input.reserve(), if writable && self.wants_to_send() => match permit {
                     Ok(permit) => if let Some(input) = self.next_input() {
@@ -160,21 +166,23 @@ impl Driver {
                     // The call is over; its other direction says why.
                     Err(_) => writable = false,
                 },
-                permit = events.reserve(), if !self.inbox.is_empty() => match (permit, self.inbox.pop_front()) {
+                permit = caller.events.reserve(), if !self.inbox.is_empty() => match (permit, self.inbox.pop_front()) {
                     (Ok(permit), Some(event)) => if self.hand_over(event, permit) {
                         return End::Done;
                     },
                     _ => return End::Done,
                 },
-                message = incoming.next(), if self.inbox.is_empty() => match self.receive(message, opened) {
+                message = incoming.next(), if self.inbox.is_empty() => match self.receive(message, &mut caller.opened) {
                     Ok(false) => backoff.attached(),
                     Ok(true) => backoff.progress(),
                     Err(error) => return End::Broke(error),
                 },
-                command = commands.recv(), if takes_commands => match command {
-                    Some(command) => self.obey(command),
-                    None => commanded = false,
+                // A caller that gives nothing any more may still want the output.
+                Some(given) = caller.given.recv(), if takes_stdin => match given {
+                    Given::Bytes(data) => self.stdin.push(data),
+                    Given::End => self.stdin.close(),
                 },
+                Some(control) = caller.controls.recv(), if takes_control => self.obey(control),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some_and(|due| due > Instant::now()) => {}
             }
         }
@@ -256,16 +264,14 @@ impl Driver {
         Ok(())
     }
 
-    fn obey(&mut self, command: Command) {
-        match command {
-            Command::Stdin(data) => self.stdin.push(data),
-            Command::Close => self.stdin.close(),
-            Command::Resize(size) => {
+    fn obey(&mut self, control: Control) {
+        match control {
+            Control::Resize(size) => {
                 self.size = Some(size);
                 self.loose.push_back(Input::Resize(convert::terminal_size(size)));
             }
-            Command::Signal(signal) => self.loose.push_back(convert::signal_input(signal)),
-            Command::Acknowledge(stream, offset) => self.position(stream).safe_to(offset),
+            Control::Signal(signal) => self.loose.push_back(convert::signal_input(signal)),
+            Control::Acknowledge(stream, offset) => self.position(stream).safe_to(offset),
         }
     }
 

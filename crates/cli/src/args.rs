@@ -1,0 +1,172 @@
+//! The command line: what can be typed and what it means.
+
+mod cp;
+mod process;
+mod sandbox;
+pub(crate) mod value;
+
+pub(crate) use cp::{CpArgs, Place};
+pub(crate) use process::{AttachArgs, ExecArgs, KillArgs, ProcessOptions, PsArgs};
+pub(crate) use sandbox::{
+    CreateArgs, ForkArgs, ListArgs, RmArgs, RunArgs, SandboxCommand, SnapshotArgs, StatsArgs, WatchArgs,
+};
+
+use clap::{Args, Parser, Subcommand};
+use hostel_sandbox::TemplateId;
+use std::path::PathBuf;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0        success; for run, exec and attach: the command's own code
+  2        the command line is wrong
+  124      the command ran longer than its --timeout
+  125      hostel or hosteld failed, not the command
+  126      the command is there but cannot be executed
+  127      there is no such command in the sandbox
+  128+N    signal N ended the command
+  137      the same for SIGKILL, and out of memory: stderr says which
+
+Environment:
+  HOSTEL_ADDR   where the daemon is: unix:///path or http://host:port
+                [/run/hostel/hosteld.sock; for users $XDG_RUNTIME_DIR/hostel/hosteld.sock]
+
+Data goes to stdout, everything else to stderr. With --json, stdout has JSON: one object, or for commands that stream one object a line; and errors are {\"error\":{\"reason\",\"message\",…}} on stderr.
+
+Examples:
+  hostel up                                     start a daemon here
+  hostel run -- python3 -c 'print(6 * 7)'       one command in a sandbox of its own
+  hostel run -it -- bash                        look around
+  id=$(hostel sandbox create -q)                a sandbox that stays …
+  hostel cp ./project $id:/work                 … with files in it …
+  hostel exec $id -- make -C /work              … that does something";
+
+/// Real sandboxes on this machine: run commands where they can do no harm.
+#[derive(Debug, Parser)]
+#[command(name = "hostel", version, about = "Real sandboxes on this machine: run commands where they can do no harm.", after_help = EXIT_CODES, max_term_width = 110)]
+pub(crate) struct Cli {
+    /// Where the daemon is: unix:///path or http://host:port.
+    #[arg(long, global = true, env = "HOSTEL_ADDR", value_name = "ADDRESS", hide_env = true)]
+    pub(crate) addr: Option<String>,
+    /// Print JSON instead of text.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What hostel can do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start a daemon in the foreground, on embedded defaults.
+    Up(UpArgs),
+    /// Run a command in a new sandbox and delete the sandbox.
+    Run(Box<RunArgs>),
+    /// Make, list and change sandboxes.
+    #[command(subcommand, visible_alias = "sb")]
+    Sandbox(SandboxCommand),
+    /// Run a command in a sandbox.
+    Exec(Box<ExecArgs>),
+    /// List the processes of a sandbox.
+    Ps(PsArgs),
+    /// Read the output of a process, and write to it with -i.
+    Attach(AttachArgs),
+    /// Send a signal to a process.
+    Kill(KillArgs),
+    /// Copy files and directories into and out of sandboxes.
+    Cp(CpArgs),
+    /// List, import and remove templates.
+    #[command(subcommand)]
+    Template(TemplateCommand),
+    /// Tell about the machine that the daemon runs on.
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// Say what this host can give to sandboxes and what is missing, with the command that fixes it.
+    Doctor,
+    /// Print completions for a shell.
+    #[command(after_help = "Example:\n  hostel completions bash > /etc/bash_completion.d/hostel")]
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the version of this program, and of the daemon if one answers.
+    Version,
+}
+
+/// How to start a daemon.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Without options no file is needed. Ctrl-C stops the daemon; sandboxes live on and are \
+    found again at the next start.\n\nExample:\n  hostel up --state-dir /srv/hostel --listen tcp://127.0.0.1:7070"
+)]
+pub(crate) struct UpArgs {
+    /// Where to listen: unix:///path or tcp://127.0.0.1:port. May be given several times.
+    #[arg(long, env = "HOSTEL_LISTEN", value_delimiter = ',', value_name = "ADDRESS")]
+    pub(crate) listen: Vec<String>,
+    /// Directory of what outlives a reboot: records and templates.
+    #[arg(long, env = "HOSTEL_STATE_DIR", value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// Directory of what does not: the socket.
+    #[arg(long, env = "HOSTEL_RUNTIME_DIR", value_name = "DIR")]
+    pub(crate) runtime_dir: Option<PathBuf>,
+    /// How logs are written to stderr.
+    #[arg(long, env = "HOSTEL_LOG_FORMAT", default_value = "")]
+    pub(crate) log_format: String,
+}
+
+/// What can be done with templates.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TemplateCommand {
+    /// List templates.
+    #[command(visible_alias = "ls")]
+    List {
+        /// Print names only.
+        #[arg(short, long)]
+        quiet: bool,
+        /// Only those with these labels: k=v, k!=v, k, !k, joined with commas.
+        #[arg(short, long, value_name = "SELECTOR", default_value = "", hide_default_value = true)]
+        label: String,
+    },
+    /// Tell about one template.
+    Get {
+        /// Its name.
+        #[arg(value_parser = value::template)]
+        name: TemplateId,
+    },
+    /// Make a template of a root file system: a directory, or a tar archive, plain or zstd; - is stdin.
+    #[command(after_help = "Examples:\n  hostel template import debian ./rootfs\n  \
+        docker export $(docker create alpine) | hostel template import alpine -")]
+    Import {
+        /// The name to have.
+        #[arg(value_parser = value::template)]
+        name: TemplateId,
+        /// Directory, .tar or .tar.zst; - reads an archive from stdin.
+        source: PathBuf,
+        /// Label it, k=v.
+        #[arg(long, value_name = "K=V", value_parser = value::label)]
+        label: Vec<(String, String)>,
+    },
+    /// Remove templates. Sandboxes made from them go on.
+    #[command(visible_alias = "remove")]
+    Rm {
+        /// Their names.
+        #[arg(required = true, value_parser = value::template)]
+        names: Vec<TemplateId>,
+    },
+}
+
+/// What can be asked of a node.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// Tell what the machine has, what of it is taken, and what isolation it gives.
+    Info,
+    /// Take no new sandboxes; what runs goes on.
+    Drain {
+        /// Take new sandboxes again.
+        #[arg(long)]
+        resume: bool,
+    },
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,310 @@
+//! `hostel run` and `hostel sandbox`.
+
+use super::process::ProcessOptions;
+use super::value;
+use crate::failure::Failure;
+use clap::{Args, Subcommand};
+use hostel_sandbox::{
+    BackendName, Capability, NetworkPolicy, ResourceLimits, SandboxId, SandboxSpec, SandboxState, TemplateId,
+};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What a sandbox shall be.
+#[derive(Debug, Args)]
+pub(crate) struct SandboxOptions {
+    /// Template to make it from [the backend's default].
+    #[arg(short = 'T', long, value_name = "NAME", value_parser = value::template)]
+    template: Option<TemplateId>,
+    /// Backend to make it with [the node's default].
+    #[arg(long, value_name = "NAME", value_parser = value::backend)]
+    backend: Option<BackendName>,
+    /// Most memory, page cache included: 512M, 1.5G.
+    #[arg(short, long, value_name = "SIZE", value_parser = value::bytes)]
+    memory: Option<u64>,
+    /// Most processor time, in cores: 0.5, 2.
+    #[arg(long, value_name = "CORES", value_parser = value::cpus)]
+    cpus: Option<u32>,
+    /// Most processes and threads.
+    #[arg(long, value_name = "N")]
+    pids: Option<u32>,
+    /// Most bytes that it may add to its files: 1G.
+    #[arg(long, value_name = "SIZE", value_parser = value::bytes)]
+    disk: Option<u64>,
+    /// Most files that it may add.
+    #[arg(long, value_name = "N")]
+    inodes: Option<u64>,
+    /// Most open files of one process.
+    #[arg(long, value_name = "N")]
+    open_files: Option<u32>,
+    /// Most output of all its processes, in bytes per second: 10M.
+    #[arg(long, value_name = "SIZE", value_parser = value::bytes)]
+    output_rate: Option<u64>,
+    /// Set an environment variable; NAME alone passes on its value. Not for secrets.
+    #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = value::env)]
+    env: Vec<(String, Option<String>)>,
+    /// Read environment variables from a file, NAME=VALUE a line.
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+    /// Label it, for selection.
+    #[arg(short, long, value_name = "K=V", value_parser = value::label)]
+    label: Vec<(String, String)>,
+    /// User that processes run as: a name, uid or uid:gid inside.
+    #[arg(short, long, value_name = "USER")]
+    user: Option<String>,
+    /// Directory that processes start in; made if absent.
+    #[arg(short, long, visible_alias = "cwd", value_name = "DIR")]
+    workdir: Option<String>,
+    /// What it may reach: none or open [the template's, which is none].
+    #[arg(long, value_name = "POLICY", value_parser = value::network)]
+    network: Option<NetworkPolicy>,
+    /// Fail unless the backend can do this here, for example disk_limit.
+    #[arg(long, value_name = "CAPABILITY", value_parser = value::capability, value_delimiter = ',')]
+    require: Vec<Capability>,
+    /// Claim it from this pool.
+    #[arg(long, value_name = "NAME")]
+    pool: Option<String>,
+}
+
+impl SandboxOptions {
+    /// The sandbox to ask for.
+    ///
+    /// # Errors
+    /// When an environment file cannot be read.
+    pub(crate) fn create(self) -> Result<hostel_client::CreateSandbox, Failure> {
+        let spec = SandboxSpec {
+            backend: self.backend,
+            template: self.template,
+            labels: self.label.into_iter().collect(),
+            limits: ResourceLimits {
+                memory_bytes: self.memory,
+                cpu_millis: self.cpus,
+                pids: self.pids,
+                disk_bytes: self.disk,
+                disk_inodes: self.inodes,
+                open_files: self.open_files,
+                output_bytes_per_second: self.output_rate,
+            },
+            env: environment(&self.env_file, self.env)?,
+            user: self.user,
+            workdir: self.workdir,
+            network: self.network.unwrap_or_default(),
+            required_capabilities: self.require.into_iter().collect(),
+            ..SandboxSpec::default()
+        };
+        Ok(hostel_client::CreateSandbox {
+            spec,
+            network_given: self.network.is_some(),
+            pool: self.pool,
+            ..Default::default()
+        })
+    }
+}
+
+/// The variables of the files, and over them those of the command line. What is passed on and not set here is left
+/// out.
+pub(crate) fn environment(
+    files: &[PathBuf],
+    variables: Vec<(String, Option<String>)>,
+) -> Result<BTreeMap<String, String>, Failure> {
+    let mut environment = BTreeMap::new();
+    for file in files {
+        environment.extend(env_file(file)?);
+    }
+    environment.extend(variables);
+    Ok(environment.into_iter().filter_map(|(name, value)| Some((name, value?))).collect())
+}
+
+fn env_file(path: &Path) -> Result<Vec<(String, Option<String>)>, Failure> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::other("LOCAL_FILE", format!("cannot read {}: {error}", path.display())))?;
+    value::env_lines(&text).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
+}
+
+/// What to run in a new sandbox.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Makes a sandbox, copies files in, runs the command with its output streaming, exits with its code and deletes the sandbox, whatever happens. Ctrl-C goes to the command as SIGINT; a second one kills it.
+
+Examples:
+  hostel run -- sh -c 'echo hello; exit 3'
+  hostel run --memory 256M --cpus 0.5 --timeout 30s -- python3 -c 'print(sum(range(10**6)))'
+  hostel run --file ./main.py:/work/ --workdir /work -- python3 main.py
+  echo 'some input' | hostel run -i -- wc -c
+  hostel run -it -- bash
+
+With --json, stdout has one object a line: {\"event\":\"opened\",…}, {\"event\":\"output\",\"stream\",\"offset\",\"text\" or \"base64\"}, {\"event\":\"gap\",…}, {\"event\":\"exited\",\"sandbox_id\",\"process_id\",\"exit\":{…}}.")]
+pub(crate) struct RunArgs {
+    /// The sandbox.
+    #[command(flatten)]
+    pub(crate) sandbox: SandboxOptions,
+    /// Copy a file or directory in first. DST ends with / to keep the name.
+    #[arg(long, value_name = "SRC:DST", value_parser = value::file)]
+    pub(crate) file: Vec<(PathBuf, String)>,
+    /// How to run it.
+    #[command(flatten)]
+    pub(crate) process: ProcessOptions,
+    /// Keep the sandbox and say its id on stderr.
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// The command and its arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    pub(crate) command: Vec<String>,
+}
+
+/// What can be done with sandboxes.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SandboxCommand {
+    /// Make a sandbox that stays.
+    Create(Box<CreateArgs>),
+    /// List sandboxes, newest first.
+    #[command(visible_alias = "ls")]
+    List(ListArgs),
+    /// Tell about one sandbox.
+    Get(OneArgs),
+    /// End sandboxes with everything in them.
+    #[command(visible_alias = "delete")]
+    Rm(RmArgs),
+    /// Freeze every process of a sandbox; memory is kept.
+    Pause(OneArgs),
+    /// Let the processes of a paused sandbox go on.
+    Resume(OneArgs),
+    /// Make a template of the files of a sandbox.
+    Snapshot(SnapshotArgs),
+    /// Make sandboxes that begin with a copy of the files of another.
+    Fork(ForkArgs),
+    /// Tell what a sandbox uses.
+    Stats(StatsArgs),
+    /// Print changes of sandboxes as they happen.
+    Watch(WatchArgs),
+}
+
+/// What to make.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  hostel sandbox create --memory 1G --label project=demo\n  \
+    id=$(hostel sandbox create -q --lifetime 1h)\n  hostel sandbox create --json | jq -r .id")]
+pub(crate) struct CreateArgs {
+    /// The sandbox.
+    #[command(flatten)]
+    pub(crate) sandbox: SandboxOptions,
+    /// The id to have [made by the daemon].
+    #[arg(long, visible_alias = "name", value_name = "ID", value_parser = value::sandbox)]
+    pub(crate) id: Option<SandboxId>,
+    /// Makes the call repeatable: the same text with the same options gives the same sandbox.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) request_id: Option<String>,
+    /// Delete it after this long: 30m, 2h.
+    #[arg(long, value_name = "DURATION", value_parser = value::duration)]
+    pub(crate) lifetime: Option<Duration>,
+    /// Delete it when nothing happened in it for this long.
+    #[arg(long, value_name = "DURATION", value_parser = value::duration)]
+    pub(crate) idle_timeout: Option<Duration>,
+    /// Print the id only.
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+/// Which sandboxes to list.
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Only those with these labels: k=v, k!=v, k, !k, joined with commas.
+    #[arg(short, long, value_name = "SELECTOR", default_value = "", hide_default_value = true)]
+    pub(crate) label: String,
+    /// Only those in these states.
+    #[arg(long, value_name = "STATE", value_parser = value::state, value_delimiter = ',')]
+    pub(crate) state: Vec<SandboxState>,
+    /// Print ids only.
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+/// One sandbox.
+#[derive(Debug, Args)]
+pub(crate) struct OneArgs {
+    /// The sandbox.
+    #[arg(value_name = "ID", value_parser = value::sandbox)]
+    pub(crate) id: SandboxId,
+}
+
+/// Which sandboxes to end.
+#[derive(Debug, Args)]
+pub(crate) struct RmArgs {
+    /// The sandboxes.
+    #[arg(required_unless_present = "all", value_name = "ID", value_parser = value::sandbox)]
+    pub(crate) ids: Vec<SandboxId>,
+    /// All of them.
+    #[arg(long, conflicts_with = "ids")]
+    pub(crate) all: bool,
+    /// It is no error when one is not there.
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Send SIGTERM and wait this long before SIGKILL.
+    #[arg(long, value_name = "DURATION", value_parser = value::duration, conflicts_with = "force")]
+    pub(crate) grace: Option<Duration>,
+}
+
+/// What to make a template of.
+#[derive(Debug, Args)]
+pub(crate) struct SnapshotArgs {
+    /// The sandbox.
+    #[arg(value_name = "ID", value_parser = value::sandbox)]
+    pub(crate) id: SandboxId,
+    /// Name of the template [made by the daemon].
+    #[arg(value_name = "TEMPLATE", value_parser = value::template)]
+    pub(crate) template: Option<TemplateId>,
+    /// Label the template.
+    #[arg(short, long, value_name = "K=V", value_parser = value::label)]
+    pub(crate) label: Vec<(String, String)>,
+    /// Print the name only.
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+/// What to copy.
+#[derive(Debug, Args)]
+pub(crate) struct ForkArgs {
+    /// The sandbox to copy.
+    #[arg(value_name = "ID", value_parser = value::sandbox)]
+    pub(crate) id: SandboxId,
+    /// How many forks.
+    #[arg(short = 'n', long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) count: u32,
+    /// Labels over those of the parent.
+    #[arg(short, long, value_name = "K=V", value_parser = value::label)]
+    pub(crate) label: Vec<(String, String)>,
+    /// Delete the forks after this long [as the parent].
+    #[arg(long, value_name = "DURATION", value_parser = value::duration)]
+    pub(crate) lifetime: Option<Duration>,
+    /// Print ids only.
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+/// What to measure.
+#[derive(Debug, Args)]
+pub(crate) struct StatsArgs {
+    /// The sandbox.
+    #[arg(value_name = "ID", value_parser = value::sandbox)]
+    pub(crate) id: SandboxId,
+    /// Again and again, until Ctrl-C.
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+    /// Time between two measurements.
+    #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "1s")]
+    pub(crate) interval: Duration,
+}
+
+/// What to watch.
+#[derive(Debug, Args)]
+pub(crate) struct WatchArgs {
+    /// Only these sandboxes [all].
+    #[arg(value_name = "ID", value_parser = value::sandbox)]
+    pub(crate) ids: Vec<SandboxId>,
+    /// Only those with these labels.
+    #[arg(short, long, value_name = "SELECTOR", default_value = "", hide_default_value = true)]
+    pub(crate) label: String,
+    /// Begin after this cursor, which every event has [now].
+    #[arg(long, value_name = "CURSOR", default_value = "", hide_default_value = true)]
+    pub(crate) from: String,
+}

@@ -1,0 +1,78 @@
+//! What each command does.
+
+mod attach;
+mod cp;
+mod exec;
+mod node;
+mod ps;
+mod run;
+mod sandbox;
+mod stream;
+mod template;
+mod up;
+mod watch;
+
+use crate::args::{Cli, Command, NodeCommand, SandboxCommand};
+use crate::failure::Failure;
+use crate::output;
+use clap::CommandFactory as _;
+use hostel_client::{Address, Client};
+
+/// The exit code, or why there is none of the command's own.
+pub(crate) type Outcome = Result<u8, Failure>;
+
+/// All went well.
+pub(crate) const SUCCESS: u8 = 0;
+
+/// What every command knows.
+pub(crate) struct Context {
+    address: Option<String>,
+    /// Whether to print JSON.
+    pub(crate) json: bool,
+}
+
+impl Context {
+    /// Connects to the daemon.
+    ///
+    /// # Errors
+    /// When the address is wrong or nobody answers.
+    pub(crate) async fn connect(&self) -> Result<Client, Failure> {
+        let address = match self.address.as_deref() {
+            Some(text) if !text.is_empty() => text.parse()?,
+            _ => Address::default_for_user(),
+        };
+        Ok(Client::connect(&address).await?)
+    }
+}
+
+/// Does what was typed.
+///
+/// # Errors
+/// Why it could not be done.
+pub(crate) async fn execute(cli: Cli) -> Outcome {
+    let context = Context { address: cli.addr, json: cli.json };
+    let context = &context;
+    match cli.command {
+        Command::Up(args) => up::up(args).await,
+        Command::Run(args) => run::run(context, *args).await,
+        Command::Sandbox(SandboxCommand::Watch(args)) => watch::sandboxes(context, args).await,
+        Command::Sandbox(SandboxCommand::Stats(args)) => watch::stats(context, args).await,
+        Command::Sandbox(command) => sandbox::execute(context, command).await,
+        Command::Exec(args) => exec::exec(context, *args).await,
+        Command::Ps(args) => ps::ps(context, args).await,
+        Command::Kill(args) => ps::kill(context, args).await,
+        Command::Attach(args) => attach::attach(context, args).await,
+        Command::Cp(args) => cp::cp(context, args).await,
+        Command::Template(command) => template::execute(context, command).await,
+        Command::Node(NodeCommand::Info) => node::info(context).await,
+        Command::Node(NodeCommand::Drain { resume }) => node::drain(context, resume).await,
+        Command::Doctor => node::doctor(context).await,
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "hostel", &mut script);
+            output::line(String::from_utf8_lossy(&script).trim_end())?;
+            Ok(SUCCESS)
+        }
+        Command::Version => node::version(context).await,
+    }
+}

@@ -1,0 +1,242 @@
+//! `hostel sandbox`, all but what goes on until it is stopped.
+
+use super::{Context, Outcome, SUCCESS};
+use crate::args::{CreateArgs, ForkArgs, ListArgs, RmArgs, SandboxCommand, SnapshotArgs};
+use crate::failure::Failure;
+use crate::output::{self, human, table};
+use hostel_client::domain::{ResourceLimits, SandboxId};
+use hostel_client::model::{ForkOutcome, Sandbox};
+use hostel_client::{Client, ForkSandbox, ListSandboxes};
+use serde_json::json;
+
+pub(crate) async fn execute(context: &Context, command: SandboxCommand) -> Outcome {
+    let client = context.connect().await?;
+    match command {
+        SandboxCommand::Create(args) => create(context, &client, *args).await,
+        SandboxCommand::List(args) => list(context, &client, args).await,
+        SandboxCommand::Get(args) => {
+            let sandbox = client.get_sandbox(&args.id).await?;
+            if context.json {
+                output::json(&sandbox)?
+            } else {
+                output::line(&describe(&sandbox))?
+            }
+            Ok(SUCCESS)
+        }
+        SandboxCommand::Rm(args) => remove(context, &client, args).await,
+        SandboxCommand::Pause(args) => changed(context, &client.pause_sandbox(&args.id).await?),
+        SandboxCommand::Resume(args) => changed(context, &client.resume_sandbox(&args.id).await?),
+        SandboxCommand::Snapshot(args) => snapshot(context, &client, args).await,
+        SandboxCommand::Fork(args) => fork(context, &client, args).await,
+        SandboxCommand::Stats(_) | SandboxCommand::Watch(_) => {
+            Err(Failure::usage("stats and watch are commands of their own"))
+        }
+    }
+}
+
+async fn create(context: &Context, client: &Client, args: CreateArgs) -> Outcome {
+    let mut create = args.sandbox.create()?;
+    create.id = args.id;
+    create.request_id = args.request_id;
+    create.spec.lifetime = args.lifetime;
+    create.spec.idle_timeout = args.idle_timeout;
+    let sandbox = client.create_sandbox(create).await?;
+    if !context.json && !args.quiet {
+        for weakness in &sandbox.weaknesses {
+            output::note(&format!("weaker here: {}: {}", weakness.capability, weakness.detail));
+        }
+    }
+    changed(context, &sandbox)
+}
+
+/// Prints a sandbox after a change: its id, or all of it as JSON.
+fn changed(context: &Context, sandbox: &Sandbox) -> Outcome {
+    if context.json {
+        output::json(sandbox)?
+    } else {
+        output::line(sandbox.id.as_str())?
+    }
+    Ok(SUCCESS)
+}
+
+async fn list(context: &Context, client: &Client, args: ListArgs) -> Outcome {
+    let list = ListSandboxes { label_selector: args.label, states: args.state };
+    let page = client.list_sandboxes(&list).await?;
+    if context.json {
+        output::json(&page)?;
+        return Ok(SUCCESS);
+    }
+    if args.quiet {
+        for sandbox in &page.sandboxes {
+            output::line(sandbox.id.as_str())?;
+        }
+        return Ok(SUCCESS);
+    }
+    let mut table =
+        table::Table::new(&["ID", "STATE", "BACKEND", "TEMPLATE", "AGE", "EXPIRES", "LIMITS", "LABELS"]);
+    for sandbox in &page.sandboxes {
+        table.row([
+            sandbox.id.to_string(),
+            sandbox.state.to_string(),
+            sandbox.backend.to_string(),
+            sandbox.template.to_string(),
+            human::age(sandbox.create_time),
+            human::until(sandbox.expire_time),
+            limits(&sandbox.limits),
+            human::labels(&sandbox.labels),
+        ]);
+    }
+    table.print()?;
+    Ok(SUCCESS)
+}
+
+/// The limits that people ask for most.
+fn limits(limits: &ResourceLimits) -> String {
+    let memory = limits.memory_bytes.map(|bytes| human::size(Some(bytes)));
+    let cpu = limits.cpu_millis.map(|millis| format!("{} cpu", human::cores(millis.into())));
+    let parts: Vec<_> = memory.into_iter().chain(cpu).collect();
+    if parts.is_empty() { "-".to_owned() } else { parts.join(", ") }
+}
+
+fn describe(sandbox: &Sandbox) -> String {
+    let limits = &sandbox.limits;
+    let number = |value: Option<u64>| value.map_or_else(String::new, |value| value.to_string());
+    let size = |value: Option<u64>| value.map_or_else(String::new, |value| human::size(Some(value)));
+    let transition = sandbox.last_transition.as_ref().map_or_else(String::new, |transition| {
+        let ago = human::age(transition.time);
+        let detail =
+            if transition.detail.is_empty() { String::new() } else { format!(": {}", transition.detail) };
+        format!(", {} by {} {ago} ago{detail}", transition.reason, transition.actor)
+    });
+    let env: Vec<_> = sandbox.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let weaker: Vec<_> =
+        sandbox.weaknesses.iter().map(|weak| format!("{}: {}", weak.capability, weak.detail)).collect();
+    let idle = sandbox.idle_timeout_seconds.map_or_else(String::new, |seconds| format!("{seconds}s"));
+    let expires =
+        sandbox.expire_time.map_or_else(String::new, |time| format!("{} ({time})", human::until(Some(time))));
+    table::facts(&[
+        ("id", sandbox.id.to_string()),
+        ("state", format!("{}{transition}", sandbox.state)),
+        ("backend", sandbox.backend.to_string()),
+        ("template", sandbox.template.to_string()),
+        (
+            "created",
+            sandbox
+                .create_time
+                .map_or_else(String::new, |time| format!("{} ago ({time})", human::age(Some(time)))),
+        ),
+        ("expires", expires),
+        ("idle timeout", idle),
+        ("parent", sandbox.parent_id.clone().unwrap_or_default()),
+        ("pool", sandbox.pool.clone().unwrap_or_default()),
+        ("user", sandbox.user.clone()),
+        ("directory", sandbox.working_directory.clone()),
+        ("network", format!("{:?}", sandbox.network).to_lowercase()),
+        ("memory", size(limits.memory_bytes)),
+        ("cpu", limits.cpu_millis.map_or_else(String::new, |millis| human::cores(millis.into()))),
+        ("pids", number(limits.pids.map(u64::from))),
+        ("disk", size(limits.disk_bytes)),
+        ("inodes", number(limits.disk_inodes)),
+        ("open files", number(limits.open_files.map(u64::from))),
+        (
+            "output rate",
+            limits
+                .output_bytes_per_second
+                .map_or_else(String::new, |rate| format!("{}/s", human::size(Some(rate)))),
+        ),
+        ("labels", human::labels(&sandbox.labels)),
+        ("env", env.join("\n")),
+        ("weaker here", weaker.join("\n")),
+    ])
+}
+
+async fn remove(context: &Context, client: &Client, args: RmArgs) -> Outcome {
+    let ids = if args.all {
+        client
+            .list_sandboxes(&ListSandboxes::default())
+            .await?
+            .sandboxes
+            .into_iter()
+            .map(|one| one.id)
+            .collect()
+    } else {
+        args.ids
+    };
+    let mut deleted: Vec<SandboxId> = Vec::new();
+    let mut failed = None;
+    for id in ids {
+        let result = match args.grace {
+            Some(grace) => client.delete_sandbox_gracefully(&id, grace).await,
+            // Another may have been quicker when all are to go.
+            None if args.force || args.all => client.delete_sandbox_if_there(&id).await,
+            None => client.delete_sandbox(&id).await,
+        };
+        match result {
+            Ok(()) => deleted.push(id),
+            Err(error) => {
+                if let Some(earlier) = failed.replace(Failure::from(error)) {
+                    output::failure(&earlier, context.json);
+                }
+            }
+        }
+        if let Some(id) = deleted.last().filter(|_| !context.json && failed.is_none()) {
+            output::line(id.as_str())?;
+        }
+    }
+    if context.json {
+        output::json(&json!({ "deleted": deleted }))?;
+    }
+    failed.map_or(Ok(SUCCESS), Err)
+}
+
+async fn snapshot(context: &Context, client: &Client, args: SnapshotArgs) -> Outcome {
+    let labels = args.label.into_iter().collect();
+    let template = client.snapshot_sandbox(&args.id, args.template.as_ref(), &labels).await?;
+    if context.json {
+        output::json(&template)?
+    } else {
+        output::line(template.name.as_str())?
+    }
+    if !context.json && !args.quiet {
+        output::note(&format!("make sandboxes of it with --template {}", template.name));
+    }
+    Ok(SUCCESS)
+}
+
+async fn fork(context: &Context, client: &Client, args: ForkArgs) -> Outcome {
+    let fork = ForkSandbox {
+        request_id: None,
+        count: args.count,
+        labels: args.label.into_iter().collect(),
+        lifetime: args.lifetime,
+    };
+    let outcomes = client.fork_sandbox(&args.id, fork).await?;
+    let failures: Vec<_> = outcomes
+        .iter()
+        .filter_map(|outcome| match outcome {
+            ForkOutcome::Failure { reason, message } => Some(format!("{message} ({reason})")),
+            ForkOutcome::Sandbox(_) => None,
+        })
+        .collect();
+    let sandboxes: Vec<_> = outcomes
+        .iter()
+        .filter_map(|outcome| match outcome {
+            ForkOutcome::Sandbox(sandbox) => Some(sandbox),
+            ForkOutcome::Failure { .. } => None,
+        })
+        .collect();
+    if context.json {
+        output::json(&json!({ "sandboxes": sandboxes, "failures": failures }))?;
+    } else {
+        for sandbox in sandboxes {
+            output::line(sandbox.id.as_str())?;
+        }
+    }
+    match failures.first() {
+        None => Ok(SUCCESS),
+        Some(first) => {
+            let (failed, all) = (failures.len(), outcomes.len());
+            Err(Failure::other("FORK_FAILED", format!("{failed} of {all} forks failed; the first: {first}")))
+        }
+    }
+}

@@ -1,1 +1,0 @@
-//! The hostel command line.

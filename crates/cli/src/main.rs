@@ -1,0 +1,38 @@
+//! `hostel`: parse, do, and say how it went by exit code. Data goes to stdout, everything else to stderr.
+#![forbid(unsafe_code)]
+
+mod args;
+mod command;
+mod failure;
+mod output;
+mod signals;
+mod terminal;
+
+use args::Cli;
+use clap::Parser as _;
+use failure::Failure;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    terminal::restore_on_panic();
+    let json = cli.json;
+    let result = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::other("RUNTIME", format!("cannot start the runtime: {error}")))
+        .and_then(|runtime| {
+            let result = runtime.block_on(Box::pin(command::execute(cli)));
+            // A thread may still wait for a key; it must not keep us.
+            runtime.shutdown_background();
+            result
+        });
+    ExitCode::from(match result {
+        Ok(code) => code,
+        Err(failure) => {
+            output::failure(&failure, json);
+            failure.exit_code()
+        }
+    })
+}

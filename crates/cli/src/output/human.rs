@@ -1,0 +1,119 @@
+//! Numbers and texts for people.
+
+use hostel_sandbox::size::format_bytes;
+use jiff::Timestamp;
+use std::time::Duration;
+
+/// Text from a sandbox or a daemon, made safe for a terminal: control characters are shown, not obeyed.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| {
+            let escape = c.is_control() && c != '\n';
+            let plain = (!escape).then_some(c);
+            let escaped = escape.then(|| c.escape_default()).into_iter().flatten();
+            plain.into_iter().chain(escaped)
+        })
+        .collect()
+}
+
+/// How long ago, in one unit: `3m`, `2h`, `5d`; `-` where not known.
+pub(crate) fn age(time: Option<Timestamp>) -> String {
+    time.map_or_else(|| "-".to_owned(), |time| span(seconds_between(time, Timestamp::now())))
+}
+
+/// How long from now, in one unit; `-` where there is no such time.
+pub(crate) fn until(time: Option<Timestamp>) -> String {
+    time.map_or_else(
+        || "-".to_owned(),
+        |time| format!("in {}", span(seconds_between(Timestamp::now(), time))),
+    )
+}
+
+fn seconds_between(from: Timestamp, to: Timestamp) -> u64 {
+    u64::try_from(to.as_second() - from.as_second()).unwrap_or(0)
+}
+
+/// A span of time in its largest unit.
+pub(crate) fn span(seconds: u64) -> String {
+    match seconds {
+        0..100 => format!("{seconds}s"),
+        100..6000 => format!("{}m", seconds / 60),
+        6000..172_800 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+/// A duration as it would be typed: `30s`, `1.5s`, `20ms`.
+pub(crate) fn duration(duration: Duration) -> String {
+    if duration < Duration::from_secs(1) {
+        format!("{}ms", duration.as_millis())
+    } else {
+        format!("{}s", duration.as_secs_f64())
+    }
+}
+
+/// Processor time in seconds, to the millisecond.
+pub(crate) fn cpu_time(seconds: Option<f64>) -> String {
+    seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.3}s"))
+}
+
+/// A size, or `-` where not known.
+pub(crate) fn size(bytes: Option<u64>) -> String {
+    bytes.map_or_else(|| "-".to_owned(), format_bytes)
+}
+
+/// What is used of what: `12 MiB / 512 MiB`.
+pub(crate) fn usage(used: Option<u64>, limit: Option<u64>, show: impl Fn(u64) -> String) -> String {
+    let used = used.map_or_else(|| "-".to_owned(), &show);
+    limit.map_or_else(|| used.clone(), |limit| format!("{used} / {}", show(limit)))
+}
+
+/// Thousandths of cores: `0.5`, `2`.
+pub(crate) fn cores(millis: u64) -> String {
+    match (millis / 1000, millis % 1000) {
+        (whole, 0) => whole.to_string(),
+        (whole, rest) => format!("{whole}.{rest:03}").trim_end_matches('0').to_owned(),
+    }
+}
+
+/// A command as it would be typed, cut to `width` characters.
+pub(crate) fn command(words: &[String], width: usize) -> String {
+    let plain = |word: &str| {
+        !word.is_empty() && word.chars().all(|c| c.is_alphanumeric() || "-_./:=,+@%".contains(c))
+    };
+    let quoted = words
+        .iter()
+        .map(|word| if plain(word) { word.clone() } else { format!("'{}'", word.replace('\'', "'\\''")) });
+    let line = printable(&quoted.collect::<Vec<_>>().join(" ")).replace('\n', "\\n");
+    if line.chars().count() <= width {
+        return line;
+    }
+    line.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// Labels as they would be typed.
+pub(crate) fn labels<'a>(labels: impl IntoIterator<Item = (&'a String, &'a String)>) -> String {
+    let labels: Vec<_> = labels.into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+    printable(&labels.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_sandbox_says_cannot_drive_the_terminal() {
+        assert_eq!(printable("a\u{1b}[2Jb\u{7f}\nä"), "a\\u{1b}[2Jb\\u{7f}\nä");
+        let words = ["sh".to_owned(), "-c".to_owned(), "echo 'x'\n\u{9b}".to_owned()];
+        assert_eq!(command(&words, 80), "sh -c 'echo '\\''x'\\''\\n\\u{9b}'");
+        assert_eq!(command(&words, 6), "sh -c…");
+    }
+
+    #[test]
+    fn numbers_are_short() {
+        assert_eq!([span(5), span(100), span(7200), span(200_000)], ["5s", "1m", "2h", "2d"]);
+        assert_eq!([cores(500), cores(2000), cores(1250)], ["0.5", "2", "1.25"]);
+        assert_eq!(usage(Some(3), Some(9), |n| n.to_string()), "3 / 9");
+        assert_eq!(duration(Duration::from_millis(1500)), "1.5s");
+    }
+}

@@ -1,0 +1,43 @@
+//! Frames of a streaming command as JSON, one a line.
+
+use bytes_text::Text;
+use hostel_client::Event;
+use hostel_client::model::{ExitStatus, Process};
+use hostel_sandbox::process::OutputStream;
+use serde_json::{Value, json};
+
+mod bytes_text;
+
+/// The first line: what is attached.
+pub(crate) fn opened(process: &Process) -> Value {
+    json!({ "event": "opened", "sandbox_id": process.sandbox_id, "process_id": process.id })
+}
+
+/// What a process wrote, or what is missing of it. Its end is [`exited`].
+pub(crate) fn event(event: &Event) -> Value {
+    match event {
+        Event::Output { stream, offset, data } => {
+            let (key, text) = match Text::of(data) {
+                Text::Plain(text) => ("text", text),
+                Text::Base64(text) => ("base64", text),
+            };
+            json!({ "event": "output", "stream": name(*stream), "offset": offset, key: text })
+        }
+        Event::Gap { stream, missing } => json!({
+            "event": "gap", "stream": name(*stream), "from_offset": missing.start, "to_offset": missing.end
+        }),
+        Event::Exited(status) => json!({ "event": "exited", "exit": status }),
+    }
+}
+
+/// The last line: how it ended.
+pub(crate) fn exited(process: &Process, status: &ExitStatus) -> Value {
+    json!({ "event": "exited", "sandbox_id": process.sandbox_id, "process_id": process.id, "exit": status })
+}
+
+fn name(stream: OutputStream) -> &'static str {
+    match stream {
+        OutputStream::Stdout => "stdout",
+        OutputStream::Stderr => "stderr",
+    }
+}

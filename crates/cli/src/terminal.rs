@@ -1,0 +1,79 @@
+//! The terminal that we were started on: raw while a session has it, and as it was on every way out.
+
+use crate::failure::Failure;
+use hostel_sandbox::process::TerminalSize;
+use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
+use std::io::{stderr, stdin, stdout};
+use std::sync::{Mutex, PoisonError};
+
+/// How the terminal was, while it is raw. Here, not in the guard, so that a panic can restore it before it prints.
+static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
+
+/// Whether stdin is a terminal.
+pub(crate) fn stdin_is_terminal() -> bool {
+    isatty(stdin())
+}
+
+/// Whether stdout is a terminal.
+pub(crate) fn stdout_is_terminal() -> bool {
+    isatty(stdout())
+}
+
+/// Whether stderr is a terminal.
+pub(crate) fn stderr_is_terminal() -> bool {
+    isatty(stderr())
+}
+
+/// The size of the terminal that we are shown on, if any.
+pub(crate) fn size() -> Option<TerminalSize> {
+    let size =
+        tcgetwinsize(stdout()).or_else(|_| tcgetwinsize(stdin())).or_else(|_| tcgetwinsize(stderr())).ok()?;
+    (size.ws_row > 0 && size.ws_col > 0).then_some(TerminalSize { rows: size.ws_row, columns: size.ws_col })
+}
+
+/// Keeps the terminal raw: every key goes to the session, Ctrl-C too. Dropping it makes the terminal as it was.
+#[derive(Debug)]
+pub(crate) struct RawMode(());
+
+impl RawMode {
+    /// Makes the terminal raw.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn enter() -> Result<Self, Failure> {
+        let failed = |error: rustix::io::Errno| {
+            Failure::other("TERMINAL", format!("cannot make the terminal raw: {error}"))
+        };
+        let before = tcgetattr(stdin()).map_err(failed)?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
+        let guard = Self(());
+        // What was typed ahead stays: it is for the session.
+        tcsetattr(stdin(), OptionalActions::Now, &raw).map_err(failed)?;
+        Ok(guard)
+    }
+}
+
+impl Drop for RawMode {
+    fn drop(&mut self) {
+        restore();
+    }
+}
+
+/// Makes the terminal as it was, if it is raw.
+fn restore() {
+    if let Some(before) = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        // After what we wrote is shown. If the terminal is gone there is nothing to restore.
+        let _ = tcsetattr(stdin(), OptionalActions::Drain, &before);
+    }
+}
+
+/// Has a panic restore the terminal before it prints its message.
+pub(crate) fn restore_on_panic() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        restore();
+        print(panic);
+    }));
+}
