@@ -1,1 +1,30 @@
 //! The host side of the guest protocol: processes and files of a sandbox, through its guest.
+//!
+//! A backend keeps one [`Guest`] for each sandbox and delegates the process and file methods of
+//! `ExecutionEnvironment` to it. Whatever comes from a guest is taken for hostile: a wrong length, an offset
+//! that jumps, an answer to nothing or a descriptor of the wrong kind is [`hostel_sandbox::Error::Protocol`],
+//! ends that one connection, and never blocks or panics the host.
+#![forbid(unsafe_code)]
+
+mod archive;
+mod attach;
+mod connection;
+mod convert;
+mod descriptor;
+mod endpoint;
+mod failure;
+mod files;
+mod guest;
+mod inbox;
+mod outgoing;
+mod pipe;
+mod processes;
+mod rules;
+mod streams;
+#[cfg(test)]
+mod tests;
+mod zstandard;
+
+pub use convert::Activity;
+pub use endpoint::Endpoint;
+pub use guest::Guest;

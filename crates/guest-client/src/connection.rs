@@ -1,0 +1,174 @@
+//! One connection to a guest: greeting, questions and answers.
+
+use crate::descriptor::Descriptor;
+use crate::endpoint::Endpoint;
+use crate::failure::{Fault, clean};
+use crate::inbox::{Inbox, Piece};
+use bytes::Bytes;
+use hostel_guest_protocol::{
+    Answer, Ask, Hello, MAX_MESSAGE, Reply, Request, VERSION, Welcome, frame::encode_message,
+};
+use hostel_sandbox::{Error, Result};
+use prost::Message;
+use std::os::fd::OwnedFd;
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+
+/// Longest greeting, in bytes.
+const MOST_WELCOME: usize = 64 << 10;
+/// Most repeated and other fields in one answer: more than any honest one has, and few enough for memory.
+const MOST_FIELDS: usize = 70_000;
+
+/// A request as it goes over the wire.
+pub(crate) fn encode(ask: Ask) -> Result<Bytes> {
+    let request = Request { ask: Some(ask) };
+    if request.encoded_len() > MAX_MESSAGE {
+        return Err(Error::invalid("request", format!("more than {MAX_MESSAGE} bytes")));
+    }
+    Ok(encode_message(&request).into())
+}
+
+/// A connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) stream: UnixStream,
+    pub(crate) inbox: Inbox,
+    /// What has to be said first.
+    hello: Option<Vec<u8>>,
+    /// Whether a byte of the answer waited for has come.
+    answering: bool,
+}
+
+impl Connection {
+    /// A new one. The greeting goes out with the first request and saves a round trip.
+    pub(crate) async fn open(endpoint: &Endpoint) -> Result<Self, Fault> {
+        let stream = endpoint.connect().await?;
+        let hello = Hello { version: VERSION, token: endpoint.token().to_vec() };
+        let hello = Some(encode_message(&hello));
+        Ok(Self { stream, inbox: Inbox::default(), hello, answering: false })
+    }
+
+    /// The one that a guest is born with.
+    pub(crate) fn born(socket: OwnedFd) -> std::io::Result<Self> {
+        let stream = std::os::unix::net::UnixStream::from(socket);
+        stream.set_nonblocking(true)?;
+        let stream = UnixStream::from_std(stream)?;
+        Ok(Self { stream, inbox: Inbox::default(), hello: None, answering: false })
+    }
+
+    /// Reads the guest's greeting.
+    pub(crate) async fn welcome(&mut self) -> Result<Welcome, Fault> {
+        let (message, _) = self.message(MOST_WELCOME).await?;
+        let welcome = Welcome::decode(message).map_err(|_| Fault::Rule("that is no greeting".to_owned()))?;
+        if welcome.version == 0 || welcome.version > VERSION {
+            return Err(Fault::Rule(format!("it speaks version {} of the protocol", welcome.version)));
+        }
+        Ok(welcome)
+    }
+
+    /// Sends a request and reads its answer.
+    pub(crate) async fn ask(&mut self, request: &[u8]) -> Result<(Answer, Option<Descriptor>), Fault> {
+        self.answering = false;
+        if let Some(mut hello) = self.hello.take() {
+            hello.extend_from_slice(request);
+            self.send(&hello).await?;
+            let welcome = self.welcome().await?;
+            if !welcome.failure.is_empty() {
+                return Err(Fault::Gone(clean(&welcome.failure)));
+            }
+        } else {
+            self.send(request).await?;
+        }
+        self.answer().await
+    }
+
+    async fn send(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        let sent = self.stream.write_all(bytes).await;
+        sent.map_err(|error| Fault::Gone(format!("the connection broke: {error}")))
+    }
+
+    /// Whether the other end was gone before it could say anything to what was asked last.
+    pub(crate) fn was_dead(&self) -> bool {
+        !self.answering
+    }
+
+    /// Reads an answer.
+    pub(crate) async fn answer(&mut self) -> Result<(Answer, Option<Descriptor>), Fault> {
+        let (message, descriptor) = self.message(MAX_MESSAGE).await?;
+        if count_fields(&message).is_none_or(|count| count > MOST_FIELDS) {
+            return Err(Fault::Rule("an answer that is broken or has too many parts".to_owned()));
+        }
+        let reply = Reply::decode(message).ok().and_then(|reply| reply.answer);
+        Ok((reply.ok_or_else(|| Fault::Rule("that is no answer".to_owned()))?, descriptor))
+    }
+
+    /// Reads a message of at most `most` bytes, and the descriptor that came with it.
+    pub(crate) async fn message(&mut self, most: usize) -> Result<(Bytes, Option<Descriptor>), Fault> {
+        loop {
+            match self.inbox.next_piece(most)? {
+                Some(Piece::Message(message)) => return Ok((message, self.inbox.take_descriptor())),
+                Some(Piece::Data { .. }) => return Err(Fault::Rule("data that nobody asked for".to_owned())),
+                None => self.inbox.fill(&self.stream).await?,
+            }
+            self.answering = true;
+        }
+    }
+
+    /// Whether it can be asked again: nothing arrived beyond the answers, and it is not closed.
+    pub(crate) fn is_quiet(&mut self) -> bool {
+        self.inbox.is_quiet(&self.stream)
+    }
+}
+
+/// Number of fields of the messages in a message. `None` where it is malformed. An empty entry takes two bytes on
+/// the wire and a hundred in memory, so this is looked at before memory is taken.
+fn count_fields(message: &[u8]) -> Option<usize> {
+    let mut count = 0;
+    for_each_field(message, |field| {
+        for_each_field(field, |_| {
+            count += 1;
+            Some(())
+        })
+    })?;
+    Some(count)
+}
+
+/// Calls `each` with every length-delimited field, and with nothing for others.
+fn for_each_field(mut bytes: &[u8], mut each: impl FnMut(&[u8]) -> Option<()>) -> Option<()> {
+    while !bytes.is_empty() {
+        let key = prost::decode_length_delimiter(&mut bytes).ok()?;
+        let length = match key & 7 {
+            0 => {
+                prost::decode_length_delimiter(&mut bytes).ok()?;
+                0
+            }
+            1 => 8,
+            2 => prost::decode_length_delimiter(&mut bytes).ok()?,
+            5 => 4,
+            _ => return None,
+        };
+        let (field, rest) = bytes.split_at_checked(length)?;
+        each(if key & 7 == 2 { field } else { &[] })?;
+        bytes = rest;
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hostel_guest_protocol::{File, Files};
+
+    #[test]
+    fn parts_are_counted_before_memory_is_taken() {
+        let files = |count| {
+            let files = Files { files: vec![File::default(); count] };
+            Reply { answer: Some(Answer::Files(files)) }.encode_to_vec()
+        };
+        assert_eq!(count_fields(&files(3)), Some(3));
+        assert_eq!(count_fields(&files(100_000)), Some(100_000));
+        let imported = Reply { answer: Some(Answer::Imported(u64::MAX)) }.encode_to_vec();
+        assert_eq!(count_fields(&imported), Some(0));
+        assert_eq!(count_fields(&[0x0a, 5, 1]), None);
+    }
+}

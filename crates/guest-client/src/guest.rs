@@ -1,0 +1,212 @@
+//! A guest, as the host sees it.
+
+use crate::connection::{Connection, encode};
+use crate::convert::{self, Activity};
+use crate::descriptor::Descriptor;
+use crate::endpoint::Endpoint;
+use crate::failure::{Fault, Subject, broken, clean, closing};
+use hostel_guest_protocol::{Answer, Ask, Empty, GuestConfig};
+use hostel_sandbox::{Error, Result};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Time for an answer.
+pub(crate) const CALL_DEADLINE: Duration = Duration::from_secs(30);
+/// Connections kept for the next request.
+const MOST_IDLE: usize = 2;
+/// Sentences of a guest about itself that are passed on.
+const MOST_WEAKNESSES: usize = 64;
+
+/// One sandbox's guest. Clones are the same guest.
+///
+/// Every call may be dropped at any time; the connection it used is then closed. A call that gets no answer
+/// within 30 seconds is `Unavailable` (`guest`), and what a guest says wrongly is `Protocol` (`guest`).
+#[derive(Debug, Clone)]
+pub struct Guest {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    endpoint: Endpoint,
+    idle: Mutex<Vec<Connection>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Guest {
+    /// A guest that runs already. Nothing is sent before the first call.
+    #[must_use]
+    pub fn new(endpoint: Endpoint) -> Self {
+        let (idle, tasks, stop) = (Mutex::default(), TaskTracker::new(), CancellationToken::new());
+        Self { inner: Arc::new(Inner { endpoint, idle, tasks, stop }) }
+    }
+
+    /// Waits on the socket that a guest is born with until it is ready; at most as long as `deadline`. The socket
+    /// then serves requests. → the guest, and what is weaker than wanted, one sentence each.
+    ///
+    /// # Errors
+    /// `Internal` where the guest says that it cannot be set up; `Unavailable` where it died or is not ready in
+    /// time; `Protocol`.
+    pub async fn born(
+        endpoint: Endpoint,
+        first: impl Into<OwnedFd>,
+        deadline: Duration,
+    ) -> Result<(Self, Vec<String>)> {
+        let mut connection = Connection::born(first.into())
+            .map_err(|error| Error::internal("use the guest's first connection", error))?;
+        let welcome = within(deadline, connection.welcome()).await?;
+        if !welcome.failure.is_empty() {
+            return Err(Error::internal("set up the jail", clean(&welcome.failure)));
+        }
+        let guest = Self::new(endpoint);
+        guest.keep(connection)?;
+        let weaknesses = welcome.weaknesses.iter().take(MOST_WEAKNESSES).map(|text| clean(text));
+        Ok((guest, weaknesses.collect()))
+    }
+
+    /// Asks whether it answers, and waits at most as long as `deadline`.
+    ///
+    /// # Errors
+    /// `Unavailable` where it does not.
+    pub async fn ping(&self, deadline: Duration) -> Result<()> {
+        let (connection, answer, _) =
+            self.converse(Ask::Ping(Empty {}), &Subject::guest(), Some(deadline)).await?;
+        self.keep(connection)?;
+        convert::done(answer)
+    }
+
+    /// Replaces its configuration, the token excepted.
+    ///
+    /// # Errors
+    /// `InvalidArgument`; `Unavailable`.
+    pub async fn configure(&self, config: GuestConfig) -> Result<()> {
+        convert::done(self.call(Ask::Configure(config), &Subject::guest()).await?.0)
+    }
+
+    /// How busy the sandbox is.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn activity(&self) -> Result<Activity> {
+        convert::activity(self.call(Ask::GetActivity(Empty {}), &Subject::guest()).await?.0)
+    }
+
+    /// Lets it end every process and exit.
+    ///
+    /// # Errors
+    /// `Unavailable` where it is gone already or does not answer.
+    pub async fn shutdown_guest(&self) -> Result<()> {
+        convert::done(self.call(Ask::Shutdown(Empty {}), &Subject::guest()).await?.0)
+    }
+
+    /// Lets go of the guest, which goes on: ends every call, stream and attachment with `Unavailable` (`daemon`) and
+    /// waits until no task of this guest is left.
+    pub async fn close(&self) {
+        self.inner.stop.cancel();
+        self.idle().clear();
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+    }
+
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.inner.tasks
+    }
+
+    pub(crate) fn stop(&self) -> &CancellationToken {
+        &self.inner.stop
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+        self.inner.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs a caller's work until we are closed.
+    pub(crate) async fn unless_closed<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            biased;
+            () = self.inner.stop.cancelled() => Err(closing()),
+            result = work => result,
+        }
+    }
+
+    /// Asks, and gets an answer that is not a failure.
+    pub(crate) async fn call(&self, ask: Ask, subject: &Subject) -> Result<(Answer, Option<Descriptor>)> {
+        let (connection, answer, descriptor) = self.converse(ask, subject, Some(CALL_DEADLINE)).await?;
+        self.keep(connection)?;
+        Ok((answer, descriptor))
+    }
+
+    /// Asks, and gets the connection too, for what follows.
+    pub(crate) async fn converse(
+        &self,
+        ask: Ask,
+        subject: &Subject,
+        deadline: Option<Duration>,
+    ) -> Result<(Connection, Answer, Option<Descriptor>)> {
+        let request = encode(ask)?;
+        let exchange = self.exchange(&request);
+        let exchange = async {
+            match deadline {
+                Some(deadline) => within(deadline, exchange).await,
+                None => Ok(exchange.await?),
+            }
+        };
+        let (connection, answer, descriptor) = self.unless_closed(exchange).await?;
+        match answer {
+            Answer::Failed(failure) => {
+                self.keep(connection)?;
+                Err(subject.error(failure))
+            }
+            answer => Ok((connection, answer, descriptor)),
+        }
+    }
+
+    async fn exchange(&self, request: &[u8]) -> Result<(Connection, Answer, Option<Descriptor>), Fault> {
+        if let Some(mut connection) = self.take_idle() {
+            match connection.ask(request).await {
+                Ok((answer, descriptor)) => return Ok((connection, answer, descriptor)),
+                Err(Fault::Gone(_)) if connection.was_dead() => {}
+                Err(fault) => return Err(fault),
+            }
+        }
+        let mut connection = Connection::open(&self.inner.endpoint).await?;
+        let (answer, descriptor) = connection.ask(request).await?;
+        Ok((connection, answer, descriptor))
+    }
+
+    fn take_idle(&self) -> Option<Connection> {
+        let mut idle = self.idle();
+        while let Some(mut connection) = idle.pop() {
+            if connection.is_quiet() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection for later requests.
+    pub(crate) fn keep(&self, mut connection: Connection) -> Result<()> {
+        if !connection.inbox.is_empty() {
+            return Err(broken("it said more than was asked"));
+        }
+        connection.inbox.release_all();
+        let mut idle = self.idle();
+        if idle.len() < MOST_IDLE && !self.inner.stop.is_cancelled() {
+            idle.push(connection);
+        }
+        Ok(())
+    }
+}
+
+/// Waits for the guest, but not for ever.
+pub(crate) async fn within<T>(
+    deadline: Duration,
+    work: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Error> {
+    let late = || Error::Unavailable { what: "guest", detail: format!("no answer within {deadline:?}") };
+    Ok(tokio::time::timeout(deadline, work).await.map_err(|_| late())??)
+}
