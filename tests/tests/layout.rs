@@ -1,5 +1,4 @@
 //! The rules of the house (ARCHITECTURE.md), kept by the build.
-#![expect(missing_docs, reason = "a test")]
 
 use cargo_metadata::{DependencyKind, MetadataCommand};
 use std::collections::{BTreeMap, BTreeSet};

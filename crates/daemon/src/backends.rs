@@ -15,8 +15,7 @@ impl Backends {
     /// # Errors
     /// Of the backend that cannot be opened.
     pub async fn open(config: &Config) -> Result<Self> {
-        let _ = config;
-        Ok(Self::of(vec![]))
+        Ok(Self::of(vec![open_jail(config).await?]))
     }
 
     /// These backends, the default first.
@@ -41,4 +40,10 @@ impl Backends {
     pub fn default(&self) -> Option<Arc<dyn Backend>> {
         self.0.first().cloned()
     }
+}
+
+async fn open_jail(config: &Config) -> Result<Arc<dyn Backend>> {
+    let (state, runtime) = (config.state_directory.join("jail"), config.runtime_directory.join("jail"));
+    let config = hostel_jail::Config::new(state, runtime, hostel_guest_binary::GUEST);
+    Ok(Arc::new(hostel_jail::Jail::open(config).await?))
 }

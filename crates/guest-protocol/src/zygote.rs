@@ -137,4 +137,7 @@ pub struct ZygoteReply {
     /// Process number of the jail's guest on the host.
     #[prost(uint32, tag = "2")]
     pub pid: u32,
+    /// Always true: an empty packet would look like the end of the socket.
+    #[prost(bool, tag = "3")]
+    pub answered: bool,
 }

@@ -16,6 +16,9 @@ const USAGE: &str = "usage: hostel-guest zygote
 FILE holds a GuestConfig in protobuf; without its token no connection is accepted.
 ";
 
+/// Where a container sees its own cgroup, version 2 or 1.
+const OOM_COUNTERS: [&str; 2] = ["/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"];
+
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     match arguments.next() {
@@ -48,7 +51,7 @@ fn supervise(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let opened = config.and_then(|config| {
         let spill: Option<OwnedFd> =
             spill.map(|path| std::fs::File::open(path).map(OwnedFd::from)).transpose()?;
-        let counter = std::fs::File::open("/sys/fs/cgroup/memory.events").ok().map(OwnedFd::from);
+        let counter = OOM_COUNTERS.iter().find_map(|path| std::fs::File::open(path).ok()).map(OwnedFd::from);
         Ok((config, UnixListener::bind(&socket)?, spill, counter))
     });
     match opened {

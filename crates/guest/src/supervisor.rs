@@ -130,6 +130,8 @@ struct Supervisor {
     /// Whether [`Timer::Rate`] is set.
     rate_waiting: bool,
     last_serial: u64,
+    /// `RLIMIT_NOFILE` of processes where the configuration has none: what it was before we raised our own.
+    open_files: [u64; 2],
     /// When the last process ended, or birth.
     last_end: Instant,
     stopping: bool,
@@ -138,6 +140,7 @@ struct Supervisor {
 impl Supervisor {
     fn new(born: Birth) -> Result<Self, Errno> {
         take_over_process();
+        let open_files = raise_open_files();
         let signals = reaper::signals()?;
         let poll = Poll::new()?;
         rustix::io::ioctl_fionbio(&born.listener, true)?;
@@ -159,6 +162,7 @@ impl Supervisor {
             rate: Rate::new(0, Instant::now()),
             rate_waiting: false,
             last_serial: 0,
+            open_files,
             last_end: Instant::now(),
             stopping: false,
         };
@@ -211,7 +215,7 @@ impl Supervisor {
                     return 0;
                 }
             }
-            if self.stopping && self.running.is_empty() && self.everything_sent() {
+            if self.stopping && self.is_over() {
                 reaper::kill_everything();
                 return 0;
             }
@@ -222,6 +226,13 @@ impl Supervisor {
                 self.is_ready(key, events);
             }
         }
+    }
+
+    /// Nothing runs and everything was said.
+    fn is_over(&self) -> bool {
+        self.processes.values().all(|process| process.finished.is_some())
+            && self.everything_sent()
+            && !reaper::has_children()
     }
 
     fn is_ready(&mut self, key: Key, events: EventFlags) {
@@ -245,6 +256,7 @@ impl Supervisor {
             Timer::Hold(serial) => self.forget_lost(serial),
             Timer::Drain(serial) => self.check_drained(serial, now),
             Timer::Expire(serial) => self.forget_process(serial),
+            Timer::Listen => drop(self.poll.add(&self.listener, Key::Listener, EventFlags::IN)),
             Timer::Rate => {
                 self.rate_waiting = false;
                 self.resume_all();
@@ -277,6 +289,14 @@ fn forbid_privileges() -> Result<(), Errno> {
         unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
     }
     Ok(())
+}
+
+/// Takes as many descriptors as we may. → the limits before.
+fn raise_open_files() -> [u64; 2] {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let before = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: before.maximum, maximum: before.maximum });
+    [before.current, before.maximum].map(|limit| limit.unwrap_or(u64::MAX))
 }
 
 /// Makes this process what a supervisor has to be, wherever it comes from.

@@ -30,8 +30,12 @@ pub fn main() -> ExitCode {
 fn confine() -> io::Result<()> {
     chroot(".")?;
     rustix::process::chdir("/")?;
-    let kept = CapabilitySet::CHOWN | CapabilitySet::DAC_OVERRIDE | CapabilitySet::FOWNER | CapabilitySet::FSETID;
-    set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() })?;
+    let kept =
+        CapabilitySet::CHOWN | CapabilitySet::DAC_OVERRIDE | CapabilitySet::FOWNER | CapabilitySet::FSETID;
+    set_capabilities(
+        None,
+        CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() },
+    )?;
     rustix::thread::set_no_new_privs(true)?;
     rustix::process::umask(rustix::fs::Mode::empty());
     Ok(())

@@ -69,7 +69,9 @@ pub fn main() -> ExitCode {
     let pool = reply.pool.take();
     let failed = !reply.message.failure.is_empty();
     let idmap = reply.message.idmap;
-    if socket.send(&reply.message.encode_to_vec(), pool.as_ref().map(AsFd::as_fd).as_slice()).is_err() || failed {
+    if socket.send(&reply.message.encode_to_vec(), pool.as_ref().map(AsFd::as_fd).as_slice()).is_err()
+        || failed
+    {
         return ExitCode::FAILURE;
     }
     drop(pool);
@@ -87,10 +89,12 @@ impl Zygote {
     fn serve(&mut self, packet: Packet) -> Result<(), Errno> {
         let order = ZygoteRequest::decode(&*packet.bytes).ok().and_then(|request| request.order);
         let outcome = match order {
-            Some(Order::Prepare(prepare)) => namespaces::prepare(prepare.uid_base, self.rootless).map(|prepared| {
-                self.prepared.insert(prepare.cell, prepared);
-                None
-            }),
+            Some(Order::Prepare(prepare)) => {
+                namespaces::prepare(prepare.uid_base, self.rootless).map(|prepared| {
+                    self.prepared.insert(prepare.cell, prepared);
+                    None
+                })
+            }
             Some(Order::Clone(clone)) => self.clone_jail(*clone, packet.descriptors).map(Some),
             Some(Order::Discard(discard)) => {
                 self.prepared.remove(&discard.cell);
@@ -100,12 +104,12 @@ impl Zygote {
         };
         match outcome {
             Ok(Some((pid, pidfd))) => {
-                let reply = ZygoteReply { failure: String::new(), pid };
+                let reply = ZygoteReply { pid, answered: true, ..ZygoteReply::default() };
                 self.socket.send(&reply.encode_to_vec(), &[pidfd.as_fd()])
             }
-            Ok(None) => self.socket.send(&ZygoteReply::default().encode_to_vec(), &[]),
+            Ok(None) => self.socket.send(&ZygoteReply { answered: true, ..ZygoteReply::default() }.encode_to_vec(), &[]),
             Err(failed) => {
-                let reply = ZygoteReply { failure: failed.to_string(), pid: 0 };
+                let reply = ZygoteReply { failure: failed.to_string(), answered: true, ..ZygoteReply::default() };
                 self.socket.send(&reply.encode_to_vec(), &[])
             }
         }

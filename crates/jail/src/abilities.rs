@@ -19,8 +19,15 @@ pub(crate) fn capabilities(findings: &Findings<'_>) -> Capabilities {
     use Capability as C;
     let mut found = Capabilities::default();
     for always in [
-        C::Pty, C::Reattach, C::Stats, C::DiskLimit, C::InodeLimit, C::OpenFilesLimit, C::OutputRateLimit,
-        C::NetworkNone, C::FileWatch,
+        C::Pty,
+        C::Reattach,
+        C::Stats,
+        C::DiskLimit,
+        C::InodeLimit,
+        C::OpenFilesLimit,
+        C::OutputRateLimit,
+        C::NetworkNone,
+        C::FileWatch,
     ] {
         found.grant(always);
     }
@@ -37,7 +44,8 @@ pub(crate) fn capabilities(findings: &Findings<'_>) -> Capabilities {
     // Without groups RLIMIT_NPROC counts per user namespace, which each jail has (Linux 5.14).
     when(C::PidsLimit, pids || !findings.root, no_controller("pids"));
     when(C::Pause, findings.cgroups.is_ok_and(Cgroups::can_freeze), no_controller("freezer"));
-    let pool = |what: &str| format!("{what} needs the btrfs pool: {}", findings.pool.err().unwrap_or(AS_ROOT));
+    let pool =
+        |what: &str| format!("{what} needs the btrfs pool: {}", findings.pool.err().unwrap_or(AS_ROOT));
     let mapped = findings.pool.is_ok() && findings.idmap;
     when(C::Snapshot, mapped, pool("a snapshot"));
     when(C::Fork, mapped, pool("a fork"));
@@ -47,7 +55,10 @@ pub(crate) fn capabilities(findings: &Findings<'_>) -> Capabilities {
         when(capability, false, format!("the network policy {name} is not built yet; use none"));
     }
     if findings.landlock_abi < 6 {
-        tracing::info!(abi = findings.landlock_abi, "landlock has no scopes here; namespaces alone keep signals in");
+        tracing::info!(
+            abi = findings.landlock_abi,
+            "landlock has no scopes here; namespaces alone keep signals in"
+        );
     }
     found
 }

@@ -1,7 +1,8 @@
 //! The backend itself: starts everything that jails need, and implements `Backend`.
 
 use crate::abilities::{self, Findings};
-use crate::cell::{self, Cell, Ground};
+use crate::cell::{self, Cell, Ground, SOCKET};
+use crate::cgroup;
 use crate::config::{Config, Storage};
 use crate::create::Disks;
 use crate::environment::Environment;
@@ -13,7 +14,6 @@ use crate::spares::Spares;
 use crate::storage::{self, Pool, PoolDevice};
 use crate::template::{self, Templates};
 use crate::zygote::{World, Zygote};
-use crate::cgroup;
 use async_trait::async_trait;
 use bytes::Bytes;
 use hostel_guest_client::{Endpoint, Guest};
@@ -21,8 +21,8 @@ use hostel_guest_protocol::zygote::Setup;
 use hostel_sandbox::file::{ByteStream, Compression};
 use hostel_sandbox::template::{Template, TemplateSource};
 use hostel_sandbox::{
-    Backend, BackendEvent, BackendName, Capabilities, Capability, Created, Error, ExecutionEnvironment, Result,
-    SandboxId, SandboxSpec, TemplateId,
+    Backend, BackendEvent, BackendName, Capabilities, Capability, Created, Error, ExecutionEnvironment,
+    Result, SandboxId, SandboxSpec, TemplateId,
 };
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::collections::HashMap;
@@ -106,7 +106,8 @@ fn instance(state: &Path) -> Result<String> {
         return Ok(text);
     }
     let name = uuid::Uuid::new_v4().simple().to_string()[..12].to_owned();
-    std::fs::write(&file, &name).map_err(|error| Error::internal(format!("write {}", file.display()), error))?;
+    std::fs::write(&file, &name)
+        .map_err(|error| Error::internal(format!("write {}", file.display()), error))?;
     Ok(name)
 }
 
@@ -121,9 +122,8 @@ fn start_zygote(
         _ if !root => Err("the daemon runs as an ordinary user".to_owned()),
         Storage::Memory => Err("the configuration asks for memory".to_owned()),
         Storage::Auto => storage::pool_device(&directories.state, None),
-        Storage::Pool(size) => {
-            Ok(storage::pool_device(&directories.state, size).map_err(|error| Error::internal("make the pool", error))?)
-        }
+        Storage::Pool(size) => Ok(storage::pool_device(&directories.state, size)
+            .map_err(|error| Error::internal("make the pool", error))?),
     };
     let setup = |device: Option<&PoolDevice>| Setup {
         templates: directories.templates.display().to_string(),
@@ -134,8 +134,10 @@ fn start_zygote(
     let refused = match device {
         Ok(device) => match Zygote::start(executable, &setup(Some(&device))) {
             Ok((zygote, mut world)) => {
-                let mounted = world.pool.take().ok_or_else(|| "the zygote did not hand the pool over".to_owned());
-                let pool = mounted.and_then(|root| Pool::open(root, &device.path).map_err(|error| error.to_string()));
+                let mounted =
+                    world.pool.take().ok_or_else(|| "the zygote did not hand the pool over".to_owned());
+                let pool = mounted
+                    .and_then(|root| Pool::open(root, &device.path).map_err(|error| error.to_string()));
                 return Ok((zygote, world, pool));
             }
             Err(error) if config.storage == Storage::Auto => error.to_string(),
@@ -165,7 +167,8 @@ impl Jail {
         let directories = Directories::make(config)?;
         let instance = instance(&directories.state)?;
         let cgroups = cgroup::discover(&instance);
-        let executable = Executable::new(config.guest).map_err(|error| Error::internal("load the guest", error))?;
+        let executable =
+            Executable::new(config.guest).map_err(|error| Error::internal("load the guest", error))?;
         let (zygote, world, pool) = start_zygote(&executable, &directories, config, root)?;
         let capabilities = abilities::capabilities(&Findings {
             cgroups: cgroups.as_ref().map_err(String::as_str),
@@ -218,16 +221,21 @@ impl Inner {
         self.reaper.bury(cell);
     }
 
-    async fn adopt(self: &Arc<Self>, id: &SandboxId, handle: Handle) -> Result<Arc<dyn ExecutionEnvironment>> {
+    async fn adopt(
+        self: &Arc<Self>,
+        id: &SandboxId,
+        handle: Handle,
+    ) -> Result<Arc<dyn ExecutionEnvironment>> {
         let cell = handle.cell();
         let gone = || Error::not_found("sandbox", id);
-        let pidfd = Pid::from_raw(handle.pid.cast_signed()).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        let pidfd =
+            Pid::from_raw(handle.pid.cast_signed()).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         // The number may have gone to another process since: it is ours only if it is as old as ours.
         let Some(pidfd) = pidfd.filter(|_| handle::started(handle.pid) == Some(handle.started)) else {
             self.bury(cell);
             return Err(gone());
         };
-        let endpoint = Endpoint::new(self.ground.runtime_of(&cell), handle.token.clone());
+        let endpoint = Endpoint::open(&self.ground.runtime_of(&cell), SOCKET, handle.token.clone())?;
         let guest = Guest::new(endpoint);
         let environment = Environment::new(id.clone(), self.clone(), guest.clone(), pidfd, handle)?;
         if environment.is_frozen() {
@@ -265,7 +273,11 @@ impl Backend for Jail {
     async fn remove_orphans(&self) -> Result<usize> {
         let inner = self.inner.clone();
         let removed = tokio::task::spawn_blocking(move || {
-            let known = inner.standing.lock().map(|standing| standing.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
+            let known = inner
+                .standing
+                .lock()
+                .map(|standing| standing.keys().cloned().collect::<Vec<_>>())
+                .unwrap_or_default();
             let spare = inner.spares.names();
             let mine = inner.ground.ranges.as_ref().map(Ranges::ours).unwrap_or_default();
             let mut removed = 0;
@@ -291,11 +303,17 @@ impl Backend for Jail {
         self.inner.templates.list()
     }
 
-    async fn import_template(&self, mut template: Template, archive: ByteStream, compression: Compression) -> Result<Template> {
+    async fn import_template(
+        &self,
+        mut template: Template,
+        archive: ByteStream,
+        compression: Compression,
+    ) -> Result<Template> {
         self.inner.capabilities.require(Capability::TemplateImport)?;
         let directory = self.inner.templates.reserve(&template.id)?;
         template.source = TemplateSource::Imported;
-        let imported = template::import_archive(&self.inner.executable, &directory, archive, compression).await;
+        let imported =
+            template::import_archive(&self.inner.executable, &directory, archive, compression).await;
         self.inner.finish_import(template, imported)
     }
 
@@ -310,12 +328,21 @@ impl Backend for Jail {
     async fn delete_template(&self, id: &TemplateId) -> Result<()> {
         let recipe = self.inner.templates.recipe(Some(id))?;
         let own = recipe.layers.first().cloned().unwrap_or_default();
-        let used = self.inner.standing.lock().is_ok_and(|standing| standing.values().any(|layers| layers.contains(&own)));
+        let used = self
+            .inner
+            .standing
+            .lock()
+            .is_ok_and(|standing| standing.values().any(|layers| layers.contains(&own)));
         if used {
-            return Err(Error::wrong_state("TEMPLATE_IN_USE", format!("sandboxes made from the template {id} still run; remove them first")));
+            return Err(Error::wrong_state(
+                "TEMPLATE_IN_USE",
+                format!("sandboxes made from the template {id} still run; remove them first"),
+            ));
         }
         let removed = self.inner.templates.remove(id)?;
-        if let (TemplateSource::Snapshot { .. }, Some(pool)) = (&removed.template.source, &self.inner.ground.pool) {
+        if let (TemplateSource::Snapshot { .. }, Some(pool)) =
+            (&removed.template.source, &self.inner.ground.pool)
+        {
             pool.destroy(&format!("template-{id}"))?;
         }
         let inner = self.inner.clone();

@@ -150,7 +150,8 @@ impl Ground {
         let Some((pid, started)) = noted.split_once(' ') else { return };
         let (Ok(pid), Ok(started)) = (pid.parse::<u32>(), started.parse::<u64>()) else { return };
         let process = rustix::process::Pid::from_raw(pid.cast_signed());
-        let descriptor = process.and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok());
+        let descriptor = process
+            .and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok());
         if let Some(descriptor) = descriptor.filter(|_| crate::handle::started(pid) == Some(started)) {
             let _ = rustix::process::pidfd_send_signal(descriptor, rustix::process::Signal::KILL);
         }

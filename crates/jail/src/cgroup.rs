@@ -113,9 +113,14 @@ impl Cgroups {
             rustix::fs::open(&path, flags | OFlags::CLOEXEC, Mode::empty())
                 .map_err(|error| Error::internal(format!("open {}", path.display()), error))
         };
-        let unified = self.unified.as_ref().map(|path| open(path.join(cell), OFlags::PATH | OFlags::DIRECTORY)).transpose()?;
+        let unified = self
+            .unified
+            .as_ref()
+            .map(|path| open(path.join(cell), OFlags::PATH | OFlags::DIRECTORY))
+            .transpose()?;
         let counter = if self.unified_controls { "memory.events" } else { "memory.oom_control" };
-        let oom_counter = self.memory().map(|path| open(path.join(cell).join(counter), OFlags::RDONLY)).transpose()?;
+        let oom_counter =
+            self.memory().map(|path| open(path.join(cell).join(counter), OFlags::RDONLY)).transpose()?;
         let tasks = self
             .legacy
             .iter()
@@ -153,7 +158,8 @@ impl Cgroups {
             }
         }
         if let Some(pids) = limits.pids {
-            let base = if self.unified_controls { self.unified.as_ref() } else { self.legacy(Controller::Pids) };
+            let base =
+                if self.unified_controls { self.unified.as_ref() } else { self.legacy(Controller::Pids) };
             self.write(base, cell, "pids.max", &pids.to_string())?;
         }
         Ok(())
@@ -186,7 +192,9 @@ impl Cgroups {
             self.write(Some(unified), cell, "cgroup.freeze", if frozen { "1" } else { "0" })?;
             let events = unified.join(cell).join("cgroup.events");
             let wanted = format!("frozen {}", u8::from(frozen));
-            Box::new(move || std::fs::read_to_string(&events).is_ok_and(|text| text.lines().any(|line| line == wanted)))
+            Box::new(move || {
+                std::fs::read_to_string(&events).is_ok_and(|text| text.lines().any(|line| line == wanted))
+            })
         } else {
             let state = if frozen { "FROZEN" } else { "THAWED" };
             let base = self.legacy(Controller::Freezer);
@@ -203,12 +211,10 @@ impl Cgroups {
     /// Whether a cell is frozen, or on its way.
     pub(crate) fn is_frozen(&self, cell: &str) -> bool {
         match (&self.unified, self.legacy(Controller::Freezer)) {
-            (Some(unified), _) => {
-                std::fs::read_to_string(unified.join(cell).join("cgroup.freeze")).is_ok_and(|text| text.trim() == "1")
-            }
-            (None, Some(legacy)) => {
-                std::fs::read_to_string(legacy.join(cell).join("freezer.state")).is_ok_and(|text| text.trim() != "THAWED")
-            }
+            (Some(unified), _) => std::fs::read_to_string(unified.join(cell).join("cgroup.freeze"))
+                .is_ok_and(|text| text.trim() == "1"),
+            (None, Some(legacy)) => std::fs::read_to_string(legacy.join(cell).join("freezer.state"))
+                .is_ok_and(|text| text.trim() != "THAWED"),
             (None, None) => false,
         }
     }
@@ -223,7 +229,9 @@ impl Cgroups {
         }
         for directory in self.directories(cell) {
             let Ok(list) = std::fs::read_to_string(directory.join("cgroup.procs")) else { continue };
-            for pid in list.lines().filter_map(|line| line.parse().ok()).filter_map(rustix::process::Pid::from_raw) {
+            for pid in
+                list.lines().filter_map(|line| line.parse().ok()).filter_map(rustix::process::Pid::from_raw)
+            {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
         }
@@ -299,5 +307,6 @@ fn poll_until(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
 
 /// Whether a path is a directory that this process may make groups in.
 fn usable(path: &Path) -> bool {
-    path.is_dir() && rustix::fs::access(path, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK).is_ok()
+    path.is_dir()
+        && rustix::fs::access(path, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK).is_ok()
 }

@@ -9,10 +9,13 @@ use hostel_guest_client::{Endpoint, Guest};
 use hostel_guest_protocol::zygote::CloneJail;
 use hostel_guest_protocol::{GuestConfig, TOKEN_LEN};
 use hostel_sandbox::{
-    Capability, Created, Error, ExecutionEnvironment, ResourceLimits, Result, SandboxId, SandboxSpec, Stage, Weakness,
+    Capability, Created, Error, ExecutionEnvironment, ResourceLimits, Result, SandboxId, SandboxSpec, Stage,
+    Weakness,
 };
 use rustix::fs::{Mode, OFlags};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with, socketpair};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with, socketpair,
+};
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
@@ -121,7 +124,7 @@ impl Inner {
             let file = self.ground.runtime_of(&cell).join("pid");
             let _ = std::fs::write(file, format!("{} {started}", cloned.pid));
         }
-        let endpoint = Endpoint::new(self.ground.runtime_of(&cell), token.clone());
+        let endpoint = Endpoint::open(&self.ground.runtime_of(&cell), SOCKET, token.clone())?;
         let end = KillOnDrop(Some(&cloned.pidfd));
         let (guest, said) = Guest::born(endpoint, ours, BIRTH).await?;
         end.defuse();
@@ -165,9 +168,19 @@ impl Inner {
         if !self.capabilities.has(Capability::PidsLimit) {
             limits.pids = None;
         }
-        let told = [Capability::MemoryLimit, Capability::CpuLimit, Capability::PidsLimit, Capability::PrivateUserIds];
-        let weaknesses =
-            self.capabilities.missing.iter().filter(|weakness| told.contains(&weakness.capability)).cloned().collect();
+        let told = [
+            Capability::MemoryLimit,
+            Capability::CpuLimit,
+            Capability::PidsLimit,
+            Capability::PrivateUserIds,
+        ];
+        let weaknesses = self
+            .capabilities
+            .missing
+            .iter()
+            .filter(|weakness| told.contains(&weakness.capability))
+            .cloned()
+            .collect();
         (spec, weaknesses)
     }
 
@@ -193,8 +206,10 @@ impl Inner {
         let fail = |what: &'static str| move |error: rustix::io::Errno| Error::internal(what, error);
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
             .map_err(fail("make a guest's socket"))?;
-        let listener = listen_at(&self.ground.runtime_of(cell)).map_err(fail("make a guest's listening socket"))?;
-        let spill = open_directory(&self.ground.spill.join(&cell.name)).map_err(fail("open a spill directory"))?;
+        let listener =
+            listen_at(&self.ground.runtime_of(cell)).map_err(fail("make a guest's listening socket"))?;
+        let spill =
+            open_directory(&self.ground.spill.join(&cell.name)).map_err(fail("open a spill directory"))?;
         let mut descriptors = vec![theirs, listener, spill];
         let mut order = CloneJail {
             cell: cell.name.clone(),

@@ -9,12 +9,14 @@ use async_trait::async_trait;
 use hostel_guest_client::Guest;
 use hostel_guest_protocol::GuestConfig;
 use hostel_sandbox::file::{ByteStream, Compression, FileEvent, FileInfo, WriteOptions};
-use hostel_sandbox::process::{AttachOptions, Attachment, ExitStatus, ProcessInfo, ProcessSpec, TerminalSize};
+use hostel_sandbox::process::{
+    AttachOptions, Attachment, ExitStatus, ProcessInfo, ProcessSpec, TerminalSize,
+};
 use hostel_sandbox::stats::SandboxStats;
 use hostel_sandbox::template::{Template, TemplateSource};
 use hostel_sandbox::{
-    BackendEvent, Capability, Created, Error, ExecutionEnvironment, ProcessId, ResourceLimits, Result, SandboxId,
-    SandboxSpec,
+    BackendEvent, Capability, Created, Error, ExecutionEnvironment, ProcessId, ResourceLimits, Result,
+    SandboxId, SandboxSpec,
 };
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,7 +42,13 @@ pub(crate) struct Environment {
 
 impl Environment {
     /// Takes a jail whose guest is there, and watches over its first process.
-    pub(crate) fn new(id: SandboxId, inner: Arc<Inner>, guest: Guest, first: OwnedFd, handle: Handle) -> Result<Arc<Self>> {
+    pub(crate) fn new(
+        id: SandboxId,
+        inner: Arc<Inner>,
+        guest: Guest,
+        first: OwnedFd,
+        handle: Handle,
+    ) -> Result<Arc<Self>> {
         let cell = handle.cell();
         inner.stand(&cell, &handle.layers);
         let frozen = inner.ground.cgroups.as_ref().is_some_and(|cgroups| cgroups.is_frozen(&cell.name));
@@ -103,7 +111,10 @@ impl Environment {
         self.inner.capabilities.require(capability)?;
         match &self.inner.ground.pool {
             Some(pool) if self.cell.on_disk => Ok(pool),
-            _ => Err(Error::missing(capability, "the files of this sandbox are in memory, because it has a limit on inodes")),
+            _ => Err(Error::missing(
+                capability,
+                "the files of this sandbox are in memory, because it has a limit on inodes",
+            )),
         }
     }
 }
@@ -141,7 +152,10 @@ impl ExecutionEnvironment for Environment {
     async fn update_limits(&self, limits: &ResourceLimits) -> Result<ResourceLimits> {
         let current = self.limits.lock().map(|limits| limits.clone()).unwrap_or_default();
         if limits.disk_inodes.is_some() && limits.disk_inodes != current.disk_inodes {
-            return Err(Error::missing(Capability::InodeLimit, "a limit on inodes cannot change while the sandbox runs"));
+            return Err(Error::missing(
+                Capability::InodeLimit,
+                "a limit on inodes cannot change while the sandbox runs",
+            ));
         }
         let changed = limits.or(&current);
         if let Some(cgroups) = &self.inner.ground.cgroups {
@@ -163,7 +177,8 @@ impl ExecutionEnvironment for Environment {
         let pool = self.pool(Capability::Snapshot)?;
         self.inner.templates.reserve(&template.id)?;
         template.source = TemplateSource::Snapshot { base: self.handle.template.clone() };
-        template.user = template.user.or_else(|| Some(self.handle.user.clone()).filter(|user| !user.is_empty()));
+        template.user =
+            template.user.or_else(|| Some(self.handle.user.clone()).filter(|user| !user.is_empty()));
         template.workdir = template.workdir.or_else(|| Some(self.handle.workdir.clone()));
         template.size_bytes = pool.used(&self.cell.name);
         let id = template.id.clone();

@@ -16,7 +16,8 @@ impl Executable {
     /// # Errors
     /// The kernel's.
     pub(crate) fn new(bytes: &[u8]) -> io::Result<Self> {
-        let mut file = File::from(memfd_create("hostel-guest", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
+        let mut file =
+            File::from(memfd_create("hostel-guest", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
         file.write_all(bytes)?;
         fcntl_add_seals(&file, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
         Ok(Self(file))

@@ -35,7 +35,11 @@ impl std::fmt::Debug for Handle {
 impl Handle {
     /// The cell it stands on.
     pub(crate) fn cell(&self) -> Cell {
-        Cell { name: self.cell.clone(), range: self.range.and_then(Range::from_number), on_disk: self.on_disk }
+        Cell {
+            name: self.cell.clone(),
+            range: self.range.and_then(Range::from_number),
+            on_disk: self.on_disk,
+        }
     }
 
     /// For the daemon's records.

@@ -51,7 +51,8 @@ impl Ranges {
         fs::create_dir_all(&directory)
             .map_err(|error| Error::internal(format!("make {}", directory.display()), error))?;
         // Daemons side by side start looking at different places.
-        let start = instance.bytes().fold(0u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(u32::from(byte)));
+        let start =
+            instance.bytes().fold(0u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(u32::from(byte)));
         Ok(Self { directory, instance, next: AtomicU32::new(start) })
     }
 
@@ -76,7 +77,10 @@ impl Ranges {
                 Err(error) => return Err(Error::internal("take a range of user ids", error)),
             }
         }
-        Err(Error::LimitReached { what: "sandboxes", detail: format!("all {RANGES} ranges of user ids are taken") })
+        Err(Error::LimitReached {
+            what: "sandboxes",
+            detail: format!("all {RANGES} ranges of user ids are taken"),
+        })
     }
 
     /// Gives a range back.
@@ -109,7 +113,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let open = |name: &str| Ranges::open(directory.path().to_owned(), name.to_owned()).unwrap();
         let (one, other) = (open("one"), open("eno"));
-        let mut taken: Vec<u32> = (0..50).flat_map(|_| [one.take().unwrap().number(), other.take().unwrap().number()]).collect();
+        let mut taken: Vec<u32> =
+            (0..50).flat_map(|_| [one.take().unwrap().number(), other.take().unwrap().number()]).collect();
         taken.sort_unstable();
         taken.dedup();
         assert_eq!(taken.len(), 100);

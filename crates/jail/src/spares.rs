@@ -33,7 +33,10 @@ impl Spares {
 
     /// The names of the cells in stock.
     pub(crate) fn names(&self) -> Vec<String> {
-        self.ready.lock().map(|ready| ready.iter().map(|cell| cell.name.clone()).collect()).unwrap_or_default()
+        self.ready
+            .lock()
+            .map(|ready| ready.iter().map(|cell| cell.name.clone()).collect())
+            .unwrap_or_default()
     }
 
     /// A cell: from the stock where it fits, made now otherwise. Nobody ever waits for the refill.
@@ -76,7 +79,8 @@ impl Spares {
                 }
             }
         }
-        let left: Vec<Cell> = self.ready.lock().map(|mut ready| ready.drain(..).collect()).unwrap_or_default();
+        let left: Vec<Cell> =
+            self.ready.lock().map(|mut ready| ready.drain(..).collect()).unwrap_or_default();
         let ground = self.ground.clone();
         let removed = tokio::task::spawn_blocking(move || left.iter().for_each(|cell| ground.remove(cell)));
         let _ = removed.await;

@@ -38,8 +38,8 @@ pub(crate) fn pool_device(state: &Path, size: Option<u64>) -> std::result::Resul
     if !image.exists() {
         make_image(&image, size)?;
     }
-    let (path, open) =
-        loop_device::attach(&image).map_err(|error| format!("attach {} to a loop device: {error}", image.display()))?;
+    let (path, open) = loop_device::attach(&image)
+        .map_err(|error| format!("attach {} to a loop device: {error}", image.display()))?;
     Ok(PoolDevice { path, _open: open })
 }
 
@@ -52,7 +52,10 @@ fn make_image(image: &Path, size: Option<u64>) -> std::result::Result<(), String
     let file = File::create(&unfinished).map_err(|error| fail("create", &error))?;
     file.set_len(size).map_err(|error| fail("size", &error))?;
     drop(file);
-    let made = Command::new("mkfs.btrfs").args(["-q", "-f", "-L", "hostel", "-m", "single"]).arg(&unfinished).output();
+    let made = Command::new("mkfs.btrfs")
+        .args(["-q", "-f", "-L", "hostel", "-m", "single"])
+        .arg(&unfinished)
+        .output();
     match made {
         Ok(output) if output.status.success() => {
             std::fs::rename(&unfinished, image).map_err(|error| fail("finish", &error))
@@ -78,7 +81,8 @@ impl Pool {
     /// # Errors
     /// `Internal` where quotas cannot be turned on.
     pub(crate) fn open(root: OwnedFd, device: &Path) -> Result<Self> {
-        btrfs::enable_quota(root.as_fd()).map_err(|error| Error::internal("turn on quotas of the pool", error))?;
+        btrfs::enable_quota(root.as_fd())
+            .map_err(|error| Error::internal("turn on quotas of the pool", error))?;
         rustix::fs::fchmod(&root, Mode::from_raw_mode(0o700))
             .map_err(|error| Error::internal("close the pool to others", error))?;
         Ok(Self { root, sysfs: sysfs_of(device) })
@@ -89,21 +93,25 @@ impl Pool {
     /// # Errors
     /// `Internal` with what the kernel said.
     pub(crate) fn create(&self, cell: &str, copy_of: Option<&str>) -> Result<()> {
-        let fail = |what: &'static str| move |error: io::Error| Error::internal(format!("{what} of a cell"), error);
+        let fail =
+            |what: &'static str| move |error: io::Error| Error::internal(format!("{what} of a cell"), error);
         let disk = match copy_of {
             None => btrfs::create(self.root.as_fd(), cell).map_err(fail("make the subvolume"))?,
             Some(source) => {
                 let source = btrfs::open(self.root.as_fd(), source).map_err(fail("open the original"))?;
-                btrfs::snapshot(self.root.as_fd(), source.as_fd(), cell).map_err(fail("copy the subvolume"))?
+                btrfs::snapshot(self.root.as_fd(), source.as_fd(), cell)
+                    .map_err(fail("copy the subvolume"))?
             }
         };
         if copy_of.is_some() {
             // The overlay's working directory belongs to the mount of the original.
             remove_tree(&disk, "work").map_err(fail("clear the copy"))?;
         } else {
-            rustix::fs::mkdirat(&disk, "upper", Mode::from_raw_mode(0o755)).map_err(|e| fail("lay out the disk")(e.into()))?;
+            rustix::fs::mkdirat(&disk, "upper", Mode::from_raw_mode(0o755))
+                .map_err(|e| fail("lay out the disk")(e.into()))?;
         }
-        rustix::fs::mkdirat(&disk, "work", Mode::from_raw_mode(0o755)).map_err(|e| fail("lay out the disk")(e.into()))
+        rustix::fs::mkdirat(&disk, "work", Mode::from_raw_mode(0o755))
+            .map_err(|e| fail("lay out the disk")(e.into()))
     }
 
     /// Caps the bytes of a cell.

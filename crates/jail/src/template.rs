@@ -44,13 +44,16 @@ impl Templates {
     /// # Errors
     /// `Internal` where the directory cannot be read or written.
     pub(crate) fn open(directory: PathBuf, own_ids: bool) -> Result<Self> {
-        let fail = |error: io::Error| Error::internal(format!("read templates in {}", directory.display()), error);
+        let fail =
+            |error: io::Error| Error::internal(format!("read templates in {}", directory.display()), error);
         let mut recipes = HashMap::new();
         for entry in fs::read_dir(&directory).map_err(fail)? {
             let path = entry.map_err(fail)?.path();
             match fs::read(path.join(RECORD)).map(|bytes| serde_json::from_slice::<Recipe>(&bytes)) {
                 Ok(Ok(recipe)) => drop(recipes.insert(recipe.template.id.clone(), recipe)),
-                Ok(Err(error)) => tracing::warn!(path = %path.display(), %error, "a template's record cannot be read"),
+                Ok(Err(error)) => {
+                    tracing::warn!(path = %path.display(), %error, "a template's record cannot be read")
+                }
                 Err(_) if path.file_name().is_some_and(|name| name == HOST) => {}
                 Err(_) => remove_in_place(&path),
             }
@@ -61,7 +64,9 @@ impl Templates {
     }
 
     fn recipes(&self) -> Result<std::sync::MutexGuard<'_, HashMap<TemplateId, Recipe>>> {
-        self.recipes.lock().map_err(|_| Error::internal("look templates up", "a task broke while it changed them"))
+        self.recipes
+            .lock()
+            .map_err(|_| Error::internal("look templates up", "a task broke while it changed them"))
     }
 
     /// How to make a sandbox from a template.
@@ -71,7 +76,11 @@ impl Templates {
     pub(crate) fn recipe(&self, id: Option<&TemplateId>) -> Result<Recipe> {
         let name = id.map_or(HOST, TemplateId::as_str);
         let recipes = self.recipes()?;
-        recipes.iter().find(|(known, _)| known.as_str() == name).map(|(_, recipe)| recipe.clone()).ok_or_else(|| Error::not_found("template", name))
+        recipes
+            .iter()
+            .find(|(known, _)| known.as_str() == name)
+            .map(|(_, recipe)| recipe.clone())
+            .ok_or_else(|| Error::not_found("template", name))
     }
 
     /// All of them, by name.
@@ -79,7 +88,8 @@ impl Templates {
     /// # Errors
     /// `Internal`.
     pub(crate) fn list(&self) -> Result<Vec<Template>> {
-        let mut list: Vec<Template> = self.recipes()?.values().map(|recipe| recipe.template.clone()).collect();
+        let mut list: Vec<Template> =
+            self.recipes()?.values().map(|recipe| recipe.template.clone()).collect();
         list.sort_by(|one, other| one.id.cmp(&other.id));
         Ok(list)
     }
@@ -115,7 +125,9 @@ impl Templates {
         if recipe.layers.len() > MAX_LAYERS {
             return Err(Error::LimitReached {
                 what: "layers",
-                detail: format!("a template stands on at most {MAX_LAYERS} snapshots; export the files and import them as one"),
+                detail: format!(
+                    "a template stands on at most {MAX_LAYERS} snapshots; export the files and import them as one"
+                ),
             });
         }
         let template = recipe.template.clone();
@@ -142,11 +154,15 @@ impl Templates {
             other.template.id != *id && recipe.layers.first().is_some_and(|own| other.layers.contains(own))
         });
         if let Some(above) = above {
-            return Err(Error::wrong_state("TEMPLATE_IN_USE", format!("the template {} stands on it; remove that first", above.template.id)));
+            return Err(Error::wrong_state(
+                "TEMPLATE_IN_USE",
+                format!("the template {} stands on it; remove that first", above.template.id),
+            ));
         }
         // Renamed before anything is removed: a half-removed template must not come back.
         let directory = self.directory.join(id.as_str());
-        fs::remove_file(directory.join(RECORD)).map_err(|error| Error::internal(format!("forget the template {id}"), error))?;
+        fs::remove_file(directory.join(RECORD))
+            .map_err(|error| Error::internal(format!("forget the template {id}"), error))?;
         recipes.remove(id);
         Ok(recipe)
     }

@@ -10,8 +10,8 @@ use hostel_guest_protocol::zygote::{
 use hostel_sandbox::{Error, Result};
 use prost::Message;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -65,7 +65,8 @@ impl Zygote {
     /// # Errors
     /// `Unavailable` with what the zygote could not do.
     pub(crate) fn start(executable: &Executable, setup: &Setup) -> Result<(Self, World)> {
-        let fail = |what: &str, error: &dyn std::fmt::Display| Error::internal(format!("{what} the zygote"), error);
+        let fail =
+            |what: &str, error: &dyn std::fmt::Display| Error::internal(format!("{what} the zygote"), error);
         let flags = SocketFlags::CLOEXEC;
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
             .map_err(|error| fail("make the socket of", &error))?;
@@ -77,8 +78,11 @@ impl Zygote {
             let _ = child.wait();
             return Err(Error::Unavailable { what: "zygote", detail: reply.failure });
         }
-        let world =
-            World { idmap: reply.idmap, landlock_abi: reply.landlock_abi, pool: descriptors.into_iter().next() };
+        let world = World {
+            idmap: reply.idmap,
+            landlock_abi: reply.landlock_abi,
+            pool: descriptors.into_iter().next(),
+        };
         let (jobs, queue) = sync_channel::<Job>(QUEUE);
         let thread = std::thread::Builder::new()
             .name("zygote".to_owned())
@@ -121,9 +125,10 @@ impl Zygote {
     /// Makes a jail.
     pub(crate) async fn clone_jail(&self, order: CloneJail, descriptors: Vec<OwnedFd>) -> Result<Cloned> {
         let answer = self.order(Order::Clone(Box::new(order)), descriptors).await?;
-        let pidfd = answer
-            .descriptor
-            .ok_or_else(|| Error::Protocol { peer: "zygote", detail: "a clone without a descriptor".to_owned() })?;
+        let pidfd = answer.descriptor.ok_or_else(|| Error::Protocol {
+            peer: "zygote",
+            detail: "a clone without a descriptor".to_owned(),
+        })?;
         Ok(Cloned { pid: answer.pid, pidfd })
     }
 
@@ -178,10 +183,13 @@ fn receive(socket: BorrowedFd<'_>) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     let mut bytes = vec![0; MAX_PACKET.min(64 << 10)];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let received = recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    let received =
+        recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
     let descriptors = ancillary
         .drain()
-        .filter_map(|message| if let RecvAncillaryMessage::ScmRights(rights) = message { Some(rights) } else { None })
+        .filter_map(
+            |message| if let RecvAncillaryMessage::ScmRights(rights) = message { Some(rights) } else { None },
+        )
         .flatten()
         .collect();
     if received.bytes == 0 {

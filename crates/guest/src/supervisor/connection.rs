@@ -91,6 +91,8 @@ pub(crate) struct Connection {
     pub(crate) decoder: Decoder,
     pub(crate) mode: Mode,
     pub(crate) events: super::event_loop::EventFlags,
+    /// When it must have said hello.
+    pub(crate) handshake_until: Option<std::time::Instant>,
     /// The host sends no more.
     pub(crate) input_ended: bool,
     /// Close once everything is sent.
@@ -107,6 +109,7 @@ impl Connection {
             decoder: Decoder::default(),
             mode,
             events,
+            handshake_until: None,
             input_ended: false,
             closing: false,
             write: None,

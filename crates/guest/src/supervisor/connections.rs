@@ -8,6 +8,7 @@ use prost::Message;
 use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustix::net::{SocketFlags, accept_with};
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -15,22 +16,36 @@ use std::time::{Duration, Instant};
 const MOST_CONNECTIONS: usize = 256;
 /// Time to say hello.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long not to accept after descriptors ran out.
+const NO_DESCRIPTORS: Duration = Duration::from_millis(100);
 /// Bytes read at once.
-const READ: usize = 64 << 10;
+const READ: usize = 16 << 10;
 /// Reads before others have their turn.
-const READS: usize = 8;
+const READS: usize = 32;
 const SEND_BUFFER: usize = 1 << 20;
 
 impl Supervisor {
     pub(super) fn accept(&mut self) {
         for _ in 0..16 {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            let Ok(socket) = accept_with(&self.listener, flags) else { return };
+            let socket = match accept_with(&self.listener, flags) {
+                Ok(socket) => socket,
+                Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => return,
+                Err(_) => {
+                    // No descriptors: it would stay ready and keep us from everything else.
+                    self.poll.remove(&self.listener);
+                    return self.timers.add(Instant::now() + NO_DESCRIPTORS, Timer::Listen);
+                }
+            };
             if self.connections.len() >= MOST_CONNECTIONS {
                 continue;
             }
             if let Some(serial) = self.add_connection(socket, Mode::Handshake) {
-                self.timers.add(Instant::now() + HANDSHAKE, Timer::Handshake(serial));
+                let until = Instant::now() + HANDSHAKE;
+                self.timers.add(until, Timer::Handshake(serial));
+                if let Some(connection) = self.connections.get_mut(&serial) {
+                    connection.handshake_until = Some(until);
+                }
             }
         }
     }
@@ -73,7 +88,7 @@ impl Supervisor {
 
     /// Reads what came and handles it, as far as the connection's state allows.
     fn read_connection(&mut self, serial: u64) {
-        let mut buffer = Vec::new();
+        let mut buffer = [const { MaybeUninit::uninit() }; READ];
         for _ in 0..READS {
             if !self.handle_frames(serial) {
                 return;
@@ -83,12 +98,11 @@ impl Supervisor {
             if !listening || connection.input_ended {
                 return;
             }
-            buffer.resize(READ, 0);
             match rustix::io::read(&connection.socket, &mut buffer[..]) {
-                Ok(0) => connection.input_ended = true,
-                Ok(count) => {
-                    connection.decoder.extend(&buffer[..count]);
-                    if count < READ {
+                Ok(([], _)) => connection.input_ended = true,
+                Ok((bytes, rest)) => {
+                    connection.decoder.extend(bytes);
+                    if !rest.is_empty() {
                         self.handle_frames(serial);
                         return;
                     }
@@ -165,6 +179,9 @@ impl Supervisor {
         if known {
             if let Some(connection) = self.connections.get_mut(&serial) {
                 connection.mode = Mode::Idle;
+                if let Some(until) = connection.handshake_until.take() {
+                    self.timers.remove(until, Timer::Handshake(serial));
+                }
             }
             self.welcome(serial);
         }
@@ -228,6 +245,12 @@ impl Supervisor {
             self.leave(serial);
         }
         let Some(connection) = self.connections.get_mut(&serial) else { return };
+        if let Mode::Watching(watch) = &mut connection.mode
+            && all_sent
+            && watch.paused
+        {
+            watch.paused = self.poll.add(watch.descriptor(), Key::Watch(serial), EventFlags::IN).is_err();
+        }
         let mut events = EventFlags::empty();
         if listening && !connection.input_ended {
             events |= EventFlags::IN | EventFlags::RDHUP;
@@ -249,6 +272,9 @@ impl Supervisor {
             self.detach(serial, true);
         }
         let Some(connection) = self.connections.remove(&serial) else { return };
+        if let Some(until) = connection.handshake_until {
+            self.timers.remove(until, Timer::Handshake(serial));
+        }
         match &connection.mode {
             Mode::Waiting(process) => {
                 if let Some(process) = self.processes.get_mut(process) {

@@ -123,6 +123,8 @@ pub(crate) enum Timer {
     Drain(u64),
     /// An ended process is forgotten.
     Expire(u64),
+    /// There may be descriptors for new connections again.
+    Listen,
     /// The output rate allows more.
     Rate,
     /// The grace of a shutdown is over.
@@ -138,6 +140,11 @@ pub(crate) struct Timers {
 impl Timers {
     pub(crate) fn add(&mut self, at: Instant, timer: Timer) {
         self.set.insert((at, timer));
+    }
+
+    /// What was set is not wanted any more.
+    pub(crate) fn remove(&mut self, at: Instant, timer: Timer) {
+        self.set.remove(&(at, timer));
     }
 
     pub(crate) fn next(&self) -> Option<Instant> {

@@ -63,7 +63,7 @@ impl Root {
     pub(crate) fn open_regular(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
         let fd = self.open(path, flags | OFlags::NONBLOCK | OFlags::NOCTTY, Mode::empty())?;
         match FileType::from_raw_mode(fstat(&fd)?.st_mode) {
-            FileType::RegularFile => Ok(fd),
+            FileType::RegularFile => not_of_the_kernel(&fd).map(|()| fd),
             FileType::Directory => Err(Errno::ISDIR),
             _ => Err(Errno::INVAL),
         }
@@ -140,6 +140,13 @@ impl Root {
         let stat = fstat(&fd).map_err(|errno| refused(errno, path))?;
         Ok(describe(path.to_owned(), &stat, || readlinkat(&fd, c"", Vec::new()).ok()))
     }
+}
+
+/// Files of procfs are refused: some are doors into the process that opened them, this one, and a link to one
+/// can be anywhere.
+pub(crate) fn not_of_the_kernel(file: impl AsFd) -> Result<(), Errno> {
+    let kind = rustix::fs::fstatfs(file)?.f_type;
+    if kind == rustix::fs::PROC_SUPER_MAGIC { Err(Errno::ACCESS) } else { Ok(()) }
 }
 
 /// Gives a file to its owner-to-be.

@@ -115,6 +115,9 @@ impl Supervisor {
         let Some(process) = self.processes.get_mut(&serial) else { return };
         process.exit = Some(exit);
         process.drain_until = Some(now + DRAIN);
+        if let Some(at) = process.timeout_at.take() {
+            self.timers.remove(at, Timer::Timeout(serial));
+        }
         if let Some(fd) = process.input.fd.take() {
             self.poll.remove(&fd);
         }
@@ -133,8 +136,10 @@ impl Supervisor {
         for index in 0..2 {
             self.drain_now(serial, index);
         }
-        self.timers.add(now + DRY, Timer::Drain(serial));
         self.finish_if_over(serial);
+        if self.processes.get(&serial).is_some_and(|process| process.finished.is_none()) {
+            self.timers.add(now + DRY, Timer::Drain(serial));
+        }
     }
 
     /// Reads as long as there is something, within reason.
@@ -188,6 +193,7 @@ impl Supervisor {
         for output in &mut process.outputs {
             output.stream.settle(&mut self.spill);
         }
+        process.expires = Some(now + REMEMBERED);
         self.timers.add(now + REMEMBERED, Timer::Expire(serial));
         for attached in process.attached.clone() {
             self.pump(attached);
@@ -253,12 +259,15 @@ impl Supervisor {
         if process.attached.is_empty() {
             self.forget(serial);
         } else {
-            self.timers.add(Instant::now() + REMEMBERED / 10, Timer::Expire(serial));
+            self.timers.add(Instant::now() + REMEMBERED, Timer::Expire(serial));
         }
     }
 
     fn forget(&mut self, serial: u64) {
         if let Some(mut process) = self.processes.remove(&serial) {
+            if let Some(at) = process.expires {
+                self.timers.remove(at, Timer::Expire(serial));
+            }
             for output in &mut process.outputs {
                 output.stream.release_spill(&mut self.spill);
             }

@@ -85,6 +85,10 @@ pub(crate) struct Process {
     pub(crate) exit: Option<Exit>,
     /// It ended and no more output will come.
     pub(crate) finished: Option<Instant>,
+    /// When its timeout is over.
+    pub(crate) timeout_at: Option<Instant>,
+    /// When it is forgotten.
+    pub(crate) expires: Option<Instant>,
     /// Readers that were lost without a word may come back until then.
     pub(crate) lost_until: Option<Instant>,
     /// No output is waited for after this.

@@ -31,7 +31,11 @@ impl Rate {
                 self.tokens.saturating_add(u64::try_from(new).unwrap_or(u64::MAX)).min(self.per_second);
             self.filled = now;
         }
-        usize::try_from(self.tokens).unwrap_or(usize::MAX)
+        if self.tokens < self.quantum() { 0 } else { usize::try_from(self.tokens).unwrap_or(usize::MAX) }
+    }
+
+    fn quantum(&self) -> u64 {
+        QUANTUM.min(self.per_second / 16).max(1)
     }
 
     /// So many bytes were read.
@@ -43,7 +47,7 @@ impl Rate {
 
     /// When it is worth reading again.
     pub(crate) fn next(&self, now: Instant) -> Instant {
-        let wanted = QUANTUM.min(self.per_second / 4).max(1).saturating_sub(self.tokens);
+        let wanted = self.quantum().saturating_sub(self.tokens);
         let nanoseconds = u128::from(wanted) * 1_000_000_000 / u128::from(self.per_second.max(1));
         now + Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
             .max(Duration::from_millis(1))

@@ -62,14 +62,29 @@ pub(crate) fn kill_everything() {
     }
 }
 
+/// Whether anything is left: our children, or orphans, which are ours as well.
+pub(crate) fn has_children() -> bool {
+    // SAFETY: an all-zero siginfo is a valid one; waitid(2) only looks.
+    unsafe {
+        let mut information: libc::siginfo_t = std::mem::zeroed();
+        let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        libc::waitid(libc::P_ALL, 0, &raw mut information, flags) == 0
+    }
+}
+
 impl Supervisor {
     /// Signals came: children ended, or we shall.
     pub(super) fn signalled(&mut self) {
         let mut buffer = [0u8; size_of::<libc::signalfd_siginfo>() * 4];
         while let Ok(count) = rustix::io::read(&self.signals, &mut buffer[..]) {
             for information in buffer[..count].chunks_exact(size_of::<libc::signalfd_siginfo>()) {
-                let number = information.first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes));
-                if number == libc::SIGTERM.cast_unsigned() || number == libc::SIGINT.cast_unsigned() {
+                // Number of the signal, error, code, sender: 0 is one outside of our namespace.
+                let word = |index: usize| {
+                    let bytes = information[index * 4..].first_chunk();
+                    bytes.map_or(0, |bytes| i32::from_ne_bytes(*bytes))
+                };
+                let from_outside = word(3) == 0 || !rustix::process::getpid().is_init();
+                if matches!(word(0), libc::SIGTERM | libc::SIGINT) && from_outside {
                     self.shut_down();
                 }
             }

@@ -22,8 +22,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) terminal: bool,
     /// Whom to become.
     pub(crate) user: Option<&'a Identity>,
-    /// `RLIMIT_NOFILE`; 0 leaves it.
-    pub(crate) open_files: u32,
+    /// `RLIMIT_NOFILE`, soft and hard.
+    pub(crate) open_files: [u64; 2],
 }
 
 /// Which step failed.
@@ -126,12 +126,9 @@ fn become_program(launch: &Launch<'_>, argv: &[*const c_char], env: &[*const c_c
         if launch.terminal {
             ok(libc::ioctl(0, libc::TIOCSCTTY, 0).into(), Step::Prepare)?;
         }
-        if launch.open_files > 0 {
-            let limit =
-                libc::rlimit { rlim_cur: launch.open_files.into(), rlim_max: launch.open_files.into() };
-            // A limit that may not be raised stays what it is.
-            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
-        }
+        let limit = libc::rlimit { rlim_cur: launch.open_files[0], rlim_max: launch.open_files[1] };
+        // A limit that may not be raised stays what it is.
+        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
         libc::umask(0o022);
         ok(libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0), Step::Prepare)?;
         if let Some(user) = launch.user {

@@ -61,7 +61,10 @@ impl Supervisor {
             streams: [0, 1, 2].map(|index| streams.theirs[index].as_fd()),
             terminal: spec.terminal.is_some(),
             user: self.config.can_switch_user.then_some(&user),
-            open_files: self.config.open_files,
+            open_files: match u64::from(self.config.open_files) {
+                0 => self.open_files,
+                limit => [limit; 2],
+            },
         })
         .map_err(|(step, errno)| not_launched(step, errno, &program, &directory))?;
         if self.config.oom_score_adj != 0 {
@@ -83,6 +86,8 @@ impl Supervisor {
                 output.polled = self.poll.add(fd, Key::Output(serial, index), EventFlags::IN).is_ok();
             }
         }
+        let timeout = Duration::from_millis(spec.timeout_ms);
+        let timeout_at = Instant::now().checked_add(timeout).filter(|_| spec.timeout_ms > 0);
         let process = Process {
             id: spec.id.clone(),
             argv: shortened(&spec.argv),
@@ -93,6 +98,8 @@ impl Supervisor {
             input: Input { fd: input, ..Input::default() },
             exit: None,
             finished: None,
+            timeout_at,
+            expires: None,
             lost_until: None,
             drain_until: None,
             oom_before,
@@ -103,9 +110,7 @@ impl Supervisor {
         };
         self.processes.insert(serial, process);
         self.running.insert(pid, serial);
-        if spec.timeout_ms > 0
-            && let Some(at) = Instant::now().checked_add(Duration::from_millis(spec.timeout_ms))
-        {
+        if let Some(at) = timeout_at {
             self.timers.add(at, Timer::Timeout(serial));
         }
         Ok(serial)

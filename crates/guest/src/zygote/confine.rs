@@ -4,7 +4,9 @@ use super::{At, Failed, errno_of, seccomp};
 use landlock::{CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetStatus, Scope};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets, set_capabilities, set_capabilities_secure_bits};
+use rustix::thread::{
+    CapabilitiesSecureBits, CapabilitySet, CapabilitySets, set_capabilities, set_capabilities_secure_bits,
+};
 
 /// The kernel reaps the zygote's children by itself: nobody needs their status.
 pub(super) fn auto_reap_children() {
@@ -32,7 +34,8 @@ pub(super) fn limits(max_processes: u32) -> Result<(), Failed> {
     }
     for (resource, value) in wanted {
         let hard = getrlimit(resource).maximum.map_or(value, |maximum| maximum.min(value));
-        setrlimit(resource, Rlimit { current: Some(hard), maximum: Some(hard) }).at("set a resource limit")?;
+        setrlimit(resource, Rlimit { current: Some(hard), maximum: Some(hard) })
+            .at("set a resource limit")?;
     }
     Ok(())
 }
@@ -41,7 +44,8 @@ pub(super) fn limits(max_processes: u32) -> Result<(), Failed> {
 /// Processes get none: the bounding set is empty and root has no privilege of its own (capabilities(7)).
 pub(super) fn capabilities() -> Result<(), Failed> {
     rustix::thread::set_no_new_privs(true).at("give up new privileges")?;
-    let bits = CapabilitiesSecureBits::NO_ROOT | CapabilitiesSecureBits::NO_ROOT_LOCKED
+    let bits = CapabilitiesSecureBits::NO_ROOT
+        | CapabilitiesSecureBits::NO_ROOT_LOCKED
         | CapabilitiesSecureBits::NO_SETUID_FIXUP_LOCKED
         | CapabilitiesSecureBits::KEEP_CAPS_LOCKED
         | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE
@@ -77,8 +81,13 @@ pub(super) fn landlock() -> Option<String> {
         .and_then(landlock::RulesetCreated::restrict_self);
     match restricted {
         Ok(status) if status.ruleset == RulesetStatus::FullyEnforced => None,
-        Ok(_) => Some("landlock scopes need Linux 6.12; namespaces alone keep signals and abstract sockets in".to_owned()),
-        Err(error) => Some(format!("landlock: {error}; namespaces alone keep signals and abstract sockets in")),
+        Ok(_) => Some(
+            "landlock scopes need Linux 6.12; namespaces alone keep signals and abstract sockets in"
+                .to_owned(),
+        ),
+        Err(error) => {
+            Some(format!("landlock: {error}; namespaces alone keep signals and abstract sockets in"))
+        }
     }
 }
 
@@ -86,7 +95,8 @@ pub(super) fn landlock() -> Option<String> {
 pub(super) fn landlock_abi() -> u32 {
     const VERSION: libc::c_uint = 1;
     // SAFETY: with this flag the kernel reads no memory.
-    let abi = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0usize, VERSION) };
+    let abi =
+        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0usize, VERSION) };
     u32::try_from(abi).unwrap_or(0)
 }
 

@@ -98,7 +98,8 @@ fn enter(plan: &Plan) -> Result<Vec<String>, Failed> {
     for tasks in &plan.join {
         rustix::io::write(tasks.as_fd(), b"0").at("join a cgroup")?;
     }
-    move_into_link_name_space(plan.prepared.network.as_fd(), Some(LinkNameSpaceType::Network)).at("enter the network namespace")?;
+    move_into_link_name_space(plan.prepared.network.as_fd(), Some(LinkNameSpaceType::Network))
+        .at("enter the network namespace")?;
     // SAFETY: one thread; only this process's namespaces change.
     unsafe { unshare_unsafe(UnshareFlags::NEWCGROUP) }.at("make a cgroup namespace")?;
     rustix::system::sethostname(plan.order.hostname.as_bytes()).at("set the host name")?;
@@ -138,8 +139,12 @@ fn check(result: libc::c_int) -> Result<(), Errno> {
 
 /// Standard streams lead nowhere: the zygote's lead to the daemon.
 fn standard_streams() -> Result<(), Failed> {
-    let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())
-        .at("open /dev/null")?;
+    let null = rustix::fs::open(
+        "/dev/null",
+        rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )
+    .at("open /dev/null")?;
     for target in 0..3 {
         // SAFETY: plain numbers; 0 to 2 are owned by nobody in this process.
         let result = unsafe { libc::dup2(null.as_raw_fd(), target) };

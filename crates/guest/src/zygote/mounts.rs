@@ -4,8 +4,8 @@ use super::{At, Failed};
 use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
-    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -38,7 +38,8 @@ pub(super) fn copy_of(path: &str, recursive: bool) -> Result<OwnedFd, Failed> {
 
 /// Attaches a detached mount at a path.
 pub(super) fn attach(mount: BorrowedFd<'_>, path: &str) -> Result<(), Failed> {
-    move_mount(mount, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).at(format!("attach a mount at {path}"))
+    move_mount(mount, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .at(format!("attach a mount at {path}"))
 }
 
 /// Attaches a detached mount on what a descriptor names, so that no name is resolved twice.

@@ -68,7 +68,8 @@ fn write_file(path: &str, text: &str) -> Result<(), Failed> {
 /// A network namespace with nothing but loopback, which is up.
 fn network_namespace() -> Result<OwnedFd, Failed> {
     // SAFETY: one thread; the zygote itself uses no network and does not mind where it is.
-    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }.at("make a network namespace")?;
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }
+        .at("make a network namespace")?;
     raise_loopback().at("raise loopback")?;
     // Servers inside may use port 80; there is nobody to confuse.
     let _ = std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
@@ -83,7 +84,8 @@ fn raise_loopback() -> Result<(), Errno> {
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
         *to = (*from).cast_signed();
     }
-    request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING).map_err(|_| Errno::INVAL)?;
+    request.ifr_ifru.ifru_flags =
+        libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING).map_err(|_| Errno::INVAL)?;
     // SAFETY: the request is a whole ifreq that lives across the call, as SIOCSIFFLAGS wants.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
     if result == 0 { Ok(()) } else { Err(errno_of(&std::io::Error::last_os_error())) }

@@ -10,7 +10,8 @@ use rustix::mount::{MountAttrFlags, UnmountFlags, unmount};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Files of /proc that tell of the host rather than of the jail.
-const MASKED: [&str; 7] = ["config.gz", "cmdline", "keys", "key-users", "kallsyms", "interrupts", "timer_list"];
+const MASKED: [&str; 7] =
+    ["config.gz", "cmdline", "keys", "key-users", "kallsyms", "interrupts", "timer_list"];
 
 /// Builds the root and makes it this process's only one.
 pub(super) fn enter(plan: &Plan) -> Result<(), Failed> {
@@ -55,7 +56,8 @@ fn own_files(plan: &Plan) -> Result<[String; 2], Failed> {
     } else {
         let cell = mounts::copy_of(&format!("/cells/{}", plan.order.cell), false)?;
         if let Some(ids) = plan.ids() {
-            mounts::change(cell.as_fd(), Change { ids: Some(ids), ..Default::default() }).at("map ids of the cell")?;
+            mounts::change(cell.as_fd(), Change { ids: Some(ids), ..Default::default() })
+                .at("map ids of the cell")?;
         }
         mounts::attach(cell.as_fd(), "/upper")?;
     }
@@ -72,13 +74,15 @@ fn overlay(plan: &Plan, [upper, work]: &[String; 2]) -> Result<OwnedFd, Failed> 
         };
         // A layer with mapped ids must be attached somewhere for overlayfs to take it (Linux 6.1).
         let copy = mounts::copy_of(&path, false)?;
-        mounts::change(copy.as_fd(), Change { ids: Some(ids), ..Default::default() }).at("map ids of a layer")?;
+        mounts::change(copy.as_fd(), Change { ids: Some(ids), ..Default::default() })
+            .at("map ids of a layer")?;
         let place = format!("/lower/{index}");
         mounts::attach(copy.as_fd(), &place)?;
         lower.push(place);
     }
     let lower = lower.join(":");
-    let mut options = vec![("lowerdir", Some(lower.as_str())), ("upperdir", Some(upper)), ("workdir", Some(work))];
+    let mut options =
+        vec![("lowerdir", Some(lower.as_str())), ("upperdir", Some(upper)), ("workdir", Some(work))];
     if plan.rootless {
         options.push(("userxattr", None));
     } else {
@@ -111,11 +115,16 @@ fn device_tree(plan: &Plan, root: BorrowedFd<'_>) -> Result<(), Failed> {
     let pts_options = [("mode", Some("0620")), ("ptmxmode", Some("0666")), ("max", Some("256"))];
     let pts = mounts::new_file_system("devpts", &pts_options, attributes)?;
     let size = plan.order.shm_bytes.max(1 << 20).to_string();
-    let shm_options =
-        [("size", Some(size.as_str())), ("mode", Some("1777")), ("uid", Some(base.as_str())), ("gid", Some(base.as_str()))];
+    let shm_options = [
+        ("size", Some(size.as_str())),
+        ("mode", Some("1777")),
+        ("uid", Some(base.as_str())),
+        ("gid", Some(base.as_str())),
+    ];
     let shm = mounts::new_file_system("tmpfs", &shm_options, attributes | MountAttrFlags::MOUNT_ATTR_NODEV)?;
     for (mount, name) in [(pts, "pts"), (shm, "shm")] {
-        let directory = openat(tree.as_fd(), name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at("open a place in /dev")?;
+        let directory = openat(tree.as_fd(), name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .at("open a place in /dev")?;
         mounts::attach_on(mount.as_fd(), directory.as_fd(), name)?;
     }
     Ok(())
@@ -129,7 +138,9 @@ fn process_tree(root: BorrowedFd<'_>) -> Result<(), Failed> {
     let proc = mounts::new_file_system("proc", &[], attributes)?;
     mounts::attach_on(proc.as_fd(), place(root, "proc")?.as_fd(), "/proc")?;
     for name in MASKED {
-        let Ok(file) = openat(proc.as_fd(), name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) else {
+        let Ok(file) =
+            openat(proc.as_fd(), name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+        else {
             continue;
         };
         let null = mounts::copy_of("/dev/null", false)?;

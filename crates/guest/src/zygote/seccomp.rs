@@ -186,7 +186,8 @@ pub fn install() -> Result<(), Errno> {
     let length = u16::try_from(code.len()).map_err(|_| Errno::TOOBIG)?;
     let program = libc::sock_fprog { len: length, filter: code.as_mut_ptr().cast() };
     // SAFETY: the program points at `length` instructions of the kernel's layout that live across the call.
-    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
     if result == 0 { Ok(()) } else { Err(super::errno_of(&std::io::Error::last_os_error())) }
 }
 
@@ -230,13 +231,37 @@ mod tests {
     #[test]
     fn the_calls_that_break_sandboxes_are_refused() {
         for call in [
-            libc::SYS_mount, libc::SYS_umount2, libc::SYS_pivot_root, libc::SYS_chroot, libc::SYS_unshare,
-            libc::SYS_setns, libc::SYS_bpf, libc::SYS_perf_event_open, libc::SYS_io_uring_setup, libc::SYS_keyctl,
-            libc::SYS_add_key, libc::SYS_request_key, libc::SYS_userfaultfd, libc::SYS_ptrace,
-            libc::SYS_process_vm_readv, libc::SYS_pidfd_getfd, libc::SYS_open_by_handle_at, libc::SYS_kexec_load,
-            libc::SYS_init_module, libc::SYS_fsopen, libc::SYS_open_tree, libc::SYS_move_mount,
-            libc::SYS_mount_setattr, libc::SYS_fanotify_init, libc::SYS_quotactl, libc::SYS_reboot,
-            libc::SYS_syslog, libc::SYS_swapon, libc::SYS_acct, libc::SYS_sethostname, libc::SYS_settimeofday,
+            libc::SYS_mount,
+            libc::SYS_umount2,
+            libc::SYS_pivot_root,
+            libc::SYS_chroot,
+            libc::SYS_unshare,
+            libc::SYS_setns,
+            libc::SYS_bpf,
+            libc::SYS_perf_event_open,
+            libc::SYS_io_uring_setup,
+            libc::SYS_keyctl,
+            libc::SYS_add_key,
+            libc::SYS_request_key,
+            libc::SYS_userfaultfd,
+            libc::SYS_ptrace,
+            libc::SYS_process_vm_readv,
+            libc::SYS_pidfd_getfd,
+            libc::SYS_open_by_handle_at,
+            libc::SYS_kexec_load,
+            libc::SYS_init_module,
+            libc::SYS_fsopen,
+            libc::SYS_open_tree,
+            libc::SYS_move_mount,
+            libc::SYS_mount_setattr,
+            libc::SYS_fanotify_init,
+            libc::SYS_quotactl,
+            libc::SYS_reboot,
+            libc::SYS_syslog,
+            libc::SYS_swapon,
+            libc::SYS_acct,
+            libc::SYS_sethostname,
+            libc::SYS_settimeofday,
         ] {
             assert_eq!(verdict(call, [0; 3]), EPERM, "{call}");
         }
@@ -252,9 +277,15 @@ mod tests {
         }
         assert_eq!(verdict(libc::SYS_ioctl, [0, 0x5412, 0]), EPERM);
         assert_eq!(verdict(libc::SYS_ioctl, [0, 0x5413, 0]), RETURN_ALLOW);
-        for (family, protocol, expected) in
-            [(1, 0, RETURN_ALLOW), (10, 6, RETURN_ALLOW), (16, 0, RETURN_ALLOW), (16, 15, EAFNOSUPPORT), (40, 0, EAFNOSUPPORT), (17, 0, EAFNOSUPPORT), (38, 0, EAFNOSUPPORT)]
-        {
+        for (family, protocol, expected) in [
+            (1, 0, RETURN_ALLOW),
+            (10, 6, RETURN_ALLOW),
+            (16, 0, RETURN_ALLOW),
+            (16, 15, EAFNOSUPPORT),
+            (40, 0, EAFNOSUPPORT),
+            (17, 0, EAFNOSUPPORT),
+            (38, 0, EAFNOSUPPORT),
+        ] {
             assert_eq!(verdict(libc::SYS_socket, [family, 1, protocol]), expected, "family {family}");
         }
         assert_eq!(verdict(libc::SYS_personality, [u32::MAX, 0, 0]), RETURN_ALLOW);
@@ -269,7 +300,14 @@ mod tests {
 
     #[test]
     fn ordinary_programs_can_work_and_the_search_is_short() {
-        for call in [libc::SYS_read, libc::SYS_execve, libc::SYS_openat, libc::SYS_futex, libc::SYS_mmap, libc::SYS_statx] {
+        for call in [
+            libc::SYS_read,
+            libc::SYS_execve,
+            libc::SYS_openat,
+            libc::SYS_futex,
+            libc::SYS_mmap,
+            libc::SYS_statx,
+        ] {
             assert_eq!(verdict(call, [0; 3]), RETURN_ALLOW);
         }
         assert!(program().len() < 300, "{} instructions", program().len());

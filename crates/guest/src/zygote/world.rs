@@ -48,7 +48,8 @@ fn build(setup: &Setup) -> Result<(bool, Option<OwnedFd>), Failed> {
     }
     // SAFETY: one thread; only this process's namespaces change.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.at("make a mount namespace")?;
-    mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE).at("make mounts private")?;
+    mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
+        .at("make mounts private")?;
     rustix::process::umask(Mode::empty());
 
     // Copies are taken before anything covers the paths they come from.
@@ -60,13 +61,15 @@ fn build(setup: &Setup) -> Result<(bool, Option<OwnedFd>), Failed> {
         device => {
             let mount = pool(device)?;
             let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let root = rustix::fs::openat(mount.as_fd(), ".", directory, Mode::empty()).at("open the pool")?;
+            let root =
+                rustix::fs::openat(mount.as_fd(), ".", directory, Mode::empty()).at("open the pool")?;
             (mount, Some(root))
         }
     };
     let devices = devices(setup.rootless)?;
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-    let read_only = Change { set: Some(attributes | MountAttrFlags::MOUNT_ATTR_RDONLY), recursive: true, ids: None };
+    let read_only =
+        Change { set: Some(attributes | MountAttrFlags::MOUNT_ATTR_RDONLY), recursive: true, ids: None };
     mounts::change(usr.as_fd(), read_only).at("make /usr read-only")?;
 
     let root = mounts::new_file_system("tmpfs", &[("size", Some("1m"))], attributes)?;
@@ -78,7 +81,9 @@ fn build(setup: &Setup) -> Result<(bool, Option<OwnedFd>), Failed> {
     for layer in 0..MAX_LAYERS {
         make_directory(&format!("lower/{layer}"))?;
     }
-    for (mount, path) in [(&usr, "usr"), (&templates, "templates"), (&cells, "cells"), (&proc, "proc"), (&devices, "dev")] {
+    for (mount, path) in
+        [(&usr, "usr"), (&templates, "templates"), (&cells, "cells"), (&proc, "proc"), (&devices, "dev")]
+    {
         mounts::attach(mount.as_fd(), path)?;
     }
     rustix::process::pivot_root(".", "old").at("pivot into the new root")?;
@@ -103,7 +108,8 @@ fn pool(device: &str) -> Result<OwnedFd, Failed> {
 /// The device tree that jails share: nodes of its own where we may make them, the host's nodes otherwise.
 fn devices(rootless: bool) -> Result<OwnedFd, Failed> {
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let tree = mounts::new_file_system("tmpfs", &[("size", Some("64k")), ("mode", Some("0755"))], attributes)?;
+    let tree =
+        mounts::new_file_system("tmpfs", &[("size", Some("64k")), ("mode", Some("0755"))], attributes)?;
     for (name, major, minor) in DEVICES {
         if rootless {
             bind_device(tree.as_fd(), name)?;
@@ -115,7 +121,8 @@ fn devices(rootless: bool) -> Result<OwnedFd, Failed> {
         }
     }
     for directory in ["pts", "shm"] {
-        rustix::fs::mkdirat(tree.as_fd(), directory, Mode::from_raw_mode(0o755)).at("make a directory in /dev")?;
+        rustix::fs::mkdirat(tree.as_fd(), directory, Mode::from_raw_mode(0o755))
+            .at("make a directory in /dev")?;
     }
     for (link, target) in [
         ("ptmx", "pts/ptmx"),
@@ -136,7 +143,8 @@ fn devices(rootless: bool) -> Result<OwnedFd, Failed> {
 
 fn bind_device(tree: BorrowedFd<'_>, name: &str) -> Result<(), Failed> {
     let flags = OFlags::CREATE | OFlags::RDONLY | OFlags::CLOEXEC;
-    let place = rustix::fs::openat(tree, name, flags, Mode::from_raw_mode(0o666)).at("make a place for a device")?;
+    let place =
+        rustix::fs::openat(tree, name, flags, Mode::from_raw_mode(0o666)).at("make a place for a device")?;
     let node = mounts::copy_of(&format!("/dev/{name}"), false)?;
     mounts::attach_on(node.as_fd(), place.as_fd(), "a device")
 }

@@ -120,6 +120,10 @@ fn only_regular_files_are_opened() {
         let write = OpenWrite { path: odd.to_owned(), in_place: true, ..OpenWrite::default() };
         assert_eq!(kind(client.ask(Ask::OpenWrite(write))), FailureKind::Invalid, "{odd}");
     }
+    symlink("/proc/self/mem", guest.path("door")).unwrap();
+    assert_eq!(kind(client.ask(Ask::OpenRead(path(&guest.path("door"))))), FailureKind::Denied);
+    let write = OpenWrite { path: guest.path("door"), in_place: true, ..OpenWrite::default() };
+    assert_eq!(kind(client.ask(Ask::OpenWrite(write))), FailureKind::Denied);
     assert_eq!(kind(client.ask(Ask::OpenRead(path("/nowhere")))), FailureKind::NotFound);
     assert_eq!(kind(client.ask(Ask::OpenRead(path("relative")))), FailureKind::Invalid);
     assert_eq!(kind(client.ask(Ask::OpenRead(path("/a\0b")))), FailureKind::Invalid);

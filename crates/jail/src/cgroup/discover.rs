@@ -6,13 +6,16 @@ use std::path::{Path, PathBuf};
 
 /// The directory that all instances of the daemon share.
 const SHARED: &str = "hostel";
+/// Where a daemon that has only its own group puts itself, beside its jails.
+const LEAF: &str = "daemon";
 
 /// Looks at what is mounted and makes a directory for this instance where it can.
 ///
 /// # Errors
 /// Says why there is none: jails then have no limits on memory, processor and processes.
 pub(crate) fn discover(instance: &str) -> Result<Cgroups, String> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|error| format!("read mounts: {error}"))?;
+    let mounts =
+        fs::read_to_string("/proc/self/mountinfo").map_err(|error| format!("read mounts: {error}"))?;
     let mut cgroups = Cgroups { unified: None, unified_controls: false, legacy: Vec::new() };
     let mut reasons = Vec::new();
     for (path, kind, options) in mounts.lines().filter_map(mount) {
@@ -36,7 +39,11 @@ pub(crate) fn discover(instance: &str) -> Result<Cgroups, String> {
     }
     if cgroups.unified.is_none() && cgroups.legacy.is_empty() {
         reasons.dedup();
-        return Err(if reasons.is_empty() { "no cgroup hierarchy is mounted".to_owned() } else { reasons.join("; ") });
+        return Err(if reasons.is_empty() {
+            "no cgroup hierarchy is mounted".to_owned()
+        } else {
+            reasons.join("; ")
+        });
     }
     Ok(cgroups)
 }
@@ -79,25 +86,31 @@ fn same_directory(one: &Path, other: &Path) -> bool {
     identity(one).is_some() && identity(one) == identity(other)
 }
 
-/// Our directory in the version 2 hierarchy, and whether the controllers we need are on in it. Under systemd
-/// with `Delegate=yes` that is below our own unit; as root elsewhere it is at the top.
+/// Our directory in the version 2 hierarchy, and whether the controllers we need are on in it.
+///
+/// As root it is at the top, as Docker's is: below the daemon's own unit systemd could not start the unit again
+/// while a jail is left there (it fails with 219/CGROUP; "no internal processes"). An ordinary user has only
+/// what was delegated to the daemon's own group.
 fn unified(mount: &Path, instance: &str) -> Result<(PathBuf, bool), String> {
-    let own = fs::read_to_string("/proc/self/cgroup")
-        .ok()
-        .and_then(|text| text.lines().find_map(|line| line.strip_prefix("0::/").map(str::to_owned)))
-        .unwrap_or_default();
-    let unit = own.strip_suffix("/daemon").unwrap_or(&own);
-    let delegated = mount.join(unit);
-    let base = if unit.ends_with(".service") && usable(&delegated) {
+    let base = if rustix::process::geteuid().is_root() && usable(mount) {
+        mount.to_owned()
+    } else {
+        let own = own_group().ok_or("the daemon is in no cgroup of version 2")?;
+        let delegated = mount.join(own.strip_suffix(&format!("/{LEAF}")).unwrap_or(&own));
+        if !usable(&delegated) || delegated == mount {
+            return Err(format!(
+                "{} is not delegated to the daemon (Delegate=yes in its unit)",
+                delegated.display()
+            ));
+        }
         leave_for_leaf(&delegated)?;
         delegated
-    } else {
-        mount.to_owned()
     };
     let directory = base.join(SHARED).join(instance);
     fs::create_dir_all(&directory).map_err(|error| format!("make a group in {}: {error}", base.display()))?;
     let shared = base.join(SHARED);
-    let wanted: Vec<&str> = ["memory", "cpu", "pids", "io"].into_iter().filter(|name| has(&base, name)).collect();
+    let wanted: Vec<&str> =
+        ["memory", "cpu", "pids", "io"].into_iter().filter(|name| has(&base, name)).collect();
     for level in [&base, &shared, &directory] {
         for controller in &wanted {
             enable(level, controller)?;
@@ -107,8 +120,15 @@ fn unified(mount: &Path, instance: &str) -> Result<(PathBuf, bool), String> {
     Ok((directory, controls))
 }
 
+/// The daemon's own group in the version 2 hierarchy, relative to its mount (cgroups(7)).
+fn own_group() -> Option<String> {
+    let text = fs::read_to_string("/proc/self/cgroup").ok()?;
+    text.lines().find_map(|line| line.strip_prefix("0::/").map(str::to_owned))
+}
+
 fn has(group: &Path, controller: &str) -> bool {
-    fs::read_to_string(group.join("cgroup.controllers")).is_ok_and(|text| text.split_whitespace().any(|name| name == controller))
+    fs::read_to_string(group.join("cgroup.controllers"))
+        .is_ok_and(|text| text.split_whitespace().any(|name| name == controller))
 }
 
 /// Turns a controller on for the groups below, unless it is on.
@@ -118,17 +138,19 @@ fn enable(group: &Path, controller: &str) -> Result<(), String> {
     if on.split_whitespace().any(|name| name == controller) {
         return Ok(());
     }
-    fs::write(&file, format!("+{controller}")).map_err(|error| format!("turn {controller} on in {}: {error}", file.display()))
+    fs::write(&file, format!("+{controller}"))
+        .map_err(|error| format!("turn {controller} on in {}: {error}", file.display()))
 }
 
 /// A group with controllers for its children may hold no processes itself (cgroup v2, "No Internal Process
 /// Constraint"): the daemon moves one level down.
 fn leave_for_leaf(unit: &Path) -> Result<(), String> {
-    let leaf = unit.join("daemon");
+    let leaf = unit.join(LEAF);
     fs::create_dir_all(&leaf).map_err(|error| format!("make {}: {error}", leaf.display()))?;
     let processes = fs::read_to_string(unit.join("cgroup.procs")).unwrap_or_default();
     for process in processes.lines() {
-        fs::write(leaf.join("cgroup.procs"), process).map_err(|error| format!("move into {}: {error}", leaf.display()))?;
+        fs::write(leaf.join("cgroup.procs"), process)
+            .map_err(|error| format!("move into {}: {error}", leaf.display()))?;
     }
     Ok(())
 }
@@ -141,7 +163,10 @@ mod tests {
     fn mountinfo_is_read() {
         let line = "31 23 0:27 / /sys/fs/cgroup/memory rw,nosuid - cgroup cgroup rw,memory";
         let (path, kind, options) = mount(line).unwrap();
-        assert_eq!((path.to_str(), kind.as_str(), options.as_str()), (Some("/sys/fs/cgroup/memory"), "cgroup", "rw,memory"));
+        assert_eq!(
+            (path.to_str(), kind.as_str(), options.as_str()),
+            (Some("/sys/fs/cgroup/memory"), "cgroup", "rw,memory")
+        );
         assert!(mount("garbage").is_none());
     }
 }

@@ -16,8 +16,9 @@ impl Cgroups {
             stats.cpu_throttled = cpu.get("throttled_usec").map(Duration::from_micros);
         }
         if stats.cpu_time.is_none() {
-            stats.cpu_time =
-                legacy(Controller::CpuAccounting).and_then(|group| number(group.join("cpuacct.usage"))).map(Duration::from_nanos);
+            stats.cpu_time = legacy(Controller::CpuAccounting)
+                .and_then(|group| number(group.join("cpuacct.usage")))
+                .map(Duration::from_nanos);
         }
         if self.unified_controls {
             let Some(group) = unified else { return };
@@ -31,7 +32,8 @@ impl Cgroups {
             return;
         }
         if let Some(group) = legacy(Controller::Cpu) {
-            stats.cpu_throttled = Fields::read(group.join("cpu.stat")).get("throttled_time").map(Duration::from_nanos);
+            stats.cpu_throttled =
+                Fields::read(group.join("cpu.stat")).get("throttled_time").map(Duration::from_nanos);
         }
         if let Some(group) = legacy(Controller::Memory) {
             stats.memory_bytes = number(group.join("memory.usage_in_bytes"));
@@ -40,9 +42,13 @@ impl Cgroups {
         }
         stats.pids = legacy(Controller::Pids).and_then(|group| number(group.join("pids.current")));
         if let Some(group) = legacy(Controller::BlockIo) {
-            let text = std::fs::read_to_string(group.join("blkio.throttle.io_service_bytes")).unwrap_or_default();
+            let text =
+                std::fs::read_to_string(group.join("blkio.throttle.io_service_bytes")).unwrap_or_default();
             let sum = |kind: &str| {
-                text.lines().filter(|line| line.contains(kind)).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+                text.lines()
+                    .filter(|line| line.contains(kind))
+                    .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+                    .sum()
             };
             stats.io_read_bytes = Some(sum(" Read "));
             stats.io_write_bytes = Some(sum(" Write "));

@@ -144,5 +144,6 @@ pub(super) fn open(root: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
 
 /// Whether a directory is the root of a subvolume.
 pub(super) fn is_subvolume(root: BorrowedFd<'_>, name: &str) -> bool {
-    rustix::fs::statat(root.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| stat.st_ino == ROOT_DIRECTORY)
+    rustix::fs::statat(root.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW)
+        .is_ok_and(|stat| stat.st_ino == ROOT_DIRECTORY)
 }

@@ -17,13 +17,34 @@ pub(crate) const WORKDIR: &str = "/workspace";
 
 /// Files of the host's `/etc` that say how its `/usr` works and nothing about the host.
 const COPIED: [&str; 9] = [
-    "ld.so.cache", "ld.so.conf", "nsswitch.conf", "services", "protocols", "mime.types", "shells", "debian_version",
+    "ld.so.cache",
+    "ld.so.conf",
+    "nsswitch.conf",
+    "services",
+    "protocols",
+    "mime.types",
+    "shells",
+    "debian_version",
     "ssl/certs/ca-certificates.crt",
 ];
 const DIRECTORIES: [(&str, u32); 17] = [
-    ("usr", 0o755), ("etc", 0o755), ("etc/ssl", 0o755), ("etc/ssl/certs", 0o755), ("proc", 0o755), ("dev", 0o755),
-    ("sys", 0o755), ("run", 0o755), ("tmp", 0o1777), ("var", 0o755), ("var/tmp", 0o1777), ("var/log", 0o755),
-    ("var/cache", 0o755), ("root", 0o700), ("home", 0o755), ("opt", 0o755), ("mnt", 0o755),
+    ("usr", 0o755),
+    ("etc", 0o755),
+    ("etc/ssl", 0o755),
+    ("etc/ssl/certs", 0o755),
+    ("proc", 0o755),
+    ("dev", 0o755),
+    ("sys", 0o755),
+    ("run", 0o755),
+    ("tmp", 0o1777),
+    ("var", 0o755),
+    ("var/tmp", 0o1777),
+    ("var/log", 0o755),
+    ("var/cache", 0o755),
+    ("root", 0o700),
+    ("home", 0o755),
+    ("opt", 0o755),
+    ("mnt", 0o755),
 ];
 
 /// Writes the skeleton where this version of it is not there yet. Jails of an older one keep theirs: each has
@@ -74,7 +95,10 @@ fn write_skeleton(root: &Path, own_ids: bool) -> io::Result<u64> {
         }
     }
     for (file, content) in [
-        ("passwd", "root:x:0:0:root:/root:/bin/sh\nagent:x:1000:1000:agent:/home/agent:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"),
+        (
+            "passwd",
+            "root:x:0:0:root:/root:/bin/sh\nagent:x:1000:1000:agent:/home/agent:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
+        ),
         ("group", "root:x:0:\ntty:x:5:\nagent:x:1000:\nnogroup:x:65534:\n"),
         ("hosts", "127.0.0.1 localhost\n::1 localhost\n"),
         ("resolv.conf", ""),
@@ -105,7 +129,10 @@ fn copy_links(from: &str, to: &Path, fingerprint: &mut impl std::hash::Hasher) -
     use std::hash::Hash;
     make_directory(to, 0o755)?;
     let Ok(entries) = fs::read_dir(from) else { return Ok(()) };
-    let mut links: Vec<_> = entries.flatten().filter_map(|entry| Some((entry.file_name(), fs::read_link(entry.path()).ok()?))).collect();
+    let mut links: Vec<_> = entries
+        .flatten()
+        .filter_map(|entry| Some((entry.file_name(), fs::read_link(entry.path()).ok()?)))
+        .collect();
     links.sort();
     for (name, target) in links {
         (&name, &target).hash(fingerprint);

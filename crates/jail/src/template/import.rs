@@ -31,12 +31,14 @@ pub(crate) async fn import_archive(
         .kill_on_drop(true)
         .spawn()
         .map_err(|error| Error::internal("start the unpacker", error))?;
-    let mut input = child.stdin.take().ok_or_else(|| Error::internal("start the unpacker", "it has no input"))?;
+    let mut input =
+        child.stdin.take().ok_or_else(|| Error::internal("start the unpacker", "it has no input"))?;
     let fed = async {
         let mut decoder = match compression {
             Compression::None => None,
             Compression::Zstd => Some(
-                zstd::stream::write::Decoder::new(Vec::new()).map_err(|error| Error::internal("make a decoder", error))?,
+                zstd::stream::write::Decoder::new(Vec::new())
+                    .map_err(|error| Error::internal("make a decoder", error))?,
             ),
         };
         while let Some(piece) = archive.recv().await {
@@ -47,20 +49,23 @@ pub(crate) async fn import_archive(
             };
             // Small bites, so that a bomb is not held in memory as a whole.
             for bite in piece.chunks(4096) {
-                std::io::Write::write_all(decoder, bite).map_err(|error| Error::invalid("archive", format!("not zstd: {error}")))?;
+                std::io::Write::write_all(decoder, bite)
+                    .map_err(|error| Error::invalid("archive", format!("not zstd: {error}")))?;
                 let plain = std::mem::take(decoder.get_mut());
                 input.write_all(&plain).await.map_err(broken_pipe)?;
             }
         }
         if let Some(mut decoder) = decoder {
-            std::io::Write::flush(&mut decoder).map_err(|error| Error::invalid("archive", format!("not zstd: {error}")))?;
+            std::io::Write::flush(&mut decoder)
+                .map_err(|error| Error::invalid("archive", format!("not zstd: {error}")))?;
             input.write_all(decoder.get_ref()).await.map_err(broken_pipe)?;
         }
         Ok(())
     }
     .await;
     drop(input);
-    let output = child.wait_with_output().await.map_err(|error| Error::internal("wait for the unpacker", error))?;
+    let output =
+        child.wait_with_output().await.map_err(|error| Error::internal("wait for the unpacker", error))?;
     let said = String::from_utf8_lossy(&output.stderr).trim().chars().take(500).collect::<String>();
     match (output.status.code(), fed) {
         (Some(0), fed) => fed,
@@ -80,7 +85,10 @@ fn broken_pipe(_: std::io::Error) -> Error {
 /// `InvalidArgument` where it is no directory, `Internal` with what cp(1) said.
 pub(crate) async fn import_directory(directory: &Path, source: &Path) -> Result<()> {
     if !source.is_absolute() || !source.is_dir() {
-        return Err(Error::invalid("host_path", format!("{} is not a directory with an absolute path", source.display())));
+        return Err(Error::invalid(
+            "host_path",
+            format!("{} is not a directory with an absolute path", source.display()),
+        ));
     }
     let root = directory.join("rootfs");
     let output = Command::new("cp")

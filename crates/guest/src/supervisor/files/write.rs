@@ -1,6 +1,6 @@
 //! Writing: a temporary file beside the target that takes its place when complete, or the file itself.
 
-use super::{Named, Owner, Root, check, describe, give, split};
+use super::{Named, Owner, Root, check, describe, give, not_of_the_kernel, split};
 use crate::supervisor::failure::{Outcome, refused, wrong_state};
 use hostel_guest_protocol::{File, OpenWrite};
 use rustix::fs::{
@@ -75,7 +75,8 @@ fn open_in_place(target: &Named, mode: u32, owner: Owner) -> Result<OwnedFd, Err
         match openat(&target.directory, &target.name, flags, Mode::empty()) {
             Err(Errno::NOENT) => {}
             Err(errno) => return Err(errno),
-            Ok(file) => return if is_regular(&file)? { Ok(file) } else { Err(Errno::INVAL) },
+            Ok(file) if is_regular(&file)? => return not_of_the_kernel(&file).map(|()| file),
+            Ok(_) => return Err(Errno::INVAL),
         }
         match openat(
             &target.directory,
