@@ -13,7 +13,8 @@ use hostel_proto::v1;
 use hostel_proto::v1::process_service_server::ProcessService;
 use hostel_sandbox::process::{AttachOptions, Attachment, Input, Output, ProcessInfo, ProcessSpec};
 use hostel_sandbox::{Error as DomainError, ProcessId};
-use tonic::{Request, Response, Status, Streaming};
+use std::time::{Duration, SystemTime};
+use tonic::{Request, Response, Streaming};
 
 /// The service over the processes of all sandboxes.
 pub(crate) struct Processes(pub Sandboxes);
@@ -101,14 +102,14 @@ impl ProcessService for Processes {
         let end = stdin.offset.saturating_add(stdin.data.len() as u64);
         let input = attachment::stdin_input(stdin)?;
         let (lease, id) = self.enter(request.sandbox_id, request.process_id)?;
-        let accepted_offset = send_stdin(&lease, &id, input, Some(end)).await?;
+        let accepted_offset = write_stdin(&lease, &id, input, end).await?;
         Ok(Response::new(v1::WriteStdinResponse { accepted_offset }))
     }
 
     async fn close_stdin(&self, request: Request<v1::CloseStdinRequest>) -> Answer<v1::CloseStdinResponse> {
         let request = request.into_inner();
         let (lease, id) = self.enter(request.sandbox_id, request.process_id)?;
-        send_stdin(&lease, &id, Input::CloseStdin, None).await?;
+        close_stdin(&lease, &id).await?;
         Ok(Response::new(v1::CloseStdinResponse {}))
     }
 
@@ -127,7 +128,7 @@ impl ProcessService for Processes {
         let size = page::size(request.page_size)?;
         let states = convert::states(&request.states)?;
         let filter = ["processes", request.sandbox_id.as_str(), &format!("{states:?}")];
-        let after: Option<(std::time::SystemTime, ProcessId)> = page::position(&request.page_token, &filter)?;
+        let after: Option<(SystemTime, ProcessId)> = page::position(&request.page_token, &filter)?;
         let lease = self.0.enter(&sandbox_id(request.sandbox_id.clone())?)?;
         let mut processes = lease.environment().processes().await.map_err(Error::from)?;
         processes.sort_by_key(position);
@@ -255,27 +256,61 @@ impl Processes {
     }
 }
 
-fn position(info: &ProcessInfo) -> (std::time::SystemTime, ProcessId) {
+fn position(info: &ProcessInfo) -> (SystemTime, ProcessId) {
     (info.start_time, info.id.clone())
 }
 
-/// Sends one input over an attachment of its own, and waits until standard input is accepted up to `until`.
-async fn send_stdin(lease: &Lease, id: &ProcessId, input: Input, until: Option<u64>) -> Result<u64, Status> {
+/// How often, and how long apart, standard input is asked for while the attachment of an earlier call lets go of it.
+const STDIN_ATTEMPTS: u32 = 10;
+const STDIN_PAUSE: Duration = Duration::from_millis(10);
+/// How long the end of standard input may take to arrive before the call answers all the same.
+const CLOSE_WAIT: Duration = Duration::from_millis(100);
+
+/// Attaches to write, for one call.
+async fn attach_stdin(lease: &Lease, id: &ProcessId) -> Result<Attachment> {
     let options = AttachOptions { stdin: true, ..AttachOptions::default() };
-    let mut attachment = lease.environment().attach(id, options).await.map_err(Error::from)?;
-    let gone = || Error::from(DomainError::wrong_state("PROCESS_ENDED", format!("process {id} has ended")));
-    attachment.input.send(input).await.map_err(|_| gone())?;
-    let Some(until) = until else {
-        // The backend takes it in order; asking for the process shows that it arrived.
-        let _ = lease.environment().process(id).await;
-        return Ok(0);
-    };
+    let mut attempt = 1;
+    loop {
+        match lease.environment().attach(id, options.clone()).await {
+            Err(DomainError::WrongState { reason: "STDIN_HELD", .. }) if attempt < STDIN_ATTEMPTS => {
+                tokio::time::sleep(STDIN_PAUSE).await;
+                attempt += 1;
+            }
+            attached => return Ok(attached?),
+        }
+    }
+}
+
+/// Writes to standard input over an attachment of its own, and waits until it is accepted up to `end`.
+async fn write_stdin(lease: &Lease, id: &ProcessId, input: Input, end: u64) -> Result<u64> {
+    let mut attachment = attach_stdin(lease, id).await?;
+    attachment.input.send(input).await.map_err(|_| ended(id))?;
     while let Some(output) = attachment.output.recv().await {
-        match output.map_err(Error::from)? {
-            Output::StdinAccepted { offset } if offset >= until => return Ok(offset),
-            Output::Exited(_) => return Err(gone().into()),
+        match output? {
+            Output::StdinAccepted { offset } if offset >= end => return Ok(offset),
+            Output::Exited(_) => break,
             _ => {}
         }
     }
-    Err(gone().into())
+    Err(ended(id))
+}
+
+/// Closes standard input. Where it is closed nothing answers, so the wait is bounded; the order is kept anyway.
+async fn close_stdin(lease: &Lease, id: &ProcessId) -> Result<()> {
+    let mut attachment = attach_stdin(lease, id).await?;
+    attachment.input.send(Input::CloseStdin).await.map_err(|_| ended(id))?;
+    let closed = async {
+        while let Some(Ok(output)) = attachment.output.recv().await {
+            if matches!(output, Output::StdinAccepted { .. } | Output::Exited(_)) {
+                return;
+            }
+        }
+    };
+    // An answer in time is a courtesy: what was sent arrives also after this attachment is gone.
+    let _ = tokio::time::timeout(CLOSE_WAIT, closed).await;
+    Ok(())
+}
+
+fn ended(id: &ProcessId) -> Error {
+    DomainError::wrong_state("PROCESS_ENDED", format!("process {id} has ended")).into()
 }

@@ -58,7 +58,7 @@ async fn what_was_committed_is_there_after_reopening() {
     close(store, thread);
 
     let (store, thread) = Store::open(directory.path()).unwrap();
-    assert_eq!(store.sandboxes().await.unwrap(), [stored.clone()]);
+    assert_eq!(store.sandboxes().await.unwrap(), [stored]);
     assert_eq!(store.request(&key("r")).await.unwrap().unwrap().body, [7; 32]);
     assert_eq!(store.request(&key("s")).await.unwrap(), None);
     let events = store.events_after(0, 10).await.unwrap();
