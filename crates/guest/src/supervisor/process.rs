@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// More standard input than this waiting for a process means that the host does not keep to
 /// [`hostel_guest_protocol::STDIN_WINDOW`]: it is not read from until there is less.
-const MOST_INPUT: usize = 512 << 10;
+const MOST_INPUT: usize = 768 << 10;
 /// Arguments that are kept for listings, in bytes.
 const MOST_ARGV: usize = 4 << 10;
 

@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Guest {
     pub(crate) child: Child,
     pub(crate) directory: tempfile::TempDir,
+    /// The signal that ends it.
+    end: i32,
 }
 
 impl Guest {
@@ -30,12 +32,24 @@ impl Guest {
         Self::with(GuestConfig::default())
     }
 
+    /// As process number 1 of a namespace; only root can. It has to be ended by a request.
+    pub(crate) fn as_init() -> Option<Self> {
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--pid", "--mount", "--fork", "--mount-proc", "--kill-child"]);
+        unshare.arg(env!("CARGO_BIN_EXE_hostel-guest"));
+        rustix::process::geteuid().is_root().then(|| Self::by(unshare, GuestConfig::default(), libc::SIGKILL))
+    }
+
     pub(crate) fn with(config: GuestConfig) -> Self {
+        Self::by(Command::new(env!("CARGO_BIN_EXE_hostel-guest")), config, libc::SIGTERM)
+    }
+
+    fn by(mut command: Command, config: GuestConfig, end: i32) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let config = GuestConfig { token: TOKEN.to_vec(), ..config };
         let file = directory.path().join("config");
         std::fs::write(&file, config.encode_to_vec()).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_hostel-guest"))
+        let child = command
             .arg("supervise")
             .arg("--socket")
             .arg(directory.path().join("socket"))
@@ -45,7 +59,7 @@ impl Guest {
             .arg(directory.path())
             .spawn()
             .unwrap();
-        Self { child, directory }
+        Self { child, directory, end }
     }
 
     pub(crate) fn path(&self, name: &str) -> String {
@@ -77,7 +91,9 @@ impl Guest {
 impl Drop for Guest {
     fn drop(&mut self) {
         // SAFETY: plain kill(2) on our own child, which has not been waited for.
-        unsafe { libc::kill(self.child.id().cast_signed(), libc::SIGTERM) };
+        if self.child.try_wait().unwrap().is_none() {
+            unsafe { libc::kill(self.child.id().cast_signed(), self.end) };
+        }
         let until = Instant::now() + PATIENCE;
         while self.child.try_wait().unwrap().is_none() {
             assert!(Instant::now() < until, "the supervisor does not end");

@@ -116,3 +116,38 @@ fn too_many_connections_are_closed_and_the_others_live() {
     pause(Duration::from_millis(100));
     guest.connect();
 }
+
+#[test]
+fn garbage_of_every_kind_is_survived() {
+    use proptest::prelude::*;
+    let guest = Guest::start();
+    let witness = std::cell::RefCell::new(guest.connect());
+    let frame = (0u8..4, 0u8..4, proptest::collection::vec(any::<u8>(), 0..300), any::<u64>());
+    let strategy = (any::<bool>(), proptest::collection::vec(frame, 1..8));
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(200));
+    let run = runner.run(&strategy, |(attached, frames)| {
+        let mut client = guest.connect();
+        if attached {
+            client
+                .exec(
+                    ProcessSpec { stdin: true, kill_on_disconnect: true, ..spec("", &["cat"]) },
+                    everything(),
+                )
+                .unwrap();
+        }
+        for (kind, stream, payload, offset) in frames {
+            let mut bytes = vec![kind, stream, 0, 0];
+            bytes.extend(u32::try_from(payload.len()).unwrap().to_le_bytes());
+            bytes.extend(if kind == 2 { offset.to_le_bytes() } else { [0; 8] });
+            bytes.extend(payload);
+            if client.socket.write_all(&bytes).is_err() {
+                break;
+            }
+        }
+        drop(client);
+        let answer = witness.borrow_mut().ask(Ask::Ping(Empty {}));
+        prop_assert!(answer.is_ok());
+        Ok(())
+    });
+    run.unwrap();
+}

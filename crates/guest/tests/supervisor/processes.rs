@@ -244,3 +244,27 @@ fn more_processes_than_descriptors_used_to_be() {
         rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap()
     });
 }
+
+#[test]
+fn as_process_number_one_it_cannot_be_killed_from_inside_and_takes_all_with_it() {
+    let Some(mut guest) = Guest::as_init() else { return };
+    let text = guest
+        .shell("for s in TERM INT KILL HUP USR1 SEGV; do kill -$s 1; done; kill -KILL -1; echo alive")
+        .text();
+    // The last one kills the shell itself, but nothing else.
+    assert!(text.is_empty() || text == "alive\n");
+    let mut client = guest.connect();
+    assert_eq!(guest.shell("cat /proc/1/comm").text(), "hostel-guest\n");
+    for door in ["cat /proc/1/mem", "cat /proc/1/environ", "cat /proc/1/exe", "ls /proc/1/root/"] {
+        assert_ne!(guest.shell(door).exit.code, Some(0), "{door}");
+    }
+    // A double-forked daemon is reaped and dies with the rest.
+    guest.shell("setsid sh -c 'trap \"\" TERM; echo $$ >&2; while :; do sleep 0.05; done' & exit 0");
+    eventually("the daemon is ours", || {
+        guest.shell("ps -eo ppid=,args= | grep -c '^ *1 sh -c trap'").text() == "1\n"
+    });
+    let before = Instant::now();
+    client.ask(Ask::Shutdown(Empty {})).unwrap();
+    assert!(guest.child.wait().unwrap().success());
+    assert!(before.elapsed() >= Duration::from_millis(1900), "it had its grace");
+}
