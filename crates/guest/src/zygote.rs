@@ -107,9 +107,12 @@ impl Zygote {
                 let reply = ZygoteReply { pid, answered: true, ..ZygoteReply::default() };
                 self.socket.send(&reply.encode_to_vec(), &[pidfd.as_fd()])
             }
-            Ok(None) => self.socket.send(&ZygoteReply { answered: true, ..ZygoteReply::default() }.encode_to_vec(), &[]),
+            Ok(None) => self
+                .socket
+                .send(&ZygoteReply { answered: true, ..ZygoteReply::default() }.encode_to_vec(), &[]),
             Err(failed) => {
-                let reply = ZygoteReply { failure: failed.to_string(), answered: true, ..ZygoteReply::default() };
+                let reply =
+                    ZygoteReply { failure: failed.to_string(), answered: true, ..ZygoteReply::default() };
                 self.socket.send(&reply.encode_to_vec(), &[])
             }
         }

@@ -21,6 +21,7 @@ use hostel_sandbox::{
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -30,7 +31,7 @@ pub(crate) struct Environment {
     inner: Arc<Inner>,
     guest: Guest,
     /// Its first process.
-    first: Arc<OwnedFd>,
+    first: Arc<AsyncFd<OwnedFd>>,
     cell: Cell,
     handle: Handle,
     limits: Mutex<ResourceLimits>,
@@ -55,7 +56,7 @@ impl Environment {
         let environment = Arc::new(Self {
             id,
             guest,
-            first: Arc::new(first),
+            first: Arc::new(reaper::watched(first)?),
             limits: Mutex::new(handle.limits.clone()),
             frozen: AtomicBool::new(frozen),
             ending: CancellationToken::new(),
@@ -64,7 +65,7 @@ impl Environment {
             cell,
             handle,
         });
-        environment.watch_over()?;
+        environment.watch_over();
         Ok(environment)
     }
 
@@ -73,8 +74,8 @@ impl Environment {
         self.frozen.load(Ordering::Acquire)
     }
 
-    fn watch_over(&self) -> Result<()> {
-        let first = reaper::watched(&self.first)?;
+    fn watch_over(&self) {
+        let first = self.first.clone();
         let (ending, stop) = (self.ending.clone(), self.inner.stop.clone());
         let (deaths, sandbox) = (self.inner.deaths.clone(), self.id.clone());
         self.inner.tasks.spawn(async move {
@@ -87,7 +88,6 @@ impl Environment {
                 }
             }
         });
-        Ok(())
     }
 
     /// The guest, unless it is frozen and would never answer.
@@ -130,8 +130,7 @@ impl ExecutionEnvironment for Environment {
         if self.buried.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        let first = reaper::watched(&self.first)?;
-        let dead = self.inner.reaper.kill(&self.cell, &first).await;
+        let dead = self.inner.reaper.kill(&self.cell, &self.first).await;
         self.guest.close().await;
         if !dead {
             self.buried.store(false, Ordering::Release);

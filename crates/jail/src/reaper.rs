@@ -20,9 +20,9 @@ const AT_ONCE: usize = 4;
 ///
 /// # Errors
 /// `Internal` where the runtime cannot watch more descriptors.
-pub(crate) fn watched(first: &Arc<OwnedFd>) -> Result<AsyncFd<Arc<OwnedFd>>> {
-    // SAFETY: an `Arc<OwnedFd>` names the same open descriptor for as long as it lives.
-    unsafe { AsyncFd::register(first.clone()) }.map_err(|error| Error::internal("watch a jail", error))
+pub(crate) fn watched(first: OwnedFd) -> Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` names the same open descriptor for as long as it lives.
+    unsafe { AsyncFd::register(first) }.map_err(|error| Error::internal("watch a jail", error))
 }
 
 /// The undertaker.
@@ -39,7 +39,7 @@ impl Reaper {
 
     /// Kills a jail and waits until every process of it is dead: the kernel ends a pid namespace with its
     /// first process, and tells of the first after all others are gone.
-    pub(crate) async fn kill(&self, cell: &Cell, first: &AsyncFd<Arc<OwnedFd>>) -> bool {
+    pub(crate) async fn kill(&self, cell: &Cell, first: &AsyncFd<OwnedFd>) -> bool {
         let _ = pidfd_send_signal(first.get_ref(), Signal::KILL);
         if let Some(cgroups) = &self.ground.cgroups {
             cgroups.kill(&cell.name);

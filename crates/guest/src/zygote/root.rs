@@ -6,7 +6,8 @@ use super::mounts::{self, Change};
 use super::{At, Failed, errno_of, world};
 use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, openat, openat2};
 use rustix::io::Errno;
-use rustix::mount::{MountAttrFlags, UnmountFlags, unmount};
+use rustix::mount::{MountAttrFlags, OpenTreeFlags, UnmountFlags, open_tree, unmount};
+use rustix::thread::{CapabilitiesSecureBits, set_capabilities_secure_bits};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Files of /proc that tell of the host rather than of the jail.
@@ -15,6 +16,7 @@ const MASKED: [&str; 7] =
 
 /// Builds the root and makes it this process's only one.
 pub(super) fn enter(plan: &Plan) -> Result<(), Failed> {
+    create_as_jail(plan)?;
     let own = own_files(plan)?;
     let root = overlay(plan, &own)?;
     mounts::attach(root.as_fd(), "/root")?;
@@ -32,6 +34,19 @@ pub(super) fn enter(plan: &Plan) -> Result<(), Failed> {
     rustix::process::pivot_root(".", ".").at("pivot into the root")?;
     unmount(".", UnmountFlags::DETACH).at("let go of the zygote's root")?;
     rustix::process::chdir("/").at("enter the root")
+}
+
+/// What is created from here on belongs to root inside. Overlayfs too creates its own files as whoever mounted
+/// it, and the host's root has no id in the mapped mounts of a jail. The rights stay (capabilities(7)).
+fn create_as_jail(plan: &Plan) -> Result<(), Failed> {
+    let bits = CapabilitiesSecureBits::NO_SETUID_FIXUP;
+    set_capabilities_secure_bits(bits).at("keep rights across a change of user")?;
+    // SAFETY: plain numbers; these calls report the old id, not success, and have a right to any id here.
+    unsafe {
+        libc::setfsgid(plan.root_id());
+        libc::setfsuid(plan.root_id());
+    }
+    Ok(())
 }
 
 /// Mounts the jail's own writable files at /upper: a tmpfs of its own, or its cell on disk.
@@ -137,6 +152,17 @@ fn process_tree(root: BorrowedFd<'_>) -> Result<(), Failed> {
         | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let proc = mounts::new_file_system("proc", &[], attributes)?;
     mounts::attach_on(proc.as_fd(), place(root, "proc")?.as_fd(), "/proc")?;
+    // Some of these files take anybody's writes for an open, and refuse only later.
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let settings = open_tree(proc.as_fd(), "sys", flags).at("copy the mount of /proc/sys")?;
+    mounts::change(
+        settings.as_fd(),
+        Change { set: Some(MountAttrFlags::MOUNT_ATTR_RDONLY), ..Default::default() },
+    )
+    .at("make /proc/sys read-only")?;
+    let place =
+        openat(proc.as_fd(), "sys", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at("open /proc/sys")?;
+    mounts::attach_on(settings.as_fd(), place.as_fd(), "/proc/sys")?;
     for name in MASKED {
         let Ok(file) =
             openat(proc.as_fd(), name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())

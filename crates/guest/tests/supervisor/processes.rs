@@ -259,7 +259,7 @@ fn as_process_number_one_it_cannot_be_killed_from_inside_and_takes_all_with_it()
         assert_ne!(guest.shell(door).exit.code, Some(0), "{door}");
     }
     // A double-forked daemon is reaped and dies with the rest.
-    guest.shell("setsid sh -c 'trap \"\" TERM; echo $$ >&2; while :; do sleep 0.05; done' & exit 0");
+    guest.shell("setsid sh -c 'trap \"\" TERM; while :; do sleep 0.05; done' >/dev/null 2>&1 & exit 0");
     eventually("the daemon is ours", || {
         guest.shell("ps -eo ppid=,args= | grep -c '^ *1 sh -c trap'").text() == "1\n"
     });
