@@ -25,8 +25,6 @@ const MOST_EVENT: usize = 64 << 10;
 const ACK_AT: u64 = 128 << 10;
 /// Time for input that was sent before the reader left.
 const LEAVE: Duration = Duration::from_secs(2);
-/// Time for the reader to acknowledge after the process ended.
-const LINGER: Duration = Duration::from_secs(30);
 
 /// How it ends.
 enum Ending {
@@ -73,7 +71,7 @@ impl Guest {
         options: &AttachOptions,
     ) -> Result<Attachment> {
         let (process, stdin_offset) = convert::process(answer, id)?;
-        let rules = Rules::new(&process, stdin_offset, options);
+        let rules = Rules::new(&process, options);
         let (sender, last, output) = channel(OUTPUT_CAPACITY)?;
         let (input, inputs) = mpsc::channel(INPUT_CAPACITY);
         let opened = sender.try_send(Ok(Output::Opened(process)));
@@ -118,15 +116,13 @@ impl Pump {
                 let (closed, _) = mpsc::channel(1);
                 self.output = closed;
                 drop(last.send(Ok(Output::Exited(status))));
-                if self.acks.is_none() {
-                    let stop = self.stop.clone();
-                    let _ = stop.run_until_cancelled(tokio::time::timeout(LINGER, self.linger())).await;
-                }
+                self.outgoing.drop_input();
                 self.leave().await;
             }
             Ending::Failed(error) => drop(last.send(Err(error))),
             Ending::Left => {
                 drop(last);
+                self.take_input();
                 self.leave().await;
             }
         }
@@ -145,7 +141,7 @@ impl Pump {
                 return ending;
             }
             let due = self.acks.as_ref().map_or(0, Acks::due);
-            if due >= ACK_AT && self.outgoing.has_room() {
+            if due >= ACK_AT && self.outgoing.is_short() {
                 self.acknowledge();
             }
             tokio::select! {
@@ -219,9 +215,6 @@ impl Pump {
                 Ok(permit) => {
                     note_delivered(&mut self.acks, &output);
                     permit.send(Ok(output));
-                    if self.acks.as_ref().is_some_and(|acks| acks.due() >= ACK_AT) {
-                        return None;
-                    }
                 }
                 Err(mpsc::error::TrySendError::Full(())) => {
                     self.next = Some(output);
@@ -230,6 +223,9 @@ impl Pump {
                 Err(mpsc::error::TrySendError::Closed(())) => return Some(Ending::Left),
             }
             self.sort();
+            if self.acks.as_ref().is_some_and(|acks| acks.due() >= ACK_AT) {
+                return None;
+            }
         }
         None
     }
@@ -240,33 +236,18 @@ impl Pump {
         }
     }
 
-    /// After the end of the process: takes acknowledgements until the writer leaves or the guest closes.
-    async fn linger(&mut self) {
-        while self.input.is_some() {
-            tokio::select! {
-                biased;
-                flushed = self.outgoing.flush(&self.connection.stream), if !self.outgoing.is_idle() => {
-                    if flushed.is_err() {
-                        return;
-                    }
-                }
-                input = next_input(&mut self.input), if self.outgoing.has_room() => match input {
-                    Some(input) => self.outgoing.push(input),
-                    None => self.input = None,
-                },
-                _ = self.connection.inbox.fill(&self.connection.stream) => return,
-            }
-        }
-    }
-
-    /// Sends the input that was given before, and says goodbye.
-    async fn leave(mut self) {
+    /// Takes the input that was given before the reader left.
+    fn take_input(&mut self) {
         if let Some(mut input) = self.input.take() {
             input.close();
             while let Ok(input) = input.try_recv() {
                 self.outgoing.push(input);
             }
         }
+    }
+
+    /// Sends what there is, and says goodbye.
+    async fn leave(mut self) {
         self.acknowledge();
         let stop = self.stop.clone();
         let finish = async {

@@ -58,7 +58,7 @@ impl Connection {
 
     /// Reads the guest's greeting.
     pub(crate) async fn welcome(&mut self) -> Result<Welcome, Fault> {
-        let (message, _) = self.message(MOST_WELCOME).await?;
+        let message = self.message(MOST_WELCOME).await?;
         let welcome = Welcome::decode(message).map_err(|_| Fault::Rule("that is no greeting".to_owned()))?;
         if welcome.version == 0 || welcome.version > VERSION {
             return Err(Fault::Rule(format!("it speaks version {} of the protocol", welcome.version)));
@@ -94,19 +94,21 @@ impl Connection {
 
     /// Reads an answer.
     pub(crate) async fn answer(&mut self) -> Result<(Answer, Option<Descriptor>), Fault> {
-        let (message, descriptor) = self.message(MAX_MESSAGE).await?;
+        let message = self.message(MAX_MESSAGE).await?;
         if count_fields(&message).is_none_or(|count| count > MOST_FIELDS) {
             return Err(Fault::Rule("an answer that is broken or has too many parts".to_owned()));
         }
         let reply = Reply::decode(message).ok().and_then(|reply| reply.answer);
-        Ok((reply.ok_or_else(|| Fault::Rule("that is no answer".to_owned()))?, descriptor))
+        let answer = reply.ok_or_else(|| Fault::Rule("that is no answer".to_owned()))?;
+        // Not before: one read can bring the greeting and the answer with its descriptor.
+        Ok((answer, self.inbox.take_descriptor()))
     }
 
-    /// Reads a message of at most `most` bytes, and the descriptor that came with it.
-    pub(crate) async fn message(&mut self, most: usize) -> Result<(Bytes, Option<Descriptor>), Fault> {
+    /// Reads a message of at most `most` bytes.
+    pub(crate) async fn message(&mut self, most: usize) -> Result<Bytes, Fault> {
         loop {
             match self.inbox.next_piece(most)? {
-                Some(Piece::Message(message)) => return Ok((message, self.inbox.take_descriptor())),
+                Some(Piece::Message(message)) => return Ok(message),
                 Some(Piece::Data { .. }) => return Err(Fault::Rule("data that nobody asked for".to_owned())),
                 None => self.inbox.fill(&self.stream).await?,
             }

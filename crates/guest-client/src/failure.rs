@@ -6,8 +6,15 @@ use hostel_sandbox::Error;
 /// Longest text of a guest that is passed on, in characters.
 const MOST_TEXT: usize = 1000;
 /// Rules that a guest can name with `WrongState`.
-const RULES: [&str; 6] =
-    ["STDIN_HELD", "STDIN_TAKEN", "STDIN_CLOSED", "PROCESS_ENDED", "NO_TERMINAL", "DIRECTORY_NOT_EMPTY"];
+const RULES: [&str; 7] = [
+    "STOPPING",
+    "STDIN_HELD",
+    "STDIN_TAKEN",
+    "STDIN_CLOSED",
+    "PROCESS_ENDED",
+    "NO_TERMINAL",
+    "DIRECTORY_NOT_EMPTY",
+];
 /// Limits that a guest can name.
 const LIMITS: [&str; 6] = ["disk", "open_files", "processes", "memory", "page_size", "archive"];
 /// Things that a guest can miss.

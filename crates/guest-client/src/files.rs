@@ -144,7 +144,7 @@ impl Guest {
         convert::done(answer)?;
         self.feed(EVENTS, |sender| async move {
             loop {
-                let (message, _) = connection.message(MOST_EVENT).await?;
+                let message = connection.message(MOST_EVENT).await?;
                 let event = FromGuest::decode(message).ok().and_then(|message| message.event);
                 let event = match event {
                     Some(GuestEvent::FileEvent(event)) => convert::file_event(event)?,

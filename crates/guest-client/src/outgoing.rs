@@ -13,10 +13,10 @@ use std::io::{self, IoSlice};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
-/// Most bytes of standard input under way, that is sent and not accepted. A guest has room for that much, and so
-/// always reads on: otherwise input that a process does not want would hold up the acknowledgements behind it,
+/// Most bytes of standard input under way, that is sent and not accepted. A guest has room for more than twice that
+/// (a writer that was taken over may have left as much) and so always reads on: otherwise input that a process does not want would hold up the acknowledgements behind it,
 /// and with them the output that the process waits to get rid of.
-const WINDOW: u64 = 192 << 10;
+const WINDOW: u64 = 120 << 10;
 /// More than this waiting here holds the sender back.
 const MOST_WAITING: usize = 1 << 20;
 /// Frames and parts of frames given to the kernel at once.
@@ -129,6 +129,11 @@ impl Outgoing {
         self.ready_bytes + self.held_bytes < MOST_WAITING && self.held.len() + self.ready.len() < 1024
     }
 
+    /// Whether what can be sent now is little.
+    pub(crate) fn is_short(&self) -> bool {
+        self.ready.len() < 64
+    }
+
     /// Whether nothing can be sent now.
     pub(crate) fn is_idle(&self) -> bool {
         self.ready.is_empty()
@@ -137,6 +142,12 @@ impl Outgoing {
     /// Whether nothing waits at all.
     pub(crate) fn is_empty(&self) -> bool {
         self.ready.is_empty() && self.held.is_empty()
+    }
+
+    /// Nobody takes standard input any more.
+    pub(crate) fn drop_input(&mut self) {
+        self.held.clear();
+        self.held_bytes = 0;
     }
 
     /// The other end reads no more: forgets everything, now and later. What it still has to say can be read.

@@ -23,12 +23,13 @@ pub(crate) struct Rules {
     next: [Option<u64>; 2],
     terminal: bool,
     stdin: bool,
+    /// What a writer before us left can still be under way, so this begins anywhere.
     accepted: u64,
     subject: Subject,
 }
 
 impl Rules {
-    pub(crate) fn new(process: &ProcessInfo, stdin_offset: u64, options: &AttachOptions) -> Self {
+    pub(crate) fn new(process: &ProcessInfo, options: &AttachOptions) -> Self {
         // Whoever asks for more than there is gets what comes next, wherever that begins.
         let known = |from: Option<u64>, end: u64| from.filter(|from| *from <= end);
         Self {
@@ -38,7 +39,7 @@ impl Rules {
             ],
             terminal: process.terminal,
             stdin: options.stdin,
-            accepted: stdin_offset,
+            accepted: 0,
             subject: Subject::process(&process.id),
         }
     }

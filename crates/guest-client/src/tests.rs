@@ -1,1 +1,8 @@
-//! Tests.
+//! A guest that follows a script, honest or not, and what the client makes of it.
+
+mod archives;
+mod attachments;
+mod contents;
+mod garbage;
+mod questions;
+mod script;
