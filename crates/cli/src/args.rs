@@ -30,7 +30,7 @@ Environment:
   HOSTEL_ADDR   where the daemon is: unix:///path or http://host:port
                 [/run/hostel/hosteld.sock; for users $XDG_RUNTIME_DIR/hostel/hosteld.sock]
 
-Data goes to stdout, everything else to stderr. With --json, stdout has JSON: one object, or for commands that stream one object a line; and errors are {\"error\":{\"reason\",\"message\",…}} on stderr.
+Data goes to stdout, everything else to stderr. With --json, stdout has JSON: one object, or for commands that stream one object a line; errors are {\"error\":{\"reason\",\"message\",…}} and remarks {\"note\":{\"message\"}}, on stderr.
 
 Examples:
   hostel up                                     start a daemon here
@@ -102,7 +102,7 @@ pub(crate) enum Command {
 pub(crate) struct UpArgs {
     /// Where to listen: unix:///path or tcp://127.0.0.1:port. May be given several times.
     #[arg(long, env = "HOSTEL_LISTEN", value_delimiter = ',', value_name = "ADDRESS")]
-    pub(crate) listen: Vec<String>,
+    pub(crate) listen: Vec<hosteld::listen::Address>,
     /// Directory of what outlives a reboot: records and templates.
     #[arg(long, env = "HOSTEL_STATE_DIR", value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
@@ -110,8 +110,8 @@ pub(crate) struct UpArgs {
     #[arg(long, env = "HOSTEL_RUNTIME_DIR", value_name = "DIR")]
     pub(crate) runtime_dir: Option<PathBuf>,
     /// How logs are written to stderr.
-    #[arg(long, env = "HOSTEL_LOG_FORMAT", default_value = "")]
-    pub(crate) log_format: String,
+    #[arg(long, env = "HOSTEL_LOG_FORMAT", value_enum, default_value_t)]
+    pub(crate) log_format: hosteld::logging::LogFormat,
 }
 
 /// What can be done with templates.

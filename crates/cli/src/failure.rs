@@ -80,7 +80,11 @@ impl Failure {
     /// One sentence, without what to do next.
     pub(crate) fn message(&self) -> String {
         match self {
-            Self::Client(error) => error.to_string(),
+            Self::Client(error) => match (launch_code(error), error.violations().first()) {
+                (Some(_), Some(violation)) => format!("cannot run the command: {}", violation.description),
+                (Some(_), None) => format!("cannot run the command: {error}"),
+                (None, _) => error.to_string(),
+            },
             Self::Usage(message) | Self::Other { message, .. } => message.clone(),
             Self::NobodyReads => "nobody reads stdout any more".to_owned(),
         }

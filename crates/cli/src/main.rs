@@ -17,6 +17,9 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     terminal::restore_on_panic();
     let json = cli.json;
+    if json {
+        output::notes_in_json();
+    }
     let result = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

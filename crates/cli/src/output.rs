@@ -7,7 +7,9 @@ pub(crate) mod table;
 
 use crate::failure::Failure;
 use serde::Serialize;
+use serde_json::json;
 use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Prints a line, or several, of data.
 ///
@@ -28,10 +30,22 @@ pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
     line(&text)
 }
 
-/// Says something to the person who looks on.
+/// Whether notes are JSON, too.
+static JSON: AtomicBool = AtomicBool::new(false);
+
+/// Has notes printed as `{"note":{"message":…}}`, so that all of stderr is JSON.
+pub(crate) fn notes_in_json() {
+    JSON.store(true, Ordering::Relaxed);
+}
+
+/// Says something to whoever looks on, on stderr.
 pub(crate) fn note(text: &str) {
     // Whoever does not listen to us does not want to know.
-    let _ = writeln!(std::io::stderr(), "hostel: {}", human::printable(text));
+    let _ = if JSON.load(Ordering::Relaxed) {
+        writeln!(std::io::stderr(), "{}", json!({ "note": { "message": text } }))
+    } else {
+        writeln!(std::io::stderr(), "hostel: {}", human::printable(text))
+    };
 }
 
 /// Says why a command failed.

@@ -3,6 +3,8 @@
 use crate::failure::Failure;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// SIGHUP.
+pub(crate) const HANGUP: i32 = 1;
 /// SIGINT.
 pub(crate) const INTERRUPT: i32 = 2;
 /// SIGKILL.
@@ -53,7 +55,7 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => Event::End(INTERRUPT),
             _ = self.terminate.recv() => Event::End(15),
-            _ = self.hangup.recv() => Event::End(1),
+            _ = self.hangup.recv() => Event::End(HANGUP),
             _ = self.quit.recv() => Event::End(3),
             _ = self.window.recv() => Event::Resized,
         }

@@ -62,7 +62,7 @@ pub(crate) async fn stream(
     let ended = {
         let pump = pump(&process, output, how.json);
         tokio::pin!(pump);
-        let mut leave = Leave::default();
+        let mut leave = Leave { raw, ..Leave::default() };
         loop {
             tokio::select! {
                 result = &mut pump => break result.map(Ended::Exited),
@@ -90,6 +90,8 @@ pub(crate) async fn stream(
 /// What signals to us come to: the first asks the process to end, the next kills it, another makes us leave.
 #[derive(Debug, Default)]
 struct Leave {
+    /// Whether our terminal is the process's: then our end is to it as if its terminal were closed.
+    raw: bool,
     received: u32,
     signal: i32,
     due: Option<Instant>,
@@ -104,6 +106,7 @@ impl Leave {
             self.due.get_or_insert_with(|| Instant::now() + GRACE);
         }
         match self.received {
+            1 if self.raw && signal != signals::INTERRUPT => Some(signals::HANGUP),
             1 => Some(signal),
             2 => Some(signals::KILL),
             _ => None,
@@ -232,6 +235,7 @@ mod tests {
         assert_eq!(leave.forward(2), None);
         let mut terminated = Leave::default();
         assert_eq!((terminated.forward(15), terminated.is_due()), (Some(15), true));
+        assert_eq!(Leave { raw: true, ..Leave::default() }.forward(15), Some(1));
     }
 
     #[test]

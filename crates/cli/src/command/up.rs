@@ -1,9 +1,28 @@
 //! `hostel up`: the daemon in this process.
 
-use super::Outcome;
+use super::{Outcome, SUCCESS};
 use crate::args::UpArgs;
 use crate::failure::Failure;
+use crate::signals::{self, Signals};
+use hosteld::Config;
+use tokio::sync::Notify;
 
 pub(crate) async fn up(args: UpArgs) -> Outcome {
-    Err(Failure::other("UNAVAILABLE", format!("the daemon is not part of this build yet: {args:?}")))
+    hosteld::logging::start(args.log_format);
+    let failed = |error: hosteld::Error| Failure::other("DAEMON", error.to_string());
+    let mut signals = Signals::listen()?;
+    let config = Config::for_this_user().map_err(failed)?.with(args.state_dir, args.runtime_dir, args.listen);
+    config.validate().map_err(failed)?;
+    let daemon = Box::pin(hosteld::build(config)).await.map_err(failed)?;
+    let stop = Notify::new();
+    // The first signal ends the daemon in good order; whoever signals twice does not want to wait for that.
+    let impatience = async {
+        signals.end().await;
+        stop.notify_one();
+        signals.end().await
+    };
+    tokio::select! {
+        result = daemon.run(stop.notified()) => result.map_err(failed).map(|()| SUCCESS),
+        signal = impatience => Ok(signals::exit_code(signal)),
+    }
 }

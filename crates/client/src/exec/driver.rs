@@ -232,7 +232,7 @@ impl Driver {
             }
             WireEvent::StdinAccepted(accepted) => {
                 if !self.stdin.accepted(accepted.offset) {
-                    return Err(Error::Protocol("stdin accepted that was never sent".to_owned()));
+                    return Err(Error::Protocol("stdin accepted that was never given".to_owned()));
                 }
             }
             WireEvent::Exited(status) => self.inbox.push_back(Event::Exited(convert::exit_status(status)?)),
@@ -247,7 +247,7 @@ impl Driver {
         self.stderr.default_to(process.stderr.end_offset);
         if self.known {
             if self.access != Stdin::None && !self.stdin.rewind(process.stdin_offset) {
-                return Err(Error::Protocol("stdin that was accepted is gone".to_owned()));
+                return Err(Error::Protocol("stdin accepted that was never given".to_owned()));
             }
             self.stdout.rewind();
             self.stderr.rewind();

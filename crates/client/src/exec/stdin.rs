@@ -75,12 +75,14 @@ impl PendingStdin {
         due
     }
 
-    /// Everything before `offset` is accepted. `false` when that cannot be.
+    /// Everything before `offset` is accepted, which may be more than this connection sent: the one before it may
+    /// have sent it. `false` when it is more than there ever was.
     #[must_use]
     pub(super) fn accepted(&mut self, offset: u64) -> bool {
-        if offset > self.sent {
+        if offset > self.end {
             return false;
         }
+        self.sent = self.sent.max(offset);
         while let Some(piece) = self.pieces.front_mut() {
             if self.start >= offset {
                 break;
@@ -95,15 +97,13 @@ impl PendingStdin {
         true
     }
 
-    /// A new connection: send again from what the sandbox has. `false` when it lacks what it said it had.
+    /// A new connection, which says that the sandbox has everything before `offset`: send again from there, and
+    /// where it knows of less than we were told before, from what we were told. What comes twice is dropped there.
+    /// `false` when it claims more than there ever was.
     #[must_use]
     pub(super) fn rewind(&mut self, offset: u64) -> bool {
-        if offset < self.start || offset > self.end {
-            return false;
-        }
-        self.sent = self.sent.max(offset);
         let possible = self.accepted(offset);
-        self.sent = offset;
+        self.sent = self.start;
         self.close_sent = false;
         possible
     }
@@ -134,8 +134,11 @@ mod tests {
         assert!(stdin.rewind(8), "it had more than it had told");
         assert_eq!(stdin.next(), Some((8, Bytes::from_static(b"rld"))));
         assert!(stdin.take_close());
-        assert!(!stdin.rewind(2), "what was accepted is gone here");
-        assert!(!stdin.rewind(12) && !stdin.accepted(12));
+        assert!(stdin.rewind(2), "it may have forgotten what it had told");
+        assert_eq!(stdin.next(), Some((8, Bytes::from_static(b"rld"))));
+        assert!(!stdin.rewind(12) && !stdin.accepted(12), "more than there ever was");
+        assert!(stdin.rewind(8) && stdin.accepted(11), "a connection before this one had sent it");
+        assert_eq!((stdin.next(), stdin.take_close()), (None, true));
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub(crate) struct Behaviour {
     pub(crate) closes_stdin: bool,
     /// The daemon dies each time that so many bytes went through it.
     pub(crate) dies_after: Option<usize>,
+    /// Whether a new daemon does not say how far stdin was accepted.
+    pub(crate) forgets_stdin: bool,
     /// The first daemon dies after it started the process and before it says so.
     pub(crate) dies_before_opening: bool,
 }

@@ -46,11 +46,21 @@ async fn write_all(input: ExecInput, data: &[u8]) -> Result<(), Error> {
 
 #[tokio::test]
 async fn a_daemon_that_keeps_dying_loses_and_repeats_nothing() {
+    dying(false).await;
+}
+
+#[tokio::test]
+async fn a_daemon_that_forgets_how_far_stdin_was_accepted_repeats_nothing_either() {
+    dying(true).await;
+}
+
+async fn dying(forgets_stdin: bool) {
     let daemon = FakeDaemon::start(Behaviour {
         stdout: 3 << 20,
         stderr: 200_000,
         dies_after: Some(200_000),
         dies_before_opening: true,
+        forgets_stdin,
         ..Default::default()
     });
     let client = Client::connect(daemon.address()).await.unwrap();

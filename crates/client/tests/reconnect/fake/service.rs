@@ -127,7 +127,11 @@ impl Attachment {
     }
 
     fn process(&self) -> v1::Process {
-        let stdin_offset = self.shared.seen(|seen| u64::try_from(seen.stdin.len()).unwrap());
+        let stdin_offset = if self.shared.behaviour.forgets_stdin {
+            0
+        } else {
+            self.shared.seen(|seen| u64::try_from(seen.stdin.len()).unwrap())
+        };
         v1::Process {
             id: "p-one".to_owned(),
             sandbox_id: "sb-test".to_owned(),
