@@ -90,8 +90,8 @@ impl Guest {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        // SAFETY: plain kill(2) on our own child, which has not been waited for.
         if self.child.try_wait().unwrap().is_none() {
+            // SAFETY: plain kill(2) on our own child, which has not been waited for.
             unsafe { libc::kill(self.child.id().cast_signed(), self.end) };
         }
         let until = Instant::now() + PATIENCE;
