@@ -4,16 +4,12 @@
 use hostel_guest::{supervisor, unpack, zygote};
 use hostel_guest_protocol::GuestConfig;
 use prost::Message;
-use std::ffi::OsString;
-use std::io::Write;
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
-use std::process::ExitCode;
+use std::os::{fd::OwnedFd, unix::net::UnixListener};
+use std::{ffi::OsString, io::Write, process::ExitCode};
 
 const USAGE: &str = "usage: hostel-guest zygote
        hostel-guest unpack
        hostel-guest supervise --socket PATH [--config FILE] [--spill DIRECTORY]
-FILE holds a GuestConfig in protobuf; without its token no connection is accepted.
 ";
 
 /// Where a container sees its own cgroup, version 2 or 1.
