@@ -166,7 +166,7 @@ async fn processor_time_of_many_processes_is_bounded(h: H) -> Outcome {
 async fn processes_are_bounded(h: H) -> Outcome {
     let sandbox = limited(&h, |limits| limits.pids = Some(24)).await?;
     let neighbour = h.sandbox().await?;
-    let finished = sandbox.run_probe(&["eat-pids"]).await?.success()?;
+    let finished = sandbox.run_probe(&["eat-pids", "2000"]).await?.success()?;
     let count = refused(&finished.text())?;
     ensure!((4..24).contains(&count), "{count} processes of 24: {}", finished.text());
     ensure!(finished.text().contains("(os error 11)"), "not EAGAIN: {}", finished.text());
@@ -178,6 +178,8 @@ async fn processes_are_bounded(h: H) -> Outcome {
 async fn a_fork_bomb_ends_with_its_sandbox(h: H) -> Outcome {
     let sandbox = limited(&h, |limits| limits.pids = Some(40)).await?;
     let neighbour = h.sandbox().await?;
+    // On a host without the limit this would be a real one.
+    refused(&sandbox.run_probe(&["eat-pids", "2000"]).await?.success()?.text())?;
     let bomb = "bomb() { bomb & bomb & wait; }; echo lit; bomb 2>/dev/null";
     let mut session = sandbox.open(script(bomb)).await?;
     session.reader.until("lit").await?;
@@ -206,7 +208,7 @@ async fn processes_can_be_changed_live(h: H) -> Outcome {
     let sandbox = limited(&h, |limits| limits.pids = Some(24)).await?;
     let more = ResourceLimits { pids: Some(100), ..ResourceLimits::default() };
     ensure_eq!(sandbox.update_limits(&more).await?.pids, Some(100));
-    let count = refused(&sandbox.run_probe(&["eat-pids"]).await?.success()?.text())?;
+    let count = refused(&sandbox.run_probe(&["eat-pids", "2000"]).await?.success()?.text())?;
     ensure!((24..100).contains(&count), "{count} processes of 100");
     Ok(())
 }

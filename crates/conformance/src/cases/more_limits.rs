@@ -127,6 +127,10 @@ async fn kernel_objects_of_one_do_not_hurt_another(h: H) -> Outcome {
     let spec = ProcessSpec { stdin: true, ..command(&[probe, "eat-kernel"]) };
     let mut session = greedy.open(spec).await?;
     session.reader.until("holding").await?;
+    // Terminals are counted for the whole host: one sandbox must not have them all.
+    let taken = String::from_utf8_lossy(&session.reader.stdout).into_owned();
+    let terminals = taken.lines().find_map(|line| line.strip_prefix("terminals ")?.parse().ok());
+    ensure!(terminals.is_some_and(|count: u64| count < 1024), "one sandbox took {taken}");
     let terminal = h.has(hostel_sandbox::Capability::Pty).then(Default::default);
     let spec = ProcessSpec { terminal, ..script("echo a | cat | cat") };
     ensure_eq!(neighbour.finish(spec).await?.success()?.text().trim(), "a");

@@ -156,7 +156,7 @@ async fn much_on_both_streams_arrives(h: H) -> Outcome {
 async fn single_bytes_arrive_in_order(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
     let text = "i=0; while [ $i -lt 5000 ]; do printf $((i % 10)); i=$((i + 1)); done";
-    let expected: String = (0..5000).map(|number| char::from(b'0' + number as u8 % 10)).collect();
+    let expected: String = (0..5000).map(|number| char::from(b'0' + (number % 10) as u8)).collect();
     ensure!(sandbox.sh(text).await? == expected, "out of order");
     Ok(())
 }

@@ -184,11 +184,11 @@ async fn limits_still_hold(h: H) -> Outcome {
     let sandbox = h.sandbox_with(|spec| spec.limits.pids = Some(20)).await?;
     h.restart().await?;
     let sandbox = h.adopt(&sandbox).await?;
-    let count = super::limits::refused(&sandbox.run_probe(&["eat-pids"]).await?.success()?.text())?;
+    let count = super::limits::refused(&sandbox.run_probe(&["eat-pids", "2000"]).await?.success()?.text())?;
     ensure!(count < 20, "{count} processes of 20");
     let more = hostel_sandbox::ResourceLimits { pids: Some(60), ..Default::default() };
     sandbox.update_limits(&more).await?;
-    let count = super::limits::refused(&sandbox.run_probe(&["eat-pids"]).await?.success()?.text())?;
+    let count = super::limits::refused(&sandbox.run_probe(&["eat-pids", "2000"]).await?.success()?.text())?;
     ensure!((20..60).contains(&count), "{count} processes of 60");
     Ok(())
 }

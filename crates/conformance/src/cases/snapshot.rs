@@ -249,9 +249,9 @@ async fn a_fork_has_limits_of_its_own(h: H) -> Outcome {
     let created = patiently("a fork", parent.fork(&SandboxId::generate(), &spec)).await??;
     let child = h.keep(created);
     ensure_eq!(child.limits.pids, Some(20));
-    let count = super::limits::refused(&child.run_probe(&["eat-pids"]).await?.success()?.text())?;
+    let count = super::limits::refused(&child.run_probe(&["eat-pids", "2000"]).await?.success()?.text())?;
     ensure!(count < 20, "{count} processes of 20");
-    let count = super::limits::refused(&parent.run_probe(&["eat-pids", "5000"]).await?.success()?.text())?;
+    let count = super::limits::refused(&parent.run_probe(&["eat-pids", "2000"]).await?.success()?.text())?;
     ensure!(count > 20, "the parent has {count} processes");
     Ok(())
 }

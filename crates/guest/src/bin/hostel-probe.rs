@@ -42,6 +42,7 @@ hostel-probe eat-inodes DIR [MAX]  make files until refused
 hostel-probe eat-fds [MAX]         open descriptors until refused
 hostel-probe eat-shm BYTES         make System V shared memory and touch it
 hostel-probe eat-kernel            take inotify instances, pipes and terminals; hold them until stdin ends
+hostel-probe deep DIR DEPTH        make a tree deeper than a path can be long
 hostel-probe spin MS               compute for that long by the clock
 hostel-probe orphans N             leave N ended processes to PID 1
 hostel-probe pattern BYTES SEED    write a pattern to stdout
@@ -82,6 +83,7 @@ fn run(command: &str, rest: &[String], inherited: &[i32]) -> std::io::Result<Exi
         "eat-fds" => eat::descriptors(number_or(rest, 0, 2 << 20)?)?,
         "eat-shm" => eat::shared_memory(number(rest, 0)?)?,
         "eat-kernel" => eat::kernel_objects()?,
+        "deep" => eat::deep(text(rest, 0)?, number(rest, 1)?)?,
         "spin" => eat::spin(number(rest, 0)?)?,
         "orphans" => eat::orphans(number(rest, 0)?)?,
         "pattern" => pattern::write(number(rest, 0)?, number(rest, 1)?)?,

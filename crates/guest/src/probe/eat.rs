@@ -122,7 +122,8 @@ type Make = fn() -> sys::Outcome;
 
 /// Takes kernel objects that are counted per user or per system, and holds them until stdin ends.
 pub(crate) fn kernel_objects() -> std::io::Result<()> {
-    const MOST: u64 = 1 << 16;
+    /// Enough to see that something bounds it, without taking all that a host has.
+    const MOST: u64 = 1024;
     let kinds: [(&str, Make); 4] = [
         ("terminals", || sys::open(c"/dev/ptmx", libc::O_RDWR)),
         ("inotify", || sys!(SYS_inotify_init1, 0)),
@@ -141,6 +142,22 @@ pub(crate) fn kernel_objects() -> std::io::Result<()> {
     }
     println!("holding");
     std::io::stdin().read_to_end(&mut Vec::new())?;
+    Ok(())
+}
+
+/// Makes directories in each other and goes down as it does.
+pub(crate) fn deep(directory: &str, depth: u64) -> std::io::Result<()> {
+    std::fs::create_dir(directory)?;
+    std::env::set_current_dir(directory)?;
+    for done in 0..depth {
+        if let Err(errno) =
+            sys!(SYS_mkdirat, libc::AT_FDCWD, c"dddd", 0o755).and_then(|_| sys!(SYS_chdir, c"dddd"))
+        {
+            refused(done, errno);
+            return Ok(());
+        }
+    }
+    took(depth);
     Ok(())
 }
 
