@@ -63,6 +63,8 @@ impl Archive {
         header.set_mode(mode);
         header.set_size(content.len() as u64);
         header.set_mtime(1_700_000_000);
+        header.set_uid(0);
+        header.set_gid(0);
         let fields = header.as_gnu_mut().ok_or_else(|| std::io::Error::other("not a GNU header"))?;
         fields.name[..name.len()].copy_from_slice(name.as_bytes());
         fields.linkname[..link.len()].copy_from_slice(link.as_bytes());

@@ -240,11 +240,15 @@ impl Harness {
                 first_failure = first_failure.and(destroyed.and_then(|result| Ok(result?)));
             }
         }
-        for id in &made.templates {
-            match self.backend().delete_template(id).await {
-                Ok(()) | Err(Error::NotFound { .. } | Error::CapabilityMissing { .. }) => {}
-                Err(error) => first_failure = first_failure.and(Err(error.into())),
-            }
+        // The newest first: it may stand on those before it, and a sandbox that is just gone on any.
+        for id in made.templates.iter().rev() {
+            let deleted = eventually(|| async {
+                match self.backend().delete_template(id).await {
+                    Ok(()) | Err(Error::NotFound { .. } | Error::CapabilityMissing { .. }) => Ok(()),
+                    Err(error) => Err(error.into()),
+                }
+            });
+            first_failure = first_failure.and(deleted.await);
         }
         for (id, _) in &made.sandboxes {
             first_failure = first_failure.and(self.nothing_left(id).await);

@@ -5,6 +5,7 @@ use crate::failure::{Outcome, ensure, ensure_eq, ensure_err};
 use crate::harness::{Harness, Sandbox, script};
 use crate::session::patiently;
 use futures::future::try_join_all;
+use hostel_sandbox::process::ProcessSpec;
 use hostel_sandbox::template::{Template, TemplateSource};
 use hostel_sandbox::{Error, SandboxId, TemplateId};
 use std::sync::Arc;
@@ -107,14 +108,26 @@ async fn modes_owners_links_and_removals_survive(h: H) -> Outcome {
         spec.template = Some(first);
     });
     let second = second.await?;
-    let text = "cd /opt; rm -r gone; rm -r replaced; mkdir replaced; echo y > replaced/y
-        echo f > f; chmod 4751 f; chown 1234:55 f; chmod 751 f; ln -s f l; ln f hard; mkfifo p; mkdir -m 1777 sticky";
+    let text =
+        "cd /opt; rm -r gone; rm -r replaced; mkdir replaced; echo y > replaced/y; mkdir -m 1777 sticky
+        echo f > f; chmod 4751 f; ln -s f l; ln f hard; mkfifo p";
     second.sh(text).await?;
-    let look = "cd /opt; ls -A . replaced; stat -c '%n %F %a %u %g %h' f l hard p sticky";
+    // Root inside need not have the right to give files away.
+    let spec = ProcessSpec {
+        user: Some("1234:55".to_owned()),
+        ..script("echo own > /opt/sticky/own; chmod 640 /opt/sticky/own")
+    };
+    second.finish(spec).await?.success()?;
+    let look = "cd /opt; ls -A . replaced; stat -c '%n %F %a %u %g %h' f l hard p sticky sticky/own";
     let before = second.sh(look).await?;
     let id = snapshot(&h, &second).await?;
     ensure_eq!(h.sandbox_from(&id).await?.sh(look).await?, before);
-    ensure!(!before.contains("gone") && before.contains("1234 55"), "{before}");
+    ensure!(
+        !before.contains("gone")
+            && before.contains("own regular file 640 1234 55 1")
+            && before.contains("f regular file 4751 0 0 2"),
+        "{before}"
+    );
     Ok(())
 }
 
