@@ -39,8 +39,8 @@ pub(crate) struct ExecArgs {
     /// How to run it.
     #[command(flatten)]
     pub(crate) process: ProcessOptions,
-    /// Start it, print its id and return.
-    #[arg(short, long, conflicts_with_all = ["interactive", "tty"])]
+    /// Start it, print its id and return. With -i its stdin stays open for `hostel attach -i`.
+    #[arg(short, long)]
     pub(crate) detach: bool,
     /// Set an environment variable; NAME alone passes on its value.
     #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = value::env)]

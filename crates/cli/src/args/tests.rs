@@ -39,7 +39,7 @@ fn nonsense_is_refused_before_anything_is_sent() {
         "hostel exec sb-1",
         "hostel exec ../x -- ls",
         "hostel run --memory lots -- ls",
-        "hostel exec -d -t sb-1 -- sh",
+        "hostel attach --take-over sb-1 p-1",
         "hostel sandbox rm",
         "hostel sandbox fork -n 101 sb-1",
         "hostel kill -s NOPE sb-1 p-1",

@@ -10,8 +10,8 @@ use crate::terminal;
 use hostel_client::{Exec, StartProcess};
 
 pub(crate) async fn exec(context: &Context, args: ExecArgs) -> Outcome {
-    check_terminal(&args.process, context.json)?;
     let mut spec = args.spec()?;
+    spec.terminal = args.process.tty.then(|| terminal::size().unwrap_or_default());
     if args.detach {
         let client = context.connect().await?;
         let start = StartProcess { sandbox: args.sandbox, request_id: None, spec };
@@ -23,7 +23,7 @@ pub(crate) async fn exec(context: &Context, args: ExecArgs) -> Outcome {
         }
         return Ok(SUCCESS);
     }
-    spec.terminal = args.process.tty.then(|| terminal::size().unwrap_or_default());
+    check_terminal(&args.process, context.json)?;
     let limit = spec.timeout;
     let mut signals = Signals::listen()?;
     let client = context.connect().await?;

@@ -179,7 +179,8 @@ async fn pump(process: &Process, mut output: ExecOutput, as_json: bool) -> Resul
             }
             Event::Gap { stream, missing } => {
                 let bytes = missing.end - missing.start;
-                output::note(&format!("{bytes} bytes of {stream:?} are no longer held and are missing here"));
+                let stream = json::name(stream);
+                output::note(&format!("{bytes} bytes of {stream} are no longer held and are missing here"));
             }
         }
     }

@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use crate::output::{self, human, table};
 use hostel_client::WatchSandboxes;
 use hostel_client::domain::SandboxState;
-use hostel_client::model::{SandboxEvent, SandboxStats};
+use hostel_client::model::{SandboxChange, SandboxEvent, SandboxStats};
 
 pub(crate) async fn sandboxes(context: &Context, args: WatchArgs) -> Outcome {
     let client = context.connect().await?;
@@ -36,14 +36,19 @@ pub(crate) async fn sandboxes(context: &Context, args: WatchArgs) -> Outcome {
 fn told(event: &SandboxEvent) -> String {
     let name = |state: Option<SandboxState>| state.map_or_else(|| "-".to_owned(), |state| state.to_string());
     let time = event.time.map_or_else(|| "-".to_owned(), |time| format!("{time:.3}"));
-    let kind = format!("{:?}", event.kind).to_lowercase();
+    let kind = match event.kind {
+        SandboxChange::Created => "created",
+        SandboxChange::StateChanged => "changed",
+        SandboxChange::Updated => "updated",
+        SandboxChange::Deleted => "deleted",
+    };
     let change = match (event.old_state, event.new_state) {
         (old, new) if old == new => name(new),
         (None, new) => name(new),
         (old, new) => format!("{} → {}", name(old), name(new)),
     };
     human::printable(&format!(
-        "{time}  {}  {kind:12}  {change}  {} by {}",
+        "{time}  {}  {kind}  {change}  {} by {}",
         event.sandbox_id, event.reason, event.actor
     ))
 }

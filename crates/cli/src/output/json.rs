@@ -35,7 +35,8 @@ pub(crate) fn exited(process: &Process, status: &ExitStatus) -> Value {
     json!({ "event": "exited", "sandbox_id": process.sandbox_id, "process_id": process.id, "exit": status })
 }
 
-fn name(stream: OutputStream) -> &'static str {
+/// The name of a stream.
+pub(crate) fn name(stream: OutputStream) -> &'static str {
     match stream {
         OutputStream::Stdout => "stdout",
         OutputStream::Stderr => "stderr",
