@@ -2,11 +2,13 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod fake;
+mod session;
 
 use fake::{Behaviour, FakeDaemon, pattern};
-use hostel_client::domain::process::{OutputStream, ProcessSpec};
+use hostel_client::domain::process::ProcessSpec;
 use hostel_client::domain::{ProcessId, SandboxId};
-use hostel_client::{Attach, Client, Error, Event, Exec, ExecInput, ExecOutput, ReconnectPolicy, Stdin};
+use hostel_client::{Attach, Client, Error, Event, Exec, ReconnectPolicy, Stdin};
+use session::{collect, write_all};
 use std::time::Duration;
 
 fn sandbox() -> SandboxId {
@@ -16,32 +18,6 @@ fn sandbox() -> SandboxId {
 fn exec() -> Exec {
     let spec = ProcessSpec { argv: vec!["talk".to_owned()], stdin: true, ..Default::default() };
     Exec::new(sandbox(), spec)
-}
-
-/// Everything that comes, by stream; fails on a gap or an end without an exit.
-async fn collect(mut output: ExecOutput) -> Result<(Vec<u8>, Vec<u8>, i32), Error> {
-    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    loop {
-        match output.next().await.expect("an exit before the end")? {
-            Event::Output { stream, offset, data } => {
-                let so_far = if stream == OutputStream::Stdout { &mut stdout } else { &mut stderr };
-                assert_eq!(offset, u64::try_from(so_far.len()).unwrap());
-                so_far.extend_from_slice(&data);
-            }
-            Event::Gap { missing, .. } => panic!("a gap: {missing:?}"),
-            Event::Exited(status) => {
-                assert!(output.next().await.is_none(), "the exit is last");
-                return Ok((stdout, stderr, status.exit_code.unwrap()));
-            }
-        }
-    }
-}
-
-async fn write_all(input: ExecInput, data: &[u8]) -> Result<(), Error> {
-    for piece in data.chunks(7001) {
-        input.write(piece.to_vec()).await?;
-    }
-    input.close().await
 }
 
 #[tokio::test]
