@@ -82,11 +82,18 @@ fn unpack(input: impl Read) -> io::Result<u64> {
     Ok(count)
 }
 
-/// The tar crate's errors say little; the kernel's number is kept for the exit status.
+/// The tar crate hides the kernel's word in the error's source; its number decides the exit status.
 fn named(path: &std::path::Path, error: io::Error) -> io::Error {
-    let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<io::Error>());
-    match error.raw_os_error().or_else(|| source.and_then(io::Error::raw_os_error)) {
+    let mut causes = vec![error.to_string()];
+    let mut number = error.raw_os_error();
+    let mut source = error.get_ref().and_then(|inner| inner.source());
+    while let Some(cause) = source {
+        number = number.or_else(|| cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error));
+        causes.push(cause.to_string());
+        source = cause.source();
+    }
+    match number {
         Some(number @ (libc::ENOSPC | libc::EDQUOT)) => io::Error::from_raw_os_error(number),
-        _ => io::Error::new(error.kind(), format!("{}: {error}", path.display())),
+        _ => io::Error::other(format!("{}: {}", path.display(), causes.join(": "))),
     }
 }

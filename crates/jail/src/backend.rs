@@ -58,8 +58,14 @@ pub(crate) struct Inner {
     pub(crate) deaths: mpsc::Sender<BackendEvent>,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
-    /// The jails of this daemon: cell name to the layers it stands on.
-    pub(crate) standing: Mutex<HashMap<String, Vec<String>>>,
+    /// The jails of this daemon, by the name of their cell.
+    pub(crate) standing: Mutex<HashMap<String, Standing>>,
+}
+
+/// A jail and the layers it stands on.
+pub(crate) struct Standing {
+    sandbox: SandboxId,
+    layers: Vec<String>,
 }
 
 impl std::fmt::Debug for Jail {
@@ -207,10 +213,17 @@ impl Jail {
 
 impl Inner {
     /// Notes that a jail stands on a cell and on layers.
-    pub(crate) fn stand(&self, cell: &Cell, layers: &[String]) {
-        if let Ok(mut standing) = self.standing.lock() {
-            standing.insert(cell.name.clone(), layers.to_vec());
+    ///
+    /// # Errors
+    /// `AlreadyExists` where the sandbox has a jail.
+    pub(crate) fn stand(&self, sandbox: &SandboxId, cell: &Cell, layers: &[String]) -> Result<()> {
+        let mut standing =
+            self.standing.lock().map_err(|_| Error::internal("note a jail", "a task broke meanwhile"))?;
+        if standing.values().any(|other| other.sandbox == *sandbox) {
+            return Err(Error::AlreadyExists { kind: "sandbox", id: sandbox.to_string() });
         }
+        standing.insert(cell.name.clone(), Standing { sandbox: sandbox.clone(), layers: layers.to_vec() });
+        Ok(())
     }
 
     /// Notes that it no longer does, and has the cell removed.
@@ -228,14 +241,19 @@ impl Inner {
     ) -> Result<Arc<dyn ExecutionEnvironment>> {
         let cell = handle.cell();
         let gone = || Error::not_found("sandbox", id);
+        if handle.sandbox != *id {
+            return Err(gone());
+        }
+        self.stand(id, &cell, &handle.layers)?;
         let pidfd =
             Pid::from_raw(handle.pid.cast_signed()).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         // The number may have gone to another process since: it is ours only if it is as old as ours.
-        let Some(pidfd) = pidfd.filter(|_| handle::started(handle.pid) == Some(handle.started)) else {
+        let pidfd = pidfd.filter(|_| handle::started(handle.pid) == Some(handle.started));
+        let endpoint = Endpoint::open(&self.ground.runtime_of(&cell), SOCKET, handle.token.clone());
+        let (Some(pidfd), Ok(endpoint)) = (pidfd, endpoint) else {
             self.bury(cell);
             return Err(gone());
         };
-        let endpoint = Endpoint::open(&self.ground.runtime_of(&cell), SOCKET, handle.token.clone())?;
         let guest = Guest::new(endpoint);
         let environment = Environment::new(id.clone(), self.clone(), guest.clone(), pidfd, handle)?;
         if environment.is_frozen() {
@@ -332,7 +350,7 @@ impl Backend for Jail {
             .inner
             .standing
             .lock()
-            .is_ok_and(|standing| standing.values().any(|layers| layers.contains(&own)));
+            .is_ok_and(|standing| standing.values().any(|jail| jail.layers.contains(&own)));
         if used {
             return Err(Error::wrong_state(
                 "TEMPLATE_IN_USE",

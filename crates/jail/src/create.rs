@@ -110,7 +110,7 @@ impl Inner {
         };
         let mut claimed = Claimed { inner: self, cell: Some(self.spares.take(disk).await?) };
         let cell = claimed.cell.clone().ok_or_else(|| Error::internal("claim a cell", "it is gone"))?;
-        self.stand(&cell, &recipe.layers);
+        self.stand(id, &cell, &recipe.layers)?;
         self.limit(&cell, &caps)?;
         clock.lap("cell");
 
@@ -133,6 +133,7 @@ impl Inner {
             tracing::debug!(sandbox = %id, weakness, "the guest could not have everything");
         }
         let handle = Handle {
+            sandbox: id.clone(),
             cell: cell.name.clone(),
             range: cell.range.map(crate::ids::Range::number),
             on_disk: cell.on_disk,

@@ -51,7 +51,6 @@ impl Environment {
         handle: Handle,
     ) -> Result<Arc<Self>> {
         let cell = handle.cell();
-        inner.stand(&cell, &handle.layers);
         let frozen = inner.ground.cgroups.as_ref().is_some_and(|cgroups| cgroups.is_frozen(&cell.name));
         let environment = Arc::new(Self {
             id,
@@ -204,17 +203,9 @@ impl ExecutionEnvironment for Environment {
     }
 
     async fn stats(&self) -> Result<SandboxStats> {
-        let mut stats = SandboxStats::unknown();
-        if let Some(cgroups) = &self.inner.ground.cgroups {
-            cgroups.read_usage(&self.cell.name, &mut stats);
-        }
-        if let (Some(pool), true) = (&self.inner.ground.pool, self.cell.on_disk) {
-            stats.disk_bytes = pool.used(&self.cell.name);
-        } else if let Ok(disk) = rustix::fs::statvfs(format!("/proc/{}/root", self.handle.pid)) {
-            stats.disk_bytes = Some((disk.f_blocks - disk.f_bfree) * disk.f_frsize);
-            stats.disk_inodes = Some(disk.f_files - disk.f_ffree);
-        }
-        Ok(stats)
+        let (inner, cell, pid) = (self.inner.clone(), self.cell.clone(), self.handle.pid);
+        let read = tokio::task::spawn_blocking(move || read_stats(&inner, &cell, pid));
+        read.await.map_err(|error| Error::internal("read usage", error))
     }
 
     async fn start(&self, spec: ProcessSpec) -> Result<ProcessInfo> {
@@ -300,4 +291,19 @@ impl Environment {
             self.cell.range.is_some(),
         )
     }
+}
+
+/// Reads files of the kernel, and of the pool, which may have to be written first.
+fn read_stats(inner: &Inner, cell: &Cell, first: u32) -> SandboxStats {
+    let mut stats = SandboxStats::unknown();
+    if let Some(cgroups) = &inner.ground.cgroups {
+        cgroups.read_usage(&cell.name, &mut stats);
+    }
+    if let (Some(pool), true) = (&inner.ground.pool, cell.on_disk) {
+        stats.disk_bytes = pool.used(&cell.name);
+    } else if let Ok(disk) = rustix::fs::statvfs(format!("/proc/{first}/root")) {
+        stats.disk_bytes = Some((disk.f_blocks - disk.f_bfree) * disk.f_frsize);
+        stats.disk_inodes = Some(disk.f_files - disk.f_ffree);
+    }
+    stats
 }

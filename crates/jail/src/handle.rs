@@ -3,13 +3,14 @@
 use crate::cell::Cell;
 use crate::ids::Range;
 use bytes::Bytes;
-use hostel_sandbox::{Error, ResourceLimits, Result, TemplateId};
+use hostel_sandbox::{Error, ResourceLimits, Result, SandboxId, TemplateId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The handle, opaque to everybody else.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Handle {
+    pub(crate) sandbox: SandboxId,
     pub(crate) cell: String,
     pub(crate) range: Option<u32>,
     pub(crate) on_disk: bool,

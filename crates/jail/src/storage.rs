@@ -14,6 +14,8 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 /// Subvolumes with this prefix hold templates, the others are cells.
 const TEMPLATE_PREFIX: &str = "template-";
@@ -21,6 +23,9 @@ const TEMPLATE_PREFIX: &str = "template-";
 const DEFAULT_POOL_BYTES: u64 = 256 << 30;
 /// Smallest that mkfs.btrfs makes without complaint.
 const MIN_POOL_BYTES: u64 = 256 << 20;
+
+/// How old a count of bytes on disk may be.
+const COUNT_AGE: Duration = Duration::from_millis(500);
 
 /// The image and its device, until the zygote has mounted it.
 #[derive(Debug)]
@@ -73,6 +78,7 @@ fn make_image(image: &Path, size: Option<u64>) -> std::result::Result<(), String
 pub(crate) struct Pool {
     root: OwnedFd,
     sysfs: Option<PathBuf>,
+    synced: Mutex<Option<Instant>>,
 }
 
 impl Pool {
@@ -85,7 +91,7 @@ impl Pool {
             .map_err(|error| Error::internal("turn on quotas of the pool", error))?;
         rustix::fs::fchmod(&root, Mode::from_raw_mode(0o700))
             .map_err(|error| Error::internal("close the pool to others", error))?;
-        Ok(Self { root, sysfs: sysfs_of(device) })
+        Ok(Self { root, sysfs: sysfs_of(device), synced: Mutex::new(None) })
     }
 
     /// Makes the disk of a cell: empty, or a copy-on-write copy of another cell's.
@@ -149,8 +155,15 @@ impl Pool {
         Ok(name)
     }
 
-    /// Bytes that a cell has written and kept.
+    /// Bytes that a cell has written and kept. Blocks: btrfs counts what it has allocated, so that what is
+    /// still in memory is written first, for all cells at once and at most once in [`COUNT_AGE`].
     pub(crate) fn used(&self, cell: &str) -> Option<u64> {
+        let mut synced = self.synced.lock().ok()?;
+        if synced.is_none_or(|last| last.elapsed() > COUNT_AGE) {
+            rustix::fs::syncfs(&self.root).ok()?;
+            *synced = Some(Instant::now());
+        }
+        drop(synced);
         let disk = btrfs::open(self.root.as_fd(), cell).ok()?;
         let tree = btrfs::tree_of(disk.as_fd()).ok()?;
         let file = self.sysfs.as_ref()?.join(format!("qgroups/0_{tree}/referenced"));

@@ -173,7 +173,8 @@ pub trait ExecutionEnvironment: Send + Sync {
     /// Starts a process.
     ///
     /// # Errors
-    /// `InvalidArgument` for a program, user or directory that is not there; `AlreadyExists` for its id;
+    /// `NotFound` (`program`) for a program that is not there; `InvalidArgument` for a user, a directory or a
+    /// program that cannot be run; `AlreadyExists` for its id;
     /// `WrongState` while paused; `LimitReached`.
     async fn start(&self, spec: ProcessSpec) -> Result<ProcessInfo>;
 

@@ -20,6 +20,12 @@ pub(super) fn default_child_signal() {
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
 }
 
+/// Rights stay with this process when its user changes, until a jail gives them up (capabilities(7)).
+pub(super) fn keep_rights() -> Result<(), Failed> {
+    set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP)
+        .at("keep rights across a change of user")
+}
+
 /// Resource limits that every process of the jail inherits (getrlimit(2)).
 pub(super) fn limits(max_processes: u32) -> Result<(), Failed> {
     let mut wanted = vec![

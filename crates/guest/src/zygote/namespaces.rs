@@ -17,8 +17,24 @@ pub(super) struct Prepared {
 
 /// Makes both. `uid_base` is the host's id for root inside.
 pub(super) fn prepare(uid_base: u32, rootless: bool) -> Result<Prepared, Failed> {
-    let map = if rootless { "0 0 1".to_owned() } else { format!("0 {uid_base} {IDS_PER_JAIL}") };
-    Ok(Prepared { user: user_namespace(&map)?, network: network_namespace()? })
+    let (map, owner) =
+        if rootless { ("0 0 1".to_owned(), 0) } else { (format!("0 {uid_base} {IDS_PER_JAIL}"), uid_base) };
+    Ok(Prepared { user: as_user(owner, || user_namespace(&map))?, network: network_namespace()? })
+}
+
+/// What the kernel counts by user (inotify instances, namespaces, keys) it counts towards the user who made a
+/// namespace as well: each jail's is made by an id of its own, so that no jail can use up another's share.
+/// The zygote keeps its rights meanwhile ([`super::confine::keep_rights`]).
+fn as_user<T>(id: u32, make: impl FnOnce() -> Result<T, Failed>) -> Result<T, Failed> {
+    let switch = |id: u32| {
+        // SAFETY: plain numbers; one thread, so that the kernel's per-thread id is the process's.
+        let result = unsafe { libc::setresuid(u32::MAX, id, u32::MAX) };
+        if result == 0 { Ok(()) } else { Err(errno_of(&std::io::Error::last_os_error())) }
+    };
+    switch(id).at("become the owner of a user namespace")?;
+    let made = make();
+    switch(0).at("become root again")?;
+    made
 }
 
 /// A namespace lives as long as a descriptor of it: a child is born into it, gets its ids, and may go.

@@ -7,7 +7,6 @@ use super::{At, Failed, errno_of, world};
 use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, openat, openat2};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, OpenTreeFlags, UnmountFlags, open_tree, unmount};
-use rustix::thread::{CapabilitiesSecureBits, set_capabilities_secure_bits};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Files of /proc that tell of the host rather than of the jail.
@@ -16,7 +15,7 @@ const MASKED: [&str; 7] =
 
 /// Builds the root and makes it this process's only one.
 pub(super) fn enter(plan: &Plan) -> Result<(), Failed> {
-    create_as_jail(plan)?;
+    create_as_jail(plan);
     let own = own_files(plan)?;
     let root = overlay(plan, &own)?;
     mounts::attach(root.as_fd(), "/root")?;
@@ -37,16 +36,13 @@ pub(super) fn enter(plan: &Plan) -> Result<(), Failed> {
 }
 
 /// What is created from here on belongs to root inside. Overlayfs too creates its own files as whoever mounted
-/// it, and the host's root has no id in the mapped mounts of a jail. The rights stay (capabilities(7)).
-fn create_as_jail(plan: &Plan) -> Result<(), Failed> {
-    let bits = CapabilitiesSecureBits::NO_SETUID_FIXUP;
-    set_capabilities_secure_bits(bits).at("keep rights across a change of user")?;
+/// it, and the host's root has no id in the mapped mounts of a jail.
+fn create_as_jail(plan: &Plan) {
     // SAFETY: plain numbers; these calls report the old id, not success, and have a right to any id here.
     unsafe {
         libc::setfsgid(plan.root_id());
         libc::setfsuid(plan.root_id());
     }
-    Ok(())
 }
 
 /// Mounts the jail's own writable files at /upper: a tmpfs of its own, or its cell on disk.

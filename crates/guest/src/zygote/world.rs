@@ -46,6 +46,7 @@ fn build(setup: &Setup) -> Result<(bool, Option<OwnedFd>), Failed> {
     if setup.rootless {
         namespaces::become_root_of_own()?;
     }
+    super::confine::keep_rights()?;
     // SAFETY: one thread; only this process's namespaces change.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.at("make a mount namespace")?;
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
