@@ -191,6 +191,7 @@ impl Jail {
             zygote,
             runtime: directories.runtime,
             spill: directories.spill,
+            living: Mutex::default(),
         });
         let tasks = TaskTracker::new();
         let (deaths, events) = mpsc::channel(EVENTS);
@@ -245,6 +246,7 @@ impl Inner {
             return Err(gone());
         }
         self.stand(id, &cell, &handle.layers)?;
+        self.ground.keep(&cell);
         let pidfd =
             Pid::from_raw(handle.pid.cast_signed()).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         // The number may have gone to another process since: it is ours only if it is as old as ours.
@@ -291,16 +293,10 @@ impl Backend for Jail {
     async fn remove_orphans(&self) -> Result<usize> {
         let inner = self.inner.clone();
         let removed = tokio::task::spawn_blocking(move || {
-            let known = inner
-                .standing
-                .lock()
-                .map(|standing| standing.keys().cloned().collect::<Vec<_>>())
-                .unwrap_or_default();
-            let spare = inner.spares.names();
             let mine = inner.ground.ranges.as_ref().map(Ranges::ours).unwrap_or_default();
             let mut removed = 0;
             for mut cell in inner.ground.found() {
-                if known.contains(&cell.name) || spare.contains(&cell.name) {
+                if inner.ground.is_kept(&cell) {
                     continue;
                 }
                 cell.range = cell.range.filter(|range| mine.contains(range));
@@ -308,6 +304,7 @@ impl Backend for Jail {
                 inner.ground.remove(&cell);
                 removed += 1;
             }
+            inner.ground.give_back_ranges();
             removed
         });
         removed.await.map_err(|error| Error::internal("remove what earlier daemons left", error))

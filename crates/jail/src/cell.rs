@@ -7,10 +7,12 @@ use crate::ids::{Range, Ranges};
 use crate::storage::Pool;
 use crate::zygote::Zygote;
 use hostel_sandbox::{Error, Result};
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 /// The socket of a guest, in its cell's runtime directory.
 pub(crate) const SOCKET: &str = "guest.sock";
@@ -25,6 +27,8 @@ pub(crate) struct Ground {
     pub(crate) runtime: PathBuf,
     /// Per cell: output that did not fit in memory.
     pub(crate) spill: PathBuf,
+    /// The names of all cells that this daemon made or adopted and did not remove.
+    pub(crate) living: Mutex<HashSet<String>>,
 }
 
 /// One cell.
@@ -70,9 +74,14 @@ impl Ground {
     }
 
     fn make_parts(&self, disk: &Disk) -> Result<Cell> {
+        // Under the lock, so that nobody takes the new range for a lost one.
+        let mut living =
+            self.living.lock().map_err(|_| Error::internal("make a cell", "a task broke meanwhile"))?;
         let range = self.ranges.as_ref().map(Ranges::take).transpose()?;
         let on_disk = self.pool.is_some() && !matches!(disk, Disk::Memory);
         let cell = Cell { name: random_name(range), range, on_disk };
+        living.insert(cell.name.clone());
+        drop(living);
         let made = self.make_directories(&cell).and_then(|()| {
             if let Some(cgroups) = &self.cgroups {
                 cgroups.create(&cell.name)?;
@@ -88,6 +97,29 @@ impl Ground {
             return Err(error);
         }
         Ok(cell)
+    }
+
+    /// Gives back ranges of ids that were taken for cells of which nothing else was made.
+    pub(crate) fn give_back_ranges(&self) {
+        let (Some(ranges), Ok(living)) = (&self.ranges, self.living.lock()) else { return };
+        let used: HashSet<Range> = living.iter().filter_map(|name| range_in(name)).collect();
+        ranges
+            .ours()
+            .into_iter()
+            .filter(|range| !used.contains(range))
+            .for_each(|range| ranges.give_back(range));
+    }
+
+    /// Notes that a cell is in use, before any part of it is there.
+    pub(crate) fn keep(&self, cell: &Cell) {
+        if let Ok(mut living) = self.living.lock() {
+            living.insert(cell.name.clone());
+        }
+    }
+
+    /// Whether a cell is in use.
+    pub(crate) fn is_kept(&self, cell: &Cell) -> bool {
+        self.living.lock().is_ok_and(|living| living.contains(&cell.name))
     }
 
     fn make_directories(&self, cell: &Cell) -> Result<()> {
@@ -125,6 +157,9 @@ impl Ground {
         }
         if let (Some(ranges), Some(range)) = (&self.ranges, cell.range) {
             ranges.give_back(range);
+        }
+        if let Ok(mut living) = self.living.lock() {
+            living.remove(&cell.name);
         }
     }
 

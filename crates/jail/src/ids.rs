@@ -22,7 +22,7 @@ pub(crate) struct Ranges {
 }
 
 /// A range that is ours until it is given back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Range(u32);
 
 impl Range {

@@ -31,14 +31,6 @@ impl Spares {
         self.ready.lock().map_or(0, |ready| ready.len())
     }
 
-    /// The names of the cells in stock.
-    pub(crate) fn names(&self) -> Vec<String> {
-        self.ready
-            .lock()
-            .map(|ready| ready.iter().map(|cell| cell.name.clone()).collect())
-            .unwrap_or_default()
-    }
-
     /// A cell: from the stock where it fits, made now otherwise. Nobody ever waits for the refill.
     pub(crate) async fn take(&self, disk: Disk) -> Result<Cell> {
         let stocked = if self.ground.pool.is_some() { Disk::Empty } else { Disk::Memory };
