@@ -20,7 +20,9 @@ fn main() {
     let variable = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("cargo did not set {name}"));
     let workspace = PathBuf::from(variable("CARGO_MANIFEST_DIR")).join("../..");
     let out = PathBuf::from(variable("OUT_DIR"));
-    for source in ["guest/src", "guest/Cargo.toml", "guest-protocol/src", "guest-protocol/Cargo.toml", "../Cargo.toml"] {
+    for source in
+        ["guest/src", "guest/Cargo.toml", "guest-protocol/src", "guest-protocol/Cargo.toml", "../Cargo.toml"]
+    {
         println!("cargo::rerun-if-changed={}", workspace.join("crates").join(source).display());
     }
     let target = variable("TARGET");
@@ -39,7 +41,8 @@ fn main() {
     assert!(status.success(), "building the guest failed: {status}");
     for name in ["hostel-guest", "hostel-probe"] {
         let built = target_directory.join(&target).join("guest").join(name);
-        std::fs::copy(&built, out.join(name)).unwrap_or_else(|error| panic!("copy {}: {error}", built.display()));
+        std::fs::copy(&built, out.join(name))
+            .unwrap_or_else(|error| panic!("copy {}: {error}", built.display()));
     }
 }
 

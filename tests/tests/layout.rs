@@ -52,7 +52,8 @@ fn shown(path: &Path) -> String {
 
 #[test]
 fn arrows_point_down() {
-    let metadata = MetadataCommand::new().manifest_path(workspace().join("Cargo.toml")).no_deps().exec().unwrap();
+    let metadata =
+        MetadataCommand::new().manifest_path(workspace().join("Cargo.toml")).no_deps().exec().unwrap();
     let allowed: BTreeMap<&str, BTreeSet<&str>> =
         ARROWS.iter().map(|(name, uses)| (*name, uses.iter().copied().collect())).collect();
     let ours: BTreeSet<&str> = metadata.packages.iter().map(|package| package.name.as_str()).collect();
@@ -62,7 +63,9 @@ fn arrows_point_down() {
             wrong.push(format!("{} is not in the list of crates", package.name));
             continue;
         };
-        for dependency in package.dependencies.iter().filter(|dependency| dependency.kind == DependencyKind::Normal) {
+        for dependency in
+            package.dependencies.iter().filter(|dependency| dependency.kind == DependencyKind::Normal)
+        {
             if ours.contains(dependency.name.as_str()) && !allowed.contains(dependency.name.as_str()) {
                 wrong.push(format!("{} must not use {}", package.name, dependency.name));
             }
@@ -73,7 +76,8 @@ fn arrows_point_down() {
 
 #[test]
 fn packages_are_named_by_their_folders() {
-    let metadata = MetadataCommand::new().manifest_path(workspace().join("Cargo.toml")).no_deps().exec().unwrap();
+    let metadata =
+        MetadataCommand::new().manifest_path(workspace().join("Cargo.toml")).no_deps().exec().unwrap();
     for package in &metadata.packages {
         let folder = package.manifest_path.parent().unwrap().file_name().unwrap();
         let expected = match folder {
@@ -128,7 +132,8 @@ fn generated_types_stay_at_the_edges() {
     let mut wrong = Vec::new();
     for path in sources(&workspace().join("crates")) {
         let place = shown(&path);
-        let edge = ["crates/proto/", "crates/daemon/", "crates/client/"].iter().any(|edge| place.starts_with(edge));
+        let edge =
+            ["crates/proto/", "crates/daemon/", "crates/client/"].iter().any(|edge| place.starts_with(edge));
         if !edge && fs::read_to_string(&path).unwrap().contains("hostel_proto::") {
             wrong.push(place);
         }
