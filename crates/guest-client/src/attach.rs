@@ -70,7 +70,8 @@ impl Guest {
         id: &ProcessId,
         options: &AttachOptions,
     ) -> Result<Attachment> {
-        let (process, stdin_offset) = convert::process(answer, id)?;
+        let process = convert::process(answer, id)?;
+        let outgoing = Outgoing::new(process.stdin_offset);
         let rules = Rules::new(&process, options);
         let (sender, last, output) = channel(OUTPUT_CAPACITY)?;
         let (input, inputs) = mpsc::channel(INPUT_CAPACITY);
@@ -79,7 +80,7 @@ impl Guest {
         let pump = Pump {
             connection,
             rules,
-            outgoing: Outgoing::new(stdin_offset),
+            outgoing,
             acks: (!options.acks).then(Acks::default),
             input: Some(inputs),
             output: sender,

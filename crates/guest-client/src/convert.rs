@@ -53,15 +53,13 @@ pub(crate) fn activity(answer: Answer) -> Result<Activity> {
 
 // ── processes ───────────────────────────────────────────────────────────────────────────────────────────────
 
-/// A process, and the offset of the next byte of its standard input.
-pub(crate) fn process(answer: Answer, id: &ProcessId) -> Result<(ProcessInfo, u64)> {
+pub(crate) fn process(answer: Answer, id: &ProcessId) -> Result<ProcessInfo> {
     let Answer::Process(process) = answer else { return Err(unexpected(&answer)) };
-    let stdin_offset = process.stdin_offset;
     let info = process_info(process)?;
     if info.id != *id {
         return Err(broken(format!("it answers for process {} instead of {id}", info.id)));
     }
-    Ok((info, stdin_offset))
+    Ok(info)
 }
 
 pub(crate) fn processes(answer: Answer) -> Result<Vec<ProcessInfo>> {
@@ -79,6 +77,7 @@ fn process_info(process: wire::Process) -> Result<ProcessInfo> {
         exit: process.exit.map(exit).transpose()?,
         stdout: held(process.stdout_start, process.stdout_end)?,
         stderr: held(process.stderr_start, process.stderr_end)?,
+        stdin_offset: process.stdin_offset,
     })
 }
 

@@ -3,7 +3,7 @@
 use crate::convert::{size, stream_number};
 use bytes::{Buf, Bytes};
 use hostel_guest_protocol::{
-    Ack, Empty, Frame, HostEvent, MAX_DATA, StreamId, ToGuest, frame::encode_message,
+    Ack, Empty, Frame, HostEvent, MAX_DATA, STDIN_WINDOW, StreamId, ToGuest, frame::encode_message,
 };
 use hostel_sandbox::process::{Input, OutputStream};
 use rustix::io::retry_on_intr;
@@ -13,10 +13,6 @@ use std::io::{self, IoSlice};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
-/// Most bytes of standard input under way, that is sent and not accepted. A guest has room for more than twice that
-/// (a writer that was taken over may have left as much) and so always reads on: otherwise input that a process does not want would hold up the acknowledgements behind it,
-/// and with them the output that the process waits to get rid of.
-const WINDOW: u64 = 120 << 10;
 /// More than this waiting here holds the sender back.
 const MOST_WAITING: usize = 1 << 20;
 /// Frames and parts of frames given to the kernel at once.
@@ -29,7 +25,9 @@ enum Held {
     Close,
 }
 
-/// A queue in two parts: what may go, and standard input that the guest has no room for yet.
+/// A queue in two parts: what may go, and standard input that the guest has no room for yet. Were that sent
+/// nevertheless, it would hold up the acknowledgements behind it, and with them the output that the process has to
+/// get rid of before it reads on.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     ready: VecDeque<Bytes>,
@@ -38,6 +36,7 @@ pub(crate) struct Outgoing {
     held_bytes: usize,
     /// End of the standard input that was sent.
     sent: u64,
+    /// The guest passed standard input on up to here.
     accepted: u64,
     broken: bool,
 }
@@ -91,7 +90,7 @@ impl Outgoing {
 
     /// The guest has standard input up to there.
     pub(crate) fn accepted(&mut self, offset: u64) {
-        self.accepted = self.accepted.max(offset);
+        self.accepted = offset;
         self.release();
     }
 
@@ -105,7 +104,7 @@ impl Outgoing {
                 continue;
             };
             let is_hole = *offset > self.sent.max(self.accepted);
-            let window = self.accepted.saturating_add(WINDOW).saturating_sub(*offset);
+            let window = self.accepted.saturating_add(STDIN_WINDOW).saturating_sub(*offset);
             let room = if is_hole { MAX_DATA } else { usize::try_from(window).unwrap_or(MAX_DATA) };
             let length = data.len().min(room).min(MAX_DATA);
             if length == 0 {
@@ -201,7 +200,7 @@ mod tests {
         let mut outgoing = Outgoing::new(100);
         outgoing.push(stdin(100, 1 << 20));
         outgoing.push(Input::CloseStdin);
-        assert_eq!(outgoing.sent, 100 + WINDOW);
+        assert_eq!(outgoing.sent, 100 + STDIN_WINDOW);
         assert!(!outgoing.has_room());
         outgoing.push(Input::Signal(2));
         let last = outgoing.ready.back().unwrap();

@@ -28,7 +28,7 @@ impl Guest {
     pub async fn start(&self, spec: ProcessSpec) -> Result<ProcessInfo> {
         let (id, subject) = identify(&spec);
         let (answer, _) = self.call(Ask::Start(convert::spec(spec, &id)), &subject).await?;
-        Ok(convert::process(answer, &id)?.0)
+        convert::process(answer, &id)
     }
 
     /// Attaches to a process, running or ended.
@@ -73,7 +73,7 @@ impl Guest {
     pub async fn process(&self, process: &ProcessId) -> Result<ProcessInfo> {
         let ask = Ask::GetProcess(ProcessRef { id: process.to_string() });
         let (answer, _) = self.call(ask, &Subject::process(process)).await?;
-        Ok(convert::process(answer, process)?.0)
+        convert::process(answer, process)
     }
 
     /// Sends a signal, 1 to 64, to the process group.
@@ -103,7 +103,7 @@ impl Guest {
         let ask = Ask::Wait(ProcessRef { id: process.to_string() });
         let (connection, answer, _) = self.converse(ask, &Subject::process(process), None).await?;
         self.keep(connection)?;
-        let (process, _) = convert::process(answer, process)?;
+        let process = convert::process(answer, process)?;
         process.exit.ok_or_else(|| broken("a process that is said to be over has no end"))
     }
 }

@@ -5,4 +5,5 @@ mod attachments;
 mod contents;
 mod garbage;
 mod questions;
+mod real;
 mod script;

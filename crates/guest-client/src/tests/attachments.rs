@@ -5,7 +5,7 @@ use crate::Guest;
 use bytes::Bytes;
 use hostel_guest_protocol::{
     Ack, Answer, Ask, Empty, Failure, FailureKind, FileEvent, Gap, GuestEvent, HostEvent, MAX_DATA, Process,
-    StreamId,
+    STDIN_WINDOW, StreamId,
 };
 use hostel_sandbox::Error;
 use hostel_sandbox::process::{AttachOptions, Attachment, Input, Output, OutputStream};
@@ -149,7 +149,7 @@ async fn signals_and_acknowledgements_overtake_input_that_nobody_takes() {
     let data = Bytes::from(vec![5; 1 << 20]);
     attachment.input.send(Input::Stdin { offset: 0, data }).await.unwrap();
     let mut stdin = 0;
-    while stdin < 120 << 10 {
+    while stdin < STDIN_WINDOW {
         let Some(Sent::Stdin(offset, data)) = peer.next().await else { panic!() };
         assert_eq!(offset, stdin);
         stdin += data.len() as u64;
