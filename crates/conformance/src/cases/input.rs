@@ -79,6 +79,7 @@ async fn input_is_accepted_by_offset(h: H) -> Outcome {
         session.reader.next().await?;
     }
     ensure_eq!(session.reader.accepted, 5);
+    ensure_eq!(sandbox.process(&session.reader.process.id).await?.stdin_offset, 5);
     session.stdin.close().await?;
     ensure_eq!(session.finish().await?.code(), Some(0));
     Ok(())

@@ -21,6 +21,7 @@ cases! { "lifecycle":
     a_dropped_creation_leaves_nothing,
     twenty_creations_at_once,
     creating_and_destroying_in_turns_leaves_nothing,
+    a_taken_id_is_refused_and_its_sandbox_undisturbed,
     a_missing_template_is_not_found,
     environment_user_and_directory_come_from_the_specification,
     the_working_directory_is_made,
@@ -175,6 +176,15 @@ async fn creating_and_destroying_in_turns_leaves_nothing(h: H) -> Outcome {
         let sandbox = h.sandbox().await.map_err(|failure| failure.while_(format!("turn {turn}")))?;
         sandbox.destroy().await?;
     }
+    Ok(())
+}
+
+async fn a_taken_id_is_refused_and_its_sandbox_undisturbed(h: H) -> Outcome {
+    let sandbox = h.sandbox().await?;
+    sandbox.sh("echo mine > /tmp/mine").await?;
+    let second = patiently("a creation", h.backend().create(sandbox.id(), &h.spec())).await?;
+    ensure_err!(second, Error::AlreadyExists { .. });
+    ensure_eq!(sandbox.sh("cat /tmp/mine").await?, "mine\n");
     Ok(())
 }
 

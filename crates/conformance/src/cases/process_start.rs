@@ -11,7 +11,7 @@ cases! { "process_start":
     a_program_is_found_by_path_variable,
     a_program_is_found_by_the_path_given_to_it,
     a_relative_program_is_found_from_its_directory,
-    a_missing_program_is_an_invalid_argument,
+    a_missing_program_is_not_found,
     a_directory_is_no_program,
     a_file_without_permission_is_no_program,
     a_missing_directory_is_an_invalid_argument,
@@ -65,9 +65,13 @@ async fn refused(h: &Harness, spec: ProcessSpec) -> Outcome {
     Ok(())
 }
 
-async fn a_missing_program_is_an_invalid_argument(h: H) -> Outcome {
-    refused(&h, command(&["there-is-no-such-program"])).await?;
-    refused(&h, command(&["/nowhere/program"])).await
+async fn a_missing_program_is_not_found(h: H) -> Outcome {
+    let sandbox = h.sandbox().await?;
+    for program in ["there-is-no-such-program", "/nowhere/program", "./nothing"] {
+        ensure_err!(sandbox.start(command(&[program])).await, Error::NotFound { kind: "program", .. });
+    }
+    ensure_eq!(sandbox.sh("echo fine").await?, "fine\n");
+    Ok(())
 }
 
 async fn a_directory_is_no_program(h: H) -> Outcome {

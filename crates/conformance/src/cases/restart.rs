@@ -132,6 +132,7 @@ async fn input_goes_on_at_its_offset(h: H) -> Outcome {
     let sandbox = h.adopt(&sandbox).await?;
     let options = AttachOptions { takeover: true, ..AttachOptions::everything() };
     let mut session = sandbox.attach_with(&id, options).await?;
+    ensure_eq!(session.reader.process.stdin_offset, 7);
     // The client is not sure what arrived and begins earlier.
     session.stdin.offset = 3;
     session.stdin.send("ore after").await?;
@@ -244,10 +245,10 @@ async fn a_wrong_handle_is_refused(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
     h.restart().await?;
     let id = SandboxId::generate();
-    for handle in [&b""[..], b"{}", b"\xff\xfe\0", &[b'x'; 100_000]] {
+    for handle in [&b""[..], b"{}", b"\xff\xfe\0", &[b'x'; 100_000], &sandbox.handle] {
         let handle = bytes::Bytes::copy_from_slice(handle);
         let adopted = patiently("adopting", h.backend().adopt(&id, &handle)).await?;
-        ensure!(adopted.is_err(), "{id} was adopted by a handle that is none");
+        ensure!(adopted.is_err(), "{id} was adopted by a handle that is not its own");
     }
     // None of that hurt the one that exists.
     ensure_eq!(h.adopt(&sandbox).await?.sh("echo fine").await?, "fine\n");
