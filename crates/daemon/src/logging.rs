@@ -1,6 +1,7 @@
 //! Logs: for people or as JSON, on standard error. What is logged is chosen with `HOSTEL_LOG`, as in
 //! `HOSTEL_LOG=hosteld=debug`. Values of environment variables and contents of files are never logged.
 
+use std::io::IsTerminal as _;
 use tracing_subscriber::EnvFilter;
 
 /// How logs are written.
@@ -18,7 +19,7 @@ pub fn start(format: LogFormat) {
     let filter = EnvFilter::try_from_env("HOSTEL_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match format {
-        LogFormat::Text => builder.with_target(false).try_init(),
+        LogFormat::Text => builder.with_target(false).with_ansi(std::io::stderr().is_terminal()).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
     drop(started);

@@ -37,12 +37,13 @@ pub(crate) fn spec(process_id: String, spec: Option<v1::ProcessSpec>) -> Result<
 }
 
 /// The domain's field names, as the request spells them.
-fn as_the_api_spells_it(error: DomainError) -> DomainError {
+pub(crate) fn as_the_api_spells_it(error: DomainError) -> DomainError {
     let DomainError::InvalidArgument { field, problem } = error else { return error };
     let field = match field.as_str() {
         "argv" => "spec.command".to_owned(),
         "cwd" => "spec.working_directory".to_owned(),
-        other => format!("spec.{other}"),
+        "user" | "env" | "timeout" | "terminal" => format!("spec.{field}"),
+        _ => field,
     };
     DomainError::InvalidArgument { field, problem }
 }
@@ -95,7 +96,7 @@ pub(crate) fn api_process(sandbox: &SandboxId, info: &ProcessInfo) -> v1::Proces
         exit_status: info.exit.as_ref().map(api_exit),
         stdout: Some(held(&info.stdout)),
         stderr: Some(held(&info.stderr)),
-        stdin_offset: 0,
+        stdin_offset: info.stdin_offset,
     }
 }
 

@@ -50,7 +50,18 @@ pub(crate) fn new_sandbox(request: v1::CreateSandboxRequest) -> Result<NewSandbo
         idle_timeout: request.idle_timeout.map(|timeout| duration("idle_timeout", timeout)).transpose()?,
         required_capabilities: capabilities(&request.required_capabilities)?,
     };
+    spec.validate().map_err(as_the_api_spells_it)?;
     Ok(NewSandbox { id: optional_id(request.sandbox_id, SandboxId::parse)?, spec, expires })
+}
+
+/// The domain's field names, as the request spells them.
+fn as_the_api_spells_it(error: DomainError) -> DomainError {
+    match error {
+        DomainError::InvalidArgument { field, problem } if field == "workdir" => {
+            DomainError::invalid("working_directory", problem)
+        }
+        other => other,
+    }
 }
 
 fn capabilities(names: &[String]) -> Result<BTreeSet<Capability>> {

@@ -3,6 +3,7 @@
 use super::{disk, read};
 use hostel_sandbox::size::format_bytes;
 use hostel_sandbox::{Backend, Weakness};
+use landlock::{ABI, Access as _, AccessFs, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -180,15 +181,18 @@ fn seccomp() -> Check {
 }
 
 fn landlock() -> Check {
-    let modules = read("/sys/kernel/security/lsm");
-    if modules.split(',').any(|module| module == "landlock") {
+    if landlock_is_active() {
         return Check::ok("landlock", format!("active, ABI {}", landlock_abi()));
     }
-    if modules.is_empty() {
-        let fix = "mount -t securityfs securityfs /sys/kernel/security";
-        return Check::warn("landlock", "not known: securityfs is not mounted here", fix);
-    }
     Check::warn("landlock", "not active in this kernel", "boot with lsm=landlock added to the list")
+}
+
+/// Makes a rule set that must be enforceable, and lets it go unused.
+fn landlock_is_active() -> bool {
+    let rules = Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::from_all(ABI::V1));
+    rules.is_ok_and(|rules| rules.create().is_ok())
 }
 
 /// The newest landlock interface of this kernel, by its version (landlock(7)).

@@ -225,6 +225,7 @@ fn log(entry: &Entry, result: &Result<CreateOutcome>, begin: Instant) {
             %sandbox, op = "create", ?duration, backend = %outcome.record.backend,
             actor = outcome.record.transition.actor, "sandbox ready"
         ),
-        Err(error) => tracing::warn!(%sandbox, op = "create", ?duration, %error, "sandbox not made"),
+        // The caller hears of it; faults of ours are logged where they become its status.
+        Err(error) => tracing::debug!(%sandbox, op = "create", ?duration, %error, "sandbox not made"),
     }
 }

@@ -210,7 +210,7 @@ impl Start {
         if let (Err(_), Some(repeat)) = (&started, &self.repeat) {
             sandboxes.store().release_request(&repeat.key).await?;
         }
-        Ok(started?)
+        Ok(started.map_err(convert::as_the_api_spells_it)?)
     }
 }
 

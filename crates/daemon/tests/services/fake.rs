@@ -211,7 +211,9 @@ impl Process {
             Input::Stdin { data, .. } => {
                 let mut output = self.output.lock().unwrap();
                 output.extend_from_slice(&data);
-                return Some(output.len() as u64);
+                let accepted = output.len() as u64;
+                self.info.lock().unwrap().stdin_offset = accepted;
+                return Some(accepted);
             }
             Input::CloseStdin => self.end(Some(0), None, ExitReason::Exited),
             Input::Signal(signal) => self.end(None, Some(signal), ExitReason::Signaled),
@@ -300,6 +302,7 @@ impl ExecutionEnvironment for Sandbox {
             exit: None,
             stdout: 0..0,
             stderr: 0..0,
+            stdin_offset: 0,
         };
         let process = Arc::new(Process {
             info: Mutex::new(info.clone()),

@@ -69,7 +69,10 @@ async fn bad_requests_are_refused_and_name_the_field() {
         (CreateSandboxRequest { sandbox_id: "../x".into(), ..Default::default() }, "sandbox_id"),
         (CreateSandboxRequest { limits: Some(tiny), ..Default::default() }, "limits.memory_bytes"),
         (CreateSandboxRequest { request_id: "ü".into(), ..Default::default() }, "request_id"),
-        (CreateSandboxRequest { working_directory: "a\0b".into(), ..Default::default() }, "workdir"),
+        (
+            CreateSandboxRequest { working_directory: "a\0b".into(), ..Default::default() },
+            "working_directory",
+        ),
         (
             CreateSandboxRequest { required_capabilities: vec!["x".into()], ..Default::default() },
             "required_capabilities",

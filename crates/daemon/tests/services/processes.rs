@@ -77,6 +77,9 @@ async fn input_flows_and_a_client_that_leaves_only_detaches() {
         v1::WriteStdinRequest { sandbox_id: id.clone(), process_id: process.clone(), stdin: Some(stdin) };
     let written = daemon.processes().write_stdin(write).await.unwrap().into_inner();
     assert_eq!(written.accepted_offset, 8);
+    let get = v1::GetProcessRequest { sandbox_id: id.clone(), process_id: process.clone() };
+    let known = daemon.processes().get_process(get).await.unwrap().into_inner().process.unwrap();
+    assert_eq!(known.stdin_offset, 8);
 
     let request = v1::StreamOutputRequest {
         sandbox_id: id.clone(),
