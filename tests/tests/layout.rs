@@ -1,4 +1,5 @@
 //! The rules of the house (ARCHITECTURE.md), kept by the build.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use cargo_metadata::{DependencyKind, MetadataCommand};
 use std::collections::{BTreeMap, BTreeSet};

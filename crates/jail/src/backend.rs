@@ -168,6 +168,17 @@ impl Jail {
         Ok(jail)
     }
 
+    /// The names of what is on this host for jails and belongs to none: being made, being removed, or lost.
+    /// What stays in this list is lost; the next start removes it.
+    #[must_use]
+    pub fn strays(&self) -> Vec<String> {
+        let standing: Vec<String> =
+            self.inner.standing.lock().map(|standing| standing.keys().cloned().collect()).unwrap_or_default();
+        let found = self.inner.ground.found();
+        let stray = |cell: &Cell| !standing.contains(&cell.name) && !self.inner.spares.holds_name(&cell.name);
+        found.into_iter().filter(stray).map(|cell| cell.name).collect()
+    }
+
     fn open_blocking(config: &Config) -> Result<(Self, ())> {
         let root = rustix::process::geteuid().is_root();
         let directories = Directories::make(config)?;

@@ -74,6 +74,11 @@ impl Ranges {
                     return Ok(range);
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                // Another daemon of this host ended and took the empty book along.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    let made = fs::create_dir_all(&self.directory);
+                    made.map_err(|error| Error::internal("make the book of user ids", error))?;
+                }
                 Err(error) => return Err(Error::internal("take a range of user ids", error)),
             }
         }

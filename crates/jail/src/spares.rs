@@ -31,6 +31,11 @@ impl Spares {
         self.ready.lock().map_or(0, |ready| ready.len())
     }
 
+    /// Whether the cell of that name is in stock.
+    pub(crate) fn holds_name(&self, name: &str) -> bool {
+        self.ready.lock().is_ok_and(|ready| ready.iter().any(|cell| cell.name == name))
+    }
+
     /// A cell: from the stock where it fits, made now otherwise. Nobody ever waits for the refill.
     pub(crate) async fn take(&self, disk: Disk) -> Result<Cell> {
         let stocked = if self.ground.pool.is_some() { Disk::Empty } else { Disk::Memory };

@@ -3,10 +3,11 @@
 use async_trait::async_trait;
 use hostel_conformance::Factory;
 use hostel_jail::{Config, Jail};
-use hostel_sandbox::{Backend, Error, Result};
+use hostel_sandbox::{Backend, Error, Result, SandboxId};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Jails with directories of their own.
@@ -60,6 +61,19 @@ impl Factory for JailFactory {
 
     fn host_paths(&self) -> Vec<String> {
         vec![self.home.path().display().to_string()]
+    }
+
+    async fn leftovers(&self, _sandbox: &SandboxId) -> Vec<String> {
+        // Removal goes on behind a deletion, and other cases come and go: what was there at first and never
+        // goes is left.
+        let mut left = self.jail().strays();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !left.is_empty() && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            let now = self.jail().strays();
+            left.retain(|cell| now.contains(cell));
+        }
+        left
     }
 
     async fn close(&self) {

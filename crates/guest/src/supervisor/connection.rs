@@ -97,6 +97,8 @@ pub(crate) struct Connection {
     pub(crate) input_ended: bool,
     /// Close once everything is sent.
     pub(crate) closing: bool,
+    /// Sending failed; only what came before may still be read.
+    pub(crate) broken: bool,
     pub(crate) write: Option<PendingWrite>,
     waiting: VecDeque<Chunk>,
     waiting_bytes: usize,
@@ -112,6 +114,7 @@ impl Connection {
             handshake_until: None,
             input_ended: false,
             closing: false,
+            broken: false,
             write: None,
             waiting: VecDeque::new(),
             waiting_bytes: 0,

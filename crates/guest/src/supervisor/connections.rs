@@ -223,6 +223,11 @@ impl Supervisor {
         };
         let flushed = connection.flush(process, &mut self.spill);
         if flushed.is_err() {
+            // A host that hangs up with output unread breaks our sending first; what it said last, that it
+            // leaves for good, is still there to be read.
+            if !std::mem::replace(&mut connection.broken, true) {
+                self.read_connection(serial);
+            }
             self.close(serial);
         }
         flushed.ok()

@@ -77,6 +77,8 @@ enum Verdict {
     Socket,
     /// Only asking, or the plain Linux personality.
     Personality,
+    /// Only its own limits: root inside has the supervisor's user.
+    OwnLimits,
 }
 
 impl Verdict {
@@ -90,6 +92,7 @@ impl Verdict {
                 op(RETURN, RETURN_ALLOW),
             ],
             Self::Ioctl => any_of(ARGUMENT_1, &FORBIDDEN_IOCTLS, EPERM, RETURN_ALLOW),
+            Self::OwnLimits => any_of(ARGUMENT_0, &[0], RETURN_ALLOW, EPERM),
             Self::Personality => any_of(ARGUMENT_0, &[0, u32::MAX], RETURN_ALLOW, EPERM),
             Self::Socket => {
                 let mut code = vec![
@@ -132,6 +135,8 @@ fn pieces() -> Vec<(u32, Verdict)> {
             Verdict::Socket
         } else if number_of(libc::SYS_personality) {
             Verdict::Personality
+        } else if number_of(libc::SYS_prlimit64) {
+            Verdict::OwnLimits
         } else if allowed::CALLS.iter().any(|call| number_of(*call)) {
             Verdict::Return(RETURN_ALLOW)
         } else {
@@ -290,6 +295,8 @@ mod tests {
         }
         assert_eq!(verdict(libc::SYS_personality, [u32::MAX, 0, 0]), RETURN_ALLOW);
         assert_eq!(verdict(libc::SYS_personality, [0x0004_0000, 0, 0]), EPERM);
+        assert_eq!(verdict(libc::SYS_prlimit64, [0, 7, 0]), RETURN_ALLOW);
+        assert_eq!(verdict(libc::SYS_prlimit64, [1, 7, 0]), EPERM);
     }
 
     #[test]

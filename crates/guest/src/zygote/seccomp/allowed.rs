@@ -38,7 +38,7 @@ pub(super) const CALLS: &[i64] = &[
     libc::SYS_setsid, libc::SYS_set_tid_address, libc::SYS_set_robust_list, libc::SYS_get_robust_list,
     libc::SYS_futex, libc::SYS_futex_waitv, 
     libc::SYS_rseq, libc::SYS_prctl, libc::SYS_getrlimit, libc::SYS_setrlimit,
-    libc::SYS_prlimit64, libc::SYS_getrusage, libc::SYS_getpriority, libc::SYS_setpriority,
+    libc::SYS_getrusage, libc::SYS_getpriority, libc::SYS_setpriority,
     libc::SYS_sched_yield, libc::SYS_sched_setparam, libc::SYS_sched_getparam,
     libc::SYS_sched_setscheduler, libc::SYS_sched_getscheduler, libc::SYS_sched_setattr,
     libc::SYS_sched_getattr, libc::SYS_sched_get_priority_max, libc::SYS_sched_get_priority_min,
