@@ -207,7 +207,7 @@ impl Jail {
         let tasks = TaskTracker::new();
         let (deaths, events) = mpsc::channel(EVENTS);
         let inner = Arc::new(Inner {
-            spares: Spares::new(ground.clone(), config.spare_cells.min(256)),
+            spares: Spares::new(ground.clone(), tasks.clone(), config.spare_cells.min(256)),
             templates: Templates::open(directories.templates, root)?,
             reaper: Reaper::new(ground.clone(), tasks.clone()),
             capabilities,

@@ -12,7 +12,9 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+use tokio::sync::oneshot;
+use tokio_util::task::TaskTracker;
 
 /// The socket of a guest, in its cell's runtime directory.
 pub(crate) const SOCKET: &str = "guest.sock";
@@ -58,19 +60,38 @@ fn random_name(range: Option<Range>) -> String {
 }
 
 impl Ground {
-    /// Makes a cell, with a disk of its own where `disk` says so: empty, or a copy of another cell's.
+    /// Makes a cell, with a disk of its own where `disk` says so: empty, or a copy of another cell's. Dropping
+    /// the future leaves nothing: a task of its own finishes the cell and removes it again.
     ///
     /// # Errors
     /// Whatever part could not be made; the others are removed again.
-    pub(crate) async fn make(self: &std::sync::Arc<Self>, disk: Disk) -> Result<Cell> {
+    pub(crate) async fn make(self: &Arc<Self>, tasks: &TaskTracker, disk: Disk) -> Result<Cell> {
+        let (made, wanted) = oneshot::channel();
+        let ground = self.clone();
+        tasks.spawn(async move {
+            if let Err(Ok(cell)) = made.send(ground.make_whole(disk).await) {
+                ground.remove_behind(cell).await;
+            }
+        });
+        wanted.await.map_err(|error| Error::internal("make a cell", error))?
+    }
+
+    async fn make_whole(self: &Arc<Self>, disk: Disk) -> Result<Cell> {
         let ground = self.clone();
         let made = tokio::task::spawn_blocking(move || ground.make_parts(&disk));
         let cell = made.await.map_err(|error| Error::internal("make a cell", error))??;
         if let Err(error) = self.zygote.prepare(&cell.name, cell.uid_base()).await {
-            self.remove(&cell);
+            self.remove_behind(cell).await;
             return Err(error);
         }
         Ok(cell)
+    }
+
+    /// Lets go of a cell's namespaces and removes it.
+    pub(crate) async fn remove_behind(self: &Arc<Self>, cell: Cell) {
+        let _ = self.zygote.discard(&cell.name).await;
+        let ground = self.clone();
+        let _ = tokio::task::spawn_blocking(move || ground.remove(&cell)).await;
     }
 
     fn make_parts(&self, disk: &Disk) -> Result<Cell> {

@@ -52,9 +52,7 @@ impl Reaper {
         let (ground, places) = (self.ground.clone(), self.places.clone());
         self.tasks.spawn(async move {
             let _place = places.acquire_owned().await;
-            let _ = ground.zygote.discard(&cell.name).await;
-            let removed = tokio::task::spawn_blocking(move || ground.remove(&cell));
-            let _ = removed.await;
+            ground.remove_behind(cell).await;
         });
     }
 }

@@ -7,18 +7,26 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// The stock. Refilled by [`Spares::refill`], which the backend runs for as long as it lives.
 pub(crate) struct Spares {
     ground: Arc<Ground>,
+    tasks: TaskTracker,
     ready: Mutex<VecDeque<Cell>>,
     wanted: usize,
     taken: Notify,
 }
 
 impl Spares {
-    pub(crate) fn new(ground: Arc<Ground>, wanted: usize) -> Self {
-        Self { ground, ready: Mutex::new(VecDeque::with_capacity(wanted)), wanted, taken: Notify::new() }
+    pub(crate) fn new(ground: Arc<Ground>, tasks: TaskTracker, wanted: usize) -> Self {
+        Self {
+            ground,
+            tasks,
+            ready: Mutex::new(VecDeque::with_capacity(wanted)),
+            wanted,
+            taken: Notify::new(),
+        }
     }
 
     fn pop(&self) -> Option<Cell> {
@@ -44,7 +52,7 @@ impl Spares {
         {
             return Ok(cell);
         }
-        self.ground.make(disk).await
+        self.ground.make(&self.tasks, disk).await
     }
 
     /// Keeps the stock full. A failure is logged and tried again later, each time later than before.
@@ -59,7 +67,7 @@ impl Spares {
                 continue;
             }
             let disk = if self.ground.pool.is_some() { Disk::Empty } else { Disk::Memory };
-            match self.ground.make(disk).await {
+            match self.ground.make(&self.tasks, disk).await {
                 Ok(cell) => {
                     pause = Duration::from_millis(100);
                     if let Ok(mut ready) = self.ready.lock() {
@@ -78,8 +86,8 @@ impl Spares {
         }
         let left: Vec<Cell> =
             self.ready.lock().map(|mut ready| ready.drain(..).collect()).unwrap_or_default();
-        let ground = self.ground.clone();
-        let removed = tokio::task::spawn_blocking(move || left.iter().for_each(|cell| ground.remove(cell)));
-        let _ = removed.await;
+        for cell in left {
+            self.ground.remove_behind(cell).await;
+        }
     }
 }
