@@ -85,12 +85,12 @@ struct Directories {
 
 impl Directories {
     fn make(config: &Config) -> Result<Self> {
-        let state = config.state_directory.join("jail");
+        let state = config.state_directory.clone();
         let found = Self {
             templates: state.join("templates"),
             cells: state.join("cells"),
             spill: state.join("spill"),
-            runtime: config.runtime_directory.join("jail"),
+            runtime: config.runtime_directory.join("cells"),
             state,
         };
         for directory in [&found.state, &found.templates, &found.cells, &found.runtime] {
