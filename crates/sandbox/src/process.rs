@@ -159,6 +159,8 @@ pub struct ProcessInfo {
     pub stdout: Range<u64>,
     /// The same of standard error.
     pub stderr: Range<u64>,
+    /// Offset of the next byte of standard input wanted.
+    pub stdin_offset: u64,
 }
 
 /// How to attach to a process.
