@@ -68,6 +68,18 @@ pub(crate) fn processes(answer: Answer) -> Result<Vec<ProcessInfo>> {
 }
 
 fn process_info(process: wire::Process) -> Result<ProcessInfo> {
+    // Guests of earlier times tell neither user nor directory.
+    if process.user.len() > wire::MAX_USER || process.user.contains(char::is_control) {
+        return Err(broken("a user whose name cannot be"));
+    }
+    // Far beyond what anybody can have written, and far from where counting on would overflow.
+    if i64::try_from(process.stdin_offset).is_err() {
+        return Err(broken(format!("it took standard input up to {}", process.stdin_offset)));
+    }
+    let cwd = &process.cwd;
+    if !(cwd.is_empty() || is_path(cwd, MOST_PATH)) {
+        return Err(broken("a working directory that is no path"));
+    }
     Ok(ProcessInfo {
         id: ProcessId::parse(process.id).map_err(|_| broken("a process without a valid id"))?,
         argv: process.argv,
@@ -78,6 +90,8 @@ fn process_info(process: wire::Process) -> Result<ProcessInfo> {
         stdout: held(process.stdout_start, process.stdout_end)?,
         stderr: held(process.stderr_start, process.stderr_end)?,
         stdin_offset: process.stdin_offset,
+        user: process.user,
+        cwd: process.cwd,
     })
 }
 
@@ -87,6 +101,10 @@ fn held(start: u64, end: u64) -> Result<Range<u64>> {
 
 fn time(ns: u64) -> Result<SystemTime> {
     UNIX_EPOCH.checked_add(Duration::from_nanos(ns)).ok_or_else(|| broken("a time beyond all times"))
+}
+
+fn is_path(path: &str, most: usize) -> bool {
+    path.starts_with('/') && !path.contains('\0') && path.len() <= most
 }
 
 /// How a process ended.
@@ -240,7 +258,7 @@ pub(crate) fn file_event(event: wire::FileEvent) -> Result<FileEvent> {
     if kind == FileEventKind::Overflow {
         return Ok(FileEvent { kind, path: String::new() });
     }
-    if !event.path.starts_with('/') || event.path.contains('\0') || event.path.len() > 4 * MOST_PATH {
+    if !is_path(&event.path, 4 * MOST_PATH) {
         return Err(broken("a change of something that is no path"));
     }
     Ok(FileEvent { kind, path: event.path })

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 pub const VERSION: u32 = 1;
 /// Length of the token that proves a host to its guest, in bytes.
 pub const TOKEN_LEN: usize = 32;
+/// Longest name of a user that is told, in bytes.
+pub const MAX_USER: usize = 256;
 /// Most bytes of standard input that a host may have on the way: it sends none at or after the last
 /// `StdinAccepted` (at first [`Process::stdin_offset`] as attached) plus this. A guest always reads that much,
 /// so that acknowledgements behind it are heard; whoever sends more may wait for itself for ever.
@@ -359,6 +361,13 @@ pub struct Process {
     /// Offset of the next byte of standard input wanted.
     #[prost(uint64, tag = "11")]
     pub stdin_offset: u64,
+    /// Whom it runs as: the user's name inside, or its number where it has none; without control characters and
+    /// of at most [`MAX_USER`] bytes.
+    #[prost(string, tag = "12")]
+    pub user: String,
+    /// The directory that it was started in.
+    #[prost(string, tag = "13")]
+    pub cwd: String,
 }
 
 /// Processes.

@@ -161,6 +161,10 @@ pub struct ProcessInfo {
     pub stderr: Range<u64>,
     /// Offset of the next byte of standard input wanted.
     pub stdin_offset: u64,
+    /// Whom it runs as: the user's name inside, or its number where it has none. Empty where nobody knows.
+    pub user: String,
+    /// The directory that it was started in. Empty where nobody knows.
+    pub cwd: String,
 }
 
 /// How to attach to a process.

@@ -20,6 +20,7 @@ cases! { "input":
     only_one_attachment_may_write,
     writing_can_be_taken_over,
     detaching_is_no_end_of_input,
+    a_second_attachment_continues_standard_input,
     a_process_that_never_reads_can_be_left,
     input_after_the_end_of_the_process_hangs_nobody,
     binary_input_arrives,
@@ -176,6 +177,32 @@ async fn detaching_is_no_end_of_input(h: H) -> Outcome {
     session.stdin.offset = 6;
     session.stdin.send("second\n").await?;
     ensure_eq!(session.finish().await?.success()?.text(), "got first\ngot second\n");
+    Ok(())
+}
+
+async fn a_second_attachment_continues_standard_input(h: H) -> Outcome {
+    const SIZE: usize = 200_000;
+    let sandbox = h.sandbox().await?;
+    // More than a pipe holds, and nobody reads it yet: what was taken is told, not what the process has read.
+    let all = bytes::Bytes::from(pattern::bytes(6, 0, SIZE));
+    let text = "while [ ! -e /tmp/go ]; do sleep 0.05; done; exec cat";
+    let mut first = open(&sandbox, script(text)).await?;
+    ensure_eq!(first.reader.process.stdin_offset, 0);
+    first.stdin.send(all.slice(..SIZE / 2)).await?;
+    let id = first.reader.process.id.clone();
+    eventually(|| async {
+        ensure_eq!(sandbox.process(&id).await?.stdin_offset, (SIZE / 2) as u64);
+        Ok(())
+    })
+    .await?;
+    drop(first);
+    let mut second = eventually(|| sandbox.attach_with(&id, AttachOptions::everything())).await?;
+    ensure_eq!(second.reader.process.stdin_offset, (SIZE / 2) as u64);
+    second.stdin.offset = second.reader.process.stdin_offset;
+    sandbox.sh("touch /tmp/go").await?;
+    second.stdin.send(all.slice(SIZE / 2..)).await?;
+    second.stdin.close().await?;
+    ensure!(second.finish().await?.success()?.stdout == all, "standard input came back changed");
     Ok(())
 }
 

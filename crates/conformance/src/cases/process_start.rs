@@ -24,6 +24,7 @@ cases! { "process_start":
     nothing_is_inherited_from_the_daemon,
     the_user_is_switched_with_its_groups,
     the_working_directory_is_the_one_asked_for,
+    user_and_directory_are_told,
     a_script_with_an_interpreter_runs,
     the_caller_may_choose_the_id,
     an_id_is_never_used_twice,
@@ -173,6 +174,25 @@ async fn the_user_is_switched_with_its_groups(h: H) -> Outcome {
     let text = report.await?.success()?.text();
     ensure!(text.contains("Uid:\t1234\t1234\t1234\t1234"), "ids are {text}");
     ensure_eq!(text.matches("0000000000000000").count(), 4, "capability sets that are empty in {text}");
+    Ok(())
+}
+
+async fn user_and_directory_are_told(h: H) -> Outcome {
+    let sandbox = h.sandbox().await?;
+    let asked = |user: &str, cwd: &str| ProcessSpec {
+        user: Some(user.to_owned()),
+        cwd: Some(cwd.to_owned()),
+        ..script("true")
+    };
+    for (user, expected) in [("0", "root"), ("root", "root"), ("1234", "1234"), ("1234:77", "1234")] {
+        let process = sandbox.start(asked(user, "/tmp")).await?;
+        ensure_eq!((process.user.as_str(), process.cwd.as_str()), (expected, "/tmp"));
+        let known = sandbox.process(&process.id).await?;
+        ensure_eq!((known.user.as_str(), known.cwd.as_str()), (expected, "/tmp"));
+    }
+    // Whatever the defaults are, they are told.
+    let process = sandbox.run(&["sh", "-c", "id -un 2>/dev/null || id -u; pwd"]).await?.success()?;
+    ensure_eq!(process.text(), format!("{}\n{}\n", process.process.user, process.process.cwd));
     Ok(())
 }
 

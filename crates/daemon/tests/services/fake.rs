@@ -303,6 +303,8 @@ impl ExecutionEnvironment for Sandbox {
             stdout: 0..0,
             stderr: 0..0,
             stdin_offset: 0,
+            user: spec.user.clone().unwrap_or_else(|| "root".to_owned()),
+            cwd: spec.cwd.clone().unwrap_or_else(|| "/".to_owned()),
         };
         let process = Arc::new(Process {
             info: Mutex::new(info.clone()),

@@ -189,6 +189,17 @@ async fn lies_are_told_apart_from_answers() {
     refuses(reply(Answer::Process(process("q")))).await;
     refuses(reply(Answer::Process(process("../q")))).await;
     refuses(reply(Answer::Process(Process { stdout_start: 2, stdout_end: 1, ..process("p") }))).await;
+    let long = |length| "/".repeat(length);
+    for liar in [
+        Process { stdin_offset: u64::MAX, ..process("p") },
+        Process { user: "a\u{1b}[31m".to_owned(), ..process("p") },
+        Process { user: long(257), ..process("p") },
+        Process { cwd: "relative".to_owned(), ..process("p") },
+        Process { cwd: "/a\0b".to_owned(), ..process("p") },
+        Process { cwd: long(4097), ..process("p") },
+    ] {
+        refuses(reply(Answer::Process(liar))).await;
+    }
     let lies = [
         hostel_guest_protocol::Exit { reason: 9, ..exit(0) },
         hostel_guest_protocol::Exit { code: Some(256), ..exit(0) },

@@ -1,7 +1,7 @@
 //! A process and what we keep of it.
 
 use super::output::Stream;
-use hostel_guest_protocol::{Exit, Process as Message};
+use hostel_guest_protocol::{Exit, MAX_USER, Process as Message};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -80,6 +80,9 @@ pub(crate) struct Process {
     pub(crate) pid: Pid,
     pub(crate) terminal: bool,
     pub(crate) start_ns: u64,
+    /// As it is told to the host.
+    pub(crate) user: String,
+    pub(crate) cwd: String,
     pub(crate) outputs: [Output; 2],
     pub(crate) input: Input,
     pub(crate) exit: Option<Exit>,
@@ -133,6 +136,8 @@ impl Process {
             stderr_start: stderr.stream.start(),
             stderr_end: stderr.stream.end(),
             stdin_offset: self.input.offset,
+            user: self.user.clone(),
+            cwd: self.cwd.clone(),
         }
     }
 
@@ -155,6 +160,12 @@ pub(crate) fn shortened(argv: &[String]) -> Vec<String> {
         left -= cut;
     }
     kept
+}
+
+/// A user's name as it can be told: `/etc/passwd` may say anything.
+pub(crate) fn printable(user: &str) -> String {
+    let name: String = user.chars().filter(|c| !c.is_control()).collect();
+    name[..name.floor_char_boundary(MAX_USER)].to_owned()
 }
 
 /// Nanoseconds since 1970.

@@ -4,7 +4,7 @@ use super::Supervisor;
 use super::event_loop::{EventFlags, Key, Timer};
 use super::failure::{Outcome, failure, invalid, refused, wrong_state};
 use super::files::Root;
-use super::process::{Input, Output, Process, now_ns, shortened};
+use super::process::{Input, Output, Process, now_ns, printable, shortened};
 use super::spawn::{self, Launch, Step};
 use super::terminal;
 use super::users::{self, Identity};
@@ -72,10 +72,17 @@ impl Supervisor {
             let _ =
                 std::fs::write(format!("/proc/{pid}/oom_score_adj"), self.config.oom_score_adj.to_string());
         }
-        self.register(spec, pid, streams, oom_before)
+        self.register(spec, pid, streams, oom_before, (printable(&user.name), directory))
     }
 
-    fn register(&mut self, spec: &ProcessSpec, pid: i32, streams: Streams, oom_before: u64) -> Outcome<u64> {
+    fn register(
+        &mut self,
+        spec: &ProcessSpec,
+        pid: i32,
+        streams: Streams,
+        oom_before: u64,
+        (user, cwd): (String, String),
+    ) -> Outcome<u64> {
         let Streams { outputs, input, theirs } = streams;
         drop(theirs);
         let serial = self.next_serial();
@@ -94,6 +101,8 @@ impl Supervisor {
             pid: Pid::from_raw(pid).ok_or_else(|| failure(FailureKind::Internal, "no process number", ""))?,
             terminal: spec.terminal.is_some(),
             start_ns: now_ns(),
+            user,
+            cwd,
             outputs,
             input: Input { fd: input, ..Input::default() },
             exit: None,

@@ -222,7 +222,8 @@ fn root_can_let_others_run_and_own() {
     let mut client = guest.connect();
     let as_root =
         ProcessSpec { user: "root".into(), ..spec("", &["/bin/sh", "-c", "id -u; echo $HOME; id -G"]) };
-    client.exec(as_root, everything()).unwrap();
+    let process = client.exec(as_root, everything()).unwrap();
+    assert_eq!((process.user.as_str(), process.cwd.as_str()), ("root", "/tmp"));
     assert!(client.finish().text().starts_with("0\n/root\n0"));
     let mut client = guest.connect();
     let make = hostel_guest_protocol::MakeDirectory { path: guest.path("d"), parents: false, mode: None };
