@@ -19,6 +19,8 @@ use tokio::sync::mpsc;
 
 /// Bytes read at once.
 const CHUNK: usize = 256 << 10;
+/// Offset that no byte of any file has.
+const MOST_OFFSET: u64 = i64::MAX.unsigned_abs();
 /// Chunks on their way to a reader.
 pub(crate) const CHUNKS: usize = 4;
 /// Pieces of content written at once.
@@ -176,9 +178,15 @@ async fn send_content(
     sender: mpsc::Sender<Result<Bytes>>,
 ) -> Result<()> {
     let (mut offset, mut left) = (offset, length.unwrap_or(u64::MAX));
-    while left > 0 && i64::try_from(offset).is_ok() {
+    loop {
+        // The kernel refuses a range that ends beyond the largest offset, even of an empty file.
+        let most = left.min(CHUNK as u64).min(MOST_OFFSET.saturating_sub(offset));
+        let most = usize::try_from(most).unwrap_or(CHUNK);
+        if most == 0 {
+            return Ok(());
+        }
         let Ok(permit) = sender.reserve().await else { return Ok(()) };
-        let (source, most) = (Arc::clone(&file), usize::try_from(left).unwrap_or(CHUNK).min(CHUNK));
+        let source = Arc::clone(&file);
         let chunk = blocking(move || {
             let mut chunk = Vec::with_capacity(most);
             retry_on_intr(|| rustix::io::pread(&*source, spare_capacity(&mut chunk), offset)).map(|_| chunk)
@@ -186,13 +194,12 @@ async fn send_content(
         let mut chunk = chunk.await?.map_err(|errno| Error::internal("read a file", errno))?;
         chunk.truncate(most);
         if chunk.is_empty() {
-            break;
+            return Ok(());
         }
         offset += chunk.len() as u64;
         left -= chunk.len() as u64;
         permit.send(Ok(chunk.into()));
     }
-    Ok(())
 }
 
 async fn receive_content(file: Arc<OwnedFd>, offset: u64, mut content: ByteStream) -> Result<()> {

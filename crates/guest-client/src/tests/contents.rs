@@ -45,7 +45,13 @@ async fn parts_of_files_are_read() {
     assert_eq!(read(open(), 0, None).await.unwrap(), content);
     assert_eq!(read(open(), 5, Some(300_000)).await.unwrap(), content[5..300_005]);
     assert_eq!(read(open(), 700_000, Some(9)).await.unwrap(), content[700_000..]);
-    assert!(read(open(), u64::MAX, None).await.unwrap().is_empty());
+    let largest = u64::MAX >> 1;
+    for offset in [700_001, largest - 1, largest, largest + 1, u64::MAX] {
+        for length in [None, Some(1), Some(u64::MAX)] {
+            assert!(read(open(), offset, length).await.unwrap().is_empty(), "{offset} {length:?}");
+        }
+    }
+    assert_eq!(read(open(), 1, Some(u64::MAX)).await.unwrap(), content[1..]);
     assert!(read(open(), 0, Some(0)).await.unwrap().is_empty());
 }
 
