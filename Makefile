@@ -19,6 +19,7 @@ demo: ## See it work: a daemon, a sandbox, what it cannot do, and a clean end
 
 test: ## Run every test
 	@scripts/install-deps.sh test
+	cargo build --workspace --quiet
 	@if command -v cargo-nextest >/dev/null; then \
 		cargo nextest run --workspace && cargo test --workspace --doc --quiet; \
 	else \

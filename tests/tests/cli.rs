@@ -1,0 +1,120 @@
+//! `hostel` as people use it, against a real daemon and real jails.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use hostel_tests::{TestDaemon, eventually, leftovers};
+use serde_json::Value;
+use std::fs;
+use std::io::Write;
+use std::process::Stdio;
+
+#[test]
+fn run_ends_as_its_command_ends_and_leaves_nothing() {
+    let mut daemon = TestDaemon::start();
+    let hello = daemon.hostel(&[
+        "run",
+        "--env",
+        "WHO=world",
+        "--",
+        "sh",
+        "-c",
+        "echo hello $WHO; echo no >&2; exit 7",
+    ]);
+    assert_eq!((hello.code, hello.stdout.as_str()), (Some(7), "hello world\n"));
+    assert!(hello.stderr.contains("no\n"), "{hello:?}");
+    assert_eq!(daemon.hostel(&["run", "--", "true"]).code, Some(0));
+    assert_eq!(daemon.hostel(&["run", "--", "there-is-no-such-program"]).code, Some(127));
+    assert_eq!(daemon.hostel(&["run", "--timeout", "300ms", "--", "sleep", "60"]).code, Some(124));
+    assert_eq!(daemon.hostel(&["run", "--", "sh", "-c", "kill -TERM $$"]).code, Some(143));
+    assert_eq!(daemon.hostel(&["run", "--memory", "1", "--", "true"]).code, Some(125));
+    assert_eq!(daemon.hostel(&["sandbox", "list", "-q"]).success(), "");
+    assert!(daemon.stop().success());
+    eventually("nothing is left", || leftovers(&daemon).is_empty());
+}
+
+#[test]
+fn memory_has_an_end_and_it_is_told() {
+    let daemon = TestDaemon::start();
+    let outcome = daemon.hostel(&["run", "--memory", "64M", "--", "tail", "/dev/zero"]);
+    if outcome.stderr.contains("memory_limit") {
+        eprintln!("skipped: {}", outcome.stderr);
+        return;
+    }
+    assert_eq!(outcome.code, Some(137), "{outcome:?}");
+    assert!(outcome.stderr.contains("out of memory"), "{outcome:?}");
+}
+
+#[test]
+fn files_go_in_and_out() {
+    let daemon = TestDaemon::start();
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("in");
+    fs::write(&file, "content\n").unwrap();
+    let spec = format!("{}:/workspace/given", file.display());
+    assert_eq!(
+        daemon.hostel(&["run", "--file", &spec, "--", "cat", "/workspace/given"]).success(),
+        "content"
+    );
+
+    let id = daemon.hostel(&["sandbox", "create", "-q"]).success().to_owned();
+    let tree = place.path().join("tree");
+    fs::create_dir_all(tree.join("deep/er")).unwrap();
+    fs::write(tree.join("deep/er/file"), vec![7; 300_000]).unwrap();
+    let _ = daemon.hostel(&["cp", tree.to_str().unwrap(), &format!("{id}:/workspace/tree")]).success();
+    let size = daemon.hostel(&["exec", &id, "--", "stat", "-c", "%s", "/workspace/tree/deep/er/file"]);
+    assert_eq!(size.success(), "300000");
+    let back = place.path().join("back");
+    let _ = daemon.hostel(&["cp", &format!("{id}:/workspace/tree"), back.to_str().unwrap()]).success();
+    assert_eq!(fs::read(back.join("deep/er/file")).unwrap(), vec![7; 300_000]);
+}
+
+#[test]
+fn programs_read_json() {
+    let daemon = TestDaemon::start();
+    let json =
+        |arguments: &[&str]| -> Value { serde_json::from_str(daemon.hostel(arguments).success()).unwrap() };
+    let made = json(&["--json", "sandbox", "create", "--label", "job=7"]);
+    let id = made["id"].as_str().unwrap();
+    let _ = daemon.hostel(&["exec", "-d", id, "--", "sleep", "1000"]).success();
+    let processes = json(&["--json", "ps", id]);
+    let process = &processes["processes"][0];
+    assert_eq!(process["command"], serde_json::json!(["sleep", "1000"]));
+    assert!(process["id"].is_string());
+    assert_eq!(json(&["--json", "sandbox", "list", "--label", "job=7"])["sandboxes"][0]["id"], id);
+    let refused = daemon.hostel(&["--json", "sandbox", "get", "sb-nobody"]);
+    assert_eq!(refused.code, Some(125));
+    let error: Value = serde_json::from_str(refused.stderr.trim()).unwrap();
+    assert_eq!(error["error"]["reason"], "NOT_FOUND");
+}
+
+#[test]
+fn a_detached_process_is_attached_to_from_its_first_byte() {
+    let daemon = TestDaemon::start();
+    let id = daemon.hostel(&["sandbox", "create", "-q"]).success().to_owned();
+    let process = daemon.hostel(&["exec", "-d", &id, "--", "sh", "-c", "echo first; cat; echo last"]);
+    let process = process.success().to_owned();
+    assert_eq!(daemon.hostel(&["attach", &id, &process]).success(), "first\nlast");
+}
+
+#[test]
+fn standard_input_has_an_end() {
+    let daemon = TestDaemon::start();
+    let mut command = daemon.command(&["run", "-i", "--", "sh", "-c", "wc -c; echo done"]);
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let chunk = vec![b'x'; 1 << 20];
+    for _ in 0..8 {
+        input.write_all(&chunk).unwrap();
+    }
+    drop(input);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{}\ndone\n", 8 << 20));
+}
+
+#[test]
+fn without_a_daemon_it_says_what_to_do() {
+    let mut daemon = TestDaemon::start();
+    daemon.stop();
+    let outcome = daemon.hostel(&["run", "--", "true"]);
+    assert_eq!(outcome.code, Some(125));
+    assert!(outcome.stderr.contains("hostel up"), "{outcome:?}");
+}
