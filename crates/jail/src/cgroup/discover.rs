@@ -2,6 +2,7 @@
 
 use super::{Cgroups, Controller, usable};
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// The directory that all instances of the daemon share.
@@ -38,6 +39,7 @@ pub(crate) fn discover(instance: &str) -> Result<Cgroups, String> {
         drop_legacy(&mut cgroups, &[Controller::Freezer, Controller::CpuAccounting]);
     }
     if cgroups.unified.is_none() && cgroups.legacy.is_empty() {
+        reasons.sort_unstable();
         reasons.dedup();
         return Err(if reasons.is_empty() {
             "no cgroup hierarchy is mounted".to_owned()
@@ -76,6 +78,9 @@ fn legacy(cgroups: &mut Cgroups, path: &Path, options: &str, instance: &str, rea
         }
         match fs::create_dir_all(&directory) {
             Ok(()) => cgroups.legacy.push((controller, directory)),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                reasons.push("only root may make groups of version 1".to_owned());
+            }
             Err(error) => reasons.push(format!("make a group in {}: {error}", path.display())),
         }
     }
