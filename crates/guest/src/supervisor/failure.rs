@@ -6,9 +6,14 @@ use rustix::io::Errno;
 /// What an operation for the host comes to.
 pub(crate) type Outcome<T> = Result<T, Failure>;
 
+/// Longest message, in bytes: names can be long.
+const MOST_MESSAGE: usize = 4 << 10;
+
 /// A failure in the words of the protocol.
 pub(crate) fn failure(kind: FailureKind, message: impl Into<String>, reason: &str) -> Failure {
-    Failure { kind: kind.into(), message: message.into(), reason: reason.to_owned() }
+    let mut message = message.into();
+    message.truncate(message.floor_char_boundary(MOST_MESSAGE));
+    Failure { kind: kind.into(), message, reason: reason.to_owned() }
 }
 
 /// The request is wrong in that field.

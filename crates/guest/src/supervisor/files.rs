@@ -1,6 +1,7 @@
 //! Files, for the host. Every path is resolved by the kernel below the root, and nothing here follows a link
 //! out of it: `openat2(2)` with `RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS`.
 
+pub(crate) mod descent;
 pub(crate) mod list;
 pub(crate) mod remove;
 pub(crate) mod write;

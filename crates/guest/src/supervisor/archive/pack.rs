@@ -1,6 +1,7 @@
 //! Packing.
 
 use crate::supervisor::failure::{Outcome, failure, refused};
+use crate::supervisor::files::descent::Descent;
 use crate::supervisor::files::{Root, split};
 use hostel_guest_protocol::{Failure, FailureKind};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat, fstat, openat, readlinkat, statat};
@@ -11,47 +12,56 @@ use std::io::{Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tar::{Builder, EntryType, Header};
 
-/// Deepest tree that is packed. A descriptor is open for each level.
-const MOST_DEPTH: usize = 512;
-
-/// A directory whose content is being packed.
-struct Level {
-    directory: OwnedFd,
-    name: PathBuf,
+/// What is left of a directory whose content is being packed.
+struct Content {
+    /// Names in reverse order.
     left: Vec<CString>,
+    /// Length of the directory's own path.
+    path_length: usize,
 }
 
 struct Packing {
     archive: Builder<File>,
-    levels: Vec<Level>,
+    descent: Descent<Content>,
+    /// Of the entry that is being packed, as it is named in the archive. One for all: in a deep tree one for each
+    /// level would take much memory.
+    path: Vec<u8>,
 }
 
 /// Packs a file or a directory, names relative to the directory that it is in.
 pub(super) fn pack(root: &Root, path: &str, archive: File) -> Outcome<()> {
-    let mut packing = Packing { archive: Builder::new(archive), levels: Vec::new() };
+    let mut packing = Packing { archive: Builder::new(archive), descent: Descent::new(), path: Vec::new() };
     let refused = |errno| refused(errno, path);
     if split(path).is_some() {
         let named = root.named(path).map_err(refused)?;
-        let name = PathBuf::from(OsStr::from_bytes(named.name.to_bytes()));
-        packing.entry(&named.directory, &named.name, name)?;
+        packing.path.extend_from_slice(named.name.to_bytes());
+        packing.entry(&named.directory, &named.name)?;
     } else {
         let directory = root.open_directory(path, OFlags::RDONLY).map_err(refused)?;
-        packing.enter(directory, PathBuf::new())?;
+        packing.enter(directory)?;
     }
-    while let Some(level) = packing.levels.last_mut() {
-        let Some(name) = level.left.pop() else {
-            packing.levels.pop();
+    while let Some((directory, content)) = packing.descent.here() {
+        let Some(name) = content.left.pop() else {
+            packing.descent.leave().map_err(refused)?;
             continue;
         };
-        let path = level.name.join(OsStr::from_bytes(name.to_bytes()));
-        let directory = level.directory.try_clone().map_err(|error| unwritten(&error))?;
-        packing.entry(&directory, &name, path)?;
+        packing.path.truncate(content.path_length);
+        if !packing.path.is_empty() {
+            packing.path.push(b'/');
+        }
+        packing.path.extend_from_slice(name.to_bytes());
+        let directory = directory.try_clone().map_err(|error| unwritten(&error))?;
+        packing.entry(&directory, &name)?;
     }
     let mut file = packing.archive.into_inner().map_err(|error| unwritten(&error))?;
     file.flush().map_err(|error| unwritten(&error))
+}
+
+fn as_path(bytes: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(bytes))
 }
 
 fn unwritten(error: &std::io::Error) -> Failure {
@@ -73,7 +83,8 @@ fn header(stat: &Stat, kind: EntryType) -> Header {
 }
 
 impl Packing {
-    fn entry(&mut self, directory: &OwnedFd, name: &CStr, path: PathBuf) -> Outcome<()> {
+    /// Packs what has that name in a directory; `self.path` says how it is called in the archive.
+    fn entry(&mut self, directory: &OwnedFd, name: &CStr) -> Outcome<()> {
         // What vanished meanwhile is not packed.
         let Ok(stat) = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) else { return Ok(()) };
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -82,41 +93,40 @@ impl Packing {
                 let Ok(target) = readlinkat(directory, name, Vec::new()) else { return Ok(()) };
                 let target = Path::new(OsStr::from_bytes(target.to_bytes()));
                 let mut header = header(&stat, EntryType::Symlink);
-                self.archive.append_link(&mut header, &path, target).map_err(|error| unwritten(&error))
+                let path = as_path(&self.path);
+                self.archive.append_link(&mut header, path, target).map_err(|error| unwritten(&error))
             }
             FileType::Directory => {
                 let opened = openat(directory, name, flags | OFlags::DIRECTORY, Mode::empty());
-                let opened = opened.map_err(|errno| refused(errno, &path.to_string_lossy()))?;
-                self.enter(opened, path)
+                self.enter(opened.map_err(|errno| self.refused(errno))?)
             }
             FileType::RegularFile => {
                 let opened = openat(directory, name, flags, Mode::empty());
-                let opened = opened.map_err(|errno| refused(errno, &path.to_string_lossy()))?;
-                self.file(opened, &path)
+                self.file(opened.map_err(|errno| self.refused(errno))?)
             }
             _ => Ok(()),
         }
     }
 
-    fn enter(&mut self, directory: OwnedFd, path: PathBuf) -> Outcome<()> {
-        let refused = |errno| refused(errno, &path.to_string_lossy());
-        if self.levels.len() >= MOST_DEPTH {
-            return Err(refused(Errno::NAMETOOLONG));
-        }
-        if !path.as_os_str().is_empty() {
-            let stat = fstat(&directory).map_err(refused)?;
-            let mut header = header(&stat, EntryType::Directory);
-            self.archive
-                .append_data(&mut header, &path, std::io::empty())
-                .map_err(|error| unwritten(&error))?;
-        }
-        let left = names(&directory).map_err(refused)?;
-        self.levels.push(Level { directory, name: path, left });
-        Ok(())
+    fn refused(&self, errno: Errno) -> Failure {
+        refused(errno, &String::from_utf8_lossy(&self.path))
     }
 
-    fn file(&mut self, file: OwnedFd, path: &Path) -> Outcome<()> {
-        let stat = fstat(&file).map_err(|errno| refused(errno, &path.to_string_lossy()))?;
+    fn enter(&mut self, directory: OwnedFd) -> Outcome<()> {
+        if !self.path.is_empty() {
+            let stat = fstat(&directory).map_err(|errno| self.refused(errno))?;
+            let mut header = header(&stat, EntryType::Directory);
+            self.archive
+                .append_data(&mut header, as_path(&self.path), std::io::empty())
+                .map_err(|error| unwritten(&error))?;
+        }
+        let left = names(&directory).map_err(|errno| self.refused(errno))?;
+        let content = Content { left, path_length: self.path.len() };
+        self.descent.enter(directory, content).map_err(|errno| self.refused(errno))
+    }
+
+    fn file(&mut self, file: OwnedFd) -> Outcome<()> {
+        let stat = fstat(&file).map_err(|errno| self.refused(errno))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Ok(());
         }
@@ -125,6 +135,7 @@ impl Packing {
         header.set_size(size);
         // The header promised a size: what was cut off meanwhile is zeros.
         let content = File::from(file).take(size).chain(std::io::repeat(0)).take(size);
+        let path = as_path(&self.path);
         self.archive.append_data(&mut header, path, content).map_err(|error| unwritten(&error))
     }
 }

@@ -1,16 +1,14 @@
 //! Removal, of whole trees too, never following a link and never deep in calls.
 
+use super::descent::{Descent, open_below};
 use super::{Root, check};
 use crate::supervisor::failure::{Outcome, failure, refused};
 use hostel_guest_protocol::FailureKind;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, openat, statat, unlinkat};
+use rustix::fs::{AtFlags, FileType, RawDir, statat, unlinkat};
 use rustix::io::Errno;
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
-
-/// Deepest tree that is removed. A descriptor is open for each level.
-const MOST_DEPTH: usize = 512;
 
 /// Removes a file, link or empty directory.
 pub(crate) fn remove(root: &Root, path: &str) -> Outcome<()> {
@@ -35,40 +33,36 @@ pub(crate) fn remove_tree(root: &Root, path: &str) -> Outcome<()> {
     remove_below(&named.directory, &named.name).map_err(|errno| refused(errno, path))
 }
 
-struct Level {
-    directory: OwnedFd,
-    name: CString,
-}
-
 fn remove_below(directory: &OwnedFd, name: &CStr) -> Result<(), Errno> {
     match unlinkat(directory, name, AtFlags::empty()) {
         Err(Errno::ISDIR | Errno::PERM) => {}
         other => return other,
     }
-    let mut levels = vec![Level { directory: open_level(directory, name)?, name: name.to_owned() }];
-    while let Some(level) = levels.last() {
-        if let Some(below) = empty(&level.directory)? {
-            if levels.len() >= MOST_DEPTH {
-                return Err(Errno::NAMETOOLONG);
+    let mut descent = Descent::new();
+    descent.enter(open_below(directory, name)?, name.to_owned())?;
+    while let Some((here, _)) = descent.here() {
+        if let Some(below) = empty(here)? {
+            match open_below(here, &below) {
+                Ok(opened) => descent.enter(opened, below)?,
+                // It is another thing by now, or gone: look again.
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+                Err(errno) => return Err(errno),
             }
-            let opened = open_level(&level.directory, &below)?;
-            levels.push(Level { directory: opened, name: below });
             continue;
         }
-        let Some(level) = levels.pop() else { break };
-        let parent = levels.last().map_or(directory, |above| &above.directory);
-        match unlinkat(parent, &level.name, AtFlags::REMOVEDIR) {
+        let Some(name) = descent.leave()? else { break };
+        let parent = descent.here().map_or(directory, |(parent, _)| parent);
+        match unlinkat(parent, &name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => {}
             // Somebody put something new into it: once more.
-            Err(Errno::NOTEMPTY | Errno::EXIST) => levels.push(level),
-            other => other?,
+            Err(Errno::NOTEMPTY | Errno::EXIST) => {
+                let again = open_below(parent, &name)?;
+                descent.enter(again, name)?;
+            }
+            Err(errno) => return Err(errno),
         }
     }
     Ok(())
-}
-
-fn open_level(directory: &OwnedFd, name: &CStr) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(directory, name, flags, Mode::empty())
 }
 
 /// Removes everything in a directory up to the first directory that is not empty. → its name.
