@@ -201,6 +201,37 @@ fn directories_are_made_moved_and_removed() {
     assert_eq!(kind(client.ask(Ask::Remove(absent))), FailureKind::NotFound);
 }
 
+/// Makes `depth` directories in each other, with a file in the innermost.
+fn dig(top: &str, depth: usize) {
+    use rustix::fs::{Mode, OFlags, mkdirat, openat};
+    std::fs::create_dir(top).unwrap();
+    let mut here = rustix::fs::open(top, OFlags::RDONLY, Mode::empty()).unwrap();
+    for _ in 0..depth {
+        mkdirat(&here, "dddd", Mode::RWXU).unwrap();
+        here = openat(&here, "dddd", OFlags::RDONLY, Mode::empty()).unwrap();
+    }
+    openat(&here, "file", OFlags::CREATE | OFlags::RDONLY, Mode::RUSR).unwrap();
+}
+
+#[test]
+fn trees_deeper_than_paths_are_packed_and_removed() {
+    const DEPTH: usize = 1500;
+    let guest = Guest::start();
+    let top = guest.path("top");
+    dig(&top, DEPTH);
+    let mut client = guest.connect();
+    client.request(Ask::Export(path(&top)));
+    client.reply().unwrap();
+    let mut archive = tar::Archive::new(client.file());
+    let paths: Vec<_> =
+        archive.entries().unwrap().map(|entry| entry.unwrap().path_bytes().into_owned()).collect();
+    assert_eq!(paths.len(), DEPTH + 2);
+    assert_eq!(paths[DEPTH + 1], format!("top{}/file", "/dddd".repeat(DEPTH)).into_bytes());
+    client.reply().unwrap();
+    client.ask(Ask::Remove(Remove { path: top, recursive: true })).unwrap();
+    assert_eq!(names(&guest), [""; 0]);
+}
+
 #[test]
 fn an_archive_goes_out_and_comes_in() {
     let guest = Guest::start();
@@ -275,6 +306,25 @@ fn hostile_archives_reach_nothing_outside() {
     let device =
         archive(&|builder| builder.append(&header(tar::EntryType::Char, b"null", 0), &b""[..]).unwrap());
     assert_eq!(import(&guest, &device).unwrap_err().kind(), FailureKind::Invalid);
+    // Links whose targets are missing, are directories, or are below files; files in place of directories.
+    for (target, name) in
+        [("absent", "l"), ("absent/x", "l"), ("d", "l"), ("f/x", "l"), ("f", "f/l"), ("f", "d")]
+    {
+        let impossible = archive(&|builder| {
+            builder.append(&header(tar::EntryType::Directory, b"d/sub", 0), &b""[..]).unwrap();
+            builder.append(&header(tar::EntryType::Regular, b"f", 0), &b""[..]).unwrap();
+            let mut link = header(tar::EntryType::Link, name.as_bytes(), 0);
+            link.set_link_name(target).unwrap();
+            link.set_cksum();
+            builder.append(&link, &b""[..]).unwrap();
+        });
+        let refused = import(&guest, &impossible).unwrap_err();
+        assert_eq!(
+            (refused.kind(), refused.reason.as_str()),
+            (FailureKind::Invalid, "archive"),
+            "{target} {name}"
+        );
+    }
     assert_eq!(import(&guest, &[b'x'; 5000]).unwrap_err().kind(), FailureKind::Invalid);
     assert_eq!(std::fs::read_to_string(guest.path("victim")).unwrap(), "whole");
 }

@@ -54,6 +54,18 @@ fn broken(error: &std::io::Error) -> Failure {
     invalid("archive", format!("the archive is broken: {error}"))
 }
 
+/// What the kernel answered to an entry. The directory that is unpacked into was there: whatever is missing, or in
+/// the way, the archive is at fault.
+fn impossible(errno: Errno, path: &str) -> Failure {
+    let failure = refused(errno, path);
+    match failure.kind() {
+        FailureKind::NotFound | FailureKind::Exists | FailureKind::Invalid | FailureKind::WrongState => {
+            invalid("archive", failure.message)
+        }
+        FailureKind::Internal | FailureKind::Limit | FailureKind::Denied => failure,
+    }
+}
+
 /// The names of a path in an archive, one by one; `None` where it tries to climb.
 fn clean(path: &Path) -> Option<String> {
     let mut names = Vec::new();
@@ -101,7 +113,7 @@ impl Unpacking {
             // Pipes and what other programs put into archives.
             _ => Ok(()),
         };
-        done.map_err(|errno| refused(errno, &path))
+        done.map_err(|errno| impossible(errno, &path))
     }
 
     /// The directory that a name is in, made where absent, and the name.
@@ -170,7 +182,7 @@ impl Unpacking {
                 .and_then(|()| fchmod(&file, Mode::from_raw_mode(mode)))
                 .and_then(|()| futimens(&file, &times))
                 .and_then(|()| renameat(&parent, &temporary, &parent, &name));
-            placed.map_err(|errno| refused(errno, path))
+            placed.map_err(|errno| impossible(errno, path))
         });
         if written.is_err() {
             let _ = unlinkat(&parent, &temporary, AtFlags::empty());
@@ -207,13 +219,13 @@ impl Unpacking {
         let target = clean(target).filter(|target| !target.is_empty()).ok_or(Errno::INVAL)?;
         let (from, from_name) = self.parent(&target)?;
         let (parent, name) = self.parent(path)?;
-        match linkat(&from, &from_name, &parent, &name, AtFlags::empty()) {
-            Err(Errno::EXIST) => {
-                unlinkat(&parent, &name, AtFlags::empty())?;
-                linkat(&from, &from_name, &parent, &name, AtFlags::empty())
-            }
-            other => other,
+        let mut linked = linkat(&from, &from_name, &parent, &name, AtFlags::empty());
+        if linked == Err(Errno::EXIST) {
+            unlinkat(&parent, &name, AtFlags::empty())?;
+            linked = linkat(&from, &from_name, &parent, &name, AtFlags::empty());
         }
+        // Not permitted is what the kernel says of directories.
+        linked.map_err(|errno| if errno == Errno::PERM { Errno::ISDIR } else { errno })
     }
 
     /// Innermost first. What has been changed meanwhile stays as it is.
