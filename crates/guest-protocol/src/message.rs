@@ -113,7 +113,7 @@ pub enum Ask {
     /// → `Done`.
     #[prost(message, tag = "17")]
     Remove(Remove),
-    /// → `Done`, then [`FromGuest::FileEvent`] for as long as the connection lives.
+    /// → `Done`, then [`GuestEvent::FileEvent`] for as long as the connection lives.
     #[prost(message, tag = "18")]
     WatchFiles(WatchFiles),
     /// Unpack a tar archive. → `Done` with the writing end of a pipe; when that is closed and everything is

@@ -101,8 +101,8 @@ pub struct Process {
     /// Offset of the next byte of standard input wanted.
     #[prost(uint64, tag = "11")]
     pub stdin_offset: u64,
-    /// Whom it runs as: the user's name inside, or its number where it has none; without control characters and
-    /// of at most [`crate::MAX_USER`] bytes.
+    /// Whom it runs as: the user's name inside, or its number where it has none; without control
+    /// characters and of at most [`crate::MAX_USER`] bytes.
     #[prost(string, tag = "12")]
     pub user: String,
     /// The directory that it was started in.
