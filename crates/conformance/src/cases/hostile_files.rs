@@ -48,19 +48,26 @@ fn not_on_host(h: &Harness, name: &str) -> Outcome {
 
 async fn links_to_the_host_end_inside(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
+    // Not in /tmp itself: hosts with fs.protected_symlinks let nobody follow a stranger's link there.
+    sandbox.sh("mkdir /tmp/own").await?;
     // The same file by its own path, and through links that would lead to the host's if they were followed there.
-    sandbox.put("/tmp/mark", "inside").await?;
-    sandbox.sh("cd /tmp; ln -s /tmp/mark abs; ln -s ../../../../../../tmp/mark rel; ln -s / root; ln -s /etc etc").await?;
-    for path in ["/tmp/abs", "/tmp/rel", "/tmp/root/tmp/mark", "/tmp/root/tmp/root/../tmp/abs"] {
+    sandbox.put("/tmp/own/mark", "inside").await?;
+    sandbox.sh("cd /tmp/own; ln -s /tmp/own/mark abs; ln -s ../../../../../../tmp/own/mark rel; ln -s / root; ln -s /etc etc").await?;
+    for path in [
+        "/tmp/own/abs",
+        "/tmp/own/rel",
+        "/tmp/own/root/tmp/own/mark",
+        "/tmp/own/root/tmp/own/root/../tmp/own/abs",
+    ] {
         ensure_eq!(sandbox.get(path).await?, b"inside", "{path}");
     }
     let inside = sandbox.sh("cat /etc/passwd 2>/dev/null || true").await?;
     if sandbox.exists("/etc/passwd").await? {
-        ensure_eq!(sandbox.get("/tmp/etc/passwd").await?, inside.as_bytes());
+        ensure_eq!(sandbox.get("/tmp/own/etc/passwd").await?, inside.as_bytes());
     }
     // A file that only the host has.
     let here = std::env::current_exe()?;
-    let target = format!("/tmp/root{}", here.display());
+    let target = format!("/tmp/own/root{}", here.display());
     ensure!(!h.factory().is_local() || sandbox.get(&target).await.is_err(), "{target} of the host was read");
     Ok(())
 }
@@ -78,18 +85,22 @@ async fn dots_end_at_the_root(h: H) -> Outcome {
 
 async fn writing_through_links_stays_inside(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
+    // Not in /tmp itself: hosts with fs.protected_symlinks let nobody follow a stranger's link there.
+    sandbox.sh("mkdir /tmp/own").await?;
     let name = evil();
-    sandbox.sh("cd /tmp; ln -s / up; ln -s ../../../../.. up2").await?;
+    sandbox.sh("cd /tmp/own; ln -s / up; ln -s ../../../../.. up2").await?;
     for link in ["up", "up2"] {
-        sandbox.put(&format!("/tmp/{link}/{name}"), "x").await?;
-        sandbox.make_directory(&format!("/tmp/{link}/{name}-d"), true, None).await?;
-        sandbox.rename(&format!("/tmp/{link}/{name}"), &format!("/tmp/{link}/{name}-r"), true).await?;
+        sandbox.put(&format!("/tmp/own/{link}/{name}"), "x").await?;
+        sandbox.make_directory(&format!("/tmp/own/{link}/{name}-d"), true, None).await?;
+        sandbox
+            .rename(&format!("/tmp/own/{link}/{name}"), &format!("/tmp/own/{link}/{name}-r"), true)
+            .await?;
         for suffix in ["", "-d", "-r"] {
             not_on_host(&h, &format!("{name}{suffix}"))?;
         }
     }
     let tar = archive::Archive::new().file(&name, 0o644, b"x")?.bytes()?;
-    sandbox.import("/tmp/up2", Compression::None, archive::stream(tar)).await?;
+    sandbox.import("/tmp/own/up2", Compression::None, archive::stream(tar)).await?;
     not_on_host(&h, &name)
 }
 
@@ -140,10 +151,19 @@ async fn a_directory_that_is_swapped_for_a_link_leads_nowhere(h: H) -> Outcome {
 
 async fn pipes_and_devices_are_neither_read_nor_written(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
-    sandbox.sh("mkfifo /tmp/pipe; mkdir /tmp/dir; ln -s pipe /tmp/link").await?;
-    for path in
-        ["/tmp/pipe", "/tmp/link", "/dev/zero", "/dev/null", "/dev/full", "/tmp/dir", "/dev/ptmx", "/dev/tty"]
-    {
+    // Not in /tmp itself: hosts with fs.protected_symlinks let nobody follow a stranger's link there.
+    sandbox.sh("mkdir /tmp/own").await?;
+    sandbox.sh("mkfifo /tmp/own/pipe; mkdir /tmp/own/dir; ln -s pipe /tmp/own/link").await?;
+    for path in [
+        "/tmp/own/pipe",
+        "/tmp/own/link",
+        "/dev/zero",
+        "/dev/null",
+        "/dev/full",
+        "/tmp/own/dir",
+        "/dev/ptmx",
+        "/dev/tty",
+    ] {
         let read = patiently(format!("reading {path}"), sandbox.read(path, 0, Some(1))).await?;
         ensure_err!(read.map(|_| ()), Error::InvalidArgument { .. } | Error::NotFound { .. });
         let in_place = WriteOptions { offset: Some(0), ..WriteOptions::default() };

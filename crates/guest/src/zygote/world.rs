@@ -13,7 +13,7 @@ use hostel_guest_protocol::zygote::{Setup, SetupReply};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 /// Most layers below one jail's own.
 pub(super) const MAX_LAYERS: usize = 64;
@@ -87,6 +87,9 @@ fn build(setup: &Setup) -> Result<(bool, Option<OwnedFd>), Failed> {
     {
         mounts::attach(mount.as_fd(), path)?;
     }
+    if setup.rootless {
+        bind_devices()?;
+    }
     rustix::process::pivot_root(".", "old").at("pivot into the new root")?;
     rustix::process::chdir("/").at("enter the new root")?;
     unmount("/old", UnmountFlags::DETACH).at("let go of the host's root")?;
@@ -113,7 +116,9 @@ fn devices(rootless: bool) -> Result<OwnedFd, Failed> {
         mounts::new_file_system("tmpfs", &[("size", Some("64k")), ("mode", Some("0755"))], attributes)?;
     for (name, major, minor) in DEVICES {
         if rootless {
-            bind_device(tree.as_fd(), name)?;
+            let flags = OFlags::CREATE | OFlags::RDONLY | OFlags::CLOEXEC;
+            rustix::fs::openat(tree.as_fd(), name, flags, Mode::from_raw_mode(0o666))
+                .at("make a place for a device")?;
         } else {
             let mode = Mode::from_raw_mode(0o666);
             let number = rustix::fs::makedev(major, minor);
@@ -142,12 +147,13 @@ fn devices(rootless: bool) -> Result<OwnedFd, Failed> {
     Ok(tree)
 }
 
-fn bind_device(tree: BorrowedFd<'_>, name: &str) -> Result<(), Failed> {
-    let flags = OFlags::CREATE | OFlags::RDONLY | OFlags::CLOEXEC;
-    let place =
-        rustix::fs::openat(tree, name, flags, Mode::from_raw_mode(0o666)).at("make a place for a device")?;
-    let node = mounts::copy_of(&format!("/dev/{name}"), false)?;
-    mounts::attach_on(node.as_fd(), place.as_fd(), "a device")
+/// Puts the host's device nodes into their places. Only mounts that are attached take others (until Linux 6.15).
+fn bind_devices() -> Result<(), Failed> {
+    for (name, ..) in DEVICES {
+        let node = mounts::copy_of(&format!("/dev/{name}"), false)?;
+        mounts::attach(node.as_fd(), &format!("dev/{name}"))?;
+    }
+    Ok(())
 }
 
 /// Whether the file system of the templates can show other ids (`FS_ALLOW_IDMAP`).
