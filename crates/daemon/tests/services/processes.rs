@@ -80,6 +80,7 @@ async fn input_flows_and_a_client_that_leaves_only_detaches() {
     let get = v1::GetProcessRequest { sandbox_id: id.clone(), process_id: process.clone() };
     let known = daemon.processes().get_process(get).await.unwrap().into_inner().process.unwrap();
     assert_eq!(known.stdin_offset, 8);
+    assert_eq!((known.user.as_str(), known.working_directory.as_str()), ("root", "/"));
 
     let request = v1::StreamOutputRequest {
         sandbox_id: id.clone(),
