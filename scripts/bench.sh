@@ -1,7 +1,16 @@
 #!/usr/bin/env bash
-# Measures ours and the peers in one interleaved run; arguments go to the bench program.
+# Measures ours and the peers in one interleaved run; arguments go to the bench program. A run of
+# everything, which is one without arguments, is written down in docs/benchmarks.md.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 cargo build --release --workspace
-exec "${CARGO_TARGET_DIR:-target}/release/hostel-bench" "$@"
+target=${CARGO_TARGET_DIR:-target}
+bench=$target/release/hostel-bench
+if [ $# -gt 0 ]; then
+	exec "$bench" "$@"
+fi
+"$bench" --json "$target/benchmarks.json"
+"$bench" report "$target/benchmarks.json" >"$target/benchmarks.md"
+mv "$target/benchmarks.md" docs/benchmarks.md
+echo 'written: docs/benchmarks.md'

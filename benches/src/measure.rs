@@ -103,52 +103,73 @@ pub(crate) struct Measured {
     pub(crate) section: &'static str,
     pub(crate) name: &'static str,
     pub(crate) label: String,
-    pub(crate) outcome: Result<Summary>,
+    /// Of what succeeded, if anything did.
+    pub(crate) summary: Option<Summary>,
+    /// What failed, with how often and why at first.
+    pub(crate) failure: Option<String>,
 }
+
+/// A case that failed so often is not tried again.
+const ENOUGH_FAILURES: usize = 5;
 
 /// Takes samples of all cases in turns: each round takes one of each, in an order drawn anew, so that what the
 /// machine does besides meets all alike, and no case always comes after the same other. `pause` lets what one
-/// leaves behind be cleared away before the next. A case that fails is left out from then on.
+/// leaves behind be cleared away before the next. A case that fails again and again is left out from then on.
 pub(crate) async fn interleave(
     cases: Vec<Case<'_>>,
     warm_up: usize,
     rounds: usize,
     pause: Duration,
 ) -> Result<Vec<Measured>> {
-    struct Turn<'a> {
-        case: Case<'a>,
-        samples: Samples,
-        failure: Option<anyhow::Error>,
-    }
     let mut turns = Vec::with_capacity(cases.len());
     for case in cases {
-        turns.push(Turn { case, samples: Samples::new()?, failure: None });
+        turns.push(Turn { case, samples: Samples::new()?, taken: 0, failures: 0, first_failure: None });
     }
     let mut shuffle = Shuffle(0x9e37_79b9_7f4a_7c15);
     for round in 0..warm_up + rounds {
         for index in shuffle.order(turns.len()) {
             let turn = &mut turns[index];
-            if turn.failure.is_some() {
+            if turn.failures >= ENOUGH_FAILURES {
                 continue;
             }
             tokio::time::sleep(pause).await;
+            turn.taken += 1;
             match (turn.case.take)().await {
                 Ok(value) if round >= warm_up => turn.samples.add(value)?,
                 Ok(_) => {}
-                Err(error) => turn.failure = Some(error),
+                Err(error) => {
+                    turn.failures += 1;
+                    turn.first_failure.get_or_insert(error);
+                }
             }
         }
     }
-    let done = turns.into_iter().map(|turn| Measured {
-        section: turn.case.section,
-        name: turn.case.name,
-        outcome: match turn.failure {
-            Some(failure) => Err(failure),
-            None => Ok(turn.samples.summary(turn.case.unit)),
-        },
-        label: turn.case.label,
-    });
-    Ok(done.collect())
+    Ok(turns.into_iter().map(Turn::end).collect())
+}
+
+/// A case under way.
+struct Turn<'a> {
+    case: Case<'a>,
+    samples: Samples,
+    taken: usize,
+    failures: usize,
+    first_failure: Option<anyhow::Error>,
+}
+
+impl Turn<'_> {
+    fn end(self) -> Measured {
+        let (failures, taken) = (self.failures, self.taken);
+        let summary = self.samples.summary(self.case.unit);
+        Measured {
+            section: self.case.section,
+            name: self.case.name,
+            summary: (summary.count > 0).then_some(summary),
+            failure: self
+                .first_failure
+                .map(|error| format!("{}: {failures} of {taken} times: {error:#}", self.case.label)),
+            label: self.case.label,
+        }
+    }
 }
 
 /// Draws orders, the same ones in each run.
@@ -202,9 +223,10 @@ mod tests {
             Case::timed("s", "broken", "broken", || async { anyhow::bail!("no") }),
         ];
         let done = interleave(cases, 3, 5, Duration::ZERO).await.unwrap();
-        let summary = done[0].outcome.as_ref().unwrap();
+        let summary = done[0].summary.unwrap();
         assert_eq!((summary.count, summary.unit), (5, Unit::Nanoseconds));
         assert!((6_990..=7_010).contains(&summary.p50));
-        assert!(done[1].outcome.is_err());
+        assert!(done[1].summary.is_none());
+        assert_eq!(done[1].failure.as_deref(), Some("broken: 5 of 5 times: no"));
     }
 }

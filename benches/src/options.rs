@@ -46,6 +46,9 @@ pub(crate) struct RunArguments {
     /// Samples of each latency. [300; with --quick 10]
     #[arg(long, value_name = "COUNT")]
     samples: Option<usize>,
+    /// Milliseconds of rest before each sample of a latency. [10]
+    #[arg(long, value_name = "MILLISECONDS")]
+    pause: Option<u64>,
 }
 
 impl RunArguments {
@@ -71,6 +74,7 @@ impl RunArguments {
     pub(crate) fn scale(&self) -> Scale {
         let mut scale = if self.quick { Scale::QUICK } else { Scale::FULL };
         scale.sandboxes = self.sandboxes.unwrap_or(scale.sandboxes).max(1);
+        scale.pause = self.pause.map_or(scale.pause, Duration::from_millis);
         scale.samples = self.samples.unwrap_or(scale.samples).max(1);
         scale
     }
@@ -87,6 +91,7 @@ impl RunArguments {
         for (name, value) in [("--sandboxes", self.sandboxes), ("--samples", self.samples)] {
             words.extend(value.map(|value| format!("{name} {value}")));
         }
+        words.extend(self.pause.map(|pause| format!("--pause {pause}")));
         words.join(" ")
     }
 }
@@ -98,6 +103,8 @@ pub(crate) struct Scale {
     pub(crate) samples: usize,
     /// Rounds before them that do not count.
     pub(crate) warm_up: usize,
+    /// Rest before each of them: what goes on behind a finished sample, ours or a peer's, is over by then.
+    pub(crate) pause: Duration,
     /// Samples of each throughput.
     pub(crate) bulk_samples: usize,
     /// Bytes of output in each.
@@ -118,8 +125,9 @@ impl Scale {
     const FULL: Self = Self {
         samples: 300,
         warm_up: 10,
+        pause: Duration::from_millis(10),
         bulk_samples: 9,
-        stdout_bytes: 4 << 30,
+        stdout_bytes: 2 << 30,
         file_bytes: 256 << 20,
         slices: 5,
         slice: Duration::from_secs(2),
@@ -129,6 +137,7 @@ impl Scale {
     const QUICK: Self = Self {
         samples: 10,
         warm_up: 2,
+        pause: Duration::from_millis(10),
         bulk_samples: 1,
         stdout_bytes: 256 << 20,
         file_bytes: 32 << 20,

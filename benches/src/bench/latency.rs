@@ -6,10 +6,6 @@ use crate::peers;
 use crate::report::Section;
 use crate::stages::StagedClient;
 use anyhow::{Context as _, Result};
-use std::time::Duration;
-
-/// What goes on behind a finished sample, ours or a peer's, is over by then.
-const PAUSE: Duration = Duration::from_millis(10);
 
 /// Measures whichever of the three are wanted.
 pub(super) async fn sections(bench: &Bench<'_>) -> Result<Vec<Section>> {
@@ -33,7 +29,7 @@ pub(super) async fn sections(bench: &Bench<'_>) -> Result<Vec<Section>> {
     cases.extend(one_shot::cases(bench, &address));
     cases.extend(exec::cases(bench, &home, container.as_ref()));
     cases.retain(|case| bench.wants(case.section));
-    let measured = interleave(cases, bench.scale.warm_up, bench.scale.samples, PAUSE).await?;
+    let measured = interleave(cases, bench.scale.warm_up, bench.scale.samples, bench.scale.pause).await?;
 
     let mut measured: Vec<Option<Measured>> = measured.into_iter().map(Some).collect();
     for section in &mut sections {

@@ -21,16 +21,20 @@ pub(super) fn heading(scale: &Scale) -> Section {
         "memory",
         "Memory of idle sandboxes",
         format!(
-            "With {} idle sandboxes. Guest: private bytes of each sandbox's first process (`smaps_rollup`). Daemon and \
-             kernel: growth since before the first one, divided by their number; the kernel's of the whole machine \
+            "With {} idle sandboxes. Guest: private bytes of each sandbox's first process (`smaps_rollup`). Daemon, newly \
+             started, and kernel: growth since before the first one, divided by their number; the kernel's of the whole machine \
              (`/proc/meminfo`), so that what else happens on it is in there.",
             scale.sandboxes
         ),
     )
 }
 
-pub(super) async fn measure(bench: &Bench<'_>, section: &mut Section) -> Result<()> {
+pub(super) async fn measure(bench: &mut Bench<'_>, section: &mut Section) -> Result<()> {
     let count = bench.scale.sandboxes;
+    // A daemon that worked before has free memory to grow into, which would hide its growth.
+    bench.daemon.kill()?;
+    bench.daemon.restart(0).await?;
+    bench.client = bench.daemon.client().await?;
     tokio::time::sleep(SETTLE).await;
     let daemon = bench.daemon.pid();
     let (daemon_before, kernel_before) = (proc::memory_of(daemon)?, proc::kernel_memory()?);

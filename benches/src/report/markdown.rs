@@ -20,8 +20,12 @@ const READING: &str = "\
 * **runc joins control groups by process number**, which on version 1 costs it about 8 ms for each hierarchy on a
   default kernel, and almost nothing where any program used `favordynmods` since boot. The facts above say what the
   mounts say now; the option's effect outlasts its mount.
+* **Load.** The facts above say how busy the machine was. Ours takes part in more wake-ups than a lone process does
+  (client, daemon, guest), so other work on the same cores costs it more than it costs `posix_spawn`; compare the
+  `min` columns too.
 * **The floor** is a prototype that made the same jail without a daemon, records or gRPC, on another day on the same
-  kind of machine. `posix_spawn` of `true` took 1.07 ms then: compare with the row here to see how quiet this run was.
+  kind of machine. `posix_spawn` of a static `true` took 1.07 ms then; the row here is of a dynamic one, and tells
+  how quiet this run was.
 * **Expectations are the project's own** and fail no build. A missed one stays in the table.
 ";
 
