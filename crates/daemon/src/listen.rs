@@ -1,6 +1,7 @@
 //! Where clients connect, and who they are.
 
 mod address;
+mod authority;
 mod incoming;
 mod peer;
 mod tcp;

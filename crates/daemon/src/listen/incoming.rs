@@ -1,5 +1,6 @@
 //! All listeners as one stream of connections.
 
+use super::authority::NamedStream;
 use super::peer::Peer;
 use super::unix::UnixSocket;
 use super::{Address, tcp};
@@ -11,7 +12,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::net::{TcpListener, TcpStream};
 use tonic::transport::server::Connected;
 
 /// How long to wait after a failed accept, such as for want of descriptors.
@@ -20,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// An accepted connection whose peer is known.
 #[derive(Debug)]
 pub(crate) enum Connection {
-    Unix { stream: UnixStream, peer: Peer },
+    Unix { stream: NamedStream, peer: Peer },
     Tcp { stream: TcpStream, peer: Peer },
 }
 
@@ -121,7 +122,7 @@ impl AsyncRead for Connection {
 impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Unix { stream, .. } => Pin::new(stream).poll_write(cx, bytes),
+            Self::Unix { stream, .. } => stream.stream().poll_write(cx, bytes),
             Self::Tcp { stream, .. } => Pin::new(stream).poll_write(cx, bytes),
         }
     }
@@ -132,7 +133,7 @@ impl AsyncWrite for Connection {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Unix { stream, .. } => Pin::new(stream).poll_write_vectored(cx, parts),
+            Self::Unix { stream, .. } => stream.stream().poll_write_vectored(cx, parts),
             Self::Tcp { stream, .. } => Pin::new(stream).poll_write_vectored(cx, parts),
         }
     }
@@ -143,14 +144,14 @@ impl AsyncWrite for Connection {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Unix { stream, .. } => Pin::new(stream).poll_flush(cx),
+            Self::Unix { stream, .. } => stream.stream().poll_flush(cx),
             Self::Tcp { stream, .. } => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Unix { stream, .. } => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix { stream, .. } => stream.stream().poll_shutdown(cx),
             Self::Tcp { stream, .. } => Pin::new(stream).poll_shutdown(cx),
         }
     }

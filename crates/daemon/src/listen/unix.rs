@@ -1,5 +1,6 @@
 //! Unix sockets: mode 0660, group `hostel` where there is one, and a stale file of a dead daemon replaced.
 
+use super::authority::NamedStream;
 use super::incoming::Connection;
 use super::peer::{Peer, is_admitted};
 use crate::error::{Error, Result};
@@ -52,7 +53,7 @@ impl UnixSocket {
             let (uid, gid) = (credentials.uid(), credentials.gid());
             if is_admitted(uid, gid, self.group) {
                 widen(&stream);
-                return Ok(Connection::Unix { stream, peer: Peer::unix(uid) });
+                return Ok(Connection::Unix { stream: NamedStream::new(stream), peer: Peer::unix(uid) });
             }
             tracing::warn!(
                 uid,
