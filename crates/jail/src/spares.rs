@@ -9,6 +9,9 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// The creation that took a cell goes first: a refill at once would contend with it for the kernel's locks.
+const AFTER_CREATION: Duration = Duration::from_millis(3);
+
 /// The stock. Refilled by [`Spares::refill`], which the backend runs for as long as it lives.
 pub(crate) struct Spares {
     ground: Arc<Ground>,
@@ -61,7 +64,7 @@ impl Spares {
         while !stop.is_cancelled() {
             if self.len() >= self.wanted {
                 tokio::select! {
-                    () = self.taken.notified() => {}
+                    () = self.taken.notified() => tokio::time::sleep(AFTER_CREATION).await,
                     () = stop.cancelled() => {}
                 }
                 continue;

@@ -4,7 +4,7 @@ use hostel_guest_protocol::zygote::MAX_PACKET;
 use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+    SendAncillaryMessage, SendFlags, recv, recvmsg, sendmsg,
 };
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -30,7 +30,17 @@ impl PacketSocket {
 
     /// Waits for a packet; `None` when the other side is gone.
     pub(super) fn receive(&self) -> Result<Option<Packet>, Errno> {
-        let mut bytes = vec![0; MAX_PACKET];
+        // Every jail is a copy of this process: what it touches, each of them pays for. So no more than it needs.
+        let length = loop {
+            match recv(self.0, &mut [0u8; 1][..], RecvFlags::PEEK | RecvFlags::TRUNC) {
+                Err(Errno::INTR) => {}
+                other => break other?.1,
+            }
+        };
+        if length > MAX_PACKET {
+            return Err(Errno::MSGSIZE);
+        }
+        let mut bytes = vec![0; length.max(1)];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let received = loop {
