@@ -95,6 +95,10 @@ impl Stream {
     }
 
     fn drop_oldest(&mut self, count: usize, space: &mut SpillSpace) {
+        if count == 0 {
+            // Also where a reader began in the file again, before what another one had.
+            return;
+        }
         let (from, to) = (self.ring.start(), self.ring.start() + count as u64);
         let unread_from = self.acknowledged.max(from);
         if unread_from > from {
@@ -330,6 +334,21 @@ mod tests {
         assert_eq!(stream.start(), 50 * 4096 - 4096 - (64 << 10));
         stream.release_spill(&mut space);
         assert_eq!(stream.start(), 49 * 4096);
+    }
+
+    #[test]
+    fn a_reader_may_begin_again_before_what_another_had() {
+        let mut space = spill_space(64 << 10);
+        let mut stream = Stream::new(4096);
+        for _ in 0..5 {
+            write(&mut stream, &[7; 4096], &mut space);
+        }
+        let end = stream.attach(1, None);
+        stream.acknowledge(1, end, end);
+        stream.detach(1, false);
+        stream.attach(2, Some(5000));
+        assert_eq!(write(&mut stream, &[8; 100], &mut space), 0);
+        assert_eq!(read(&mut stream, 5000, 10, &mut space), [7; 10]);
     }
 
     #[test]
