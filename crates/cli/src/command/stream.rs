@@ -172,6 +172,8 @@ async fn pump(process: &Process, mut output: ExecOutput, as_json: bool) -> Resul
             event if as_json => print(&mut stdout, &json::event(&event)).await?,
             Event::Output { stream: OutputStream::Stdout, data, .. } => {
                 stdout.write_all(&data).await.map_err(|error| Failure::stdout(&error))?;
+                // A prompt has no newline, for which the standard library would wait.
+                stdout.flush().await.map_err(|error| Failure::stdout(&error))?;
             }
             Event::Output { stream: OutputStream::Stderr, data, .. } => {
                 // Whoever closed stderr does not want to read it.
