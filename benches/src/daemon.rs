@@ -8,7 +8,10 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
+/// `TMPFS_MAGIC` of statfs(2).
+const TMPFS_MAGIC: i64 = 0x0102_1994;
 /// How long a daemon may take to serve, or to end.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -25,6 +28,8 @@ pub(crate) struct StartTimes {
 pub(crate) struct Daemon {
     program: PathBuf,
     directory: PathBuf,
+    /// On a tmpfs, as `/run` is where a daemon is installed.
+    runtime: TempDir,
     child: Child,
 }
 
@@ -32,12 +37,14 @@ impl Daemon {
     /// Starts one below `directory` and waits until it serves.
     pub(crate) async fn start(binaries: &Path, directory: &Path) -> Result<Self> {
         let directory = directory.join("hostel");
-        for name in ["state", "run"] {
-            fs::create_dir_all(directory.join(name)).context("make the daemon's directories")?;
-        }
+        fs::create_dir_all(directory.join("state")).context("make the daemon's directory")?;
+        let runtime = tempfile::Builder::new()
+            .prefix("hostel-bench.")
+            .tempdir_in(tmpfs().unwrap_or(&directory))
+            .context("make the daemon's runtime directory")?;
         let program = binaries.join("hosteld");
-        let child = launch(&program, &directory)?;
-        let mut daemon = Self { program, directory, child };
+        let child = launch(&program, &directory, runtime.path())?;
+        let mut daemon = Self { program, directory, runtime, child };
         daemon.wait_until_ready(Instant::now(), 0).await?;
         Ok(daemon)
     }
@@ -52,7 +59,7 @@ impl Daemon {
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
-        self.directory.join("run/hosteld.sock")
+        self.runtime.path().join("hosteld.sock")
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -69,7 +76,7 @@ impl Daemon {
     /// Starts it again in the same places, after [`Self::kill`], and waits for so many ready sandboxes.
     pub(crate) async fn restart(&mut self, sandboxes: usize) -> Result<StartTimes> {
         let start = Instant::now();
-        self.child = launch(&self.program, &self.directory)?;
+        self.child = launch(&self.program, &self.directory, self.runtime.path())?;
         self.wait_until_ready(start, sandboxes).await
     }
 
@@ -148,14 +155,22 @@ pub(crate) async fn delete_all(client: &Client) -> Result<()> {
     Ok(())
 }
 
-fn launch(program: &Path, directory: &Path) -> Result<Child> {
+/// Where this machine has a tmpfs.
+fn tmpfs() -> Option<&'static Path> {
+    ["/run", "/dev/shm"].map(Path::new).into_iter().find(|path| {
+        rustix::fs::statfs(*path).is_ok_and(|found| found.f_type == TMPFS_MAGIC)
+            && rustix::fs::access(*path, rustix::fs::Access::WRITE_OK).is_ok()
+    })
+}
+
+fn launch(program: &Path, directory: &Path, runtime: &Path) -> Result<Child> {
     let log = File::options().create(true).append(true).open(directory.join("hosteld.log"));
     let log = log.context("open the daemon's log")?;
     Command::new(program)
         .arg("--state-dir")
         .arg(directory.join("state"))
         .arg("--runtime-dir")
-        .arg(directory.join("run"))
+        .arg(runtime)
         .env_remove("HOSTEL_LISTEN")
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -36,8 +36,9 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &RunArguments) -> Result<ExitCode> {
+    // One thread, as a program that waits for an answer has. A peer is waited for without it: nothing else runs then.
     let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
     let report = runtime.block_on(measure_all(arguments))?;
     if let Some(file) = &arguments.json {
         report.write(file)?;

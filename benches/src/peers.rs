@@ -64,43 +64,39 @@ fn note<T>(missing: &mut Vec<String>, what: &str, found: Result<T>) -> Option<T>
 /// standard library does where nothing forbids it.
 pub(crate) fn timed(command: &mut Command) -> Result<Duration> {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    tokio::task::block_in_place(|| {
-        let start = Instant::now();
-        let mut child = command.spawn().with_context(|| format!("start {command:?}"))?;
-        let mut complaint = String::new();
-        if let Some(mut stderr) = child.stderr.take() {
-            // Ends when the program does; what it says is for us if it fails.
-            let _ = stderr.read_to_string(&mut complaint);
-        }
-        let status = child.wait().context("wait for a program")?;
-        let duration = start.elapsed();
-        if !status.success() {
-            bail!("{command:?} ended with {status}: {}", complaint.trim());
-        }
-        Ok(duration)
-    })
+    let start = Instant::now();
+    let mut child = command.spawn().with_context(|| format!("start {command:?}"))?;
+    let mut complaint = String::new();
+    if let Some(mut stderr) = child.stderr.take() {
+        // Ends when the program does; what it says is for us if it fails.
+        let _ = stderr.read_to_string(&mut complaint);
+    }
+    let status = child.wait().context("wait for a program")?;
+    let duration = start.elapsed();
+    if !status.success() {
+        bail!("{command:?} ended with {status}: {}", complaint.trim());
+    }
+    Ok(duration)
 }
 
 /// Runs a command, counts its output, and tells how long it took to its end.
 pub(crate) fn counted(command: &mut Command) -> Result<(u64, Duration)> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    tokio::task::block_in_place(|| {
-        let mut buffer = vec![0; 256 << 10];
-        let mut count = 0;
-        let start = Instant::now();
-        let mut child = command.spawn().with_context(|| format!("start {command:?}"))?;
-        let mut output = child.stdout.take().context("a pipe")?;
-        loop {
-            match output.read(&mut buffer).context("read output")? {
-                0 => break,
-                length => count += u64::try_from(length)?,
-            }
+    let mut buffer = vec![0; 256 << 10];
+    let mut count = 0;
+    let start = Instant::now();
+    let mut child = command.spawn().with_context(|| format!("start {command:?}"))?;
+    let mut output = child.stdout.take().context("a pipe")?;
+    loop {
+        match output.read(&mut buffer).context("read output")? {
+            0 => break,
+            length => count += u64::try_from(length)?,
         }
-        let status = child.wait().context("wait for a program")?;
-        let duration = start.elapsed();
-        if !status.success() {
-            bail!("{command:?} ended with {status}");
-        }
-        Ok((count, duration))
-    })
+    }
+    let status = child.wait().context("wait for a program")?;
+    let duration = start.elapsed();
+    if !status.success() {
+        bail!("{command:?} ended with {status}");
+    }
+    Ok((count, duration))
 }

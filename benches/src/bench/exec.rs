@@ -31,6 +31,16 @@ pub(super) fn cases<'a>(
         Case::timed(NAME, "hostel_true", "Hostel, `true`", move || async move {
             run_to_end(client, sandbox, &["true"], b"").await
         }),
+        Case::timed(
+            NAME,
+            "hostel_get",
+            "Hostel, `GetSandbox`: a call that runs nothing",
+            move || async move {
+                let start = Instant::now();
+                client.get_sandbox(sandbox).await.context("ask for a sandbox")?;
+                Ok(start.elapsed())
+            },
+        ),
         Case::timed(NAME, "posix_spawn_echo", "posix_spawn of `echo hi`", || async { peers::echo() }),
         Case::timed(NAME, "hostel_echo", "Hostel, `echo hi`", move || async move {
             run_to_end(client, sandbox, &["echo", "hi"], b"hi\n").await

@@ -39,23 +39,21 @@ pub(crate) fn dd_arguments(bytes: u64) -> [String; 4] {
 
 /// Writes a file of the host and reads it again, without waiting for the disk.
 pub(crate) fn write_and_read(path: &Path, bytes: u64) -> Result<(Duration, Duration)> {
-    tokio::task::block_in_place(|| {
-        let mut buffer = vec![0; 256 << 10];
-        let start = Instant::now();
-        let mut file = File::create(path).context("create a file")?;
-        let mut left = bytes;
-        while left > 0 {
-            let length = buffer.len().min(usize::try_from(left).unwrap_or(buffer.len()));
-            file.write_all(&buffer[..length]).context("write a file")?;
-            left -= u64::try_from(length)?;
-        }
-        drop(file);
-        let written = start.elapsed();
-        let start = Instant::now();
-        let mut file = File::open(path).context("open a file")?;
-        while file.read(&mut buffer).context("read a file")? > 0 {}
-        let read = start.elapsed();
-        fs::remove_file(path).context("remove a file")?;
-        Ok((written, read))
-    })
+    let mut buffer = vec![0; 256 << 10];
+    let start = Instant::now();
+    let mut file = File::create(path).context("create a file")?;
+    let mut left = bytes;
+    while left > 0 {
+        let length = buffer.len().min(usize::try_from(left).unwrap_or(buffer.len()));
+        file.write_all(&buffer[..length]).context("write a file")?;
+        left -= u64::try_from(length)?;
+    }
+    drop(file);
+    let written = start.elapsed();
+    let start = Instant::now();
+    let mut file = File::open(path).context("open a file")?;
+    while file.read(&mut buffer).context("read a file")? > 0 {}
+    let read = start.elapsed();
+    fs::remove_file(path).context("remove a file")?;
+    Ok((written, read))
 }

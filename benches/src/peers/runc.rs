@@ -63,7 +63,7 @@ impl Runc {
         command.arg("run").arg("--detach").arg("--bundle").arg(&self.staying).arg(&container.name);
         // It keeps what it is given: pipes of ours would stay open.
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let status = tokio::task::block_in_place(|| command.status()).context("start runc")?;
+        let status = command.status().context("start runc")?;
         ensure!(status.success(), "runc run --detach ended with {status}");
         Ok(container)
     }
@@ -106,7 +106,7 @@ impl Drop for RuncContainer<'_> {
     fn drop(&mut self) {
         let mut command = self.runc.command();
         command.args(["delete", "--force"]).arg(&self.name);
-        if let Err(error) = tokio::task::block_in_place(|| command.status()) {
+        if let Err(error) = command.status() {
             eprintln!("hostel-bench: runc delete: {error}");
         }
     }

@@ -8,7 +8,7 @@ mod output;
 mod signals;
 mod terminal;
 
-use args::Cli;
+use args::{Cli, Command};
 use clap::Parser as _;
 use failure::Failure;
 use std::process::ExitCode;
@@ -20,8 +20,12 @@ fn main() -> ExitCode {
     if json {
         output::notes_in_json();
     }
-    let result = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+    // Only a daemon has work for more than one thread; for a client they are a detour.
+    let mut runtime = match cli.command {
+        Command::Up(_) => tokio::runtime::Builder::new_multi_thread(),
+        _ => tokio::runtime::Builder::new_current_thread(),
+    };
+    let result = runtime
         .enable_all()
         .build()
         .map_err(|error| Failure::other("RUNTIME", format!("cannot start the runtime: {error}")))

@@ -18,6 +18,12 @@ pub enum Error {
         /// The id.
         request_id: String,
     },
+    /// The same request was answered before; nothing was done again.
+    #[error("request {request_id:?} was answered before")]
+    RequestAnswered {
+        /// The id.
+        request_id: String,
+    },
     /// The events after a cursor are no longer kept, or are those of another store.
     #[error(
         "the events after cursor {cursor:?} are no longer kept: list again and watch from the listing's cursor"

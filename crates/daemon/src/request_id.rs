@@ -5,6 +5,7 @@ use crate::listen::Peer;
 use crate::sandboxes::Repeat;
 use crate::store::RequestKey;
 use hostel_sandbox::Error as DomainError;
+use hostel_sandbox::process::StartRequest;
 use prost::Message;
 use sha2::{Digest as _, Sha256};
 
@@ -33,13 +34,18 @@ pub(crate) fn repeat(
     Ok(Some(Repeat { key, body: Sha256::digest(body.encode_to_vec()).into() }))
 }
 
-/// The id of the process that a repeatable request starts where the caller names none: the same each time, so that
-/// it is started once whatever happens between.
-pub(crate) fn derived_process_id(repeat: &Repeat, sandbox: &str) -> String {
+/// What a sandbox keeps of a request to start a process.
+pub(crate) fn start_request(repeat: &Repeat) -> StartRequest {
     let mut hash = Sha256::new();
-    for part in [&repeat.key.principal, sandbox, &repeat.key.request_id] {
+    for part in [&repeat.key.principal, &repeat.key.request_id] {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
-    format!("p-{}", &crate::page::hex(&hash.finalize())[..12])
+    StartRequest { key: hash.finalize().into(), body: repeat.body }
+}
+
+/// The id of the process that a repeatable request starts where the caller names none: the same each time, so that
+/// who asks again gets the answer about the process that is there.
+pub(crate) fn derived_process_id(request: &StartRequest) -> String {
+    format!("p-{}", &crate::page::hex(&request.key)[..12])
 }

@@ -23,6 +23,10 @@ impl From<Error> for Status {
                 // In lower case, unlike the others: the name that clients were promised.
                 status(Code::AlreadyExists, "request_id_reused", message, metadata)
             }
+            Error::RequestAnswered { request_id } => {
+                let metadata = metadata([("request_id", request_id)]);
+                status(Code::AlreadyExists, "REQUEST_ANSWERED", message, metadata)
+            }
             Error::CursorExpired { .. } => {
                 status(Code::OutOfRange, "CURSOR_EXPIRED", message, HashMap::new())
             }

@@ -18,6 +18,7 @@ pub(crate) use requests::{RequestKey, StoredRequest};
 use crate::error::{Error, Result};
 use crate::record::{Cursor, Event};
 use connection::Connection;
+use requests::KnownRequests;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,6 +39,7 @@ pub(crate) struct Store {
     events: broadcast::Sender<Arc<Event>>,
     latest: Arc<AtomicU64>,
     identity: Arc<str>,
+    known_requests: KnownRequests,
 }
 
 /// What waits for the store's thread to end.
@@ -60,6 +62,7 @@ impl Store {
     pub(crate) fn open(directory: &Path) -> Result<(Self, StoreThread)> {
         let connection = Connection::open(&directory.join("hosteld.db"))?;
         let identity = connection.identity()?;
+        let known_requests = connection.known.clone();
         let latest = Arc::new(AtomicU64::new(connection.latest_cursor()?));
         let (commands, queue) = mpsc::channel(QUEUE);
         let (events, _) = broadcast::channel(BROADCAST);
@@ -68,7 +71,10 @@ impl Store {
             .name("store".to_owned())
             .spawn(move || writer.run(queue))
             .map_err(|error| Error::store("start the thread", error))?;
-        Ok((Self { commands, events, latest, identity: identity.into() }, StoreThread(thread)))
+        Ok((
+            Self { commands, events, latest, identity: identity.into(), known_requests },
+            StoreThread(thread),
+        ))
     }
 
     /// Commits a change and returns once it is durable. `on_commit` runs right after the commit, on the store's
@@ -96,6 +102,9 @@ impl Store {
 
     /// What an earlier request with this key made.
     pub(crate) async fn request(&self, key: &RequestKey) -> Result<Option<StoredRequest>> {
+        if !self.known_requests.may_hold(key) {
+            return Ok(None);
+        }
         let key = key.clone();
         self.read(move |connection| connection.request(&key)).await
     }

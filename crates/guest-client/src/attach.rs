@@ -88,7 +88,13 @@ impl Guest {
             ending: None,
             stop: self.stop().clone(),
         };
-        self.tasks().spawn(pump.run(last));
+        let (guest, is_first) = (self.clone(), pump.connection.is_first());
+        self.tasks().spawn(async move {
+            pump.run(last).await;
+            if !is_first {
+                guest.stock_up().await;
+            }
+        });
         Ok(Attachment { input, output })
     }
 }
@@ -165,7 +171,7 @@ impl Pump {
                         None => self.input = None,
                     }
                 }
-                filled = self.connection.inbox.fill(&self.connection.stream),
+                filled = self.connection.inbox.fill_with_data(&self.connection.stream),
                     if self.next.is_none() && self.ending.is_none() => {
                     if let Err(fault) = filled {
                         self.ending = Some(Ending::Failed(lost(fault)));
@@ -277,7 +283,7 @@ impl Pump {
                         return;
                     }
                 }
-                filled = self.connection.inbox.fill(&self.connection.stream) => {
+                filled = self.connection.inbox.fill_with_data(&self.connection.stream) => {
                     if filled.is_err() {
                         return;
                     }

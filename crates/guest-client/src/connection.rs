@@ -37,6 +37,8 @@ pub(crate) struct Connection {
     hello: Option<Vec<u8>>,
     /// Whether a byte of the answer waited for has come.
     answering: bool,
+    /// Whether the guest was born with it.
+    first: bool,
 }
 
 impl Connection {
@@ -45,7 +47,7 @@ impl Connection {
         let stream = endpoint.connect().await?;
         let hello = Hello { version: VERSION, token: endpoint.token().to_vec() };
         let hello = Some(encode_message(&hello));
-        Ok(Self { stream, inbox: Inbox::default(), hello, answering: false })
+        Ok(Self { stream, inbox: Inbox::default(), hello, answering: false, first: false })
     }
 
     /// The one that a guest is born with.
@@ -53,7 +55,12 @@ impl Connection {
         let stream = std::os::unix::net::UnixStream::from(socket);
         stream.set_nonblocking(true)?;
         let stream = UnixStream::from_std(stream)?;
-        Ok(Self { stream, inbox: Inbox::default(), hello: None, answering: false })
+        Ok(Self { stream, inbox: Inbox::default(), hello: None, answering: false, first: true })
+    }
+
+    /// Whether the guest was born with it.
+    pub(crate) fn is_first(&self) -> bool {
+        self.first
     }
 
     /// Reads the guest's greeting.

@@ -1,7 +1,8 @@
 //! What goes wrong, in the words of the domain.
 
-use hostel_guest_protocol::{Failure, FailureKind};
+use hostel_guest_protocol::{Failure, FailureKind, REQUEST_REUSED};
 use hostel_sandbox::Error;
+use hostel_sandbox::process::StartRequest;
 
 /// Longest text of a guest that is passed on, in characters.
 const MOST_TEXT: usize = 1000;
@@ -95,6 +96,9 @@ impl Subject {
             FailureKind::NotFound => {
                 let (kind, id) = self.missing.clone().unwrap_or_else(|| (self.kind, self.id.clone()));
                 Error::NotFound { kind: known(&KINDS, &failure.reason).unwrap_or(kind), id }
+            }
+            FailureKind::Exists if failure.reason == REQUEST_REUSED => {
+                Error::AlreadyExists { kind: StartRequest::KIND, id: self.id.clone() }
             }
             FailureKind::Exists => Error::AlreadyExists { kind: self.kind, id: self.id.clone() },
             FailureKind::WrongState => {

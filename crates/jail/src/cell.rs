@@ -2,14 +2,17 @@
 //! disk, its directories, its namespaces. Cells can be made before a jail is asked for, and what is found
 //! under a name that no jail has is removed.
 
-use crate::cgroup::Cgroups;
+use crate::cgroup::{Cgroups, Doors};
 use crate::ids::{Range, Ranges};
 use crate::storage::Pool;
 use crate::zygote::Zygote;
 use hostel_sandbox::{Error, Result};
+use rustix::fs::{Mode, OFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 use std::collections::HashSet;
 use std::fs;
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -18,6 +21,8 @@ use tokio_util::task::TaskTracker;
 
 /// The socket of a guest, in its cell's runtime directory.
 pub(crate) const SOCKET: &str = "guest.sock";
+/// Connections that may wait for a guest.
+const BACKLOG: i32 = 128;
 
 /// What cells are made from.
 pub(crate) struct Ground {
@@ -59,32 +64,43 @@ fn random_name(range: Option<Range>) -> String {
     }
 }
 
+/// A new cell, with everything open that a jail takes of it.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) cell: Cell,
+    /// Bound and listening.
+    pub(crate) listener: OwnedFd,
+    pub(crate) spill: OwnedFd,
+    pub(crate) doors: Doors,
+}
+
 impl Ground {
     /// Makes a cell, with a disk of its own where `disk` says so: empty, or a copy of another cell's. Dropping
     /// the future leaves nothing: a task of its own finishes the cell and removes it again.
     ///
     /// # Errors
     /// Whatever part could not be made; the others are removed again.
-    pub(crate) async fn make(self: &Arc<Self>, tasks: &TaskTracker, disk: Disk) -> Result<Cell> {
+    pub(crate) async fn make(self: &Arc<Self>, tasks: &TaskTracker, disk: Disk) -> Result<Prepared> {
         let (made, wanted) = oneshot::channel();
         let ground = self.clone();
         tasks.spawn(async move {
-            if let Err(Ok(cell)) = made.send(ground.make_whole(disk).await) {
-                ground.remove_behind(cell).await;
+            if let Err(Ok(prepared)) = made.send(ground.make_whole(disk).await) {
+                ground.remove_behind(prepared.cell).await;
             }
         });
         wanted.await.map_err(|error| Error::internal("make a cell", error))?
     }
 
-    async fn make_whole(self: &Arc<Self>, disk: Disk) -> Result<Cell> {
+    async fn make_whole(self: &Arc<Self>, disk: Disk) -> Result<Prepared> {
         let ground = self.clone();
         let made = tokio::task::spawn_blocking(move || ground.make_parts(&disk));
-        let cell = made.await.map_err(|error| Error::internal("make a cell", error))??;
+        let prepared = made.await.map_err(|error| Error::internal("make a cell", error))??;
+        let cell = &prepared.cell;
         if let Err(error) = self.zygote.prepare(&cell.name, cell.uid_base()).await {
-            self.remove_behind(cell).await;
+            self.remove_behind(prepared.cell).await;
             return Err(error);
         }
-        Ok(cell)
+        Ok(prepared)
     }
 
     /// Lets go of a cell's namespaces and removes it.
@@ -94,7 +110,7 @@ impl Ground {
         let _ = tokio::task::spawn_blocking(move || ground.remove(&cell)).await;
     }
 
-    fn make_parts(&self, disk: &Disk) -> Result<Cell> {
+    fn make_parts(&self, disk: &Disk) -> Result<Prepared> {
         // Under the lock, so that nobody takes the new range for a lost one.
         let mut living =
             self.living.lock().map_err(|_| Error::internal("make a cell", "a task broke meanwhile"))?;
@@ -108,16 +124,27 @@ impl Ground {
                 cgroups.create(&cell.name)?;
             }
             match (&self.pool, disk) {
-                (Some(pool), Disk::Empty) => pool.create(&cell.name, None),
-                (Some(pool), Disk::CopyOf(source)) => pool.create(&cell.name, Some(source)),
-                _ => Ok(()),
+                (Some(pool), Disk::Empty) => pool.create(&cell.name, None)?,
+                (Some(pool), Disk::CopyOf(source)) => pool.create(&cell.name, Some(source))?,
+                _ => {}
             }
+            self.open(&cell)
         });
-        if let Err(error) = made {
-            self.remove(&cell);
-            return Err(error);
+        match made {
+            Ok((listener, spill, doors)) => Ok(Prepared { cell, listener, spill, doors }),
+            Err(error) => {
+                self.remove(&cell);
+                Err(error)
+            }
         }
-        Ok(cell)
+    }
+
+    fn open(&self, cell: &Cell) -> Result<(OwnedFd, OwnedFd, Doors)> {
+        let fail = |what: &'static str| move |error: rustix::io::Errno| Error::internal(what, error);
+        let listener = listen_at(&self.runtime_of(cell)).map_err(fail("make a guest's listening socket"))?;
+        let spill = open_directory(&self.spill.join(&cell.name)).map_err(fail("open a spill directory"))?;
+        let doors = self.cgroups.as_ref().map(|cgroups| cgroups.doors(&cell.name)).transpose()?;
+        Ok((listener, spill, doors.unwrap_or_default()))
     }
 
     /// Gives back ranges of ids that were taken for cells of which nothing else was made.
@@ -250,4 +277,19 @@ pub(crate) fn private_directory(path: &Path) -> Result<()> {
     made.map_err(|error| Error::internal(format!("make {}", path.display()), error))?;
     fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700))
         .map_err(|error| Error::internal(format!("close {} to others", path.display()), error))
+}
+
+/// A path through a descriptor: names of sockets hold 107 bytes, those of directories more (unix(7)).
+fn listen_at(directory: &Path) -> Result<OwnedFd, rustix::io::Errno> {
+    let directory = open_directory(directory)?;
+    let address = SocketAddrUnix::new(format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd()))?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    bind(&socket, &address)?;
+    listen(&socket, BACKLOG)?;
+    Ok(socket)
+}
+
+fn open_directory(path: &Path) -> Result<OwnedFd, rustix::io::Errno> {
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }

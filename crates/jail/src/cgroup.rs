@@ -48,9 +48,12 @@ pub(crate) struct Cgroups {
     unified_controls: bool,
     /// Our directories in version 1 hierarchies.
     legacy: Vec<(Controller, PathBuf)>,
+    /// Whether version 1 limits memory and swap together too; not every kernel counts swap.
+    counts_swap: bool,
 }
 
 /// What a clone needs to be born into its groups.
+#[derive(Debug, Default)]
 pub(crate) struct Doors {
     pub(crate) unified: Option<OwnedFd>,
     pub(crate) oom_counter: Option<OwnedFd>,
@@ -174,13 +177,15 @@ impl Cgroups {
             return self.write(self.unified.as_ref(), cell, "memory.max", &value);
         }
         let base = self.legacy(Controller::Memory);
-        let with_swap = base.is_some_and(|path| path.join(cell).join("memory.memsw.limit_in_bytes").exists());
-        let raised = with_swap && self.write(base, cell, "memory.memsw.limit_in_bytes", &value).is_ok();
-        self.write(base, cell, "memory.limit_in_bytes", &value)?;
-        if with_swap && !raised {
-            self.write(base, cell, "memory.memsw.limit_in_bytes", &value)?;
+        let set = |file: &str| self.write(base, cell, file, &value);
+        let (alone, with_swap) = ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes");
+        match set(alone) {
+            // The first one of a cell, and each that is lower: the other follows.
+            Ok(()) if self.counts_swap => set(with_swap),
+            // A higher one: the other goes before.
+            Err(Error::Internal { .. }) if self.counts_swap => set(with_swap).and_then(|()| set(alone)),
+            set => set,
         }
-        Ok(())
     }
 
     /// Freezes or thaws, and waits until it is so.

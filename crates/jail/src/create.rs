@@ -1,7 +1,7 @@
 //! Making a jail: a cell, its limits, a clone, a word from the guest.
 
 use crate::backend::Inner;
-use crate::cell::{Cell, Disk, SOCKET};
+use crate::cell::{Cell, Disk, Prepared, SOCKET};
 use crate::environment::Environment;
 use crate::handle::{self, Handle};
 use crate::template::Recipe;
@@ -12,20 +12,14 @@ use hostel_sandbox::{
     Capability, Created, Error, ExecutionEnvironment, ResourceLimits, Result, SandboxId, SandboxSpec, Stage,
     Weakness,
 };
-use rustix::fs::{Mode, OFlags};
-use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with, socketpair,
-};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::collections::BTreeMap;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a jail may take to be ready. It takes about a millisecond; a host that swaps takes longer.
 const BIRTH: Duration = Duration::from_secs(20);
-/// Connections that may wait for a guest.
-const BACKLOG: i32 = 128;
 /// Without a pool a jail's files are in its memory: this part of it, where nobody says otherwise.
 const MEMORY_PER_DISK: u64 = 2;
 /// Output that ended processes leave behind in files, per stream.
@@ -108,16 +102,21 @@ impl Inner {
             (None, Some(_)) => Disk::Memory,
             (None, None) => Disk::Empty,
         };
-        let mut claimed = Claimed { inner: self, cell: Some(self.spares.take(disk).await?) };
-        let cell = claimed.cell.clone().ok_or_else(|| Error::internal("claim a cell", "it is gone"))?;
+        let prepared = self.spares.take(disk).await?;
+        let cell = prepared.cell.clone();
+        let mut claimed = Claimed { inner: self, cell: Some(cell.clone()) };
         self.stand(id, &cell, &recipe.layers)?;
-        self.limit(&cell, &caps)?;
         clock.lap("cell");
 
         let token: Vec<u8> = (0..TOKEN_LEN / 16).flat_map(|_| uuid::Uuid::new_v4().into_bytes()).collect();
         let config = guest_config(&spec, &recipe, token.clone(), self.disks.root);
-        let (ours, descriptors, order) = self.order(id, &cell, &caps, &recipe, config.clone())?;
-        let cloned = self.ground.zygote.clone_jail(order, descriptors).await?;
+        let (ours, descriptors, order) = self.order(id, prepared, &caps, &recipe, config.clone())?;
+        // The limits hold before anybody can start a process; until then only the guest is in there.
+        let (cloned, limited) = tokio::join!(self.ground.zygote.clone_jail(order, descriptors), async {
+            self.limit(&cell, &caps)
+        });
+        let cloned = cloned?;
+        limited?;
         clock.lap("clone");
         let started = handle::started(cloned.pid).unwrap_or(0);
         if self.ground.cgroups.is_none() {
@@ -199,22 +198,17 @@ impl Inner {
     fn order(
         &self,
         id: &SandboxId,
-        cell: &Cell,
+        Prepared { cell, listener, spill, doors }: Prepared,
         caps: &Caps,
         recipe: &Recipe,
         config: GuestConfig,
     ) -> Result<(OwnedFd, Vec<OwnedFd>, CloneJail)> {
-        let fail = |what: &'static str| move |error: rustix::io::Errno| Error::internal(what, error);
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-            .map_err(fail("make a guest's socket"))?;
-        let listener =
-            listen_at(&self.ground.runtime_of(cell)).map_err(fail("make a guest's listening socket"))?;
-        let spill =
-            open_directory(&self.ground.spill.join(&cell.name)).map_err(fail("open a spill directory"))?;
+            .map_err(|error| Error::internal("make a guest's socket", error))?;
         let mut descriptors = vec![theirs, listener, spill];
         let mut order = CloneJail {
-            cell: cell.name.clone(),
             uid_base: cell.uid_base(),
+            cell: cell.name,
             hostname: id.to_string(),
             layers: recipe.layers.clone(),
             host_usr: recipe.host_usr,
@@ -224,13 +218,10 @@ impl Inner {
             guest: Some(config),
             ..CloneJail::default()
         };
-        if let Some(cgroups) = &self.ground.cgroups {
-            let doors = cgroups.doors(&cell.name)?;
-            order.has_cgroup2 = doors.unified.is_some();
-            order.has_oom_file = doors.oom_counter.is_some();
-            order.join_files = u32::try_from(doors.tasks.len()).unwrap_or(0);
-            descriptors.extend(doors.unified.into_iter().chain(doors.oom_counter).chain(doors.tasks));
-        }
+        order.has_cgroup2 = doors.unified.is_some();
+        order.has_oom_file = doors.oom_counter.is_some();
+        order.join_files = u32::try_from(doors.tasks.len()).unwrap_or(0);
+        descriptors.extend(doors.unified.into_iter().chain(doors.oom_counter).chain(doors.tasks));
         if !self.ground.cgroups.as_ref().is_some_and(|cgroups| cgroups.holds()[2]) {
             order.max_processes = caps.limits.pids.unwrap_or(0);
         }
@@ -266,21 +257,6 @@ pub(crate) fn base_config(
         can_switch_user: own_ids,
         ..GuestConfig::default()
     }
-}
-
-/// A path through a descriptor: names of sockets hold 107 bytes, those of directories more (unix(7)).
-fn listen_at(directory: &Path) -> Result<OwnedFd, rustix::io::Errno> {
-    let directory = open_directory(directory)?;
-    let address = SocketAddrUnix::new(format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd()))?;
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    bind(&socket, &address)?;
-    listen(&socket, BACKLOG)?;
-    Ok(socket)
-}
-
-fn open_directory(path: &Path) -> Result<OwnedFd, rustix::io::Errno> {
-    rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// Kills a clone that nobody will ever talk to.

@@ -1,6 +1,6 @@
 //! Cells kept ready for the next creations, so that a creation is little more than a clone.
 
-use crate::cell::{Cell, Disk, Ground};
+use crate::cell::{Disk, Ground, Prepared};
 use hostel_sandbox::Result;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -16,7 +16,7 @@ const AFTER_CREATION: Duration = Duration::from_millis(3);
 pub(crate) struct Spares {
     ground: Arc<Ground>,
     tasks: TaskTracker,
-    ready: Mutex<VecDeque<Cell>>,
+    ready: Mutex<VecDeque<Prepared>>,
     wanted: usize,
     taken: Notify,
 }
@@ -32,10 +32,10 @@ impl Spares {
         }
     }
 
-    fn pop(&self) -> Option<Cell> {
-        let cell = self.ready.lock().ok()?.pop_front();
+    fn pop(&self) -> Option<Prepared> {
+        let spare = self.ready.lock().ok()?.pop_front();
         self.taken.notify_one();
-        cell
+        spare
     }
 
     fn len(&self) -> usize {
@@ -44,16 +44,16 @@ impl Spares {
 
     /// Whether the cell of that name is in stock.
     pub(crate) fn holds_name(&self, name: &str) -> bool {
-        self.ready.lock().is_ok_and(|ready| ready.iter().any(|cell| cell.name == name))
+        self.ready.lock().is_ok_and(|ready| ready.iter().any(|spare| spare.cell.name == name))
     }
 
     /// A cell: from the stock where it fits, made now otherwise. Nobody ever waits for the refill.
-    pub(crate) async fn take(&self, disk: Disk) -> Result<Cell> {
+    pub(crate) async fn take(&self, disk: Disk) -> Result<Prepared> {
         let stocked = if self.ground.pool.is_some() { Disk::Empty } else { Disk::Memory };
         if disk == stocked
-            && let Some(cell) = self.pop()
+            && let Some(spare) = self.pop()
         {
-            return Ok(cell);
+            return Ok(spare);
         }
         self.ground.make(&self.tasks, disk).await
     }
@@ -71,10 +71,10 @@ impl Spares {
             }
             let disk = if self.ground.pool.is_some() { Disk::Empty } else { Disk::Memory };
             match self.ground.make(&self.tasks, disk).await {
-                Ok(cell) => {
+                Ok(spare) => {
                     pause = Duration::from_millis(100);
                     if let Ok(mut ready) = self.ready.lock() {
-                        ready.push_back(cell);
+                        ready.push_back(spare);
                     }
                 }
                 Err(error) => {
@@ -87,10 +87,10 @@ impl Spares {
                 }
             }
         }
-        let left: Vec<Cell> =
+        let left: Vec<Prepared> =
             self.ready.lock().map(|mut ready| ready.drain(..).collect()).unwrap_or_default();
-        for cell in left {
-            self.ground.remove_behind(cell).await;
+        for spare in left {
+            self.ground.remove_behind(spare.cell).await;
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The daemon's side of the zygote: starts it from the embedded bytes and sends it orders.
 //!
-//! One thread owns the socket. It blocks on the zygote, never an executor's thread; orders queue up in a
-//! bounded channel and are answered in order.
+//! Whoever orders sends by itself; the zygote answers in order, and one thread reads its answers, so that no
+//! executor's thread waits for it.
 
 use crate::executable::Executable;
 use hostel_guest_protocol::zygote::{
@@ -13,24 +13,26 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
+use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use tokio::sync::oneshot;
+use std::time::Duration;
+use tokio::sync::{Semaphore, oneshot};
 
-/// Orders that may wait.
-const QUEUE: usize = 1024;
+/// Orders under way. A packet socket holds ten by default (`net.unix.max_dgram_qlen`), so that these always fit.
+const UNDER_WAY: usize = 8;
+/// How long to wait where they do not, because who ordered went away.
+const FULL: Duration = Duration::from_millis(1);
 const MAX_DESCRIPTORS: usize = 32;
 
-struct Job {
-    order: Order,
-    descriptors: Vec<OwnedFd>,
-    answer: oneshot::Sender<Result<Answer>>,
-}
+type Asked = oneshot::Sender<Result<Answer>>;
+
+/// Who waits for an answer, first the one who comes first. `None` once the zygote has ended.
+type Waiting = Arc<Mutex<Option<VecDeque<Asked>>>>;
 
 /// What the zygote gave.
 #[derive(Debug)]
@@ -48,7 +50,9 @@ pub(crate) struct Cloned {
 
 /// The running zygote.
 pub(crate) struct Zygote {
-    jobs: Mutex<Option<SyncSender<Job>>>,
+    socket: Arc<OwnedFd>,
+    waiting: Waiting,
+    turns: Semaphore,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -83,33 +87,53 @@ impl Zygote {
             landlock_abi: reply.landlock_abi,
             pool: descriptors.into_iter().next(),
         };
-        let (jobs, queue) = sync_channel::<Job>(QUEUE);
+        let (socket, waiting) = (Arc::new(ours), Waiting::new(Mutex::new(Some(VecDeque::new()))));
+        let answers = (Arc::clone(&socket), Arc::clone(&waiting));
         let thread = std::thread::Builder::new()
             .name("zygote".to_owned())
             .spawn(move || {
-                for job in queue {
-                    let outcome = carry_out(ours.as_fd(), job.order, &job.descriptors);
-                    if let Err(Ok(Answer { descriptor: Some(orphan), .. })) = job.answer.send(outcome) {
-                        // Whoever asked has gone: nobody would ever end this jail.
-                        let _ = rustix::process::pidfd_send_signal(orphan, rustix::process::Signal::KILL);
-                    }
-                }
-                drop(ours);
+                read_answers(answers.0.as_fd(), &answers.1);
                 let _ = child.wait();
             })
             .map_err(|error| fail("start the thread of", &error))?;
-        Ok((Self { jobs: Mutex::new(Some(jobs)), thread: Mutex::new(Some(thread)) }, world))
+        Ok((
+            Self { socket, waiting, turns: Semaphore::new(UNDER_WAY), thread: Mutex::new(Some(thread)) },
+            world,
+        ))
     }
 
     async fn order(&self, order: Order, descriptors: Vec<OwnedFd>) -> Result<Answer> {
-        let (answer, asked) = oneshot::channel();
-        let gone = || Error::Unavailable { what: "zygote", detail: "it has ended".to_owned() };
-        let jobs = self.jobs.lock().map_err(|_| gone())?.clone().ok_or_else(gone)?;
-        jobs.try_send(Job { order, descriptors, answer }).map_err(|_| Error::LimitReached {
-            what: "sandboxes",
-            detail: format!("{QUEUE} creations are waiting already"),
-        })?;
-        asked.await.map_err(|_| gone())?
+        let _turn = self.turns.acquire().await.map_err(|_| gone("it was stopped"))?;
+        let bytes = ZygoteRequest { order: Some(order) }.encode_to_vec();
+        let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+        let asked = loop {
+            match self.send(&bytes, &borrowed)? {
+                Some(asked) => break asked,
+                None => tokio::time::sleep(FULL).await,
+            }
+        };
+        drop(borrowed);
+        drop(descriptors);
+        asked.await.map_err(|_| gone("it has ended"))?
+    }
+
+    /// Sends an order and queues up for its answer, both or neither; `None` where the socket is full.
+    fn send(
+        &self,
+        bytes: &[u8],
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<Option<oneshot::Receiver<Result<Answer>>>> {
+        let mut waiting = lock(&self.waiting);
+        let waiting = waiting.as_mut().ok_or_else(|| gone("it has ended"))?;
+        match send(self.socket.as_fd(), bytes, descriptors) {
+            Ok(()) => {
+                let (answer, asked) = oneshot::channel();
+                waiting.push_back(answer);
+                Ok(Some(asked))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(gone(error)),
+        }
     }
 
     /// Makes the namespaces of a cell ahead of time.
@@ -134,14 +158,40 @@ impl Zygote {
 
     /// Hangs up, upon which the zygote exits, and waits for that. Jails live on.
     pub(crate) fn stop(&self) {
-        if let Ok(mut jobs) = self.jobs.lock() {
-            jobs.take();
-        }
+        self.turns.close();
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Write);
         let thread = self.thread.lock().ok().and_then(|mut thread| thread.take());
         if let Some(thread) = thread {
             let _ = thread.join();
         }
     }
+}
+
+fn gone(detail: impl ToString) -> Error {
+    Error::Unavailable { what: "zygote", detail: detail.to_string() }
+}
+
+fn lock(waiting: &Waiting) -> MutexGuard<'_, Option<VecDeque<Asked>>> {
+    // Each change of the queue is one step, so that it is whole whatever panicked.
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Hands out the zygote's answers until it hangs up.
+fn read_answers(socket: BorrowedFd<'_>, waiting: &Waiting) {
+    while let Ok((bytes, descriptors)) = receive(socket) {
+        let asked = lock(waiting).as_mut().and_then(VecDeque::pop_front);
+        let answer = understand(&bytes, descriptors);
+        let unheard = match asked {
+            Some(asked) => asked.send(answer).err(),
+            None => Some(answer),
+        };
+        if let Some(Ok(Answer { descriptor: Some(orphan), .. })) = unheard {
+            // Whoever asked has gone: nobody would ever end this jail.
+            let _ = rustix::process::pidfd_send_signal(orphan, rustix::process::Signal::KILL);
+        }
+    }
+    // Dropped with their senders, all who wait learn that it has ended.
+    lock(waiting).take();
 }
 
 fn spawn(executable: &Executable, socket: OwnedFd) -> io::Result<Child> {
@@ -155,15 +205,11 @@ fn spawn(executable: &Executable, socket: OwnedFd) -> io::Result<Child> {
         .spawn()
 }
 
-fn carry_out(socket: BorrowedFd<'_>, order: Order, descriptors: &[OwnedFd]) -> Result<Answer> {
-    let gone = |error: io::Error| Error::Unavailable { what: "zygote", detail: error.to_string() };
-    let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
-    send(socket, &ZygoteRequest { order: Some(order) }.encode_to_vec(), &borrowed).map_err(gone)?;
-    let (bytes, received) = receive(socket).map_err(gone)?;
-    let reply = ZygoteReply::decode(&*bytes)
+fn understand(bytes: &[u8], descriptors: Vec<OwnedFd>) -> Result<Answer> {
+    let reply = ZygoteReply::decode(bytes)
         .map_err(|error| Error::Protocol { peer: "zygote", detail: error.to_string() })?;
     if reply.failure.is_empty() {
-        Ok(Answer { pid: reply.pid, descriptor: received.into_iter().next() })
+        Ok(Answer { pid: reply.pid, descriptor: descriptors.into_iter().next() })
     } else {
         Err(Error::internal("make a jail", reply.failure))
     }
@@ -175,7 +221,7 @@ fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) ->
     if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(io::Error::from_raw_os_error(libc::E2BIG));
     }
-    sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL)?;
+    sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
     Ok(())
 }
 

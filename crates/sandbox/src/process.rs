@@ -49,6 +49,25 @@ pub struct ProcessSpec {
     pub timeout: Option<Duration>,
     /// It is killed when the connection that started it goes away.
     pub kill_on_disconnect: bool,
+    /// Makes the start repeatable.
+    pub request: Option<StartRequest>,
+}
+
+/// What makes a start repeatable: as long as the process is listed, starting again with the same key and body
+/// gives that process, and with another body is `AlreadyExists` of the kind [`StartRequest::KIND`].
+///
+/// It is kept where the process is, so that it lives exactly as long, and costs nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StartRequest {
+    /// Hash of who asks and how they call it.
+    pub key: [u8; 32],
+    /// Hash of what they ask for.
+    pub body: [u8; 32],
+}
+
+impl StartRequest {
+    /// The kind in `AlreadyExists` where a key comes again with another body.
+    pub const KIND: &'static str = "request";
 }
 
 impl ProcessSpec {

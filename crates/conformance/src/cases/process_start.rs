@@ -3,7 +3,8 @@
 use crate::case::cases;
 use crate::failure::{Failure, Outcome, ensure, ensure_eq, ensure_err};
 use crate::harness::{Harness, command, script};
-use hostel_sandbox::process::ProcessSpec;
+use crate::session::Session;
+use hostel_sandbox::process::{AttachOptions, ProcessSpec, StartRequest};
 use hostel_sandbox::{Error, ProcessId};
 use std::sync::Arc;
 
@@ -28,6 +29,7 @@ cases! { "process_start":
     a_script_with_an_interpreter_runs,
     the_caller_may_choose_the_id,
     an_id_is_never_used_twice,
+    a_request_that_comes_again_starts_nothing,
     a_session_and_a_group_of_its_own,
     signals_are_at_their_defaults,
 }
@@ -234,6 +236,29 @@ async fn an_id_is_never_used_twice(h: H) -> Outcome {
     ensure_err!(sandbox.start(named("exit 2")?).await, Error::AlreadyExists { .. });
     ensure_eq!(sandbox.wait(&ProcessId::parse("twice")?).await?.code, Some(1));
     ensure_err!(sandbox.start(named("exit 2")?).await, Error::AlreadyExists { .. });
+    Ok(())
+}
+
+async fn a_request_that_comes_again_starts_nothing(h: H) -> Outcome {
+    let sandbox = h.sandbox().await?;
+    let asked = |name: &str, body: u8| {
+        Ok::<_, Error>(ProcessSpec {
+            id: Some(ProcessId::parse(name)?),
+            request: Some(StartRequest { key: [7; 32], body: [body; 32] }),
+            ..script("echo once >> /tmp/starts; sleep 0.2; exit 3")
+        })
+    };
+    let first = sandbox.start(asked("asked", 1)?).await?;
+    ensure_eq!(sandbox.start(asked("asked", 1)?).await?.pid, first.pid, "the same process");
+    let again = sandbox.exec(asked("asked", 1)?, AttachOptions::everything()).await?;
+    let again = Session::open(again, &AttachOptions::everything()).await?;
+    ensure_eq!(again.finish().await?.code(), Some(3));
+    ensure_eq!(sandbox.start(asked("asked", 1)?).await?.pid, first.pid, "after its end too");
+    for name in ["asked", "other"] {
+        let reused = sandbox.start(asked(name, 2)?).await;
+        ensure_err!(reused, Error::AlreadyExists { kind: StartRequest::KIND, .. });
+    }
+    ensure_eq!(sandbox.sh("cat /tmp/starts").await?, "once\n");
     Ok(())
 }
 

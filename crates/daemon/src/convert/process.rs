@@ -31,6 +31,7 @@ pub(crate) fn spec(process_id: String, spec: Option<v1::ProcessSpec>) -> Result<
         terminal,
         timeout,
         kill_on_disconnect: false,
+        request: None,
     };
     spec.validate().map_err(as_the_api_spells_it)?;
     Ok(spec)

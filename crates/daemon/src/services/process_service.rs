@@ -6,12 +6,14 @@ use crate::convert::{attachment, duration, process as convert, sandbox_id};
 use crate::error::{Error, Result};
 use crate::listen::Peer;
 use crate::page;
-use crate::request_id::{derived_process_id, repeat};
+use crate::request_id::{derived_process_id, repeat, start_request};
 use crate::sandboxes::{Lease, Sandboxes};
 use crate::status::invalid;
 use hostel_proto::v1;
 use hostel_proto::v1::process_service_server::ProcessService;
-use hostel_sandbox::process::{AttachOptions, Attachment, Input, Output, ProcessInfo, ProcessSpec};
+use hostel_sandbox::process::{
+    AttachOptions, Attachment, Input, Output, ProcessInfo, ProcessSpec, StartRequest,
+};
 use hostel_sandbox::{Error as DomainError, ProcessId};
 use std::time::{Duration, SystemTime};
 use tonic::{Request, Response, Streaming};
@@ -26,14 +28,9 @@ impl ProcessService for Processes {
         request: Request<v1::StartProcessRequest>,
     ) -> Answer<v1::StartProcessResponse> {
         let peer = peer(&request)?;
-        let start = self.start(&peer, request.into_inner()).await?;
-        let environment = start.lease.environment();
-        let info = match environment.start(start.spec.clone()).await {
-            Err(DomainError::AlreadyExists { .. }) if start.repeatable => {
-                environment.process(&start.id()?).await.map_err(Error::from)?
-            }
-            started => start.settle(&self.0, started).await?,
-        };
+        let start = self.start(&peer, request.into_inner())?;
+        let started = start.lease.environment().start(start.spec.clone()).await;
+        let info = started.map_err(|error| start.failure(error))?;
         let process = Some(convert::api_process(start.lease.id(), &info));
         Ok(Response::new(v1::StartProcessResponse { process }))
     }
@@ -71,9 +68,10 @@ impl ProcessService for Processes {
         let wants_stdin = request.spec.as_ref().is_some_and(|spec| spec.stdin || spec.terminal.is_some());
         let access = if wants_stdin { v1::StdinAccess::Write } else { v1::StdinAccess::None };
         let options = attachment::options(open.options, access)?;
-        let mut start = self.start(&peer, request).await?;
+        let mut start = self.start(&peer, request)?;
         start.spec.kill_on_disconnect = open.kill_on_disconnect;
-        let attachment = self.exec(&start, options).await?;
+        let executed = start.lease.environment().exec(start.spec.clone(), options).await;
+        let attachment = executed.map_err(|error| start.failure(error))?;
         Ok(Response::new(Box::pin(Events::with_input(&self.0, start.lease, attachment, requests))))
     }
 
@@ -194,23 +192,17 @@ impl ProcessService for Processes {
 struct Start {
     lease: Lease,
     spec: ProcessSpec,
-    /// Its id follows from the request id, or an earlier request with the same body asked for it.
-    repeatable: bool,
-    repeat: Option<crate::sandboxes::Repeat>,
+    request_id: String,
 }
 
 impl Start {
-    fn id(&self) -> Result<ProcessId> {
-        let missing = || DomainError::internal("start a process", "a repeatable start has no id").into();
-        self.spec.id.clone().ok_or_else(missing)
-    }
-
-    /// Forgets a request that came to nothing, so that it may be tried again.
-    async fn settle<T>(&self, sandboxes: &Sandboxes, started: hostel_sandbox::Result<T>) -> Result<T> {
-        if let (Err(_), Some(repeat)) = (&started, &self.repeat) {
-            sandboxes.store().release_request(&repeat.key).await?;
+    fn failure(&self, error: DomainError) -> Error {
+        match error {
+            DomainError::AlreadyExists { kind: StartRequest::KIND, .. } => {
+                Error::RequestIdReused { request_id: self.request_id.clone() }
+            }
+            error => convert::as_the_api_spells_it(error).into(),
         }
-        Ok(started.map_err(convert::as_the_api_spells_it)?)
     }
 }
 
@@ -219,40 +211,20 @@ impl Processes {
         Ok((self.0.enter(&sandbox_id(sandbox)?)?, convert::process_id(process)?))
     }
 
-    /// Reads a request to start, and keeps its request id before anything runs: what is started twice under one
-    /// process id the sandbox refuses, so one request starts one process whatever happens between.
-    async fn start(&self, peer: &Peer, mut request: v1::StartProcessRequest) -> Result<Start> {
+    /// Reads a request to start. What makes it repeatable is kept in the sandbox, beside the process.
+    fn start(&self, peer: &Peer, mut request: v1::StartProcessRequest) -> Result<Start> {
         let request_id = std::mem::take(&mut request.request_id);
-        let repeat = repeat(peer, "StartProcess", request_id, &request)?;
+        let repeat = repeat(peer, "StartProcess", request_id.clone(), &request)?;
         let lease = self.0.enter(&sandbox_id(request.sandbox_id)?)?;
         let mut spec = convert::spec(request.process_id, request.spec)?;
-        let Some(repeat) = repeat else {
-            return Ok(Start { lease, spec, repeatable: false, repeat: None });
-        };
-        let chosen = spec.id.is_some();
-        let id = match spec.id {
-            Some(id) => id,
-            None => ProcessId::parse(derived_process_id(&repeat, lease.id().as_str()))?,
-        };
-        let (key, claim) = repeat.fulfilled(id.to_string());
-        let earlier = self.0.store().claim_request(&key, claim).await?;
-        if let Some(earlier) = &earlier {
-            repeat.check(&earlier.body)?;
-        }
-        spec.id = Some(id);
-        // A process that somebody else started under the chosen id is not ours to return.
-        let repeatable = earlier.is_some() || !chosen;
-        Ok(Start { lease, spec, repeatable, repeat: Some(repeat).filter(|_| earlier.is_none()) })
-    }
-
-    async fn exec(&self, start: &Start, options: AttachOptions) -> Result<Attachment> {
-        let environment = start.lease.environment();
-        match environment.exec(start.spec.clone(), options.clone()).await {
-            Err(DomainError::AlreadyExists { .. }) if start.repeatable => {
-                Ok(environment.attach(&start.id()?, options).await?)
+        if let Some(repeat) = repeat {
+            let request = start_request(&repeat);
+            if spec.id.is_none() {
+                spec.id = Some(ProcessId::parse(derived_process_id(&request))?);
             }
-            started => start.settle(&self.0, started).await,
+            spec.request = Some(request);
         }
+        Ok(Start { lease, spec, request_id })
     }
 }
 

@@ -1,6 +1,7 @@
 //! The SQLite connection: opening it, and the statements over sandboxes and settings.
 
 use super::change::{Change, StoredSandbox};
+use super::requests::KnownRequests;
 use super::schema;
 use crate::error::{Error, Result};
 use crate::record::{Cursor, Event};
@@ -12,6 +13,7 @@ use std::time::Duration;
 /// The only connection to the database. Lives on the store's thread.
 pub(super) struct Connection {
     pub(super) sqlite: rusqlite::Connection,
+    pub(super) known: KnownRequests,
 }
 
 impl Connection {
@@ -28,7 +30,9 @@ impl Connection {
             .map_err(failed)?;
         sqlite.set_prepared_statement_cache_capacity(64);
         schema::migrate(&mut sqlite)?;
-        Ok(Self { sqlite })
+        let connection = Self { sqlite, known: KnownRequests::default() };
+        connection.know_requests()?;
+        Ok(connection)
     }
 
     pub(super) fn identity(&self) -> Result<String> {

@@ -2,11 +2,48 @@
 
 use super::connection::Connection;
 use crate::error::{Error, Result};
+use crate::lock::lock;
 use rusqlite::OptionalExtension as _;
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How long a request id means the same request.
 pub(crate) const REQUESTS_KEPT: Duration = Duration::from_secs(24 * 3600);
+
+/// How many are kept, the newest. Who asks again does so within seconds.
+const MOST_REQUESTS: i64 = 100_000;
+
+/// Which requests may be kept, so that one that comes for the first time, as nearly all do, need not be looked for.
+/// Clones share it. It may name too many, never too few.
+#[derive(Debug, Clone, Default)]
+pub(super) struct KnownRequests(Arc<Mutex<HashSet<u64>>>);
+
+impl KnownRequests {
+    fn hash(principal: &str, method: &str, request_id: &str) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (principal, method, request_id).hash(&mut hasher);
+        hasher.finish()
+    }
+
+    fn hash_of(key: &RequestKey) -> u64 {
+        Self::hash(&key.principal, key.method, &key.request_id)
+    }
+
+    fn add(&self, key: &RequestKey) {
+        lock(&self.0).insert(Self::hash_of(key));
+    }
+
+    fn replace(&self, hashes: HashSet<u64>) {
+        *lock(&self.0) = hashes;
+    }
+
+    /// Whether there may be a request with this key.
+    pub(super) fn may_hold(&self, key: &RequestKey) -> bool {
+        lock(&self.0).contains(&Self::hash_of(key))
+    }
+}
 
 /// Names one request: ids of different callers and methods never meet.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -42,9 +79,14 @@ impl Connection {
             .map_err(|error| Error::store("read a request", error))
     }
 
+    /// Keeps a request; [`Error::RequestAnswered`] where there is one with this key.
     pub(super) fn keep_request(&self, key: &RequestKey, request: &StoredRequest) -> Result<()> {
-        self.sqlite
-            .prepare_cached("INSERT OR REPLACE INTO requests VALUES (?1, ?2, ?3, ?4, ?5, ?6)")
+        let written = self
+            .sqlite
+            .prepare_cached(
+                "INSERT INTO requests VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+                 ON CONFLICT DO UPDATE SET body = ?4, outcome = ?5, time = ?6 WHERE time <= ?7",
+            )
             .and_then(|mut statement| {
                 statement.execute((
                     &key.principal,
@@ -53,10 +95,16 @@ impl Connection {
                     &request.body,
                     &request.outcome,
                     seconds(SystemTime::now()),
+                    oldest(),
                 ))
             })
-            .map(|_| ())
-            .map_err(|error| Error::store("keep a request", error))
+            .map_err(|error| Error::store("keep a request", error))?;
+        if written == 0 {
+            return Err(Error::RequestAnswered { request_id: key.request_id.clone() });
+        }
+        // Before the commit, so that nobody misses it after.
+        self.known.add(key);
+        Ok(())
     }
 
     pub(super) fn claim_request(
@@ -81,12 +129,33 @@ impl Connection {
             .map_err(|error| Error::store("forget a request", error))
     }
 
-    /// Forgets requests that are too old to count.
+    /// Forgets requests that are too old to count, and the oldest where there are too many.
     pub(super) fn trim_requests(&self) -> Result<()> {
         self.sqlite
-            .execute("DELETE FROM requests WHERE time <= ?1", [oldest()])
-            .map(|_| ())
-            .map_err(|error| Error::store("trim requests", error))
+            .execute(
+                "DELETE FROM requests WHERE time <= ?1 OR time <
+                 (SELECT time FROM requests ORDER BY time DESC LIMIT 1 OFFSET ?2)",
+                (oldest(), MOST_REQUESTS),
+            )
+            .map_err(|error| Error::store("trim requests", error))?;
+        self.know_requests()
+    }
+
+    /// Reads which requests there are.
+    pub(super) fn know_requests(&self) -> Result<()> {
+        let failed = |error: rusqlite::Error| Error::store("read the requests", error);
+        let mut statement =
+            self.sqlite.prepare("SELECT principal, method, request_id FROM requests").map_err(failed)?;
+        let hashes = statement
+            .query_map([], |row| {
+                let (principal, method, id): (String, String, String) =
+                    (row.get(0)?, row.get(1)?, row.get(2)?);
+                Ok(KnownRequests::hash(&principal, &method, &id))
+            })
+            .and_then(Iterator::collect)
+            .map_err(failed)?;
+        self.known.replace(hashes);
+        Ok(())
     }
 }
 

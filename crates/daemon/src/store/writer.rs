@@ -100,11 +100,21 @@ impl Writer {
     /// Writes a batch in one transaction. A change that fails is undone alone.
     fn write(&self, batch: &mut [Write]) -> Result<Vec<Result<()>>> {
         self.connection.run("BEGIN IMMEDIATE")?;
+        if let [only] = batch {
+            return match self.connection.apply(&mut only.change) {
+                Ok(()) => self.commit_or_undo().map(|()| vec![Ok(())]),
+                Err(error) => self.connection.run("ROLLBACK").map(|()| vec![Err(error)]),
+            };
+        }
         let results = batch.iter_mut().map(|write| self.write_one(&mut write.change)).collect();
+        self.commit_or_undo()?;
+        Ok(results)
+    }
+
+    fn commit_or_undo(&self) -> Result<()> {
         self.connection.run("COMMIT").inspect_err(|_| {
             let _ = self.connection.run("ROLLBACK");
-        })?;
-        Ok(results)
+        })
     }
 
     fn write_one(&self, change: &mut Change) -> Result<()> {

@@ -7,7 +7,7 @@ use hostel_sandbox::file::{
 };
 use hostel_sandbox::process::{
     AttachOptions, Attachment, ExitReason, ExitStatus, Input, Output, OutputStream, ProcessInfo, ProcessSpec,
-    TerminalSize,
+    StartRequest, TerminalSize,
 };
 use hostel_sandbox::stats::SandboxStats;
 use hostel_sandbox::template::{Template, TemplateSource};
@@ -84,6 +84,7 @@ pub(crate) struct Sandbox {
 }
 
 struct Process {
+    request: Option<StartRequest>,
     info: Mutex<ProcessInfo>,
     ended: watch::Sender<Option<ExitStatus>>,
     output: Mutex<Vec<u8>>,
@@ -307,6 +308,7 @@ impl ExecutionEnvironment for Sandbox {
             cwd: spec.cwd.clone().unwrap_or_else(|| "/".to_owned()),
         };
         let process = Arc::new(Process {
+            request: spec.request,
             info: Mutex::new(info.clone()),
             ended: watch::Sender::new(None),
             output: Mutex::default(),
@@ -316,6 +318,14 @@ impl ExecutionEnvironment for Sandbox {
         }
         {
             let mut processes = self.processes.lock().unwrap();
+            let asked = spec.request.and_then(|request| {
+                processes.values().find(|other| other.request.is_some_and(|one| one.key == request.key))
+            });
+            if let Some(started) = asked {
+                let other = Error::AlreadyExists { kind: StartRequest::KIND, id: id.to_string() };
+                let same = started.request == spec.request;
+                return if same { Ok(started.info.lock().unwrap().clone()) } else { Err(other) };
+            }
             if processes.contains_key(&id) {
                 return Err(Error::AlreadyExists { kind: "process", id: id.to_string() });
             }

@@ -271,11 +271,21 @@ async fn broken_rules_end_an_attachment() {
         peer.tell(GuestEvent::StdinAccepted(4)).await;
     });
     assert!(is_protocol(&error.await));
-    let error = refuses(async |peer: &mut Peer| {
-        let null = std::fs::File::open("/dev/null").unwrap();
-        send_with(&peer.stream, &data_frame(StreamId::Stdout, 0, b"x"), &[null.as_fd()]);
-    });
-    assert!(is_protocol(&error.await));
+}
+
+#[tokio::test]
+async fn a_descriptor_among_output_is_not_kept() {
+    let (guest, script) = guest();
+    let (mut attachment, mut peer) = exec(&guest, &script, AttachOptions::everything()).await;
+    let (reader, writer) = std::io::pipe().unwrap();
+    send_with(&peer.stream, &data_frame(StreamId::Stdout, 0, b"x"), &[writer.as_fd()]);
+    drop(writer);
+    peer.tell(GuestEvent::Exited(exit(0))).await;
+    let (bytes, end) = drain(&mut attachment).await;
+    assert_eq!(bytes, [1, 0]);
+    assert!(matches!(end, Some(Ok(Output::Exited(_)))), "{end:?}");
+    // At its end, because nobody has the other one.
+    assert_eq!(std::io::Read::read(&mut &reader, &mut [0]).unwrap(), 0);
 }
 
 #[tokio::test]

@@ -33,7 +33,16 @@ pub struct ProcessSpec {
     /// Kill it when the connection of its `Exec` closes.
     #[prost(bool, tag = "9")]
     pub kill_on_disconnect: bool,
+    /// [`REQUEST_LEN`] bytes that make the start repeatable, or none: what begins like a process that is listed
+    /// gives that process if the rest is the same, and fails with the reason [`REQUEST_REUSED`] if not.
+    #[prost(bytes = "vec", tag = "10")]
+    pub request: Vec<u8>,
 }
+
+/// Bytes of [`ProcessSpec::request`]: first the name of the request, then what it asks for, as many of each.
+pub const REQUEST_LEN: usize = 64;
+/// Why a start fails that has the name of another.
+pub const REQUEST_REUSED: &str = "REQUEST_REUSED";
 
 /// Size of a terminal.
 #[derive(Clone, Copy, PartialEq, prost::Message)]

@@ -77,6 +77,8 @@ impl Input {
 pub(crate) struct Process {
     pub(crate) id: String,
     pub(crate) argv: Vec<String>,
+    /// What makes its start repeatable; empty where nothing does.
+    pub(crate) request: Vec<u8>,
     pub(crate) pid: Pid,
     pub(crate) terminal: bool,
     pub(crate) start_ns: u64,

@@ -8,7 +8,7 @@ use super::process::{Input, Output, Process, now_ns, printable, shortened};
 use super::spawn::{self, Launch, Step};
 use super::terminal;
 use super::users::{self, Identity};
-use hostel_guest_protocol::{FailureKind, ProcessSpec};
+use hostel_guest_protocol::{FailureKind, ProcessSpec, REQUEST_LEN, REQUEST_REUSED};
 use rustix::fs::{FileType, Mode, OFlags, fstat};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -30,12 +30,15 @@ struct Streams {
 }
 
 impl Supervisor {
-    /// Starts a process. → its serial number.
+    /// Starts a process, or finds the one that the same request started. → its serial number.
     pub(super) fn start(&mut self, spec: &ProcessSpec) -> Outcome<u64> {
         if self.stopping {
             return Err(wrong_state("STOPPING", "the sandbox is stopping"));
         }
         check(spec)?;
+        if let Some(started) = self.started_before(&spec.request)? {
+            return Ok(started);
+        }
         if self.processes.values().any(|process| process.id == spec.id) {
             let message = format!("there is a process {:?} already", spec.id);
             return Err(failure(FailureKind::Exists, message, "process"));
@@ -75,6 +78,20 @@ impl Supervisor {
         self.register(spec, pid, streams, oom_before, (printable(&user.name), directory))
     }
 
+    /// The process that a request with the same name started.
+    fn started_before(&self, request: &[u8]) -> Outcome<Option<u64>> {
+        let (name, _) = request.split_at(request.len() / 2);
+        let same = |process: &&Process| !name.is_empty() && process.request.starts_with(name);
+        match self.processes.iter().find(|(_, process)| same(process)) {
+            None => Ok(None),
+            Some((serial, process)) if process.request == request => Ok(Some(*serial)),
+            Some(_) => {
+                let message = "the same request asked for something else before";
+                Err(failure(FailureKind::Exists, message, REQUEST_REUSED))
+            }
+        }
+    }
+
     fn register(
         &mut self,
         spec: &ProcessSpec,
@@ -98,6 +115,7 @@ impl Supervisor {
         let process = Process {
             id: spec.id.clone(),
             argv: shortened(&spec.argv),
+            request: spec.request.clone(),
             pid: Pid::from_raw(pid).ok_or_else(|| failure(FailureKind::Internal, "no process number", ""))?,
             terminal: spec.terminal.is_some(),
             start_ns: now_ns(),
@@ -130,6 +148,9 @@ impl Supervisor {
 fn check(spec: &ProcessSpec) -> Outcome<()> {
     if spec.id.is_empty() || spec.id.len() > MOST_ID {
         return Err(invalid("id", format!("a process's id has 1 to {MOST_ID} bytes")));
+    }
+    if !matches!(spec.request.len(), 0 | REQUEST_LEN) {
+        return Err(invalid("request", format!("a request has {REQUEST_LEN} bytes")));
     }
     if spec.argv.first().is_none_or(String::is_empty) {
         return Err(invalid("argv", "give at least a program"));

@@ -17,7 +17,8 @@ const LEAF: &str = "daemon";
 pub(crate) fn discover(instance: &str) -> Result<Cgroups, String> {
     let mounts =
         fs::read_to_string("/proc/self/mountinfo").map_err(|error| format!("read mounts: {error}"))?;
-    let mut cgroups = Cgroups { unified: None, unified_controls: false, legacy: Vec::new() };
+    let mut cgroups =
+        Cgroups { unified: None, unified_controls: false, legacy: Vec::new(), counts_swap: false };
     let mut reasons = Vec::new();
     for (path, kind, options) in mounts.lines().filter_map(mount) {
         if kind == "cgroup2" && cgroups.unified.is_none() {
@@ -38,6 +39,9 @@ pub(crate) fn discover(instance: &str) -> Result<Cgroups, String> {
         // Version 2 freezes and counts processor time by itself.
         drop_legacy(&mut cgroups, &[Controller::Freezer, Controller::CpuAccounting]);
     }
+    cgroups.counts_swap = cgroups
+        .legacy(Controller::Memory)
+        .is_some_and(|directory| directory.join("memory.memsw.limit_in_bytes").exists());
     if cgroups.unified.is_none() && cgroups.legacy.is_empty() {
         reasons.sort_unstable();
         reasons.dedup();
