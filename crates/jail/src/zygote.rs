@@ -65,39 +65,21 @@ impl Zygote {
     /// # Errors
     /// `Unavailable` with what the zygote could not do.
     pub(crate) fn start(executable: &Executable, setup: &Setup) -> Result<(Self, World)> {
-        let fail =
-            |what: &str, error: &dyn std::fmt::Display| Error::internal(format!("{what} the zygote"), error);
-        let flags = SocketFlags::CLOEXEC;
-        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
-            .map_err(|error| fail("make the socket of", &error))?;
-        let mut child = spawn(executable, theirs).map_err(|error| fail("start", &error))?;
-        let greeted = send(ours.as_fd(), &setup.encode_to_vec(), &[]).and_then(|()| receive(ours.as_fd()));
-        let (bytes, descriptors) = greeted.map_err(|error| fail("speak to", &error))?;
-        let reply = SetupReply::decode(&*bytes).map_err(|error| fail("understand", &error))?;
-        if !reply.failure.is_empty() {
-            let _ = child.wait();
-            return Err(Error::Unavailable { what: "zygote", detail: reply.failure });
-        }
-        let world = World {
-            idmap: reply.idmap,
-            landlock_abi: reply.landlock_abi,
-            pool: descriptors.into_iter().next(),
-        };
+        let (mut line, world) = Line::open(executable, setup)?;
         let (jobs, queue) = sync_channel::<Job>(QUEUE);
         let thread = std::thread::Builder::new()
             .name("zygote".to_owned())
             .spawn(move || {
                 for job in queue {
-                    let outcome = carry_out(ours.as_fd(), job.order, &job.descriptors);
+                    let outcome = line.carry_out(job.order, &job.descriptors);
                     if let Err(Ok(Answer { descriptor: Some(orphan), .. })) = job.answer.send(outcome) {
                         // Whoever asked has gone: nobody would ever end this jail.
                         let _ = rustix::process::pidfd_send_signal(orphan, rustix::process::Signal::KILL);
                     }
                 }
-                drop(ours);
-                let _ = child.wait();
+                line.hang_up();
             })
-            .map_err(|error| fail("start the thread of", &error))?;
+            .map_err(|error| Error::internal("start the thread of the zygote", error))?;
         Ok((Self { jobs: Mutex::new(Some(jobs)), thread: Mutex::new(Some(thread)) }, world))
     }
 
@@ -155,17 +137,77 @@ fn spawn(executable: &Executable, socket: OwnedFd) -> io::Result<Child> {
         .spawn()
 }
 
-fn carry_out(socket: BorrowedFd<'_>, order: Order, descriptors: &[OwnedFd]) -> Result<Answer> {
-    let gone = |error: io::Error| Error::Unavailable { what: "zygote", detail: error.to_string() };
-    let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
-    send(socket, &ZygoteRequest { order: Some(order) }.encode_to_vec(), &borrowed).map_err(gone)?;
-    let (bytes, received) = receive(socket).map_err(gone)?;
-    let reply = ZygoteReply::decode(&*bytes)
-        .map_err(|error| Error::Protocol { peer: "zygote", detail: error.to_string() })?;
-    if reply.failure.is_empty() {
-        Ok(Answer { pid: reply.pid, descriptor: received.into_iter().next() })
-    } else {
-        Err(Error::internal("make a jail", reply.failure))
+/// The zygote that there is, and how to start another when it dies.
+struct Line {
+    executable: Executable,
+    setup: Setup,
+    socket: OwnedFd,
+    child: Child,
+}
+
+impl Line {
+    fn open(executable: &Executable, setup: &Setup) -> Result<(Self, World)> {
+        let fail =
+            |what: &str, error: &dyn std::fmt::Display| Error::internal(format!("{what} the zygote"), error);
+        let executable = executable.share().map_err(|error| fail("start", &error))?;
+        let flags = SocketFlags::CLOEXEC;
+        let (socket, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+            .map_err(|error| fail("make the socket of", &error))?;
+        let mut child = spawn(&executable, theirs).map_err(|error| fail("start", &error))?;
+        let greeted =
+            send(socket.as_fd(), &setup.encode_to_vec(), &[]).and_then(|()| receive(socket.as_fd()));
+        let (bytes, descriptors) = greeted.map_err(|error| fail("speak to", &error))?;
+        let reply = SetupReply::decode(&*bytes).map_err(|error| fail("understand", &error))?;
+        if !reply.failure.is_empty() {
+            let _ = child.wait();
+            return Err(Error::Unavailable { what: "zygote", detail: reply.failure });
+        }
+        let world = World {
+            idmap: reply.idmap,
+            landlock_abi: reply.landlock_abi,
+            pool: descriptors.into_iter().next(),
+        };
+        Ok((Self { executable, setup: setup.clone(), socket, child }, world))
+    }
+
+    /// Has an order carried out. When the zygote has died meanwhile another one gets it; when it dies over it the
+    /// caller is told, since nobody knows how far it came.
+    fn carry_out(&mut self, order: Order, descriptors: &[OwnedFd]) -> Result<Answer> {
+        let gone = |error: io::Error| Error::Unavailable { what: "zygote", detail: error.to_string() };
+        let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+        let order = ZygoteRequest { order: Some(order) }.encode_to_vec();
+        if let Err(error) = send(self.socket.as_fd(), &order, &borrowed) {
+            if error.kind() != io::ErrorKind::BrokenPipe && error.kind() != io::ErrorKind::ConnectionReset {
+                return Err(gone(error));
+            }
+            self.replace()?;
+            send(self.socket.as_fd(), &order, &borrowed).map_err(gone)?;
+        }
+        let (bytes, received) = receive(self.socket.as_fd()).map_err(gone)?;
+        let reply = ZygoteReply::decode(&*bytes)
+            .map_err(|error| Error::Protocol { peer: "zygote", detail: error.to_string() })?;
+        if reply.failure.is_empty() {
+            Ok(Answer { pid: reply.pid, descriptor: received.into_iter().next() })
+        } else {
+            Err(Error::internal("make a jail", reply.failure))
+        }
+    }
+
+    /// Starts another zygote. What the old one had prepared is gone; the new one makes it when it is wanted.
+    fn replace(&mut self) -> Result<()> {
+        let (next, _) = Self::open(&self.executable, &self.setup)?;
+        let mut old = std::mem::replace(self, next);
+        // It hung up, so it is dead or dying.
+        let ended = old.child.wait();
+        tracing::warn!(status = ?ended.ok(), "the zygote had died; there is another one");
+        Ok(())
+    }
+
+    /// Ends the zygote and waits for it.
+    fn hang_up(self) {
+        let Self { socket, mut child, .. } = self;
+        drop(socket);
+        let _ = child.wait();
     }
 }
 
