@@ -24,6 +24,7 @@ mod services;
 mod state_directory;
 mod status;
 mod store;
+mod unreadable;
 
 pub use backends::Backends;
 pub use config::Config;

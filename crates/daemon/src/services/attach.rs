@@ -148,8 +148,13 @@ async fn pump<In: InputMessage>(
 ) {
     loop {
         let wrong = match requests.message().await {
-            // The client sends no more, or is gone: then the response is dropped too.
-            Ok(None) | Err(_) => return,
+            // The client sends no more.
+            Ok(None) => return,
+            // It is gone, and so is the response; or it sent what is no message.
+            Err(status) => match crate::unreadable::fault(&status) {
+                Some(error) => crate::status::domain_status(&error),
+                None => return,
+            },
             Ok(Some(message)) => match message.input().map(attachment::input) {
                 Some(Ok(one)) => {
                     if input.send(one).await.is_err() {
