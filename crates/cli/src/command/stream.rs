@@ -31,6 +31,8 @@ pub(crate) struct Streaming {
     pub(crate) json: bool,
     /// Whether signals to us go to the process. Otherwise we leave and it goes on.
     pub(crate) forward_signals: bool,
+    /// Whether to say that the connection broke, and that it is back.
+    pub(crate) tell_of_reconnecting: bool,
 }
 
 /// How streaming ended.
@@ -59,6 +61,8 @@ pub(crate) async fn stream(
     if how.interactive {
         feeding.spawn(feed(input.clone()));
     }
+    let mut link = output.link();
+    let mut linked = how.tell_of_reconnecting;
     let ended = {
         let pump = pump(&process, output, how.json);
         tokio::pin!(pump);
@@ -76,6 +80,11 @@ pub(crate) async fn stream(
                     },
                 },
                 () = sleep_until(leave.deadline()), if leave.is_due() => break Ok(Ended::Left(leave.signal)),
+                // Without a driver there is nothing more to tell.
+                changed = link.changed(), if linked => match changed {
+                    Ok(()) => tell(*link.borrow_and_update()),
+                    Err(_) => linked = false,
+                },
             }
         }
     };
@@ -120,6 +129,11 @@ impl Leave {
     fn deadline(&self) -> Instant {
         self.due.unwrap_or_else(Instant::now)
     }
+}
+
+/// Says that the connection broke, or that it is back.
+fn tell(connected: bool) {
+    output::note(if connected { "connected to the daemon again" } else { "reconnecting to the daemon…" });
 }
 
 async fn resize(input: &ExecInput) {
