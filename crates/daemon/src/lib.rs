@@ -14,6 +14,7 @@ pub mod logging;
 mod convert;
 mod daemon;
 mod deadline;
+mod health;
 mod host;
 mod lock;
 mod page;
