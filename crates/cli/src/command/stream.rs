@@ -63,6 +63,7 @@ pub(crate) async fn stream(
     }
     let mut link = output.link();
     let mut linked = how.tell_of_reconnecting;
+    let mut connected = true;
     let ended = {
         let pump = pump(&process, output, how.json);
         tokio::pin!(pump);
@@ -82,12 +83,16 @@ pub(crate) async fn stream(
                 () = sleep_until(leave.deadline()), if leave.is_due() => break Ok(Ended::Left(leave.signal)),
                 // Without a driver there is nothing more to tell.
                 changed = link.changed(), if linked => match changed {
-                    Ok(()) => tell(*link.borrow_and_update()),
+                    Ok(()) => tell_of_change(&mut connected, *link.borrow_and_update()),
                     Err(_) => linked = false,
                 },
             }
         }
     };
+    if how.tell_of_reconnecting && ended.is_ok() {
+        // It may be back and at its end at the same time.
+        tell_of_change(&mut connected, *link.borrow());
+    }
     if matches!(ended, Err(Failure::NobodyReads)) {
         // What would have happened to it in a pipeline here.
         let told = client.signal_process(&process.sandbox_id, &process.id, signals::PIPE);
@@ -131,9 +136,15 @@ impl Leave {
     }
 }
 
-/// Says that the connection broke, or that it is back.
-fn tell(connected: bool) {
-    output::note(if connected { "connected to the daemon again" } else { "reconnecting to the daemon…" });
+/// Says that the connection broke, or that it is back, where it was not said before.
+fn tell_of_change(told: &mut bool, connected: bool) {
+    if std::mem::replace(told, connected) != connected {
+        output::note(if connected {
+            "connected to the daemon again"
+        } else {
+            "reconnecting to the daemon…"
+        });
+    }
 }
 
 async fn resize(input: &ExecInput) {
