@@ -25,7 +25,12 @@ TEXT
 packages_for() {
 	case "$1" in
 	run) echo 'btrfs-progs mkfs.btrfs' ;;
-	test) packages_for run ;;
+	test)
+		packages_for run
+		# An independent client of the API, see scripts/python-client.sh.
+		echo 'python3 python3'
+		echo 'python3-venv -'
+		;;
 	lint) echo 'shellcheck shellcheck' ;;
 	bench)
 		packages_for run

@@ -4,6 +4,9 @@ use crate::TestDaemon;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// What a test itself mounted.
+const OF_A_TEST: &str = " - tmpfs hostel-test ";
+
 /// Everything of a stopped daemon that is still on the host but its state directory, one line each.
 #[must_use]
 pub fn leftovers(daemon: &TestDaemon) -> Vec<String> {
@@ -72,8 +75,11 @@ fn processes(daemon: &TestDaemon, instance: &str) -> Vec<String> {
 fn mounts_and_devices(home: &Path) -> Vec<String> {
     let home = home.display().to_string();
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let mut left: Vec<String> =
-        mounts.lines().filter(|line| line.contains(&home)).map(|line| format!("mount: {line}")).collect();
+    let mut left: Vec<String> = mounts
+        .lines()
+        .filter(|line| line.contains(&home) && !line.contains(OF_A_TEST))
+        .map(|line| format!("mount: {line}"))
+        .collect();
     for device in entries(Path::new("/sys/block")) {
         if fs::read_to_string(device.join("loop/backing_file")).is_ok_and(|file| file.contains(&home)) {
             left.push(format!("loop device: {}", device.display()));

@@ -1,72 +1,42 @@
 //! A daemon in directories of its own, driven through the real executables.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::time::{Duration, Instant};
+use crate::outcome::{PATIENCE, eventually, executable};
+use crate::{Caller, leftovers, signal};
+use rustix::process::Signal;
+use std::ffi::OsString;
+use std::ops::Deref;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Instant;
 use tempfile::TempDir;
 
-/// How long anything may take before a test gives up: far longer than it does.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Asks again until it is true.
-///
-/// # Panics
-/// When it is not true within half a minute.
-pub fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !is_true() {
-        assert!(start.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
-        std::thread::yield_now();
-    }
-}
-
-/// Where cargo put the executables: beside the tests, or where `HOSTEL_BIN_DIR` says.
-fn executable(name: &str) -> PathBuf {
-    let beside = || {
-        let test = std::env::current_exe().ok()?;
-        Some(test.parent()?.parent()?.to_owned())
-    };
-    let directory = std::env::var_os("HOSTEL_BIN_DIR").map(PathBuf::from).or_else(beside).unwrap_or_default();
-    let path = directory.join(name);
-    assert!(path.exists(), "{} is not built: run `cargo build --workspace` first", path.display());
-    path
-}
-
-/// What a command of `hostel` did.
-#[derive(Debug)]
-pub struct Outcome {
-    /// Its exit code.
-    pub code: Option<i32>,
-    /// Its standard output.
-    pub stdout: String,
-    /// Its standard error.
-    pub stderr: String,
-}
-
-impl From<Output> for Outcome {
-    fn from(output: Output) -> Self {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Self { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
-    }
-}
-
-impl Outcome {
-    /// Its standard output, without the last newline.
-    ///
-    /// # Panics
-    /// Where it failed.
-    #[must_use]
-    pub fn success(&self) -> &str {
-        assert_eq!(self.code, Some(0), "{self:?}");
-        self.stdout.trim_end()
-    }
+/// What is not as usual about a daemon.
+#[derive(Debug, Default, Clone)]
+pub struct Setup {
+    /// More arguments of `hosteld`.
+    pub arguments: Vec<OsString>,
+    /// More of its environment.
+    pub environment: Vec<(&'static str, OsString)>,
+    /// The ordinary user that it and its clients run as. Needs root.
+    pub user: Option<u32>,
 }
 
 /// A daemon that is killed with its test.
 #[derive(Debug)]
 pub struct TestDaemon {
-    home: TempDir,
+    /// Removed with it.
+    _place: TempDir,
     child: Option<Child>,
+    setup: Setup,
+    caller: Caller,
+}
+
+impl Deref for TestDaemon {
+    type Target = Caller;
+
+    fn deref(&self) -> &Caller {
+        &self.caller
+    }
 }
 
 impl Default for TestDaemon {
@@ -82,70 +52,88 @@ impl TestDaemon {
     /// Where it does not.
     #[must_use]
     pub fn start() -> Self {
-        let home = tempfile::Builder::new().prefix("hostel-test-").tempdir().expect("a temporary directory");
-        let mut daemon = Self { home, child: None };
+        let mut daemon = Self::prepare(Setup::default());
         daemon.restart();
         daemon
     }
 
-    /// Starts it again in the same directories.
+    /// Makes its directories and starts nothing. A user of its own gets copies of the executables that it may read.
+    ///
+    /// # Panics
+    /// Where they cannot be made.
+    #[must_use]
+    pub fn prepare(setup: Setup) -> Self {
+        let place = tempfile::Builder::new().prefix("hostel-test-").tempdir().expect("a temporary directory");
+        if let Some(user) = setup.user {
+            std::fs::set_permissions(place.path(), std::fs::Permissions::from_mode(0o755)).expect("chmod");
+            for name in ["hosteld", "hostel"] {
+                std::fs::copy(executable(name), place.path().join(name)).expect("a copy of an executable");
+            }
+            chown(place.path(), Some(user), Some(user)).expect("chown");
+        }
+        let caller = Caller { home: place.path().to_owned(), user: setup.user, address: None };
+        Self { _place: place, child: None, setup, caller }
+    }
+
+    /// `hosteld`, not yet started.
+    ///
+    /// # Panics
+    /// Where it was not built.
+    #[must_use]
+    pub fn hosteld(&self) -> Command {
+        let mut command = self.program("hosteld");
+        command
+            .args(&self.setup.arguments)
+            .env("HOSTEL_STATE_DIR", self.state())
+            .env("HOSTEL_RUNTIME_DIR", self.runtime())
+            .env("NO_COLOR", "1")
+            .envs(self.setup.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        command
+    }
+
+    /// Starts it, again in the same directories, and does not wait.
+    ///
+    /// # Panics
+    /// Where it cannot be started.
+    pub fn launch(&mut self) {
+        let log = std::fs::File::options().create(true).append(true).open(self.home.join("log"));
+        let child = self.hosteld().stderr(log.expect("a log")).spawn().expect("hosteld starts");
+        self.child = Some(child);
+    }
+
+    /// Starts it, again in the same directories, and waits until it answers.
     ///
     /// # Panics
     /// Where it does not answer.
     pub fn restart(&mut self) {
-        let log = std::fs::File::options().create(true).append(true).open(self.home.path().join("log"));
-        let child = Command::new(executable("hosteld"))
-            .env("HOSTEL_STATE_DIR", self.state())
-            .env("HOSTEL_RUNTIME_DIR", self.runtime())
-            .env("NO_COLOR", "1")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log.expect("a log"))
-            .spawn()
-            .expect("hosteld starts");
-        self.child = Some(child);
-        eventually("the daemon answers", || self.hostel(&["node", "info"]).code == Some(0));
+        self.launch();
+        eventually("the daemon answers", || {
+            let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+            assert!(ended.is_none(), "the daemon ended by itself, {ended:?}:\n{}", self.log());
+            self.hostel(&["node", "info"]).code == Some(0)
+        });
     }
 
-    /// Its state directory.
+    /// Has clients from now on use another address than the socket in the runtime directory.
+    pub fn reach_at(&mut self, address: String) {
+        self.caller.address = Some(address);
+    }
+
+    /// Its clients, for threads of their own.
     #[must_use]
-    pub fn state(&self) -> PathBuf {
-        self.home.path().join("state")
+    pub fn caller(&self) -> Caller {
+        self.caller.clone()
     }
 
-    /// Its runtime directory.
-    #[must_use]
-    pub fn runtime(&self) -> PathBuf {
-        self.home.path().join("run")
-    }
-
-    /// What it logged so far.
-    #[must_use]
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(self.home.path().join("log")).unwrap_or_default()
-    }
-
-    /// A command of `hostel` against it, not yet started.
-    #[must_use]
-    pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(executable("hostel"));
-        command
-            .args(arguments)
-            .env("HOSTEL_ADDR", format!("unix://{}", self.runtime().join("hosteld.sock").display()))
-            .env("NO_COLOR", "1")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        command
-    }
-
-    /// Runs a command of `hostel` against it.
+    /// Its process.
     ///
     /// # Panics
-    /// Where it cannot be started.
+    /// Where it is not running.
     #[must_use]
-    pub fn hostel(&self, arguments: &[&str]) -> Outcome {
-        self.command(arguments).output().expect("hostel starts").into()
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("a daemon that runs").id()
     }
 
     /// `kill -9`.
@@ -158,14 +146,12 @@ impl TestDaemon {
         child.wait().expect("it can be waited for");
     }
 
-    /// SIGTERM, and its exit status.
+    /// Waits until it has ended by itself.
     ///
     /// # Panics
-    /// Where it is not running, or does not end.
-    pub fn stop(&mut self) -> ExitStatus {
-        let mut child = self.child.take().expect("a daemon that runs");
-        let killed = Command::new("kill").arg(child.id().to_string()).status().expect("kill(1) starts");
-        assert!(killed.success());
+    /// Where it does not.
+    pub fn ended(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("a daemon that was started");
         let mut status = None;
         eventually("the daemon stops", || {
             status = child.try_wait().expect("it can be waited for");
@@ -174,10 +160,32 @@ impl TestDaemon {
         status.expect("a status")
     }
 
-    /// The directory that holds everything of it.
-    #[must_use]
-    pub fn home(&self) -> &Path {
-        self.home.path()
+    /// SIGTERM, and its exit status.
+    ///
+    /// # Panics
+    /// Where it is not running, or does not end.
+    pub fn stop(&mut self) -> ExitStatus {
+        signal(self.pid(), Signal::TERM);
+        self.ended()
+    }
+
+    /// Removes every sandbox, stops, and looks that nothing is left on the host.
+    ///
+    /// # Panics
+    /// Where something is left.
+    pub fn finish(&mut self) {
+        let removed = self.hostel(&["sandbox", "rm", "--all"]);
+        assert_eq!(removed.code, Some(0), "{removed:?}");
+        assert!(self.stop().success(), "the daemon's log:\n{}", self.log());
+        let start = Instant::now();
+        loop {
+            let left = leftovers(self);
+            if left.is_empty() {
+                return;
+            }
+            assert!(start.elapsed() < PATIENCE, "left on the host: {left:#?}");
+            std::thread::yield_now();
+        }
     }
 }
 
@@ -186,10 +194,19 @@ impl Drop for TestDaemon {
         if std::thread::panicking() {
             eprintln!("the daemon's log:\n{}", self.log());
         }
+        let had_jails = self.state().join("jail/instance").exists();
+        if self.child.is_none() && had_jails && !leftovers(self).is_empty() {
+            // Only a daemon removes what it made.
+            self.launch();
+            let _ = (0..100).find(|_| self.hostel(&["node", "info"]).code == Some(0));
+        }
+        let _ = self.hostel(&["sandbox", "rm", "--all"]);
         if let Some(mut child) = self.child.take() {
-            let list = self.hostel(&["sandbox", "list", "-q"]);
-            for id in list.stdout.split_whitespace() {
-                let _ = self.hostel(&["sandbox", "rm", id]);
+            // Asked to end, it also removes what it keeps in stock.
+            signal(child.id(), Signal::TERM);
+            let start = Instant::now();
+            while start.elapsed() < PATIENCE && !matches!(child.try_wait(), Ok(Some(_)) | Err(_)) {
+                std::thread::yield_now();
             }
             let _ = child.kill();
             let _ = child.wait();

@@ -1,8 +1,21 @@
-//! What whole-system tests share: a daemon of their own, run as people run it, and an audit of the host.
+//! What whole-system tests share: a daemon of their own, run as people run it, a terminal, a client that may send
+//! anything, and an audit of the host.
 #![forbid(unsafe_code)]
 
+mod api;
 mod audit;
+mod caller;
 mod daemon;
+mod outcome;
+mod processes;
+mod raw;
+mod terminal;
 
+pub use api::{Api, Refusal, refusal};
 pub use audit::leftovers;
-pub use daemon::{Outcome, TestDaemon, eventually};
+pub use caller::Caller;
+pub use daemon::{Setup, TestDaemon};
+pub use outcome::{Outcome, eventually, executable, exit_code};
+pub use processes::{children, resident_bytes, signal};
+pub use raw::RawCodec;
+pub use terminal::Terminal;

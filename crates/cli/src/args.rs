@@ -18,6 +18,7 @@ use std::path::PathBuf;
 const EXIT_CODES: &str = "\
 Exit codes:
   0        success; for run, exec and attach: the command's own code
+  1        doctor found something that does not work
   2        the command line is wrong
   124      the command ran longer than its --timeout
   125      hostel or hosteld failed, not the command
@@ -37,8 +38,8 @@ Examples:
   hostel run -- python3 -c 'print(6 * 7)'       one command in a sandbox of its own
   hostel run -it -- bash                        look around
   id=$(hostel sandbox create -q)                a sandbox that stays …
-  hostel cp ./project $id:/work                 … with files in it …
-  hostel exec $id -- make -C /work              … that does something";
+  hostel cp ./project $id:/workspace            … with files in it …
+  hostel exec $id -- make -C /workspace         … that does something";
 
 /// Real sandboxes on this machine: run commands where they can do no harm.
 #[derive(Debug, Parser)]
@@ -50,6 +51,9 @@ pub(crate) struct Cli {
     /// Print JSON instead of text.
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// Say more on stderr: also without a terminal, when a broken connection to the daemon is taken up again.
+    #[arg(short, long, global = true)]
+    pub(crate) verbose: bool,
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: Command,

@@ -29,9 +29,16 @@ pub(crate) struct Context {
     address: Option<String>,
     /// Whether to print JSON.
     pub(crate) json: bool,
+    /// Whether to say more on stderr.
+    pub(crate) verbose: bool,
 }
 
 impl Context {
+    /// Whether to say that the connection broke and is back: to people who look on, and to who asked for it.
+    pub(crate) fn tells_of_reconnecting(&self) -> bool {
+        !self.json && (self.verbose || crate::terminal::stderr_is_terminal())
+    }
+
     /// Connects to the daemon.
     ///
     /// # Errors
@@ -50,7 +57,7 @@ impl Context {
 /// # Errors
 /// Why it could not be done.
 pub(crate) async fn execute(cli: Cli) -> Outcome {
-    let context = Context { address: cli.addr, json: cli.json };
+    let context = Context { address: cli.addr, json: cli.json, verbose: cli.verbose };
     let context = &context;
     match cli.command {
         Command::Up(args) => up::up(args).await,

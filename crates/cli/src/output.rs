@@ -44,7 +44,9 @@ pub(crate) fn note(text: &str) {
     let _ = if JSON.load(Ordering::Relaxed) {
         writeln!(std::io::stderr(), "{}", json!({ "note": { "message": text } }))
     } else {
-        writeln!(std::io::stderr(), "hostel: {}", human::printable(text))
+        // A raw terminal does not go back to the first column by itself.
+        let end = if crate::terminal::is_raw() { "\r\n" } else { "\n" };
+        write!(std::io::stderr(), "hostel: {}{end}", human::printable(text))
     };
 }
 

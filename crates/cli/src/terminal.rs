@@ -61,6 +61,11 @@ impl Drop for RawMode {
     }
 }
 
+/// Whether the terminal is raw now.
+pub(crate) fn is_raw() -> bool {
+    BEFORE.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+}
+
 /// Makes the terminal as it was, if it is raw.
 fn restore() {
     if let Some(before) = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take() {

@@ -17,7 +17,7 @@ use driver::{Control, Driver, Given};
 use hostel_sandbox::process::{OutputStream, ProcessSpec, TerminalSize};
 use hostel_sandbox::{ProcessId, SandboxId};
 use std::ops::Range;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 /// Events waiting to be taken.
@@ -183,8 +183,9 @@ async fn start(driver: Driver, reconnect: ReconnectPolicy, writes: bool) -> Resu
     let (control, controls) = mpsc::channel(COMMANDS);
     let (events, mut event_receiver) = mpsc::channel(EVENTS);
     let (opened, mut process) = mpsc::channel(1);
+    let (connected, link) = watch::channel(true);
     let mut task = JoinSet::new();
-    task.spawn(driver.run(given, controls, events, opened, reconnect));
+    task.spawn(driver.run(given, controls, events, opened, connected, reconnect));
     let Some(process) = process.recv().await else {
         return Err(match event_receiver.recv().await {
             Some(Err(error)) => error,
@@ -194,7 +195,7 @@ async fn start(driver: Driver, reconnect: ReconnectPolicy, writes: bool) -> Resu
     Ok(ExecSession {
         process,
         input: ExecInput { stdin, control, writes },
-        output: ExecOutput { events: event_receiver, _task: task },
+        output: ExecOutput { events: event_receiver, link, _task: task },
     })
 }
 
@@ -263,6 +264,7 @@ impl ExecInput {
 #[derive(Debug)]
 pub struct ExecOutput {
     events: mpsc::Receiver<Result<Event>>,
+    link: watch::Receiver<bool>,
     /// Aborted when dropped, which ends the call.
     _task: JoinSet<()>,
 }
@@ -271,5 +273,12 @@ impl ExecOutput {
     /// The next event; `None` after [`Event::Exited`] or an error. Cancel safe.
     pub async fn next(&mut self) -> Option<Result<Event>> {
         self.events.recv().await
+    }
+
+    /// Whether the session is attached at the moment, for whoever wants to show it: `false` from a broken connection
+    /// until the session is attached again. Closed when the session is over.
+    #[must_use]
+    pub fn link(&self) -> watch::Receiver<bool> {
+        self.link.clone()
     }
 }

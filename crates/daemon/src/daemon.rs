@@ -4,6 +4,7 @@ use crate::backends::Backends;
 use crate::config::Config;
 use crate::deadline::DeadlineLayer;
 use crate::error::{Error, Result};
+use crate::health;
 use crate::listen::{Address, Listeners};
 use crate::sandboxes::{Sandboxes, Settings};
 use crate::services::{Files, NodeInfo, Pools, Processes, SandboxCalls, Templates};
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic_health::server::HealthReporter;
+use tower::util::MapResponseLayer;
 
 /// Flow control: bytes that may be under way on one stream, on one connection, and in one frame. Output is meant to
 /// reach a gigabyte a second, so none of them may be what it waits for.
@@ -104,12 +106,7 @@ async fn routes(config: &Config, sandboxes: &Sandboxes) -> Result<(Routes, Healt
         started: SystemTime::now(),
     };
     let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<SandboxServiceServer<SandboxCalls>>().await;
-    health.set_serving::<ProcessServiceServer<Processes>>().await;
-    health.set_serving::<FileServiceServer<Files>>().await;
-    health.set_serving::<TemplateServiceServer<Templates>>().await;
-    health.set_serving::<NodeServiceServer<NodeInfo>>().await;
-    health.set_serving::<PoolServiceServer<Pools>>().await;
+    health::serving(&health).await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -153,6 +150,7 @@ impl Daemon {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(FRAME)
             .max_concurrent_streams(STREAMS)
+            .layer(MapResponseLayer::new(crate::unreadable::answer::<tonic::body::Body>))
             .layer(DeadlineLayer { default: self.config.default_deadline })
             .add_routes(self.routes);
         for address in self.listeners.addresses() {
@@ -168,7 +166,7 @@ impl Daemon {
         };
         let begin = Instant::now();
         notify(NotifyState::Stopping);
-        let drain = Drain {
+        let mut drain = Drain {
             sandboxes: self.sandboxes,
             store: self.store,
             store_thread: self.store_thread,
@@ -201,8 +199,8 @@ struct Drain {
 
 impl Drain {
     /// Ends streams and waits for the calls under way.
-    async fn end_calls<E>(&self, serving: impl Future<Output = std::result::Result<(), E>>) -> Option<E> {
-        self.health.set_not_serving::<SandboxServiceServer<SandboxCalls>>().await;
+    async fn end_calls<E>(&mut self, serving: impl Future<Output = std::result::Result<(), E>>) -> Option<E> {
+        health::over(&mut self.health).await;
         self.stop.cancel();
         match tokio::time::timeout(self.limit, serving).await {
             Ok(ended) => ended.err(),

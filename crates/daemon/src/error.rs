@@ -74,7 +74,13 @@ pub enum Error {
 impl Error {
     /// A failure of the records.
     pub(crate) fn store(what: &str, cause: impl std::fmt::Display) -> Self {
-        Self::Store { detail: format!("{what}: {cause}") }
+        let detail = format!("{what}: {cause}");
+        // SQLite's words for SQLITE_FULL: no fault of ours, and it passes.
+        if detail.ends_with("database or disk is full") {
+            let detail = format!("the node's own disk is full ({detail})");
+            return hostel_sandbox::Error::LimitReached { what: "disk", detail }.into();
+        }
+        Self::Store { detail }
     }
 
     /// A sandbox that is not there.

@@ -14,6 +14,7 @@ pub mod logging;
 mod convert;
 mod daemon;
 mod deadline;
+mod health;
 mod host;
 mod lock;
 mod page;
@@ -24,6 +25,7 @@ mod services;
 mod state_directory;
 mod status;
 mod store;
+mod unreadable;
 
 pub use backends::Backends;
 pub use config::Config;

@@ -23,6 +23,14 @@ impl Executable {
         Ok(Self(file))
     }
 
+    /// The same file, for somebody else to keep.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn share(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
     /// Where a child of this process finds it until its exec.
     pub(crate) fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))

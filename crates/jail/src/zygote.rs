@@ -1,7 +1,7 @@
 //! The daemon's side of the zygote: starts it from the embedded bytes and sends it orders.
 //!
 //! Whoever orders sends by itself; the zygote answers in order, and one thread reads its answers, so that no
-//! executor's thread waits for it.
+//! executor's thread waits for it. When the zygote dies the thread starts another one.
 
 use crate::executable::Executable;
 use hostel_guest_protocol::zygote::{
@@ -20,7 +20,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, oneshot};
 
 /// Orders under way. A packet socket holds ten by default (`net.unix.max_dgram_qlen`), so that these always fit.
@@ -29,10 +29,29 @@ const UNDER_WAY: usize = 8;
 const FULL: Duration = Duration::from_millis(1);
 const MAX_DESCRIPTORS: usize = 32;
 
+/// How long an order may wait for another zygote, and the thread between attempts to start one.
+const REBIRTH: Duration = Duration::from_secs(10);
+const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(1);
+
 type Asked = oneshot::Sender<Result<Answer>>;
 
-/// Who waits for an answer, first the one who comes first. `None` once the zygote has ended.
-type Waiting = Arc<Mutex<Option<VecDeque<Asked>>>>;
+/// The way to the zygote that there is.
+struct Line {
+    socket: Arc<OwnedFd>,
+    /// Who waits for an answer, first the one who comes first.
+    waiting: VecDeque<Asked>,
+    /// Nobody orders any more.
+    closed: bool,
+}
+
+impl Line {
+    fn take_over(&mut self, socket: OwnedFd) {
+        if self.closed {
+            let _ = rustix::net::shutdown(&socket, rustix::net::Shutdown::Write);
+        }
+        self.socket = Arc::new(socket);
+    }
+}
 
 /// What the zygote gave.
 #[derive(Debug)]
@@ -50,8 +69,7 @@ pub(crate) struct Cloned {
 
 /// The running zygote.
 pub(crate) struct Zygote {
-    socket: Arc<OwnedFd>,
-    waiting: Waiting,
+    line: Arc<Mutex<Line>>,
     turns: Semaphore,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -69,69 +87,52 @@ impl Zygote {
     /// # Errors
     /// `Unavailable` with what the zygote could not do.
     pub(crate) fn start(executable: &Executable, setup: &Setup) -> Result<(Self, World)> {
-        let fail =
-            |what: &str, error: &dyn std::fmt::Display| Error::internal(format!("{what} the zygote"), error);
-        let flags = SocketFlags::CLOEXEC;
-        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
-            .map_err(|error| fail("make the socket of", &error))?;
-        let mut child = spawn(executable, theirs).map_err(|error| fail("start", &error))?;
-        let greeted = send(ours.as_fd(), &setup.encode_to_vec(), &[]).and_then(|()| receive(ours.as_fd()));
-        let (bytes, descriptors) = greeted.map_err(|error| fail("speak to", &error))?;
-        let reply = SetupReply::decode(&*bytes).map_err(|error| fail("understand", &error))?;
-        if !reply.failure.is_empty() {
-            let _ = child.wait();
-            return Err(Error::Unavailable { what: "zygote", detail: reply.failure });
-        }
-        let world = World {
-            idmap: reply.idmap,
-            landlock_abi: reply.landlock_abi,
-            pool: descriptors.into_iter().next(),
-        };
-        let (socket, waiting) = (Arc::new(ours), Waiting::new(Mutex::new(Some(VecDeque::new()))));
-        let answers = (Arc::clone(&socket), Arc::clone(&waiting));
+        let (child, socket, world) = launch(executable, setup)?;
+        let line = Line { socket: Arc::new(socket), waiting: VecDeque::new(), closed: false };
+        let line = Arc::new(Mutex::new(line));
+        let executable = executable.share().map_err(|error| Error::internal("start the zygote", error))?;
+        let keeper = Keeper { executable, setup: setup.clone(), child, line: Arc::clone(&line) };
         let thread = std::thread::Builder::new()
             .name("zygote".to_owned())
-            .spawn(move || {
-                read_answers(answers.0.as_fd(), &answers.1);
-                let _ = child.wait();
-            })
-            .map_err(|error| fail("start the thread of", &error))?;
-        Ok((
-            Self { socket, waiting, turns: Semaphore::new(UNDER_WAY), thread: Mutex::new(Some(thread)) },
-            world,
-        ))
+            .spawn(move || keeper.run())
+            .map_err(|error| Error::internal("start the thread of the zygote", error))?;
+        Ok((Self { line, turns: Semaphore::new(UNDER_WAY), thread: Mutex::new(Some(thread)) }, world))
     }
 
     async fn order(&self, order: Order, descriptors: Vec<OwnedFd>) -> Result<Answer> {
         let _turn = self.turns.acquire().await.map_err(|_| gone("it was stopped"))?;
         let bytes = ZygoteRequest { order: Some(order) }.encode_to_vec();
         let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+        let start = Instant::now();
         let asked = loop {
             match self.send(&bytes, &borrowed)? {
                 Some(asked) => break asked,
-                None => tokio::time::sleep(FULL).await,
+                None if start.elapsed() < REBIRTH => tokio::time::sleep(FULL).await,
+                None => return Err(gone("it has ended and no other one starts; see the log")),
             }
         };
-        drop(borrowed);
         drop(descriptors);
         asked.await.map_err(|_| gone("it has ended"))?
     }
 
-    /// Sends an order and queues up for its answer, both or neither; `None` where the socket is full.
+    /// Sends an order and queues up for its answer, both or neither. `None` where the socket is full, or the zygote
+    /// dead: then another one is on its way.
     fn send(
         &self,
         bytes: &[u8],
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<Option<oneshot::Receiver<Result<Answer>>>> {
-        let mut waiting = lock(&self.waiting);
-        let waiting = waiting.as_mut().ok_or_else(|| gone("it has ended"))?;
-        match send(self.socket.as_fd(), bytes, descriptors) {
+        let mut line = lock(&self.line);
+        if line.closed {
+            return Err(gone("it was stopped"));
+        }
+        match send(line.socket.as_fd(), bytes, descriptors) {
             Ok(()) => {
                 let (answer, asked) = oneshot::channel();
-                waiting.push_back(answer);
+                line.waiting.push_back(answer);
                 Ok(Some(asked))
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) if LATER.contains(&error.kind()) => Ok(None),
             Err(error) => Err(gone(error)),
         }
     }
@@ -159,7 +160,12 @@ impl Zygote {
     /// Hangs up, upon which the zygote exits, and waits for that. Jails live on.
     pub(crate) fn stop(&self) {
         self.turns.close();
-        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Write);
+        let socket = {
+            let mut line = lock(&self.line);
+            line.closed = true;
+            Arc::clone(&line.socket)
+        };
+        let _ = rustix::net::shutdown(&socket, rustix::net::Shutdown::Write);
         let thread = self.thread.lock().ok().and_then(|mut thread| thread.take());
         if let Some(thread) = thread {
             let _ = thread.join();
@@ -167,42 +173,97 @@ impl Zygote {
     }
 }
 
+/// What a send says when trying again helps.
+const LATER: [io::ErrorKind; 3] =
+    [io::ErrorKind::WouldBlock, io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset];
+
 fn gone(detail: impl ToString) -> Error {
     Error::Unavailable { what: "zygote", detail: detail.to_string() }
 }
 
-fn lock(waiting: &Waiting) -> MutexGuard<'_, Option<VecDeque<Asked>>> {
-    // Each change of the queue is one step, so that it is whole whatever panicked.
-    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(line: &Mutex<Line>) -> MutexGuard<'_, Line> {
+    // Each change is one step, so that it is whole whatever panicked.
+    line.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Hands out the zygote's answers until it hangs up.
-fn read_answers(socket: BorrowedFd<'_>, waiting: &Waiting) {
-    while let Ok((bytes, descriptors)) = receive(socket) {
-        let asked = lock(waiting).as_mut().and_then(VecDeque::pop_front);
-        let answer = understand(&bytes, descriptors);
-        let unheard = match asked {
-            Some(asked) => asked.send(answer).err(),
-            None => Some(answer),
-        };
-        if let Some(Ok(Answer { descriptor: Some(orphan), .. })) = unheard {
-            // Whoever asked has gone: nobody would ever end this jail.
-            let _ = rustix::process::pidfd_send_signal(orphan, rustix::process::Signal::KILL);
+/// The thread that hands out answers, and keeps a zygote there.
+struct Keeper {
+    executable: Executable,
+    setup: Setup,
+    child: Child,
+    line: Arc<Mutex<Line>>,
+}
+
+impl Keeper {
+    fn run(mut self) {
+        loop {
+            self.hand_out();
+            let status = self.child.wait();
+            // Who waits now learns that it has ended: nobody knows how far it came.
+            lock(&self.line).waiting.clear();
+            loop {
+                if lock(&self.line).closed {
+                    return;
+                }
+                match launch(&self.executable, &self.setup) {
+                    Ok((child, socket, _)) => {
+                        tracing::warn!(?status, "the zygote had died; there is another one");
+                        // Where we were stopped meanwhile it is hung up on before it did anything.
+                        lock(&self.line).take_over(socket);
+                        self.child = child;
+                        break;
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, retry_in = ?BETWEEN_ATTEMPTS, "the zygote has died and no other one starts");
+                        std::thread::park_timeout(BETWEEN_ATTEMPTS);
+                    }
+                }
+            }
         }
     }
-    // Dropped with their senders, all who wait learn that it has ended.
-    lock(waiting).take();
+
+    /// Hands out the zygote's answers until it hangs up.
+    fn hand_out(&self) {
+        let socket = Arc::clone(&lock(&self.line).socket);
+        while let Ok((bytes, descriptors)) = receive(socket.as_fd()) {
+            let asked = lock(&self.line).waiting.pop_front();
+            let answer = understand(&bytes, descriptors);
+            let unheard = match asked {
+                Some(asked) => asked.send(answer).err(),
+                None => Some(answer),
+            };
+            if let Some(Ok(Answer { descriptor: Some(orphan), .. })) = unheard {
+                // Whoever asked has gone: nobody would ever end this jail.
+                let _ = rustix::process::pidfd_send_signal(orphan, rustix::process::Signal::KILL);
+            }
+        }
+    }
 }
 
-fn spawn(executable: &Executable, socket: OwnedFd) -> io::Result<Child> {
-    Command::new(executable.path())
+/// Starts a zygote and lets it build its world.
+fn launch(executable: &Executable, setup: &Setup) -> Result<(Child, OwnedFd, World)> {
+    let fail =
+        |what: &str, error: &dyn std::fmt::Display| Error::internal(format!("{what} the zygote"), error);
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .map_err(|error| fail("make the socket of", &error))?;
+    let mut child = Command::new(executable.path())
         .arg("zygote")
         .env_clear()
         .current_dir("/")
-        .stdin(Stdio::from(socket))
+        .stdin(Stdio::from(theirs))
         .stdout(Stdio::null())
         .stderr(Stdio::inherit())
         .spawn()
+        .map_err(|error| fail("start", &error))?;
+    let greeted = send(ours.as_fd(), &setup.encode_to_vec(), &[]).and_then(|()| receive(ours.as_fd()));
+    let (bytes, descriptors) = greeted.map_err(|error| fail("speak to", &error))?;
+    let reply = SetupReply::decode(&*bytes).map_err(|error| fail("understand", &error))?;
+    if !reply.failure.is_empty() {
+        let _ = child.wait();
+        return Err(Error::Unavailable { what: "zygote", detail: reply.failure });
+    }
+    let (idmap, landlock_abi) = (reply.idmap, reply.landlock_abi);
+    Ok((child, ours, World { idmap, landlock_abi, pool: descriptors.into_iter().next() }))
 }
 
 fn understand(bytes: &[u8], descriptors: Vec<OwnedFd>) -> Result<Answer> {

@@ -1,6 +1,6 @@
 //! Templates: named recipes for sandboxes.
 
-use crate::id::TemplateId;
+use crate::id::{SandboxId, TemplateId};
 use crate::label::Labels;
 use crate::limits::ResourceLimits;
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,9 @@ pub enum TemplateSource {
     Snapshot {
         /// The template below.
         base: TemplateId,
+        /// The sandbox, which may be gone by now. Unknown for templates of earlier versions.
+        #[serde(default)]
+        sandbox: Option<SandboxId>,
     },
 }
 

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 One side is ID:PATH, with an absolute path in the sandbox; the other is local, or - for the bytes of one file from stdin or to stdout. Directories are copied with everything below. When DST is a directory, the copy goes into it; otherwise it becomes DST. A local name with a colon is written ./name.
 
 Examples:
-  hostel cp ./project sb-1:/work
-  hostel cp sb-1:/work/result.csv .
+  hostel cp ./project sb-1:/workspace
+  hostel cp sb-1:/workspace/result.csv .
   hostel cp sb-1:/var/log/build.log - | tail")]
 pub(crate) struct CpArgs {
     /// What to copy.

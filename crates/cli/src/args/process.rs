@@ -29,9 +29,9 @@ pub(crate) struct ProcessOptions {
 Exits with the command's code. The command belongs to the sandbox: when the connection to the daemon breaks, or the daemon is restarted, hostel attaches again and nothing is lost. Ctrl-C goes to the command; a second one kills it.
 
 Examples:
-  hostel exec sb-1 -- ls -l /work
+  hostel exec sb-1 -- ls -l /workspace
   hostel exec -it sb-1 -- bash
-  tar c . | hostel exec -i sb-1 -- tar x -C /work
+  tar c . | hostel exec -i sb-1 -- tar x -C /workspace
   hostel exec -d sb-1 -- make all        prints the id of the process; see `hostel attach`
 
 With --json, stdout is as for `hostel run --json`; with -d it is the process.")]

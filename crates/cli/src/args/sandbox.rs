@@ -130,7 +130,7 @@ Makes a sandbox, copies files in, runs the command with its output streaming, ex
 Examples:
   hostel run -- sh -c 'echo hello; exit 3'
   hostel run --memory 256M --cpus 0.5 --timeout 30s -- python3 -c 'print(sum(range(10**6)))'
-  hostel run --file ./main.py:/work/ --workdir /work -- python3 main.py
+  hostel run --file ./main.py:/workspace/ --workdir /workspace -- python3 main.py
   echo 'some input' | hostel run -i -- wc -c
   hostel run -it -- bash
 

@@ -24,7 +24,12 @@ pub(crate) async fn attach(context: &Context, args: AttachArgs) -> Outcome {
         signal = signals.end() => return Ok(signals::exit_code(signal)),
     };
     let process = session.process.id.clone();
-    let how = Streaming { interactive: args.interactive, json: context.json, forward_signals: false };
+    let how = Streaming {
+        interactive: args.interactive,
+        json: context.json,
+        forward_signals: false,
+        tell_of_reconnecting: context.tells_of_reconnecting(),
+    };
     let ended = stream(&client, session, how, &mut signals).await?;
     if matches!(ended, Ended::Left(_)) && !context.json {
         output::note(&format!("detached; {process} goes on"));

@@ -33,7 +33,12 @@ pub(crate) async fn exec(context: &Context, args: ExecArgs) -> Outcome {
         signal = signals.end() => return Ok(signals::exit_code(signal)),
     };
     let (sandbox, process) = (session.process.sandbox_id.clone(), session.process.id.clone());
-    let how = Streaming { interactive: args.process.interactive, json: context.json, forward_signals: true };
+    let how = Streaming {
+        interactive: args.process.interactive,
+        json: context.json,
+        forward_signals: true,
+        tell_of_reconnecting: context.tells_of_reconnecting(),
+    };
     let ended = stream(&client, session, how, &mut signals).await?;
     if matches!(ended, Ended::Left(_)) {
         output::note(&format!("the command may go on: `hostel attach {sandbox} {process}`"));

@@ -33,7 +33,12 @@ pub(crate) async fn run(context: &Context, args: RunArgs) -> Outcome {
         timeout: args.process.timeout,
         ..ProcessSpec::default()
     };
-    let how = Streaming { interactive: args.process.interactive, json: context.json, forward_signals: true };
+    let how = Streaming {
+        interactive: args.process.interactive,
+        json: context.json,
+        forward_signals: true,
+        tell_of_reconnecting: context.tells_of_reconnecting(),
+    };
 
     let mut signals = Signals::listen()?;
     let client = context.connect().await?;

@@ -31,6 +31,8 @@ pub(crate) struct Streaming {
     pub(crate) json: bool,
     /// Whether signals to us go to the process. Otherwise we leave and it goes on.
     pub(crate) forward_signals: bool,
+    /// Whether to say that the connection broke, and that it is back.
+    pub(crate) tell_of_reconnecting: bool,
 }
 
 /// How streaming ended.
@@ -59,6 +61,9 @@ pub(crate) async fn stream(
     if how.interactive {
         feeding.spawn(feed(input.clone()));
     }
+    let mut link = output.link();
+    let mut linked = how.tell_of_reconnecting;
+    let mut connected = true;
     let ended = {
         let pump = pump(&process, output, how.json);
         tokio::pin!(pump);
@@ -76,9 +81,18 @@ pub(crate) async fn stream(
                     },
                 },
                 () = sleep_until(leave.deadline()), if leave.is_due() => break Ok(Ended::Left(leave.signal)),
+                // Without a driver there is nothing more to tell.
+                changed = link.changed(), if linked => match changed {
+                    Ok(()) => tell_of_change(&mut connected, *link.borrow_and_update()),
+                    Err(_) => linked = false,
+                },
             }
         }
     };
+    if how.tell_of_reconnecting && ended.is_ok() {
+        // It may be back and at its end at the same time.
+        tell_of_change(&mut connected, *link.borrow());
+    }
     if matches!(ended, Err(Failure::NobodyReads)) {
         // What would have happened to it in a pipeline here.
         let told = client.signal_process(&process.sandbox_id, &process.id, signals::PIPE);
@@ -119,6 +133,17 @@ impl Leave {
 
     fn deadline(&self) -> Instant {
         self.due.unwrap_or_else(Instant::now)
+    }
+}
+
+/// Says that the connection broke, or that it is back, where it was not said before.
+fn tell_of_change(told: &mut bool, connected: bool) {
+    if std::mem::replace(told, connected) != connected {
+        output::note(if connected {
+            "connected to the daemon again"
+        } else {
+            "reconnecting to the daemon…"
+        });
     }
 }
 

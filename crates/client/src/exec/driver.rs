@@ -16,7 +16,7 @@ use hostel_proto::v1::process_input::Input;
 use hostel_sandbox::SandboxId;
 use hostel_sandbox::process::{OutputStream, TerminalSize};
 use std::collections::VecDeque;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 /// Signals and sizes that may wait for the connection.
@@ -66,6 +66,8 @@ struct Caller {
     events: mpsc::Sender<Result<Event>>,
     /// Taken when the process was told.
     opened: Option<mpsc::Sender<Process>>,
+    /// Whether we are attached, once we were.
+    connected: watch::Sender<bool>,
 }
 
 /// Why a connection is no longer used.
@@ -109,9 +111,10 @@ impl Driver {
         controls: mpsc::Receiver<Control>,
         events: mpsc::Sender<Result<Event>>,
         opened: mpsc::Sender<Process>,
+        connected: watch::Sender<bool>,
         policy: ReconnectPolicy,
     ) {
-        let mut caller = Caller { given, controls, events, opened: Some(opened) };
+        let mut caller = Caller { given, controls, events, opened: Some(opened), connected };
         let mut backoff = Backoff::new(policy);
         loop {
             let error = match self.connect().await {
@@ -123,6 +126,7 @@ impl Driver {
             };
             let error = match backoff.broke() {
                 Ok(delay) if error.is_connection() => {
+                    caller.connected.send_if_modified(|connected| std::mem::replace(connected, false));
                     sleep(delay).await;
                     continue;
                 }
@@ -173,7 +177,10 @@ impl Driver {
                     _ => return End::Done,
                 },
                 message = incoming.next(), if self.inbox.is_empty() => match self.receive(message, &mut caller.opened) {
-                    Ok(false) => backoff.attached(),
+                    Ok(false) => {
+                        caller.connected.send_if_modified(|connected| !std::mem::replace(connected, true));
+                        backoff.attached();
+                    }
                     Ok(true) => backoff.progress(),
                     Err(error) => return End::Broke(error),
                 },

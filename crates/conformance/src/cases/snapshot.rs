@@ -32,7 +32,7 @@ type H = Arc<Harness>;
 
 async fn snapshot(h: &Harness, sandbox: &Sandbox) -> Outcome<TemplateId> {
     let base = TemplateId::parse("host")?;
-    let template = h.template(TemplateSource::Snapshot { base });
+    let template = h.template(TemplateSource::Snapshot { base, sandbox: None });
     let id = template.id.clone();
     let made = patiently("a snapshot", sandbox.snapshot(template)).await??;
     ensure_eq!(made.id, id);
@@ -153,7 +153,10 @@ async fn a_taken_name_is_refused(h: H) -> Outcome {
     sandbox.sh("echo first > /tmp/f").await?;
     let id = snapshot(&h, &sandbox).await?;
     sandbox.sh("echo second > /tmp/f").await?;
-    let again = Template::new(id.clone(), TemplateSource::Snapshot { base: TemplateId::parse("host")? });
+    let again = Template::new(
+        id.clone(),
+        TemplateSource::Snapshot { base: TemplateId::parse("host")?, sandbox: None },
+    );
     ensure_err!(sandbox.snapshot(again).await, Error::AlreadyExists { .. });
     ensure_eq!(h.sandbox_from(&id).await?.sh("cat /tmp/f").await?, "first\n");
     Ok(())

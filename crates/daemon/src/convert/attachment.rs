@@ -5,6 +5,7 @@ use crate::error::Result;
 use hostel_proto::v1::{self, process_event::Event, process_input};
 use hostel_sandbox::process::{AttachOptions, Input, Output, OutputStream};
 use hostel_sandbox::{Error as DomainError, SandboxId};
+use std::time::SystemTime;
 
 /// Most bytes of standard input in one message.
 const MOST_STDIN: usize = 1 << 20;
@@ -71,6 +72,16 @@ fn api_stream(stream: OutputStream) -> i32 {
         OutputStream::Stdout => v1::OutputStream::Stdout.into(),
         OutputStream::Stderr => v1::OutputStream::Stderr.into(),
     }
+}
+
+/// The end of a process whose sandbox ended first.
+pub(crate) fn sandbox_gone() -> v1::ProcessEvent {
+    let exit = v1::ExitStatus {
+        reason: v1::ExitReason::SandboxGone.into(),
+        exit_time: Some(super::timestamp(SystemTime::now())),
+        ..v1::ExitStatus::default()
+    };
+    v1::ProcessEvent { event: Some(Event::Exited(exit)) }
 }
 
 pub(crate) fn api_event(sandbox: &SandboxId, output: Output) -> v1::ProcessEvent {

@@ -36,17 +36,19 @@ pub(crate) fn imported(open: &v1::ImportTemplateOpen) -> Result<Template> {
 }
 
 pub(crate) fn api_template(template: &Template, backend: &BackendName, sandboxes: usize) -> v1::Template {
-    let (origin, base) = match &template.source {
-        TemplateSource::Host => (v1::TemplateOrigin::Host, String::new()),
-        TemplateSource::Imported => (v1::TemplateOrigin::Import, String::new()),
-        TemplateSource::Snapshot { base } => (v1::TemplateOrigin::Snapshot, base.to_string()),
+    let (origin, base, parent) = match &template.source {
+        TemplateSource::Host => (v1::TemplateOrigin::Host, String::new(), None),
+        TemplateSource::Imported => (v1::TemplateOrigin::Import, String::new(), None),
+        TemplateSource::Snapshot { base, sandbox } => {
+            (v1::TemplateOrigin::Snapshot, base.to_string(), sandbox.as_ref())
+        }
     };
     v1::Template {
         name: template.id.to_string(),
         labels: template.labels.clone(),
         origin: origin.into(),
         base_template: base,
-        source_sandbox_id: String::new(),
+        source_sandbox_id: parent.map(ToString::to_string).unwrap_or_default(),
         backends: vec![backend.to_string()],
         size_bytes: template.size_bytes,
         defaults: Some(v1::TemplateDefaults {

@@ -8,12 +8,15 @@ use hostel_sandbox::{Error as DomainError, ExecutionEnvironment, SandboxId, Sand
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 use tokio::sync::{MutexGuard, OwnedSemaphorePermit};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// One sandbox.
 pub(crate) struct Entry {
     id: SandboxId,
     /// Held by whoever changes its life.
     operation: tokio::sync::Mutex<()>,
+    /// Cancelled when it is about to be stopped, or has ended by itself.
+    ending: CancellationToken,
     view: Mutex<View>,
 }
 
@@ -38,6 +41,7 @@ impl Entry {
         Self {
             id: record.id.clone(),
             operation: tokio::sync::Mutex::new(()),
+            ending: CancellationToken::new(),
             view: Mutex::new(View {
                 record: Arc::new(record),
                 handle,
@@ -89,6 +93,7 @@ impl Entry {
         let dropped = (view.environment.take(), view.slot.take());
         drop(view);
         drop(dropped);
+        self.ending.cancel();
     }
 
     /// Gives it its live environment.
@@ -153,12 +158,17 @@ impl Entry {
         let mut view = lock(&self.view);
         let quiet = view.calls == 0 && view.last_call == quiet_since;
         view.closing |= quiet;
+        drop(view);
+        if quiet {
+            self.ending.cancel();
+        }
         quiet
     }
 
     /// Refuses calls from now on.
     pub(super) fn close(&self) {
         lock(&self.view).closing = true;
+        self.ending.cancel();
     }
 
     /// Notes when the timer shall look at it; false where it does so sooner or then already.
@@ -204,6 +214,11 @@ impl Lease {
 
     pub(crate) fn record(&self) -> Arc<SandboxRecord> {
         self.entry.record()
+    }
+
+    /// Resolves when the sandbox is about to be stopped, or has ended by itself.
+    pub(crate) fn ending(&self) -> WaitForCancellationFutureOwned {
+        self.entry.ending.clone().cancelled_owned()
     }
 }
 

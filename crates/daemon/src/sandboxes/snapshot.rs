@@ -80,7 +80,7 @@ impl Sandboxes {
             Some(base) => base.clone(),
             None => TemplateId::parse(super::templates::DEFAULT_TEMPLATE)?,
         };
-        let mut template = Template::new(name, TemplateSource::Snapshot { base });
+        let mut template = Template::new(name, TemplateSource::Snapshot { base, sandbox: Some(id.clone()) });
         template.labels = labels;
         template.env.clone_from(&record.spec.env);
         template.user.clone_from(&record.spec.user);

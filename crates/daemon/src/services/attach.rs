@@ -8,14 +8,20 @@ use crate::error::Error;
 use crate::sandboxes::{Lease, Sandboxes};
 use futures::Stream;
 use hostel_proto::v1;
-use hostel_sandbox::process::{Attachment, Input, Output};
+use hostel_sandbox::Error as DomainError;
+use hostel_sandbox::process::{Attachment, Input, Output, ProcessInfo};
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Timeout;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, Streaming};
+
+/// How long after its output the end of a sandbox may be noticed.
+const SETTLE: Duration = Duration::from_secs(2);
 
 /// A request that carries input after its first message.
 pub(super) trait InputMessage: Send + 'static {
@@ -67,6 +73,10 @@ pub(super) struct Events<M> {
     wrong: Option<oneshot::Receiver<Status>>,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
     ended: bool,
+    /// Offsets of stdout and stderr that were asked for.
+    asked: [Option<u64>; 2],
+    /// Why the output broke off, until it is known whether that was the end of the sandbox.
+    broken: Option<(DomainError, Pin<Box<Timeout<WaitForCancellationFutureOwned>>>)>,
     lease: Lease,
     message: PhantomData<fn() -> M>,
 }
@@ -81,9 +91,17 @@ impl<M: EventMessage> Events<M> {
             wrong: None,
             stop: Box::pin(sandboxes.stopping().clone().cancelled_owned()),
             ended: false,
+            asked: [None; 2],
+            broken: None,
             lease,
             message: PhantomData,
         }
+    }
+
+    /// Refuses offsets beyond the end, which is known when the attachment stands.
+    pub(super) fn asked(mut self, asked: [Option<u64>; 2]) -> Self {
+        self.asked = asked;
+        self
     }
 
     /// The same, with input from the client.
@@ -101,6 +119,36 @@ impl<M: EventMessage> Events<M> {
         events
     }
 
+    /// The output broke off: with the sandbox, which is how a process ends, or for another reason, which is an
+    /// error.
+    fn broke(&mut self, error: DomainError, cx: &mut Context<'_>) -> Poll<Option<Result<M, Status>>> {
+        let ending = tokio::time::timeout(SETTLE, self.lease.ending());
+        self.settle(error, Box::pin(ending), cx)
+    }
+
+    fn settle(
+        &mut self,
+        error: DomainError,
+        mut ending: Pin<Box<Timeout<WaitForCancellationFutureOwned>>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<M, Status>>> {
+        if !matches!(error, DomainError::Unavailable { .. }) || self.stop.as_mut().poll(cx).is_ready() {
+            return self.end(Error::from(error).into());
+        }
+        match ending.as_mut().poll(cx) {
+            Poll::Pending => {
+                self.broken = Some((error, ending));
+                Poll::Pending
+            }
+            Poll::Ready(Ok(())) => {
+                self.ended = true;
+                self.pump = None;
+                Poll::Ready(Some(Ok(M::of(attachment::sandbox_gone()))))
+            }
+            Poll::Ready(Err(_)) => self.end(Error::from(error).into()),
+        }
+    }
+
     fn end(&mut self, status: Status) -> Poll<Option<Result<M, Status>>> {
         self.ended = true;
         self.pump = None;
@@ -116,6 +164,9 @@ impl<M: EventMessage> Stream for Events<M> {
         if this.ended {
             return Poll::Ready(None);
         }
+        if let Some((error, ending)) = this.broken.take() {
+            return this.settle(error, ending, cx);
+        }
         if let Some(wrong) = &mut this.wrong
             && let Poll::Ready(reported) = Pin::new(wrong).poll(cx)
         {
@@ -125,19 +176,29 @@ impl<M: EventMessage> Stream for Events<M> {
             }
         }
         match this.output.poll_recv(cx) {
+            Poll::Ready(Some(Ok(Output::Opened(info)))) if beyond(&this.asked, &info).is_some() => {
+                let field = beyond(&this.asked, &info).unwrap_or_default();
+                this.end(crate::status::invalid(field, "is beyond the end of the output"))
+            }
             Poll::Ready(Some(Ok(output))) => {
                 this.ended = matches!(output, Output::Exited(_));
                 Poll::Ready(Some(Ok(M::of(attachment::api_event(this.lease.id(), output)))))
             }
-            Poll::Ready(Some(Err(error))) => this.end(Error::from(error).into()),
+            Poll::Ready(Some(Err(error))) => this.broke(error, cx),
             Poll::Ready(None) => {
                 let detail = "the attachment ended without the end of the process".to_owned();
-                this.end(Error::from(hostel_sandbox::Error::Unavailable { what: "guest", detail }).into())
+                this.broke(DomainError::Unavailable { what: "guest", detail }, cx)
             }
             Poll::Pending if this.stop.as_mut().poll(cx).is_ready() => this.end(Error::Draining.into()),
             Poll::Pending => Poll::Pending,
         }
     }
+}
+
+/// The offset that was asked for and is beyond the end of what was written.
+fn beyond(asked: &[Option<u64>; 2], info: &ProcessInfo) -> Option<&'static str> {
+    let ends = [("stdout_offset", asked[0], info.stdout.end), ("stderr_offset", asked[1], info.stderr.end)];
+    ends.into_iter().find(|(_, asked, end)| asked.is_some_and(|asked| asked > *end)).map(|(field, ..)| field)
 }
 
 /// Passes input on until the client sends no more; reports what is wrong with it.
@@ -148,8 +209,13 @@ async fn pump<In: InputMessage>(
 ) {
     loop {
         let wrong = match requests.message().await {
-            // The client sends no more, or is gone: then the response is dropped too.
-            Ok(None) | Err(_) => return,
+            // The client sends no more.
+            Ok(None) => return,
+            // It is gone, and so is the response; or it sent what is no message.
+            Err(status) => match crate::unreadable::fault(&status) {
+                Some(error) => crate::status::domain_status(&error),
+                None => return,
+            },
             Ok(Some(message)) => match message.input().map(attachment::input) {
                 Some(Ok(one)) => {
                     if input.send(one).await.is_err() {

@@ -48,8 +48,10 @@ impl ProcessService for Processes {
         };
         let options = attachment::options(open.options, v1::StdinAccess::None)?;
         let (lease, id) = self.enter(open.sandbox_id, open.process_id)?;
+        let asked = [options.stdout_from, options.stderr_from];
         let attachment = lease.environment().attach(&id, options).await.map_err(Error::from)?;
-        Ok(Response::new(Box::pin(Events::with_input(&self.0, lease, attachment, requests))))
+        let events = Events::with_input(&self.0, lease, attachment, requests);
+        Ok(Response::new(Box::pin(events.asked(asked))))
     }
 
     type ExecProcessStream = Frames<v1::ExecProcessResponse>;
@@ -90,8 +92,9 @@ impl ProcessService for Processes {
         };
         let options = attachment::options(Some(options), v1::StdinAccess::None)?;
         let (lease, id) = self.enter(request.sandbox_id, request.process_id)?;
+        let asked = [options.stdout_from, options.stderr_from];
         let attachment = lease.environment().attach(&id, options).await.map_err(Error::from)?;
-        Ok(Response::new(Box::pin(Events::new(&self.0, lease, attachment))))
+        Ok(Response::new(Box::pin(Events::new(&self.0, lease, attachment).asked(asked))))
     }
 
     async fn write_stdin(&self, request: Request<v1::WriteStdinRequest>) -> Answer<v1::WriteStdinResponse> {

@@ -109,6 +109,9 @@ pub(super) fn bytes<M: UploadMessage>(
 }
 
 fn broken_off(status: &Status) -> DomainError {
+    if let Some(error) = crate::unreadable::fault(status) {
+        return error;
+    }
     let detail = optional(status.message().to_owned()).unwrap_or_else(|| "the client went away".to_owned());
     DomainError::Unavailable { what: "upload", detail }
 }

@@ -92,7 +92,7 @@ fn become_guest(plan: Plan) -> ! {
 
 /// Every step of confinement, in the only order that works. `Err` is fatal, the strings returned are not.
 fn enter(plan: &Plan) -> Result<Vec<String>, Failed> {
-    // A half-made jail dies with the zygote. The kernel forgets this when ids change, which is late enough.
+    // A half-made jail dies with the zygote.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).at("tie the jail to the zygote")?;
     confine::default_child_signal();
     for tasks in &plan.join {
@@ -110,6 +110,8 @@ fn enter(plan: &Plan) -> Result<Vec<String>, Failed> {
     confine::limits(plan.order.max_processes)?;
     confine::capabilities()?;
     let weaknesses = confine::landlock().into_iter().collect();
+    // A whole one does not. Where ids changed the kernel forgot it by itself; an ordinary user's have not.
+    rustix::process::set_parent_process_death_signal(None).at("untie the jail from the zygote")?;
     confine::system_calls()?;
     Ok(weaknesses)
 }
