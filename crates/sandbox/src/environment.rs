@@ -117,6 +117,17 @@ pub trait Backend: Send + Sync {
         directory: &std::path::Path,
     ) -> Result<Template>;
 
+    /// Makes a template of the configuration known until the daemon ends; declaring it again replaces it. It has
+    /// no files of its own: its source says whose it has.
+    ///
+    /// # Errors
+    /// `NotFound` for the template below; `AlreadyExists` where one of that name was made otherwise;
+    /// `CapabilityMissing` where the backend has no such source.
+    async fn declare_template(&self, template: Template) -> Result<Template> {
+        let detail = format!("{} cannot make templates of this source", self.name());
+        Err(crate::Error::missing(crate::Capability::TemplateImport, format!("{}: {detail}", template.id)))
+    }
+
     /// Removes a template. Sandboxes made from it keep working.
     ///
     /// # Errors

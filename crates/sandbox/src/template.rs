@@ -15,6 +15,11 @@ pub enum TemplateSource {
     Host,
     /// A root file system that was imported.
     Imported,
+    /// An image of a container engine, by any name that the engine knows it by.
+    Image {
+        /// `debian:bookworm-slim`, `name@sha256:…`.
+        reference: String,
+    },
     /// Files of a sandbox, on top of the template it was made from.
     Snapshot {
         /// The template below.
