@@ -32,6 +32,10 @@ pub struct Config {
     pub default_deadline: Duration,
     /// How long a shutdown may take.
     pub drain_timeout: Duration,
+    /// Where the Docker engine is; `None` is its usual socket.
+    pub docker_host: Option<String>,
+    /// The image of containers whose creator names no template; `None` is the backend's own choice.
+    pub docker_image: Option<String>,
 }
 
 impl Config {
@@ -70,6 +74,8 @@ impl Config {
             max_message_bytes: 4 << 20,
             default_deadline: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(10),
+            docker_host: None,
+            docker_image: None,
         }
     }
 
@@ -87,6 +93,14 @@ impl Config {
         if !listen.is_empty() {
             self.listen = listen;
         }
+        self
+    }
+
+    /// Uses this engine and this default image for containers, where they are given.
+    #[must_use]
+    pub fn with_docker(mut self, host: Option<String>, image: Option<String>) -> Self {
+        self.docker_host = host.filter(|host| !host.is_empty()).or(self.docker_host);
+        self.docker_image = image.filter(|image| !image.is_empty()).or(self.docker_image);
         self
     }
 

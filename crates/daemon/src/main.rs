@@ -23,6 +23,12 @@ struct Arguments {
     /// What does not: the socket hosteld.sock. [/run/hostel, for users $XDG_RUNTIME_DIR/hostel]
     #[arg(long, env = "HOSTEL_RUNTIME_DIR", value_name = "DIRECTORY")]
     runtime_dir: Option<PathBuf>,
+    /// The Docker engine: unix:///path or tcp://host:port. [unix:///var/run/docker.sock]
+    #[arg(long, env = "DOCKER_HOST", value_name = "ADDRESS")]
+    docker_host: Option<String>,
+    /// The image of containers whose creator names no template. [debian:bookworm-slim]
+    #[arg(long, env = "HOSTEL_DOCKER_IMAGE", value_name = "IMAGE")]
+    docker_image: Option<String>,
     /// How logs are written to standard error.
     #[arg(long, env = "HOSTEL_LOG_FORMAT", value_enum, default_value_t)]
     log_format: LogFormat,
@@ -53,7 +59,9 @@ fn main() -> ExitCode {
 
 fn configure(arguments: Arguments) -> Result<Config, Error> {
     let base = Config::for_this_user()?;
-    let config = base.with(arguments.state_dir, arguments.runtime_dir, arguments.listen);
+    let config = base
+        .with(arguments.state_dir, arguments.runtime_dir, arguments.listen)
+        .with_docker(arguments.docker_host, arguments.docker_image);
     config.validate()?;
     Ok(config)
 }

@@ -66,6 +66,12 @@ pub trait Backend: Send + Sync {
     /// What it can do here; fixed while the daemon runs.
     fn capabilities(&self) -> &Capabilities;
 
+    /// Why it cannot make sandboxes right now, where that will pass: an engine that is away, a service that does not
+    /// answer. Sandboxes that are there may go on meanwhile.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+
     /// Makes a sandbox and waits until commands can run in it. `spec` was validated and is resolved against
     /// the template. Limits that this host cannot hold are left out of [`Created::limits`] and told in
     /// [`Created::weaknesses`]; the caller has already refused where they were asked for.

@@ -38,7 +38,9 @@ pub(crate) fn imported(open: &v1::ImportTemplateOpen) -> Result<Template> {
 pub(crate) fn api_template(template: &Template, backend: &BackendName, sandboxes: usize) -> v1::Template {
     let (origin, base) = match &template.source {
         TemplateSource::Host => (v1::TemplateOrigin::Host, String::new()),
-        TemplateSource::Imported | TemplateSource::Image { .. } => (v1::TemplateOrigin::Import, String::new()),
+        TemplateSource::Imported | TemplateSource::Image { .. } => {
+            (v1::TemplateOrigin::Import, String::new())
+        }
         TemplateSource::Snapshot { base } => (v1::TemplateOrigin::Snapshot, base.to_string()),
     };
     v1::Template {
