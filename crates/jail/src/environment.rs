@@ -174,7 +174,11 @@ impl ExecutionEnvironment for Environment {
     async fn snapshot(&self, mut template: Template) -> Result<Template> {
         let pool = self.pool(Capability::Snapshot)?;
         self.inner.templates.reserve(&template.id)?;
-        template.source = TemplateSource::Snapshot { base: self.handle.template.clone() };
+        let base = self.handle.template.clone();
+        template.source = match template.source {
+            TemplateSource::Built { .. } => TemplateSource::Built { base },
+            _ => TemplateSource::Snapshot { base },
+        };
         template.user =
             template.user.or_else(|| Some(self.handle.user.clone()).filter(|user| !user.is_empty()));
         template.workdir = template.workdir.or_else(|| Some(self.handle.workdir.clone()));
