@@ -21,7 +21,11 @@ pub fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
 }
 
 /// Where cargo put the executables: beside the tests, or where `HOSTEL_BIN_DIR` says.
-fn executable(name: &str) -> PathBuf {
+///
+/// # Panics
+/// Where it is not built.
+#[must_use]
+pub fn executable(name: &str) -> PathBuf {
     let beside = || {
         let test = std::env::current_exe().ok()?;
         Some(test.parent()?.parent()?.to_owned())
@@ -97,6 +101,7 @@ impl TestDaemon {
         let child = Command::new(executable("hosteld"))
             .env("HOSTEL_STATE_DIR", self.state())
             .env("HOSTEL_RUNTIME_DIR", self.runtime())
+            .env("HOSTEL_TEMPLATES_DIR", self.templates())
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -117,6 +122,12 @@ impl TestDaemon {
     #[must_use]
     pub fn runtime(&self) -> PathBuf {
         self.home.path().join("run")
+    }
+
+    /// Where templates are declared, for the next start. Not there unless a test makes it.
+    #[must_use]
+    pub fn templates(&self) -> PathBuf {
+        self.home.path().join("templates.d")
     }
 
     /// What it logged so far.

@@ -5,4 +5,4 @@ mod audit;
 mod daemon;
 
 pub use audit::leftovers;
-pub use daemon::{Outcome, TestDaemon, eventually};
+pub use daemon::{Outcome, TestDaemon, eventually, executable};

@@ -59,6 +59,15 @@ impl Templates {
             }
         }
         let host = host::generate(&directory, own_ids).map_err(fail)?;
+        for recipe in recipes.values_mut() {
+            let on_host = recipe.template.source.base() == Some(&host.template.id);
+            // What was imported on top of the host's files goes on top of them as they are now. A snapshot stays
+            // with those that it was taken on: it may hold what was removed from them.
+            if on_host && matches!(recipe.template.source, TemplateSource::Layer { .. }) {
+                recipe.layers.truncate(1);
+                recipe.layers.extend(host.layers.iter().cloned());
+            }
+        }
         recipes.insert(host.template.id.clone(), host);
         Ok(Self { directory, recipes: Mutex::new(recipes) })
     }

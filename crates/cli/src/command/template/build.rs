@@ -62,7 +62,13 @@ async fn follow(context: &Context, mut watch: BuildWatch, count: usize) -> Resul
                 let _ = std::io::stderr().write_all(&data);
             }
             BuildEvent::StepFinished { index, duration, .. } => {
-                output::note(&format!("[{}/{count}] done in {}", index + 1, human::duration(Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))));
+                output::note(&format!(
+                    "[{}/{count}] done in {}",
+                    index + 1,
+                    human::duration(Duration::from_millis(
+                        u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+                    ))
+                ));
             }
         }
     }

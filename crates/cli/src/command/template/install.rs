@@ -18,7 +18,7 @@ use std::process::Stdio;
 use tempfile::TempDir;
 
 /// Which version, and what its archives' checksums are.
-const PINS: &str = include_str!("../../../../../images/claude.version");
+const PINS: &str = include_str!("../../../../../images/pins");
 /// The label that says which version a template has.
 const VERSION: &str = "claude.version";
 /// Where the binary is in the sandbox. A jail of the template `host` has the host's /usr, which nothing covers.
@@ -51,19 +51,16 @@ impl<'a> Pin<'a> {
                 return Err(Failure::other("PLATFORM", message));
             }
         };
-        let words = || pins.lines().filter(|line| !line.starts_with('#')).map(str::split_whitespace);
-        let value =
-            |key: &str| words().find_map(|mut words| (words.next() == Some(key)).then(|| words.next())?);
-        let integrity = words().find_map(|mut words| {
-            (words.next() == Some("integrity") && words.next() == Some(platform)).then(|| words.next())?
+        let pins = pins.lines().filter(|line| !line.starts_with('#'));
+        let words = pins.map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let mut found = words.filter_map(|words| match words[..] {
+            ["claude", version, on, package, integrity] if on == platform => {
+                Some(Self { version, package: format!("{package}@{version}"), integrity })
+            }
+            _ => None,
         });
-        let missing = || Failure::other("PINS", "the list of versions in this hostel is broken".to_owned());
-        let (version, package) = value("version").zip(value("package")).ok_or_else(missing)?;
-        Ok(Self {
-            version,
-            package: format!("{package}-{platform}@{version}"),
-            integrity: integrity.ok_or_else(missing)?,
-        })
+        let missing = || Failure::other("PINS", "the list of versions in this hostel is broken");
+        found.next().ok_or_else(missing)
     }
 }
 
