@@ -159,6 +159,7 @@ say "building $image on $base"
 mkdir "$work/context"
 cp "$here/$name/Dockerfile" "$work/context/"
 while read -r file; do place "$file"; done < <(awk '$1 == "COPY" { print $2 }' "$here/$name/Dockerfile")
+chmod -R u=rwX,go=rX "$work/context"
 find "$work/context" -exec touch --no-dereference --date="@$epoch" {} +
 options=$(apt_options)
 arguments=(
