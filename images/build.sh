@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the image of a recipe, hostel/NAME, with Docker, and prints its name. Shows on standard error how it goes.
+# Builds the image of a recipe, hostel-NAME, with Docker, and prints its name. Shows on standard error how it goes.
 # What was built from the same inputs before is taken as it is.
 #
 #   images/build.sh NAME
@@ -12,9 +12,10 @@
 #   NO_CACHE      not empty: build also what was built before
 #   HOSTEL_CACHE  directory for what is fetched [.cache/images of the checkout, or of the user]
 #
-# The same inputs give the same files, with the same times. What differs between two builds: the time of creation
-# in the image's configuration (so its id), and Debian's packages, which are the newest of the release unless the
-# base's sources name a snapshot.
+# Not reproducible by digest. Two builds without cache, of the same inputs and the same day, had files of the same
+# content, modes and owners; what differed were times of some directories and of entries that hide files of the base,
+# which this engine's classic builder sets to now, and with them the digests of layers and the image's id. On another
+# day Debian's packages may be newer ones too, unless the base's sources name a snapshot.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -147,7 +148,7 @@ key=$({
 	echo "$base_id $epoch $platform"
 	cat "$here/$name/Dockerfile" "$here/pins" "$here/build.sh"
 } | sha256sum | cut -c1-16)
-image=hostel/$name:latest
+image=hostel-$name:latest
 built=$(docker image inspect --format '{{index .Config.Labels "hostel.recipe-key"}}' "$image" 2>/dev/null || true)
 if [ "$built" = "$key" ] && [ -z "${NO_CACHE:-}" ]; then
 	say "$image is there already, built on $base"

@@ -318,13 +318,20 @@ fn one_recipe_serves_containers_and_jails() {
         let recipes = ["--recipes", recipes.to_str().unwrap(), "--backend", backend];
         daemon.hostel(&[["template", "build", "agent-min"].as_slice(), &recipes].concat())
     };
-    let image = build("docker");
-    assert_eq!(image.success(), "hostel/agent-min:latest", "{image:?}");
-    let run =
-        ["run", "--rm", "--network", "none", image.success(), "sh", "-c", "claude --version; id -un; pwd"];
+    assert_eq!(build("docker").success(), "agent-min");
+    let script = "claude --version; id -un; pwd";
+    let run = ["run", "--rm", "--network", "none", "hostel-agent-min", "sh", "-c", script];
     let output = docker(&run).unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.contains("(Claude Code)") && text.ends_with("agent\n/workspace\n"), "{output:?}");
+
+    let backends = daemon.hostel(&["--json", "node", "info"]);
+    if backends.stdout.contains("\"docker\"") {
+        let run = ["run", "--backend", "docker", "--template", "agent-min", "--", "sh", "-c", script];
+        let container = daemon.hostel(&run);
+        assert!(container.success().contains("(Claude Code)\nagent\n/workspace"), "{container:?}");
+        assert_eq!(daemon.hostel(&["template", "rm", "agent-min"]).success(), "agent-min");
+    }
 
     assert_eq!(build("jail").success(), "agent-min");
     let inside = ["sh", "-c", "claude --version; id -un; pwd; rg --version | head -1"];

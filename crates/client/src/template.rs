@@ -181,12 +181,24 @@ impl Client {
         Ok(BuildWatch(response.into_inner()))
     }
 
-    /// Removes a template. Sandboxes made from it go on.
+    /// Removes a template from all backends that have it. Sandboxes made from it go on.
     ///
     /// # Errors
     /// The daemon's refusal, `TEMPLATE_IN_USE` when something needs it.
     pub async fn delete_template(&self, name: &TemplateId) -> Result<()> {
-        let request = v1::DeleteTemplateRequest { name: name.to_string(), allow_missing: false };
+        self.delete_template_of(name, None).await
+    }
+
+    /// Removes a template from one backend.
+    ///
+    /// # Errors
+    /// As for [`Self::delete_template`].
+    pub async fn delete_template_of(&self, name: &TemplateId, backend: Option<&BackendName>) -> Result<()> {
+        let request = v1::DeleteTemplateRequest {
+            name: name.to_string(),
+            allow_missing: false,
+            backend: backend.map(ToString::to_string).unwrap_or_default(),
+        };
         self.templates().delete_template(request).await.map_err(convert::error)?;
         Ok(())
     }

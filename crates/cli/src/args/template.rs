@@ -36,6 +36,9 @@ pub(crate) enum TemplateCommand {
         /// Their names.
         #[arg(required = true, value_parser = value::template)]
         names: Vec<TemplateId>,
+        /// Remove them from this backend only [all that have them].
+        #[arg(long, value_name = "NAME", value_parser = value::backend)]
+        backend: Option<BackendName>,
     },
 }
 

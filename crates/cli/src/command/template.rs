@@ -9,9 +9,9 @@ use super::{Context, Outcome, SUCCESS};
 use crate::args::{ImportArgs, TemplateCommand};
 use crate::failure::Failure;
 use crate::output::{self, human, progress::Progress, table};
-use hostel_client::domain::TemplateId;
 use hostel_client::domain::file::Compression;
 use hostel_client::domain::template::TemplateSource;
+use hostel_client::domain::{BackendName, TemplateId};
 use hostel_client::model::Template;
 use hostel_client::{Client, ImportTemplate};
 use serde_json::json;
@@ -35,7 +35,7 @@ pub(crate) async fn execute(context: &Context, command: TemplateCommand) -> Outc
         TemplateCommand::Build(args) => build::build(context, &client, args).await,
         TemplateCommand::Import(args) => import(context, &client, args).await,
         TemplateCommand::InstallCli(args) => install::install(context, &client, args).await,
-        TemplateCommand::Rm { names } => remove(context, &client, names).await,
+        TemplateCommand::Rm { names, backend } => remove(context, &client, names, backend).await,
     }
 }
 
@@ -184,9 +184,14 @@ fn compression(start: &[u8]) -> Result<Compression, &'static str> {
     Ok(Compression::None)
 }
 
-async fn remove(context: &Context, client: &Client, names: Vec<TemplateId>) -> Outcome {
+async fn remove(
+    context: &Context,
+    client: &Client,
+    names: Vec<TemplateId>,
+    backend: Option<BackendName>,
+) -> Outcome {
     for name in &names {
-        client.delete_template(name).await?;
+        client.delete_template_of(name, backend.as_ref()).await?;
         if !context.json {
             output::line(name.as_str())?;
         }

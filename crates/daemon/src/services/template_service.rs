@@ -2,10 +2,10 @@
 
 use super::upload::{self, Upload};
 use super::{Answer, Frames, peer};
-use crate::convert::api_duration;
 use crate::convert::attachment::api_stream;
 use crate::convert::file::compression;
 use crate::convert::template::{api_template, build, imported};
+use crate::convert::{api_duration, optional_id};
 use crate::error::{Error, Result};
 use crate::listen::Peer;
 use crate::page;
@@ -117,7 +117,17 @@ impl TemplateService for Templates {
                 return Ok(Response::new(v1::ImportTemplateResponse { template }));
             }
         }
-        let made = self.import(&backend, &peer, &open, template, stream).await;
+        let layered = template.source.base().is_some();
+        let mut made = self.import(&backend, &peer, &open, template, stream).await;
+        if let Ok(other) = &made
+            && layered
+            && other.source.base().is_none()
+        {
+            // Without what is below it, it is not what was asked for.
+            backend.delete_template(&other.id).await.map_err(Error::from)?;
+            let detail = format!("{} cannot put files on top of a template", backend.name());
+            made = Err(DomainError::missing(Capability::TemplateImport, detail).into());
+        }
         if let (Err(_), Some(repeat)) = (&made, &repeat) {
             self.0.store().release_request(&repeat.key).await?;
         }
@@ -134,7 +144,10 @@ impl TemplateService for Templates {
         let peer = peer(&request)?;
         let request = request.into_inner();
         let id = TemplateId::parse(request.name).map_err(Error::from)?;
-        let found = self.0.backends_with(&id).await?;
+        let mut found = self.0.backends_with(&id).await?;
+        if let Some(wanted) = optional_id(request.backend, BackendName::parse)? {
+            found.retain(|(backend, _)| backend.name() == wanted);
+        }
         if found.is_empty() && !request.allow_missing {
             return Err(not_found(&id).into());
         }

@@ -90,7 +90,7 @@ pub(super) async fn install(context: &Context, client: &Client, args: InstallArg
     verify(&pin, archive.clone()).await?;
     let size = unpack(&archive, place.path()).await?;
     if args.replace && existing(client, &args.name).await?.is_some() {
-        client.delete_template(&args.name).await?;
+        client.delete_template_of(&args.name, Some(&backend()?)).await?;
     }
     let template = import(client, &args, &pin, place.path(), size).await?;
     output::note(&format!(
@@ -177,7 +177,7 @@ async fn import(
     size: u64,
 ) -> Result<Template, Failure> {
     let mut import = ImportTemplate::new(args.name.clone());
-    import.backend = Some(BackendName::parse(BACKEND).map_err(hostel_client::Error::from)?);
+    import.backend = Some(backend()?);
     let template = &mut import.template;
     template.source = TemplateSource::Layer { base: args.base.clone() };
     template.labels = [(VERSION.to_owned(), pin.version.to_owned())].into();
@@ -196,6 +196,10 @@ async fn import(
     let made = client.import_template(import, hostel_client::counted(archive, &progress)).await;
     tool::finish(child, &tar).await?;
     Ok(made?)
+}
+
+fn backend() -> Result<BackendName, Failure> {
+    Ok(BackendName::parse(BACKEND).map_err(hostel_client::Error::from)?)
 }
 
 fn local(what: &str, error: &std::io::Error) -> Failure {

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use tokio::io::AsyncWriteExt as _;
 
 /// The label that says which image a root file system was.
 const IMAGE: &str = "hostel.image-id";
@@ -33,8 +34,11 @@ struct ImageConfig {
 }
 
 pub(super) async fn build(context: &Context, client: &Client, args: BuildArgs) -> Outcome {
-    let backend = args.backend.as_ref().map_or(JAIL, BackendName::as_str);
-    if ![JAIL, DOCKER].contains(&backend) {
+    let backend = match args.backend.clone() {
+        Some(backend) => backend,
+        None => BackendName::parse(JAIL).map_err(hostel_client::Error::from)?,
+    };
+    if ![JAIL, DOCKER].contains(&backend.as_str()) {
         return Err(Failure::usage(format!("{backend} takes no images: --backend jail or docker")));
     }
     let recipes = recipes(args.recipes.as_deref(), &args.name)?;
@@ -47,12 +51,11 @@ pub(super) async fn build(context: &Context, client: &Client, args: BuildArgs) -
     let image =
         tool::output_shown(script.arg(args.name.as_str()), "the recipes' build.sh is missing").await?;
     let image = image.lines().last().unwrap_or_default().to_owned();
-    if backend == DOCKER {
-        return tell(context, &args.name, &image);
-    }
     let id = inspect(&image, "{{.Id}}").await?;
-    if let Some(template) = existing(client, &args.name).await? {
-        if template.labels.get(IMAGE) == Some(&id) {
+    if let Some(template) = of_backend(client, &args.name, &backend).await? {
+        if template.labels.get(IMAGE) == Some(&id)
+            || template.image.as_ref().is_some_and(|other| is(other, &image))
+        {
             output::note(&format!("the template {} is this image already", args.name));
             return made(context, &template);
         }
@@ -63,17 +66,52 @@ pub(super) async fn build(context: &Context, client: &Client, args: BuildArgs) -
             );
             return Err(Failure::other("TEMPLATE_EXISTS", message));
         }
-        client.delete_template(&args.name).await?;
+        client.delete_template_of(&args.name, Some(&backend)).await?;
+    }
+    if backend.as_str() == DOCKER {
+        return name(context, wanted, &image, id).await;
     }
     let template = import(client, wanted, &image, id).await?;
     made(context, &template)
 }
 
-fn tell(context: &Context, name: &TemplateId, image: &str) -> Outcome {
+/// The template of that name that a backend has.
+async fn of_backend(
+    client: &Client,
+    name: &TemplateId,
+    backend: &BackendName,
+) -> Result<Option<Made>, Failure> {
+    let found = existing(client, name).await?;
+    Ok(found.filter(|template| template.backends.iter().any(|other| other == backend.as_str())))
+}
+
+/// Whether two references name one image; the tag `latest` need not be said.
+fn is(one: &str, other: &str) -> bool {
+    let bare = |reference: &str| reference.strip_suffix(":latest").unwrap_or(reference).to_owned();
+    bare(one) == bare(other)
+}
+
+/// Makes the image a template of the backend docker: those are the images `hostel/NAME` that carry the template's
+/// record, JSON in hexadecimal, in a label.
+async fn name(context: &Context, mut wanted: Template, image: &str, id: String) -> Outcome {
+    wanted.labels.insert(IMAGE.to_owned(), id);
+    let json = serde_json::to_vec(&wanted).map_err(|error| Failure::other("JSON", error.to_string()))?;
+    let record: String = json.iter().map(|byte| format!("{byte:02x}")).collect();
+    let tag = format!("hostel/{}:latest", wanted.id);
+    let mut docker = tool::command("docker");
+    docker.args(["build", "--quiet", "--tag", &tag, "-"]).stdin(Stdio::piped());
+    docker.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = tool::start(&mut docker, WITHOUT_DOCKER)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        let recipe = format!("FROM {image}\nLABEL hostel.template={record}\n");
+        // Where docker does not listen, it says why.
+        let _ = stdin.write_all(recipe.as_bytes()).await;
+    }
+    tool::finish(child, &docker).await?;
     if context.json {
-        output::json(&json!({ "name": name, "image": image }))?;
+        output::json(&json!({ "name": wanted.id, "image": tag }))?;
     } else {
-        output::line(image)?;
+        output::line(wanted.id.as_str())?;
     }
     Ok(SUCCESS)
 }
