@@ -3,15 +3,20 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+IMAGE ?= agent
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help build demo test test-vm bench lint lint-rust lint-layout lint-proto lint-shell fmt clean install-deps
+.PHONY: help build image demo test test-vm bench lint lint-rust lint-layout lint-proto lint-shell fmt clean install-deps
 
 help: ## List what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build everything for daily use (release profile)
 	cargo build --release --workspace
+
+image: ## Build a container image, IMAGE=agent or agent-min, with the claude CLI in it
+	@scripts/install-deps.sh --if-possible image
+	@images/build.sh $(IMAGE)
 
 demo: ## See it work: a daemon, a sandbox, what it cannot do, and a clean end
 	@scripts/install-deps.sh --if-possible run

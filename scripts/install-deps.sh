@@ -12,6 +12,7 @@ Purposes:
   test    what `make test` needs
   lint    what `make lint` needs
   bench   the peers that `make bench` measures beside us
+  image   what `make image` needs beside a Docker engine, also where no public base can be pulled
   vm      what `make test-vm` needs to build and boot a virtual machine
   all     all of the above
 
@@ -38,6 +39,9 @@ packages_for() {
 		echo 'runc runc'
 		echo 'busybox-static -'
 		;;
+	image)
+		echo 'debootstrap debootstrap'
+		;;
 	vm)
 		echo 'qemu-system-x86 qemu-system-x86_64'
 		echo 'debootstrap debootstrap'
@@ -45,7 +49,7 @@ packages_for() {
 		;;
 	all)
 		local purpose
-		for purpose in test lint bench vm; do packages_for "$purpose"; done
+		for purpose in test lint bench image vm; do packages_for "$purpose"; done
 		;;
 	*)
 		echo "install-deps: unknown purpose '$1'" >&2

@@ -20,9 +20,15 @@ fn main() {
     let variable = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("cargo did not set {name}"));
     let workspace = PathBuf::from(variable("CARGO_MANIFEST_DIR")).join("../..");
     let out = PathBuf::from(variable("OUT_DIR"));
-    for source in
-        ["guest/src", "guest/Cargo.toml", "guest-protocol/src", "guest-protocol/Cargo.toml", "../Cargo.toml"]
-    {
+    for source in [
+        "guest/src",
+        "guest/Cargo.toml",
+        "guest-protocol/src",
+        "guest-protocol/Cargo.toml",
+        "system-calls/src",
+        "system-calls/Cargo.toml",
+        "../Cargo.toml",
+    ] {
         println!("cargo::rerun-if-changed={}", workspace.join("crates").join(source).display());
     }
     let target = variable("TARGET");

@@ -6,6 +6,7 @@ use rustix::process::Signal;
 use std::ffi::OsString;
 use std::ops::Deref;
 use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Instant;
 use tempfile::TempDir;
@@ -86,6 +87,7 @@ impl TestDaemon {
             .args(&self.setup.arguments)
             .env("HOSTEL_STATE_DIR", self.state())
             .env("HOSTEL_RUNTIME_DIR", self.runtime())
+            .env("HOSTEL_TEMPLATES_DIR", self.templates())
             .env("NO_COLOR", "1")
             .envs(self.setup.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
@@ -125,6 +127,12 @@ impl TestDaemon {
     #[must_use]
     pub fn caller(&self) -> Caller {
         self.caller.clone()
+    }
+
+    /// Where templates are declared, for the next start. Not there unless a test makes it.
+    #[must_use]
+    pub fn templates(&self) -> PathBuf {
+        self.home.join("templates.d")
     }
 
     /// Its process.

@@ -3,6 +3,7 @@
 mod cp;
 mod process;
 mod sandbox;
+mod template;
 pub(crate) mod value;
 
 pub(crate) use cp::{CpArgs, Place};
@@ -10,9 +11,9 @@ pub(crate) use process::{AttachArgs, ExecArgs, KillArgs, ProcessOptions, PsArgs}
 pub(crate) use sandbox::{
     CreateArgs, ForkArgs, ListArgs, RmArgs, RunArgs, SandboxCommand, SnapshotArgs, StatsArgs, WatchArgs,
 };
+pub(crate) use template::{BuildArgs, ImportArgs, InstallArgs, TemplateCommand};
 
 use clap::{Args, Parser, Subcommand};
-use hostel_sandbox::TemplateId;
 use std::path::PathBuf;
 
 const EXIT_CODES: &str = "\
@@ -79,7 +80,7 @@ pub(crate) enum Command {
     Kill(KillArgs),
     /// Copy files and directories into and out of sandboxes.
     Cp(CpArgs),
-    /// List, import and remove templates.
+    /// List, build, import and remove templates.
     #[command(subcommand)]
     Template(TemplateCommand),
     /// Tell about the machine that the daemon runs on.
@@ -113,50 +114,12 @@ pub(crate) struct UpArgs {
     /// Directory of what does not: the socket.
     #[arg(long, env = "HOSTEL_RUNTIME_DIR", value_name = "DIR")]
     pub(crate) runtime_dir: Option<PathBuf>,
+    /// Directory of template declarations, *.toml and */template.toml. May be given several times.
+    #[arg(long, env = "HOSTEL_TEMPLATES_DIR", value_delimiter = ',', value_name = "DIR")]
+    pub(crate) templates_dir: Vec<PathBuf>,
     /// How logs are written to stderr.
     #[arg(long, env = "HOSTEL_LOG_FORMAT", value_enum, default_value_t)]
     pub(crate) log_format: hosteld::logging::LogFormat,
-}
-
-/// What can be done with templates.
-#[derive(Debug, Subcommand)]
-pub(crate) enum TemplateCommand {
-    /// List templates.
-    #[command(visible_alias = "ls")]
-    List {
-        /// Print names only.
-        #[arg(short, long)]
-        quiet: bool,
-        /// Only those with these labels: k=v, k!=v, k, !k, joined with commas.
-        #[arg(short, long, value_name = "SELECTOR", default_value = "", hide_default_value = true)]
-        label: String,
-    },
-    /// Tell about one template.
-    Get {
-        /// Its name.
-        #[arg(value_parser = value::template)]
-        name: TemplateId,
-    },
-    /// Make a template of a root file system: a directory, or a tar archive, plain or zstd; - is stdin.
-    #[command(after_help = "Examples:\n  hostel template import debian ./rootfs\n  \
-        docker export $(docker create alpine) | hostel template import alpine -")]
-    Import {
-        /// The name to have.
-        #[arg(value_parser = value::template)]
-        name: TemplateId,
-        /// Directory, .tar or .tar.zst; - reads an archive from stdin.
-        source: PathBuf,
-        /// Label it, k=v.
-        #[arg(long, value_name = "K=V", value_parser = value::label)]
-        label: Vec<(String, String)>,
-    },
-    /// Remove templates. Sandboxes made from them go on.
-    #[command(visible_alias = "remove")]
-    Rm {
-        /// Their names.
-        #[arg(required = true, value_parser = value::template)]
-        names: Vec<TemplateId>,
-    },
 }
 
 /// What can be asked of a node.

@@ -15,7 +15,7 @@ pub(crate) use process::{
 };
 pub(crate) use sandbox::{create_request, event, fork_outcome, sandbox, state_to_wire, stats};
 pub(crate) use status::{error, in_session};
-pub(crate) use template::template;
+pub(crate) use template::{build_event, template, template_defaults};
 
 use crate::error::{Error, Result};
 use jiff::Timestamp;

@@ -45,5 +45,5 @@ pub use file::{ByteReader, FileReader};
 pub use hostel_sandbox as domain;
 pub use process::StartProcess;
 pub use sandbox::{CreateSandbox, ForkSandbox, ListSandboxes, SandboxWatch, StatsWatch, WatchSandboxes};
-pub use template::ImportTemplate;
+pub use template::{BuildEvent, BuildTemplate, BuildWatch, ImportTemplate};
 pub use transfer::{Progress, counted};

@@ -5,22 +5,94 @@ use crate::convert;
 use crate::error::Result;
 use crate::model::Template;
 use crate::transfer::feed::{Feed, feed};
+use bytes::Bytes;
 use hostel_proto::v1;
 use hostel_proto::v1::import_template_request::Frame;
-use hostel_sandbox::TemplateId;
 use hostel_sandbox::file::Compression;
-use hostel_sandbox::label::Labels;
+use hostel_sandbox::process::{OutputStream, ProcessSpec};
+use hostel_sandbox::template::{Template as Wanted, TemplateSource};
+use hostel_sandbox::{BackendName, TemplateId};
+use std::time::Duration;
 use tokio::io::AsyncRead;
+use tonic::Streaming;
 
 /// What an imported template shall be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportTemplate {
-    /// Its name.
-    pub name: TemplateId,
-    /// Labels.
-    pub labels: Labels,
+    /// Name, labels and defaults. With the source `Layer` the files go on top of its base.
+    pub template: Wanted,
     /// How the archive is packed.
     pub compression: Compression,
+    /// The backend to import it for; the first that can where absent.
+    pub backend: Option<BackendName>,
+}
+
+impl ImportTemplate {
+    /// A whole root file system in a plain tar archive, with nothing else said.
+    #[must_use]
+    pub fn new(name: TemplateId) -> Self {
+        let template = Wanted::new(name, TemplateSource::Imported);
+        Self { template, compression: Compression::None, backend: None }
+    }
+}
+
+/// What to build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildTemplate {
+    /// Name, labels and defaults. The source `Built` names the base; with any other it is `host`.
+    pub template: Wanted,
+    /// What to run, one after the other.
+    pub steps: Vec<ProcessSpec>,
+    /// The backend to build it for; the first that can where absent.
+    pub backend: Option<BackendName>,
+    /// Makes the call repeatable: the same id again follows the same build.
+    pub request_id: Option<String>,
+}
+
+/// Something that happened in a build.
+#[derive(Debug, Clone, PartialEq)]
+pub enum BuildEvent {
+    /// A step begins.
+    StepStarted {
+        /// Its place, from 0.
+        index: u32,
+        /// The program and its arguments.
+        command: Vec<String>,
+    },
+    /// A step wrote something.
+    Output {
+        /// Its place, from 0.
+        index: u32,
+        /// Which stream.
+        stream: OutputStream,
+        /// The bytes.
+        data: Bytes,
+    },
+    /// A step exited with 0.
+    StepFinished {
+        /// Its place, from 0.
+        index: u32,
+        /// The program and its arguments.
+        command: Vec<String>,
+        /// How long it took.
+        duration: Duration,
+    },
+    /// The template is there. Comes last and once.
+    Done(Box<Template>),
+}
+
+/// A build that is followed. Dropping it leaves the build to itself.
+#[derive(Debug)]
+pub struct BuildWatch(Streaming<v1::BuildTemplateResponse>);
+
+impl BuildWatch {
+    /// What happens next. `None` after [`BuildEvent::Done`].
+    ///
+    /// # Errors
+    /// The daemon's refusal, `BUILD_FAILED` when a step fails; a broken connection, after which the build goes on.
+    pub async fn next(&mut self) -> Result<Option<BuildEvent>> {
+        self.0.message().await.map_err(convert::error)?.map(convert::build_event).transpose()
+    }
 }
 
 impl Client {
@@ -69,13 +141,16 @@ impl Client {
         import: ImportTemplate,
         archive: impl AsyncRead + Send + Unpin,
     ) -> Result<Template> {
+        let wanted = import.template;
         let open = v1::ImportTemplateOpen {
             request_id: String::new(),
-            name: import.name.to_string(),
-            labels: import.labels.into_iter().collect(),
+            name: wanted.id.to_string(),
+            labels: wanted.labels.clone().into_iter().collect(),
             compression: convert::compression(import.compression),
             host_path: String::new(),
-            defaults: None,
+            defaults: Some(convert::template_defaults(&wanted)),
+            base_template: wanted.source.base().map(ToString::to_string).unwrap_or_default(),
+            backend: import.backend.map(String::from).unwrap_or_default(),
         };
         let frames = Feed {
             open: v1::ImportTemplateRequest { frame: Some(Frame::Open(open)) },
@@ -87,12 +162,43 @@ impl Client {
         convert::template(convert::required(response.template, "the template")?)
     }
 
-    /// Removes a template. Sandboxes made from it go on.
+    /// Makes a template by running commands on top of another one. The build goes on when nobody follows it.
+    ///
+    /// # Errors
+    /// The daemon's refusal, as far as it comes at once; the rest comes from [`BuildWatch::next`].
+    pub async fn build_template(&self, build: BuildTemplate) -> Result<BuildWatch> {
+        let wanted = build.template;
+        let request = v1::BuildTemplateRequest {
+            request_id: build.request_id.unwrap_or_default(),
+            name: wanted.id.to_string(),
+            labels: wanted.labels.clone().into_iter().collect(),
+            base_template: wanted.source.base().map(ToString::to_string).unwrap_or_default(),
+            steps: build.steps.iter().map(convert::process_spec).collect(),
+            defaults: Some(convert::template_defaults(&wanted)),
+            backend: build.backend.map(String::from).unwrap_or_default(),
+        };
+        let response = self.templates().build_template(request).await.map_err(convert::error)?;
+        Ok(BuildWatch(response.into_inner()))
+    }
+
+    /// Removes a template from all backends that have it. Sandboxes made from it go on.
     ///
     /// # Errors
     /// The daemon's refusal, `TEMPLATE_IN_USE` when something needs it.
     pub async fn delete_template(&self, name: &TemplateId) -> Result<()> {
-        let request = v1::DeleteTemplateRequest { name: name.to_string(), allow_missing: false };
+        self.delete_template_of(name, None).await
+    }
+
+    /// Removes a template from one backend.
+    ///
+    /// # Errors
+    /// As for [`Self::delete_template`].
+    pub async fn delete_template_of(&self, name: &TemplateId, backend: Option<&BackendName>) -> Result<()> {
+        let request = v1::DeleteTemplateRequest {
+            name: name.to_string(),
+            allow_missing: false,
+            backend: backend.map(ToString::to_string).unwrap_or_default(),
+        };
         self.templates().delete_template(request).await.map_err(convert::error)?;
         Ok(())
     }

@@ -15,7 +15,7 @@ impl Backends {
     /// # Errors
     /// Of the backend that cannot be opened.
     pub async fn open(config: &Config) -> Result<Self> {
-        Ok(Self::of(vec![open_jail(config).await?]))
+        Ok(Self::of(vec![open_jail(config).await?, open_docker(config).await?]))
     }
 
     /// These backends, the default first.
@@ -46,4 +46,16 @@ async fn open_jail(config: &Config) -> Result<Arc<dyn Backend>> {
     let (state, runtime) = (config.state_directory.join("jail"), config.runtime_directory.join("jail"));
     let config = hostel_jail::Config::new(state, runtime, hostel_guest_binary::GUEST);
     Ok(Arc::new(hostel_jail::Jail::open(config).await?))
+}
+
+async fn open_docker(config: &Config) -> Result<Arc<dyn Backend>> {
+    let (state, runtime) = (config.state_directory.join("docker"), config.runtime_directory.join("docker"));
+    let mut docker = hostel_docker::Config::new(state, runtime, hostel_guest_binary::GUEST);
+    if let Some(host) = &config.docker_host {
+        docker.host.clone_from(host);
+    }
+    if let Some(image) = &config.docker_image {
+        docker.default_image.clone_from(image);
+    }
+    Ok(Arc::new(hostel_docker::Docker::open(docker).await?))
 }

@@ -14,6 +14,8 @@ pub struct Config {
     pub state_directory: PathBuf,
     /// What does not: sockets.
     pub runtime_directory: PathBuf,
+    /// Where templates are declared: `DIRECTORY/*.toml` and `DIRECTORY/*/template.toml`.
+    pub template_directories: Vec<PathBuf>,
     /// Where clients connect.
     pub listen: Vec<Address>,
     /// Most sandboxes that are not ended.
@@ -32,6 +34,10 @@ pub struct Config {
     pub default_deadline: Duration,
     /// How long a shutdown may take.
     pub drain_timeout: Duration,
+    /// Where the Docker engine is; `None` is its usual socket.
+    pub docker_host: Option<String>,
+    /// The image of containers whose creator names no template; `None` is the backend's own choice.
+    pub docker_image: Option<String>,
 }
 
 impl Config {
@@ -44,15 +50,18 @@ impl Config {
         let user = geteuid();
         let variable =
             |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let (state, runtime) = if user.is_root() {
-            (PathBuf::from("/var/lib/hostel"), PathBuf::from("/run/hostel"))
+        let (state, runtime, templates) = if user.is_root() {
+            let templates = PathBuf::from("/etc/hostel/templates.d");
+            (PathBuf::from("/var/lib/hostel"), PathBuf::from("/run/hostel"), Some(templates))
         } else {
             (
                 user_state(variable("XDG_STATE_HOME"), variable("HOME"))?,
                 user_runtime(variable("XDG_RUNTIME_DIR"), user),
+                user_templates(variable("XDG_CONFIG_HOME"), variable("HOME")),
             )
         };
-        Ok(Self::in_directories(&state, &runtime))
+        let template_directories = templates.into_iter().collect();
+        Ok(Self { template_directories, ..Self::in_directories(&state, &runtime) })
     }
 
     /// The defaults with these directories, and the socket `hosteld.sock` in the second.
@@ -61,6 +70,7 @@ impl Config {
         Self {
             state_directory: state.to_owned(),
             runtime_directory: runtime.to_owned(),
+            template_directories: Vec::new(),
             listen: vec![Address::Unix(runtime.join("hosteld.sock"))],
             max_sandboxes: 4096,
             max_watchers: 1024,
@@ -70,6 +80,8 @@ impl Config {
             max_message_bytes: 4 << 20,
             default_deadline: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(10),
+            docker_host: None,
+            docker_image: None,
         }
     }
 
@@ -86,6 +98,23 @@ impl Config {
         }
         if !listen.is_empty() {
             self.listen = listen;
+        }
+        self
+    }
+
+    /// Uses this engine and this default image for containers, where they are given.
+    #[must_use]
+    pub fn with_docker(mut self, host: Option<String>, image: Option<String>) -> Self {
+        self.docker_host = host.filter(|host| !host.is_empty()).or(self.docker_host);
+        self.docker_image = image.filter(|image| !image.is_empty()).or(self.docker_image);
+        self
+    }
+
+    /// Looks for templates in these directories instead, where any are given.
+    #[must_use]
+    pub fn with_templates(mut self, directories: Vec<PathBuf>) -> Self {
+        if !directories.is_empty() {
+            self.template_directories = directories;
         }
         self
     }
@@ -108,11 +137,25 @@ impl Config {
     }
 }
 
+/// What `hosteld --check` says.
+impl std::fmt::Display for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let listen: Vec<String> = self.listen.iter().map(ToString::to_string).collect();
+        writeln!(f, "state directory: {}", self.state_directory.display())?;
+        writeln!(f, "runtime directory: {}", self.runtime_directory.display())?;
+        write!(f, "listen: {}", listen.join(", "))
+    }
+}
+
 fn user_state(state_home: Option<PathBuf>, home: Option<PathBuf>) -> Result<PathBuf> {
     state_home
         .or_else(|| home.map(|home| home.join(".local/state")))
         .map(|base| base.join("hostel"))
         .ok_or_else(|| Error::Config("neither XDG_STATE_HOME nor HOME is set: give --state-dir".to_owned()))
+}
+
+fn user_templates(config_home: Option<PathBuf>, home: Option<PathBuf>) -> Option<PathBuf> {
+    config_home.or_else(|| home.map(|home| home.join(".config"))).map(|base| base.join("hostel/templates.d"))
 }
 
 fn user_runtime(runtime: Option<PathBuf>, user: Uid) -> PathBuf {

@@ -84,6 +84,7 @@ async fn assemble(config: Config, directories: Directories, backends: Backends) 
     };
     let sandboxes = Sandboxes::new(store.clone(), backends, settings, stop.clone());
     sandboxes.recover().await?;
+    sandboxes.declare(&config.template_directories).await;
     let (routes, health) = routes(&config, &sandboxes).await?;
     Ok(Daemon {
         config,

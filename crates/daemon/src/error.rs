@@ -44,6 +44,18 @@ pub enum Error {
         /// The missing thing, as the capability is called in error metadata.
         what: &'static str,
     },
+    /// A command that a template or a build has run in a sandbox did not succeed.
+    #[error("{message}")]
+    CommandFailed {
+        /// Stable `UPPER_SNAKE` reason, as on the wire.
+        reason: &'static str,
+        /// Which command, how it ended, and the last of what it wrote.
+        message: String,
+        /// Its place among several, from 0.
+        step: Option<u32>,
+        /// Its exit code as a shell shows it; none where it could not be run.
+        exit_code: Option<i32>,
+    },
     /// The daemon's records could not be read or written.
     #[error("records: {detail}")]
     Store {

@@ -10,6 +10,7 @@ pub mod config;
 pub mod error;
 pub mod listen;
 pub mod logging;
+pub mod templates;
 
 mod convert;
 mod daemon;

@@ -23,6 +23,16 @@ struct Arguments {
     /// What does not: the socket hosteld.sock. [/run/hostel, for users $XDG_RUNTIME_DIR/hostel]
     #[arg(long, env = "HOSTEL_RUNTIME_DIR", value_name = "DIRECTORY")]
     runtime_dir: Option<PathBuf>,
+    /// The Docker engine: unix:///path or tcp://host:port. [unix:///var/run/docker.sock]
+    #[arg(long, env = "DOCKER_HOST", value_name = "ADDRESS")]
+    docker_host: Option<String>,
+    /// The image of containers whose creator names no template. [debian:bookworm-slim]
+    #[arg(long, env = "HOSTEL_DOCKER_IMAGE", value_name = "IMAGE")]
+    docker_image: Option<String>,
+    /// Directory of template declarations, *.toml and */template.toml. May be given several times.
+    /// [/etc/hostel/templates.d, for users ~/.config/hostel/templates.d]
+    #[arg(long, env = "HOSTEL_TEMPLATES_DIR", value_delimiter = ',', value_name = "DIRECTORY")]
+    templates_dir: Vec<PathBuf>,
     /// How logs are written to standard error.
     #[arg(long, env = "HOSTEL_LOG_FORMAT", value_enum, default_value_t)]
     log_format: LogFormat,
@@ -41,11 +51,8 @@ fn main() -> ExitCode {
     match configure(arguments) {
         Err(error) => fail(&error, BAD_CONFIGURATION),
         Ok(config) if check => {
-            let listen: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
-            println!("state directory: {}", config.state_directory.display());
-            println!("runtime directory: {}", config.runtime_directory.display());
-            println!("listen: {}", listen.join(", "));
-            ExitCode::SUCCESS
+            println!("{config}");
+            check_templates(&config.template_directories)
         }
         Ok(config) => run(config),
     }
@@ -53,9 +60,20 @@ fn main() -> ExitCode {
 
 fn configure(arguments: Arguments) -> Result<Config, Error> {
     let base = Config::for_this_user()?;
-    let config = base.with(arguments.state_dir, arguments.runtime_dir, arguments.listen);
+    let config = base
+        .with(arguments.state_dir, arguments.runtime_dir, arguments.listen)
+        .with_docker(arguments.docker_host, arguments.docker_image)
+        .with_templates(arguments.templates_dir);
     config.validate()?;
     Ok(config)
+}
+
+fn check_templates(directories: &[PathBuf]) -> ExitCode {
+    let (declared, problems) = hosteld::templates::read(directories);
+    let names: Vec<&str> = declared.iter().map(|one| one.template.id.as_str()).collect();
+    println!("templates: {}", if names.is_empty() { "none".to_owned() } else { names.join(", ") });
+    problems.iter().for_each(|problem| eprintln!("hosteld: {problem}"));
+    ExitCode::from(if problems.is_empty() { 0 } else { BAD_CONFIGURATION })
 }
 
 fn run(config: Config) -> ExitCode {

@@ -4,13 +4,17 @@
 //! backend does it, the store commits it, the map shows it, watchers hear of it. Changes of one sandbox's life are
 //! made one at a time, under its operation lock, in tasks that go on when the caller goes away.
 
+mod build;
 mod create;
 mod deadlines;
+mod declare;
 mod died;
 mod entry;
 mod fork;
+mod import;
 mod lifecycle;
 mod list;
+mod ready;
 mod recover;
 mod repeat;
 mod resolve;
@@ -20,6 +24,7 @@ mod templates;
 mod update;
 mod watch;
 
+pub(crate) use build::{BuildEvent, BuildRequest};
 pub(crate) use create::{CreateOutcome, NewSandbox};
 pub(crate) use entry::{Entry, Lease};
 pub(crate) use fork::{ForkOutcome, ForkRequest};
@@ -34,6 +39,7 @@ use crate::lock::lock;
 use crate::record::{Event, SandboxRecord};
 use crate::store::{Change, RequestKey, Store, StoredRequest};
 use deadlines::Deadlines;
+use declare::Declared;
 use hostel_sandbox::{BackendName, ResourceLimits, SandboxId, TemplateId};
 use repeat::InFlight;
 use std::collections::HashMap;
@@ -74,6 +80,8 @@ struct Inner {
     creations: InFlight<CreateOutcome>,
     forks: InFlight<Vec<ForkOutcome>>,
     snapshots: InFlight<hostel_sandbox::template::Template>,
+    builds: build::Builds,
+    declared: Mutex<Declared>,
     deadlines: Deadlines,
     draining: AtomicBool,
     tasks: TaskTracker,
@@ -94,6 +102,8 @@ impl Sandboxes {
             creations: InFlight::default(),
             forks: InFlight::default(),
             snapshots: InFlight::default(),
+            builds: build::Builds::default(),
+            declared: Mutex::default(),
             deadlines: Deadlines::default(),
             draining: AtomicBool::new(false),
             tasks: TaskTracker::new(),

@@ -36,6 +36,11 @@ impl From<Error> for Status {
                 let metadata = metadata([("capability", what.to_owned())]);
                 status(Code::Unimplemented, "CAPABILITY_MISSING", message, metadata)
             }
+            Error::CommandFailed { reason, step, exit_code, .. } => {
+                let step = step.map(|step| ("step".to_owned(), step.to_string()));
+                let code = exit_code.map(|code| ("exit_code".to_owned(), code.to_string()));
+                status(Code::FailedPrecondition, reason, message, step.into_iter().chain(code).collect())
+            }
             Error::Store { .. } | Error::Config(_) | Error::Directory { .. } | Error::Listen { .. } => {
                 tracing::error!(error = %message, "a request failed inside the daemon");
                 status(Code::Internal, "INTERNAL", message, HashMap::new())

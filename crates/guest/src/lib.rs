@@ -1,5 +1,6 @@
 //! The supervisor inside a sandbox, and the zygote that clones jails.
 
+pub mod container;
 pub mod supervisor;
 pub mod unpack;
 pub mod zygote;

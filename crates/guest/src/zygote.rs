@@ -7,7 +7,7 @@
 //! goes away its socket ends and the zygote exits; jails that are up live on.
 
 mod clone3;
-mod confine;
+pub(crate) mod confine;
 mod jail;
 mod mounts;
 mod namespaces;

@@ -28,6 +28,7 @@ pub(crate) fn capabilities(findings: &Findings<'_>) -> Capabilities {
         C::OutputRateLimit,
         C::NetworkNone,
         C::FileWatch,
+        C::WritableRoot,
     ] {
         found.grant(always);
     }

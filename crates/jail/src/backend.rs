@@ -336,19 +336,23 @@ impl Backend for Jail {
         compression: Compression,
     ) -> Result<Template> {
         self.inner.capabilities.require(Capability::TemplateImport)?;
+        let below = self.inner.templates.below(&mut template)?;
         let directory = self.inner.templates.reserve(&template.id)?;
-        template.source = TemplateSource::Imported;
         let imported =
             template::import_archive(&self.inner.executable, &directory, archive, compression).await;
-        self.inner.finish_import(template, imported)
+        self.inner.finish_import(template, below, imported)
     }
 
     async fn import_template_directory(&self, mut template: Template, source: &Path) -> Result<Template> {
         self.inner.capabilities.require(Capability::TemplateImport)?;
+        let below = self.inner.templates.below(&mut template)?;
         let directory = self.inner.templates.reserve(&template.id)?;
-        template.source = TemplateSource::Imported;
         let imported = template::import_directory(&directory, source).await;
-        self.inner.finish_import(template, imported)
+        self.inner.finish_import(template, below, imported)
+    }
+
+    async fn declare_template(&self, template: Template) -> Result<Template> {
+        self.inner.templates.declare(template)
     }
 
     async fn delete_template(&self, id: &TemplateId) -> Result<()> {
@@ -366,7 +370,7 @@ impl Backend for Jail {
             ));
         }
         let removed = self.inner.templates.remove(id)?;
-        if let (TemplateSource::Snapshot { .. }, Some(pool)) =
+        if let (TemplateSource::Snapshot { .. } | TemplateSource::Built { .. }, Some(pool)) =
             (&removed.template.source, &self.inner.ground.pool)
         {
             pool.destroy(&format!("template-{id}"))?;
@@ -396,11 +400,18 @@ impl Backend for Jail {
 }
 
 impl Inner {
-    fn finish_import(&self, template: Template, imported: Result<()>) -> Result<Template> {
+    fn finish_import(
+        &self,
+        template: Template,
+        below: Option<template::Recipe>,
+        imported: Result<()>,
+    ) -> Result<Template> {
         let id = template.id.clone();
         let added = imported.and_then(|()| {
-            let layers = vec![format!("templates/{id}/rootfs")];
-            self.templates.add(template::Recipe { template, layers, host_usr: false })
+            let mut layers = vec![format!("templates/{id}/rootfs")];
+            let host_usr = below.as_ref().is_some_and(|below| below.host_usr);
+            layers.extend(below.into_iter().flat_map(|below| below.layers));
+            self.templates.add(template::Recipe { template, layers, host_usr })
         });
         if added.is_err() {
             self.templates.give_up(&id);

@@ -175,7 +175,10 @@ impl ExecutionEnvironment for Environment {
         let pool = self.pool(Capability::Snapshot)?;
         self.inner.templates.reserve(&template.id)?;
         let (base, sandbox) = (self.handle.template.clone(), Some(self.handle.sandbox.clone()));
-        template.source = TemplateSource::Snapshot { base, sandbox };
+        template.source = match template.source {
+            TemplateSource::Built { .. } => TemplateSource::Built { base },
+            _ => TemplateSource::Snapshot { base, sandbox },
+        };
         template.user =
             template.user.or_else(|| Some(self.handle.user.clone()).filter(|user| !user.is_empty()));
         template.workdir = template.workdir.or_else(|| Some(self.handle.workdir.clone()));

@@ -9,7 +9,7 @@ mod import;
 pub(crate) use import::{import_archive, import_directory};
 
 use hostel_sandbox::template::{Template, TemplateSource};
-use hostel_sandbox::{Error, Result, TemplateId};
+use hostel_sandbox::{Capability, Error, Result, TemplateId};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs;
@@ -59,6 +59,15 @@ impl Templates {
             }
         }
         let host = host::generate(&directory, own_ids).map_err(fail)?;
+        for recipe in recipes.values_mut() {
+            let on_host = recipe.template.source.base() == Some(&host.template.id);
+            // What was imported on top of the host's files goes on top of them as they are now. A snapshot stays
+            // with those that it was taken on: it may hold what was removed from them.
+            if on_host && matches!(recipe.template.source, TemplateSource::Layer { .. }) {
+                recipe.layers.truncate(1);
+                recipe.layers.extend(host.layers.iter().cloned());
+            }
+        }
         recipes.insert(host.template.id.clone(), host);
         Ok(Self { directory, recipes: Mutex::new(recipes) })
     }
@@ -92,6 +101,37 @@ impl Templates {
             self.recipes()?.values().map(|recipe| recipe.template.clone()).collect();
         list.sort_by(|one, other| one.id.cmp(&other.id));
         Ok(list)
+    }
+
+    /// The template that one to be imported goes on top of, if any. Any other source becomes an import.
+    ///
+    /// # Errors
+    /// `NotFound` for the one below.
+    pub(crate) fn below(&self, template: &mut Template) -> Result<Option<Recipe>> {
+        if let TemplateSource::Layer { base } = &template.source {
+            return self.recipe(Some(base)).map(Some);
+        }
+        template.source = TemplateSource::Imported;
+        Ok(None)
+    }
+
+    /// Makes a template known that has the files of the one below it, until the daemon ends.
+    ///
+    /// # Errors
+    /// `NotFound` for the one below; `AlreadyExists`; `CapabilityMissing` for any other source.
+    pub(crate) fn declare(&self, template: Template) -> Result<Template> {
+        let TemplateSource::Layer { base } = &template.source else {
+            let detail = format!("{}: a jail's template needs a root file system or a base", template.id);
+            return Err(Error::missing(Capability::TemplateImport, detail));
+        };
+        let below = self.recipe(Some(base))?;
+        // What has a directory was made otherwise.
+        if *base == template.id || self.directory.join(template.id.as_str()).exists() {
+            return Err(Error::AlreadyExists { kind: "template", id: template.id.to_string() });
+        }
+        let recipe = Recipe { template, ..below };
+        self.recipes()?.insert(recipe.template.id.clone(), recipe.clone());
+        Ok(recipe.template)
     }
 
     /// A directory for a new template. Without [`Self::add`] it is forgotten at the next start.

@@ -68,6 +68,9 @@ capabilities! {
     NetworkOpen => "network_open",
     /// Watch files for changes.
     FileWatch => "file_watch",
+    /// Root, and who has the rights, can change files anywhere; without it the root is read-only but for the usual
+    /// places: `/workspace`, `/home`, `/root`, `/tmp`, `/var/tmp`, `/run`.
+    WritableRoot => "writable_root",
     /// Root file system templates can be imported.
     TemplateImport => "template_import",
 }

@@ -66,6 +66,12 @@ pub trait Backend: Send + Sync {
     /// What it can do here; fixed while the daemon runs.
     fn capabilities(&self) -> &Capabilities;
 
+    /// Why it cannot make sandboxes right now, where that will pass: an engine that is away, a service that does not
+    /// answer. Sandboxes that are there may go on meanwhile.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+
     /// Makes a sandbox and waits until commands can run in it. `spec` was validated and is resolved against
     /// the template. Limits that this host cannot hold are left out of [`Created::limits`] and told in
     /// [`Created::weaknesses`]; the caller has already refused where they were asked for.
@@ -116,6 +122,17 @@ pub trait Backend: Send + Sync {
         template: Template,
         directory: &std::path::Path,
     ) -> Result<Template>;
+
+    /// Makes a template of the configuration known until the daemon ends; declaring it again replaces it. It has
+    /// no files of its own: its source says whose it has.
+    ///
+    /// # Errors
+    /// `NotFound` for the template below; `AlreadyExists` where one of that name was made otherwise;
+    /// `CapabilityMissing` where the backend has no such source.
+    async fn declare_template(&self, template: Template) -> Result<Template> {
+        let detail = format!("{} cannot make templates of this source", self.name());
+        Err(crate::Error::missing(crate::Capability::TemplateImport, format!("{}: {detail}", template.id)))
+    }
 
     /// Removes a template. Sandboxes made from it keep working.
     ///

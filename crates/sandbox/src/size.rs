@@ -1,6 +1,7 @@
-//! Byte sizes as people write them: `512M`, `1.5G`, `4096`.
+//! Sizes as people write them: bytes `512M`, `1.5G`, `4096`; cores `0.5`; spans of time `30s`, `1h30m`.
 
 use crate::error::{Error, Result};
+use std::time::Duration;
 
 /// Reads a size in bytes. Suffixes K, M, G, T are powers of 1024; `KiB`, `MB`, `b` and case are accepted alike.
 ///
@@ -37,6 +38,56 @@ pub fn parse_bytes(text: &str) -> Result<u64> {
     u64::try_from(bytes).map_err(|_| wrong())
 }
 
+/// Reads processor cores, `0.5` or `2`, as thousandths of a core.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] on anything else, and on more than three digits after the point.
+pub fn parse_cpus(text: &str) -> Result<u32> {
+    let wrong = || Error::invalid("cpus", format!("{text:?} is not a number of cores: write 2, 1.5 or 0.25"));
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(fraction) || (whole.is_empty() && fraction.is_empty()) || fraction.len() > 3
+    {
+        return Err(wrong());
+    }
+    let whole: u32 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| wrong())? };
+    let thousandths: u32 = format!("{fraction:0<3}").parse().map_err(|_| wrong())?;
+    whole.checked_mul(1000).and_then(|millis| millis.checked_add(thousandths)).ok_or_else(wrong)
+}
+
+/// Reads a span of time: `30s`, `1.5h`, `1h30m`, `500ms`; a bare number is seconds.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] on anything else, and on overflow.
+pub fn parse_duration(text: &str) -> Result<Duration> {
+    let wrong = || {
+        Error::invalid("duration", format!("{text:?} is not a duration: write 500ms, 30s, 5m, 1h30m or 2d"))
+    };
+    if let Ok(seconds) = text.parse::<u32>() {
+        return Ok(Duration::from_secs(seconds.into()));
+    }
+    let mut total = Duration::ZERO;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(wrong)?;
+        let unit =
+            rest[number..].find(|c: char| !c.is_ascii_alphabetic()).map_or(rest.len(), |end| number + end);
+        let value: f64 = rest[..number].parse().map_err(|_| wrong())?;
+        let seconds = match &rest[number..unit] {
+            "ms" => 0.001,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            "d" => 86_400.0,
+            _ => return Err(wrong()),
+        };
+        let part = Duration::try_from_secs_f64(value * seconds).map_err(|_| wrong())?;
+        total = total.checked_add(part).ok_or_else(wrong)?;
+        rest = &rest[unit..];
+    }
+    if text.is_empty() { Err(wrong()) } else { Ok(total) }
+}
+
 /// Writes a size for people: `512 MiB`, `1.5 GiB`, `17 B`.
 #[must_use]
 pub fn format_bytes(bytes: u64) -> String {
@@ -70,7 +121,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parsing_never_panics(text in ".{0,40}") { let _ = parse_bytes(&text); }
+        fn parsing_never_panics(text in ".{0,40}") {
+            let _ = (parse_bytes(&text), parse_cpus(&text), parse_duration(&text));
+        }
 
         #[test]
         fn whole_units_survive_a_round_trip(mib in 1u64..1 << 30) {

@@ -1,6 +1,6 @@
 //! Values as people write them.
 
-use hostel_sandbox::size::parse_bytes;
+use hostel_sandbox::size::{parse_bytes, parse_cpus, parse_duration};
 use hostel_sandbox::{
     BackendName, Capability, NetworkPolicy, ProcessId, SandboxId, SandboxState, TemplateId,
 };
@@ -37,46 +37,12 @@ fn problem(error: hostel_sandbox::Error) -> String {
 
 /// Processor cores, `0.5` or `2`, in thousandths.
 pub(crate) fn cpus(text: &str) -> Result<u32, String> {
-    let wrong = || format!("{text:?} is not a number of cores: write 2, 1.5 or 0.25");
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-    if text.len() == 1 && fraction.is_empty() && whole.is_empty() || !digits(whole) || !digits(fraction) {
-        return Err(wrong());
-    }
-    if (whole.is_empty() && fraction.is_empty()) || fraction.len() > 3 {
-        return Err(wrong());
-    }
-    let whole: u32 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| wrong())? };
-    let thousandths: u32 = format!("{fraction:0<3}").parse().map_err(|_| wrong())?;
-    whole.checked_mul(1000).and_then(|millis| millis.checked_add(thousandths)).ok_or_else(wrong)
+    parse_cpus(text).map_err(problem)
 }
 
 /// A span of time: `30s`, `1.5h`, `1h30m`, `500ms`; a bare number is seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is not a duration: write 500ms, 30s, 5m, 1h30m or 2d");
-    if let Ok(seconds) = text.parse::<u32>() {
-        return Ok(Duration::from_secs(seconds.into()));
-    }
-    let mut total = Duration::ZERO;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(wrong)?;
-        let unit =
-            rest[number..].find(|c: char| !c.is_ascii_alphabetic()).map_or(rest.len(), |end| number + end);
-        let value: f64 = rest[..number].parse().map_err(|_| wrong())?;
-        let seconds = match &rest[number..unit] {
-            "ms" => 0.001,
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            "d" => 86_400.0,
-            _ => return Err(wrong()),
-        };
-        let part = Duration::try_from_secs_f64(value * seconds).map_err(|_| wrong())?;
-        total = total.checked_add(part).ok_or_else(wrong)?;
-        rest = &rest[unit..];
-    }
-    if text.is_empty() { Err(wrong()) } else { Ok(total) }
+    parse_duration(text).map_err(problem)
 }
 
 /// A label, `k=v` or `k`.

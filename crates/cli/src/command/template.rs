@@ -1,11 +1,17 @@
 //! `hostel template`.
 
+mod build;
+mod install;
+mod recipe;
+mod tool;
+
 use super::{Context, Outcome, SUCCESS};
-use crate::args::TemplateCommand;
+use crate::args::{ImportArgs, TemplateCommand};
 use crate::failure::Failure;
 use crate::output::{self, human, progress::Progress, table};
-use hostel_client::domain::TemplateId;
 use hostel_client::domain::file::Compression;
+use hostel_client::domain::template::TemplateSource;
+use hostel_client::domain::{BackendName, TemplateId};
 use hostel_client::model::Template;
 use hostel_client::{Client, ImportTemplate};
 use serde_json::json;
@@ -25,18 +31,30 @@ pub(crate) async fn execute(context: &Context, command: TemplateCommand) -> Outc
             }
             Ok(SUCCESS)
         }
-        TemplateCommand::Import { name, source, label } => {
-            let import =
-                ImportTemplate { name, labels: label.into_iter().collect(), compression: Compression::None };
-            let template = import_from(&client, import, source).await?;
-            if context.json {
-                output::json(&template)?
-            } else {
-                output::line(template.name.as_str())?
-            }
-            Ok(SUCCESS)
-        }
-        TemplateCommand::Rm { names } => remove(context, &client, names).await,
+        TemplateCommand::Build(args) if args.run.is_empty() => recipe::build(context, &client, args).await,
+        TemplateCommand::Build(args) => build::build(context, &client, args).await,
+        TemplateCommand::Import(args) => import(context, &client, args).await,
+        TemplateCommand::InstallCli(args) => install::install(context, &client, args).await,
+        TemplateCommand::Rm { names, backend } => remove(context, &client, names, backend).await,
+    }
+}
+
+/// Tells of a template that was made.
+fn made(context: &Context, template: &Template) -> Outcome {
+    if context.json {
+        output::json(template)?;
+    } else {
+        output::line(template.name.as_str())?;
+    }
+    Ok(SUCCESS)
+}
+
+/// The template of that name, if there is one.
+async fn existing(client: &Client, name: &TemplateId) -> Result<Option<Template>, Failure> {
+    match client.get_template(name).await {
+        Ok(template) => Ok(Some(template)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -49,13 +67,15 @@ async fn list(context: &Context, client: &Client, quiet: bool, label: &str) -> O
             output::line(template.name.as_str())?;
         }
     } else {
-        let mut table =
-            table::Table::new(&["NAME", "ORIGIN", "BASE", "SIZE", "SANDBOXES", "AGE", "LABELS"]).right(4);
+        let columns = ["NAME", "ORIGIN", "BACKENDS", "BASE", "SIZE", "SANDBOXES", "AGE", "LABELS"];
+        let mut table = table::Table::new(&columns).right(5);
         for template in &templates {
+            let base = template.base_template.as_ref().or(template.image.as_ref());
             table.row([
                 template.name.to_string(),
                 origin(template),
-                template.base_template.clone().unwrap_or_else(|| "-".to_owned()),
+                template.backends.join(","),
+                base.cloned().unwrap_or_else(|| "-".to_owned()),
                 human::size(template.size_bytes),
                 template.sandbox_count.to_string(),
                 human::age(template.create_time),
@@ -73,11 +93,15 @@ fn origin(template: &Template) -> String {
 
 fn describe(template: &Template) -> String {
     let env: Vec<_> = template.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let start: Vec<_> = template.start_commands.iter().map(|command| command.argv.join(" ")).collect();
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
     table::facts(&[
         ("name", template.name.to_string()),
         ("origin", origin(template)),
-        ("base", template.base_template.clone().unwrap_or_default()),
-        ("snapshot of", template.source_sandbox_id.clone().unwrap_or_default()),
+        ("base", text(&template.base_template)),
+        ("image", text(&template.image)),
+        ("snapshot of", text(&template.source_sandbox_id)),
+        ("declared in", text(&template.declared_in)),
         ("backends", template.backends.join(", ")),
         ("size", template.size_bytes.map_or_else(String::new, |bytes| human::size(Some(bytes)))),
         (
@@ -86,8 +110,30 @@ fn describe(template: &Template) -> String {
         ),
         ("sandboxes", template.sandbox_count.to_string()),
         ("labels", human::labels(&template.labels)),
+        ("user", text(&template.user)),
+        ("directory", text(&template.working_directory)),
+        ("network", template.network.map_or_else(String::new, |policy| format!("{policy:?}").to_lowercase())),
         ("env", env.join("\n")),
+        ("start", start.join("\n")),
+        (
+            "probe",
+            template.readiness_probe.as_ref().map(|probe| probe.command.argv.join(" ")).unwrap_or_default(),
+        ),
     ])
+}
+
+async fn import(context: &Context, client: &Client, args: ImportArgs) -> Outcome {
+    let mut import = ImportTemplate::new(args.name);
+    if let Some(base) = args.base {
+        import.template.source = TemplateSource::Layer { base };
+    }
+    import.backend = args.backend;
+    import.template.labels = args.label.into_iter().collect();
+    import.template.env = args.env.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+    import.template.user = args.user;
+    import.template.workdir = args.workdir;
+    let template = import_from(client, import, args.source).await?;
+    made(context, &template)
 }
 
 async fn import_from(client: &Client, import: ImportTemplate, source: PathBuf) -> Result<Template, Failure> {
@@ -138,9 +184,14 @@ fn compression(start: &[u8]) -> Result<Compression, &'static str> {
     Ok(Compression::None)
 }
 
-async fn remove(context: &Context, client: &Client, names: Vec<TemplateId>) -> Outcome {
+async fn remove(
+    context: &Context,
+    client: &Client,
+    names: Vec<TemplateId>,
+    backend: Option<BackendName>,
+) -> Outcome {
     for name in &names {
-        client.delete_template(name).await?;
+        client.delete_template_of(name, backend.as_ref()).await?;
         if !context.json {
             output::line(name.as_str())?;
         }

@@ -11,7 +11,10 @@ pub(crate) async fn up(args: UpArgs) -> Outcome {
     hosteld::logging::start(args.log_format);
     let failed = |error: hosteld::Error| Failure::other("DAEMON", error.to_string());
     let mut signals = Signals::listen()?;
-    let config = Config::for_this_user().map_err(failed)?.with(args.state_dir, args.runtime_dir, args.listen);
+    let config = Config::for_this_user()
+        .map_err(failed)?
+        .with(args.state_dir, args.runtime_dir, args.listen)
+        .with_templates(args.templates_dir);
     config.validate().map_err(failed)?;
     let daemon = Box::pin(hosteld::build(config)).await.map_err(failed)?;
     let stop = Notify::new();

@@ -1,5 +1,7 @@
 //! Frames of a streaming command as JSON, one a line.
 
+pub(crate) use bytes_text::base64;
+
 use bytes_text::Text;
 use hostel_client::Event;
 use hostel_client::model::{ExitStatus, Process};
@@ -28,6 +30,15 @@ pub(crate) fn event(event: &Event) -> Value {
         }),
         Event::Exited(status) => json!({ "event": "exited", "exit": status }),
     }
+}
+
+/// What a step of a build wrote.
+pub(crate) fn step_output(index: u32, stream: OutputStream, data: &[u8]) -> Value {
+    let (key, text) = match Text::of(data) {
+        Text::Plain(text) => ("text", text),
+        Text::Base64(text) => ("base64", text),
+    };
+    json!({ "event": "output", "step": index, "stream": name(stream), key: text })
 }
 
 /// The last line: how it ended.

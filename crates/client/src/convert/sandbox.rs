@@ -53,7 +53,7 @@ pub(super) fn limits(wire: v1::ResourceLimits) -> ResourceLimits {
     }
 }
 
-fn limits_to_wire(limits: &ResourceLimits) -> v1::ResourceLimits {
+pub(super) fn limits_to_wire(limits: &ResourceLimits) -> v1::ResourceLimits {
     v1::ResourceLimits {
         memory_bytes: limits.memory_bytes,
         cpu_millis: limits.cpu_millis,
@@ -65,7 +65,7 @@ fn limits_to_wire(limits: &ResourceLimits) -> v1::ResourceLimits {
     }
 }
 
-fn network(wire: Option<v1::NetworkPolicy>) -> NetworkPolicy {
+pub(super) fn network(wire: Option<v1::NetworkPolicy>) -> NetworkPolicy {
     match wire.map(|policy| policy.mode()) {
         Some(v1::NetworkMode::Allowlist) => NetworkPolicy::Allowlist,
         Some(v1::NetworkMode::Open) => NetworkPolicy::Open,
@@ -73,7 +73,7 @@ fn network(wire: Option<v1::NetworkPolicy>) -> NetworkPolicy {
     }
 }
 
-fn network_to_wire(policy: NetworkPolicy) -> v1::NetworkPolicy {
+pub(super) fn network_to_wire(policy: NetworkPolicy) -> v1::NetworkPolicy {
     let mode = match policy {
         NetworkPolicy::None => v1::NetworkMode::None,
         NetworkPolicy::Allowlist => v1::NetworkMode::Allowlist,

@@ -67,7 +67,7 @@ fn output_stream(stream: i32) -> Result<OutputStream> {
     }
 }
 
-fn api_stream(stream: OutputStream) -> i32 {
+pub(crate) fn api_stream(stream: OutputStream) -> i32 {
     match stream {
         OutputStream::Stdout => v1::OutputStream::Stdout.into(),
         OutputStream::Stderr => v1::OutputStream::Stderr.into(),

@@ -37,6 +37,7 @@ pub(crate) fn new_sandbox(request: v1::CreateSandboxRequest) -> Result<NewSandbo
         }
         None => (None, None),
     };
+    let chosen_network = network(request.network_policy)?;
     let spec = SandboxSpec {
         backend: optional_id(request.backend, BackendName::parse)?,
         template: optional_id(request.template, TemplateId::parse)?,
@@ -45,13 +46,14 @@ pub(crate) fn new_sandbox(request: v1::CreateSandboxRequest) -> Result<NewSandbo
         env: request.env,
         user: optional(request.user),
         workdir: optional(request.working_directory),
-        network: network(request.network_policy)?.unwrap_or_default(),
+        network: chosen_network.unwrap_or_default(),
         lifetime,
         idle_timeout: request.idle_timeout.map(|timeout| duration("idle_timeout", timeout)).transpose()?,
         required_capabilities: capabilities(&request.required_capabilities)?,
     };
     spec.validate().map_err(as_the_api_spells_it)?;
-    Ok(NewSandbox { id: optional_id(request.sandbox_id, SandboxId::parse)?, spec, expires })
+    let id = optional_id(request.sandbox_id, SandboxId::parse)?;
+    Ok(NewSandbox { id, spec, network: chosen_network, expires })
 }
 
 /// The domain's field names, as the request spells them.

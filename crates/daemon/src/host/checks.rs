@@ -1,6 +1,7 @@
 //! The doctor's checks. Each looks at one thing and says what would mend it.
 
 use super::{disk, read};
+use crate::templates::Problem;
 use hostel_sandbox::size::format_bytes;
 use hostel_sandbox::{Backend, Weakness};
 use landlock::{ABI, Access as _, AccessFs, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _};
@@ -70,6 +71,15 @@ pub(crate) fn of_backend(backend: &Arc<dyn Backend>) -> Vec<Check> {
         fix: String::new(),
     };
     missing.iter().map(weak).collect()
+}
+
+/// What is wrong with declared templates.
+pub(crate) fn of_templates(declared: usize, problems: &[Problem]) -> Vec<Check> {
+    if problems.is_empty() {
+        return vec![Check::ok("templates", format!("{declared} declared"))];
+    }
+    let fix = "mend the file, check with hosteld --check, and restart the daemon";
+    problems.iter().map(|problem| Check::warn("templates", problem.to_string(), fix)).collect()
 }
 
 fn privilege() -> Check {

@@ -1,13 +1,15 @@
 //! Making a sandbox: one commit, when it is ready.
 
+use super::ready::prepare;
 use super::resolve::{self, Resolved};
 use super::{Entry, Repeat, Sandboxes};
 use crate::error::{Error, Result};
 use crate::lock::lock;
 use crate::record::{Event, EventKind, SandboxRecord};
 use crate::store::{Change, StoredRequest};
+use hostel_sandbox::template::Template;
 use hostel_sandbox::{
-    Created, Error as DomainError, SandboxId, SandboxSpec, SandboxState, Stage, Transition,
+    Created, Error as DomainError, NetworkPolicy, SandboxId, SandboxSpec, SandboxState, Stage, Transition,
 };
 use std::collections::hash_map;
 use std::sync::Arc;
@@ -20,6 +22,8 @@ pub(crate) struct NewSandbox {
     /// Its id; made here where absent.
     pub id: Option<SandboxId>,
     pub spec: SandboxSpec,
+    /// What the caller said of the network; otherwise the template's policy holds.
+    pub network: Option<NetworkPolicy>,
     /// When it is stopped, where the caller named a moment rather than a lifetime.
     pub expires: Option<SystemTime>,
 }
@@ -77,21 +81,11 @@ impl Sandboxes {
         if self.is_draining() {
             return Err(Error::NodeDraining);
         }
-        let NewSandbox { id, spec, expires } = new;
-        let resolved = self.resolve(spec).await?;
+        let NewSandbox { id, spec, network, expires } = new;
+        let resolved = self.resolve(spec, network).await?;
         let entry = self.reserve(id, &resolved, expires, actor)?;
         let operation = entry.operate().await;
-        let backend = Arc::clone(&resolved.backend);
-        let created = tokio::select! {
-            biased;
-            created = backend.create(entry.id(), &resolved.spec) => created.map_err(Error::from),
-            () = cancel.cancelled() => Err(gone_caller()),
-        };
-        let result = match created {
-            Ok(created) if cancel.is_cancelled() => {
-                undo(&created).await;
-                Err(gone_caller())
-            }
+        let result = match self.make(&entry, &resolved, cancel).await {
             Ok(created) => self.commit_created(&entry, created, repeat).await,
             Err(error) => Err(error),
         };
@@ -99,6 +93,29 @@ impl Sandboxes {
         let result = result.inspect_err(|_| self.unreserve(&entry));
         log(&entry, &result, begin);
         result
+    }
+
+    /// Has the backend make it and the template prepare it. Nothing is left where that fails.
+    async fn make(&self, entry: &Entry, resolved: &Resolved, cancel: &CancellationToken) -> Result<Created> {
+        let mut created = tokio::select! {
+            biased;
+            created = resolved.backend.create(entry.id(), &resolved.spec) => created?,
+            () = cancel.cancelled() => return Err(gone_caller()),
+        };
+        let begin = Instant::now();
+        let prepared = tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(gone_caller()),
+            prepared = prepare(&created.environment, resolved.template.as_ref()) => prepared,
+        };
+        if let Err(error) = prepared {
+            undo(&created).await;
+            return Err(error);
+        }
+        if resolved.template.as_ref().is_some_and(Template::prepares) {
+            created.stages.push(Stage { name: "start", duration: begin.elapsed() });
+        }
+        Ok(created)
     }
 
     /// Takes an id and a place, so that no other creation has them.

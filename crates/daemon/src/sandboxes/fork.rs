@@ -1,6 +1,7 @@
 //! Forks: new sandboxes whose files begin as a copy of a live one's.
 
 use super::create::undo;
+use super::ready::prepare;
 use super::{Entry, Repeat, Sandboxes};
 use crate::error::{Error, Result};
 use crate::record::SandboxRecord;
@@ -117,15 +118,21 @@ impl Sandboxes {
         expires: Option<SystemTime>,
         actor: &str,
     ) -> Result<Forked> {
-        let resolved = self.resolve(spec).await?;
+        let network = Some(spec.network);
+        let resolved = self.resolve(spec, network).await?;
         let entry = self.reserve(None, &resolved, expires, actor)?;
-        match parent.fork(entry.id(), &resolved.spec).await {
-            Ok(created) => Ok(Forked { entry, created }),
-            Err(error) => {
-                self.unreserve(&entry);
-                Err(error.into())
-            }
-        }
+        let forked = match parent.fork(entry.id(), &resolved.spec).await {
+            Ok(created) => match prepare(&created.environment, resolved.template.as_ref()).await {
+                Ok(()) => return Ok(Forked { entry, created }),
+                Err(error) => {
+                    undo(&created).await;
+                    error
+                }
+            },
+            Err(error) => error.into(),
+        };
+        self.unreserve(&entry);
+        Err(forked)
     }
 
     async fn commit_forks(

@@ -6,24 +6,31 @@ use crate::error::{Error, Result};
 use hostel_sandbox::capability::Capabilities;
 use hostel_sandbox::spec::validate_env;
 use hostel_sandbox::template::Template;
-use hostel_sandbox::{Backend, Capability, Error as DomainError, ResourceLimits, SandboxSpec, Weakness};
+use hostel_sandbox::{
+    Backend, Capability, Error as DomainError, NetworkPolicy, ResourceLimits, SandboxSpec, Weakness,
+};
 use std::sync::Arc;
 
 /// A request that its backend can fulfil.
 pub(super) struct Resolved {
     pub backend: Arc<dyn Backend>,
     pub spec: SandboxSpec,
+    pub template: Option<Template>,
     pub requested_limits: ResourceLimits,
     /// Defaults that were dropped because this host cannot hold them.
     pub weaknesses: Vec<Weakness>,
 }
 
 impl Sandboxes {
-    /// Fills in and checks a request.
+    /// Fills in and checks a request. `network` is what the caller said of it; otherwise the template's policy holds.
     ///
     /// # Errors
     /// `InvalidArgument`, `NotFound` for backend or template, `CapabilityMissing`.
-    pub(super) async fn resolve(&self, mut spec: SandboxSpec) -> Result<Resolved> {
+    pub(super) async fn resolve(
+        &self,
+        mut spec: SandboxSpec,
+        network: Option<NetworkPolicy>,
+    ) -> Result<Resolved> {
         spec.validate()?;
         let backend = match &spec.backend {
             Some(name) => self.0.backends.get(name),
@@ -34,9 +41,11 @@ impl Sandboxes {
             Error::from(DomainError::not_found("backend", name))
         })?;
         let capabilities = backend.capabilities();
+        let template = self.template_for(&backend, spec.template.as_ref()).await?;
+        let from_template = template.as_ref().and_then(|template| template.network);
+        spec.network = network.or(from_template).unwrap_or_default();
         require_all(capabilities, &spec)?;
 
-        let template = self.template_for(&backend, spec.template.as_ref()).await?;
         let requested_limits = spec.limits.clone();
         spec.backend = Some(backend.name());
         if let Some(template) = &template {
@@ -45,7 +54,7 @@ impl Sandboxes {
         spec.limits = spec.limits.or(&self.0.settings.default_limits);
         spec.lifetime = spec.lifetime.or(self.0.settings.default_lifetime);
         let weaknesses = drop_what_cannot_be_held(&mut spec.limits, &requested_limits, capabilities);
-        Ok(Resolved { backend, spec, requested_limits, weaknesses })
+        Ok(Resolved { backend, spec, template, requested_limits, weaknesses })
     }
 }
 

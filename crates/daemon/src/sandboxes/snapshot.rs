@@ -2,7 +2,7 @@
 
 use super::{Repeat, Sandboxes};
 use crate::error::{Error, Result};
-use crate::record::{Event, EventKind};
+use crate::record::{Event, EventKind, SandboxRecord};
 use hostel_sandbox::label::{self, Labels};
 use hostel_sandbox::template::{Template, TemplateSource};
 use hostel_sandbox::{Error as DomainError, SandboxId, TemplateId};
@@ -63,6 +63,14 @@ impl Sandboxes {
         }
     }
 
+    /// The template that a sandbox was made from, where it is still there.
+    async fn template_of(&self, record: &SandboxRecord) -> Result<Option<Template>> {
+        match self.0.backends.get(&record.backend) {
+            Some(backend) => self.template_for(&backend, record.spec.template.as_ref()).await,
+            None => Ok(None),
+        }
+    }
+
     async fn snapshot_now(
         &self,
         id: &SandboxId,
@@ -86,6 +94,11 @@ impl Sandboxes {
         template.user.clone_from(&record.spec.user);
         template.workdir.clone_from(&record.spec.workdir);
         template.limits.clone_from(&record.requested_limits);
+        if let Ok(Some(base)) = self.template_of(&record).await {
+            template.network = base.network;
+            template.start_commands = base.start_commands;
+            template.probe = base.probe;
+        }
         let template = environment.snapshot(template).await?;
         self.template_made(record.backend.clone(), template.clone());
         record.snapshot = Some(template.id.clone());

@@ -31,6 +31,10 @@ impl Sandboxes {
         self.templates_of(backend).await?;
         let found = lock(&self.0.templates).get(&key).cloned();
         match (found, named) {
+            (None, Some(id)) if self.is_being_imported(&backend.name(), id) => {
+                let detail = format!("the files of {id} are being imported; try again");
+                Err(DomainError::Unavailable { what: "template", detail }.into())
+            }
             (None, Some(id)) => Err(DomainError::not_found("template", id).into()),
             (found, _) => Ok(found),
         }
@@ -46,6 +50,25 @@ impl Sandboxes {
             .extend(templates.iter().map(|template| ((name.clone(), template.id.clone()), template.clone())));
         drop(known);
         Ok(templates)
+    }
+
+    /// The backends that have a template of that name. One that does not answer counts as having none, unless none
+    /// has it.
+    pub(crate) async fn backends_with(&self, id: &TemplateId) -> Result<Vec<(Arc<dyn Backend>, Template)>> {
+        let (mut found, mut failed) = (Vec::new(), None);
+        for backend in self.0.backends.all() {
+            match self.templates_of(backend).await {
+                Ok(templates) => {
+                    let template = templates.into_iter().find(|template| template.id == *id);
+                    found.extend(template.map(|template| (Arc::clone(backend), template)));
+                }
+                Err(error) => failed = Some(error),
+            }
+        }
+        match failed {
+            Some(error) if found.is_empty() => Err(error),
+            _ => Ok(found),
+        }
     }
 
     /// Notes a template that was just made.

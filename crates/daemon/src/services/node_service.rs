@@ -58,6 +58,8 @@ impl NodeService for NodeInfo {
     async fn doctor(&self, _: Request<v1::DoctorRequest>) -> Answer<v1::DoctorResponse> {
         let directory = self.state_directory.clone();
         let mut checks = blocking(move || checks(&directory)).await?;
+        let (declared, problems) = self.sandboxes.declarations();
+        checks.extend(crate::host::of_templates(declared, &problems));
         checks.extend(self.sandboxes.backends().all().flat_map(crate::host::of_backend));
         Ok(Response::new(v1::DoctorResponse { checks: checks.iter().map(api_check).collect() }))
     }

@@ -122,7 +122,7 @@ impl SandboxService for SandboxCalls {
         let name = optional_id(request.template, TemplateId::parse)?;
         let backend = self.0.get(&id)?.record().backend.clone();
         let template = self.0.snapshot(id, name, request.labels, actor(&peer), repeat).await?;
-        let template = crate::convert::template::api_template(&template, &backend, 0);
+        let template = crate::convert::template::api_template(&template, &[backend], None, 0);
         Ok(Response::new(v1::SnapshotSandboxResponse { template: Some(template) }))
     }
 

@@ -2,27 +2,24 @@
 
 use super::upload::{self, Upload};
 use super::{Answer, Frames, peer};
+use crate::convert::attachment::api_stream;
 use crate::convert::file::compression;
-use crate::convert::template::{api_template, imported};
+use crate::convert::template::{api_template, build, imported};
+use crate::convert::{api_duration, optional_id};
 use crate::error::{Error, Result};
 use crate::listen::Peer;
 use crate::page;
 use crate::request_id::repeat;
-use crate::sandboxes::Sandboxes;
+use crate::sandboxes::{BuildEvent, Sandboxes};
 use hostel_proto::v1;
 use hostel_proto::v1::template_service_server::TemplateService;
-use hostel_sandbox::file::{ByteStream, Compression};
 use hostel_sandbox::label::Selector;
 use hostel_sandbox::template::Template;
 use hostel_sandbox::{Backend, BackendName, Capability, Error as DomainError, TemplateId};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
-use tokio::io::AsyncReadExt as _;
-use tokio_util::task::AbortOnDropHandle;
-use tonic::{Request, Response, Streaming};
-
-/// Bytes read at a time from an archive on the node.
-const CHUNK: usize = 256 << 10;
+use tonic::{Request, Response, Status, Streaming};
 
 /// The service over the templates of all backends.
 pub(crate) struct Templates(pub Sandboxes);
@@ -34,8 +31,10 @@ impl TemplateService for Templates {
         request: Request<v1::GetTemplateRequest>,
     ) -> Answer<v1::GetTemplateResponse> {
         let id = TemplateId::parse(request.into_inner().name).map_err(Error::from)?;
-        let (backend, template) = self.find(&id).await?;
-        Ok(Response::new(v1::GetTemplateResponse { template: Some(self.shown(&backend.name(), &template)) }))
+        let found = self.0.backends_with(&id).await?;
+        let found: Vec<_> = found.into_iter().map(|(backend, template)| (backend.name(), template)).collect();
+        let template = self.shown(&found).ok_or_else(|| not_found(&id))?;
+        Ok(Response::new(v1::GetTemplateResponse { template: Some(template) }))
     }
 
     async fn list_templates(
@@ -48,14 +47,13 @@ impl TemplateService for Templates {
         let filter = ["templates", request.label_selector.as_str()];
         let after: Option<TemplateId> = page::position(&request.page_token, &filter)?;
         let mut templates = self.all().await?;
-        templates.retain(|(_, template)| selector.matches(&template.labels));
-        templates.retain(|(_, template)| after.as_ref().is_none_or(|after| template.id > *after));
-        templates.sort_by(|(_, left), (_, right)| left.id.cmp(&right.id));
+        templates.retain(|_, found| found.iter().any(|(_, template)| selector.matches(&template.labels)));
+        templates.retain(|id, _| after.as_ref().is_none_or(|after| id > after));
         let more = templates.len() > size;
-        templates.truncate(size);
-        let next = templates.last().filter(|_| more).map(|(_, last)| page::token(&last.id, &filter));
+        let page: Vec<_> = templates.iter().take(size).collect();
+        let next = page.last().filter(|_| more).map(|(last, _)| page::token(last, &filter));
         Ok(Response::new(v1::ListTemplatesResponse {
-            templates: templates.iter().map(|(backend, template)| self.shown(backend, template)).collect(),
+            templates: page.iter().filter_map(|(_, found)| self.shown(found)).collect(),
             next_page_token: next.unwrap_or_default(),
         }))
     }
@@ -64,9 +62,28 @@ impl TemplateService for Templates {
 
     async fn build_template(
         &self,
-        _: Request<v1::BuildTemplateRequest>,
+        request: Request<v1::BuildTemplateRequest>,
     ) -> Answer<Self::BuildTemplateStream> {
-        Err(Error::NotYet { what: "template_build" }.into())
+        let peer = peer(&request)?;
+        let mut request = request.into_inner();
+        let request_id = std::mem::take(&mut request.request_id);
+        let repeat = repeat(&peer, "BuildTemplate", request_id, &request)?;
+        let followed = self.0.build(build(request)?, peer.actor.to_string(), repeat)?;
+        let this = Self(self.0.clone());
+        // Ends after an error, as a call does.
+        let frames = futures::stream::unfold((Some(followed), this), |(followed, this)| async move {
+            let mut followed = followed?;
+            let stop = this.0.stopping().clone();
+            let item = tokio::select! {
+                biased;
+                item = followed.next() => item?,
+                () = stop.cancelled() => Err(Error::Draining),
+            };
+            let goes_on = item.is_ok().then_some(followed);
+            let frame = item.map(|event| this.frame(event)).map_err(Status::from);
+            Some((frame, (goes_on, this)))
+        });
+        Ok(Response::new(Box::pin(frames)))
     }
 
     async fn import_template(
@@ -78,8 +95,12 @@ impl TemplateService for Templates {
         let mut open = upload::open(&mut stream).await?;
         let request_id = std::mem::take(&mut open.request_id);
         let repeat = repeat(&peer, "ImportTemplate", request_id, &open)?;
-        let template = imported(&open)?;
-        let backend = self.importer()?;
+        let (mut template, backend) = imported(&open)?;
+        let backend = self.importer(backend.as_ref())?;
+        if let Some(base) = template.source.base().cloned() {
+            let found = self.0.templates_of(&backend).await?.into_iter().find(|other| other.id == base);
+            template.inherit(&found.ok_or_else(|| not_found(&base))?);
+        }
         let earlier = match &repeat {
             Some(repeat) => {
                 let (key, claim) = repeat.fulfilled(template.id.to_string());
@@ -89,20 +110,31 @@ impl TemplateService for Templates {
         };
         if let (Some(repeat), Some(earlier)) = (&repeat, &earlier) {
             repeat.check(&earlier.body)?;
-            if let Ok((backend, template)) = self.find(&template.id).await {
-                let template = Some(self.shown(&backend.name(), &template));
+            if let Some(found) =
+                self.0.templates_of(&backend).await?.into_iter().find(|one| one.id == template.id)
+            {
+                let template = self.shown(&[(backend.name(), found)]);
                 return Ok(Response::new(v1::ImportTemplateResponse { template }));
             }
         }
-        let made = self.import(&backend, &peer, &open, template, stream).await;
+        let layered = template.source.base().is_some();
+        let mut made = self.import(&backend, &peer, &open, template, stream).await;
+        if let Ok(other) = &made
+            && layered
+            && other.source.base().is_none()
+        {
+            // Without what is below it, it is not what was asked for.
+            backend.delete_template(&other.id).await.map_err(Error::from)?;
+            let detail = format!("{} cannot put files on top of a template", backend.name());
+            made = Err(DomainError::missing(Capability::TemplateImport, detail).into());
+        }
         if let (Err(_), Some(repeat)) = (&made, &repeat) {
             self.0.store().release_request(&repeat.key).await?;
         }
         let template = made?;
         self.0.template_made(backend.name(), template.clone());
         tracing::info!(template = %template.id, op = "import", actor = %peer.actor, "template made");
-        let template = Some(self.shown(&backend.name(), &template));
-        Ok(Response::new(v1::ImportTemplateResponse { template }))
+        Ok(Response::new(v1::ImportTemplateResponse { template: self.shown(&[(backend.name(), template)]) }))
     }
 
     async fn delete_template(
@@ -112,41 +144,66 @@ impl TemplateService for Templates {
         let peer = peer(&request)?;
         let request = request.into_inner();
         let id = TemplateId::parse(request.name).map_err(Error::from)?;
-        match self.find(&id).await {
-            Err(Error::Domain(DomainError::NotFound { .. })) if request.allow_missing => {}
-            Err(error) => return Err(error.into()),
-            Ok((backend, _)) => {
-                backend.delete_template(&id).await.map_err(Error::from)?;
-                self.0.template_gone(&backend.name(), &id);
-                tracing::info!(template = %id, op = "delete", actor = %peer.actor, "template removed");
+        let mut found = self.0.backends_with(&id).await?;
+        if let Some(wanted) = optional_id(request.backend, BackendName::parse)? {
+            found.retain(|(backend, _)| backend.name() == wanted);
+        }
+        if found.is_empty() && !request.allow_missing {
+            return Err(not_found(&id).into());
+        }
+        for (backend, _) in &found {
+            if let Some(file) = self.0.declared_in(&backend.name(), &id) {
+                let message = format!(
+                    "the template {id} is declared in {}: remove that file and restart the daemon",
+                    file.display()
+                );
+                return Err(Error::from(DomainError::wrong_state("TEMPLATE_DECLARED", message)).into());
             }
+        }
+        for (backend, _) in found {
+            backend.delete_template(&id).await.map_err(Error::from)?;
+            self.0.template_gone(&backend.name(), &id);
+            tracing::info!(template = %id, op = "delete", actor = %peer.actor, "template removed");
         }
         Ok(Response::new(v1::DeleteTemplateResponse {}))
     }
 }
 
-impl Templates {
-    async fn all(&self) -> Result<Vec<(BackendName, Template)>> {
-        let mut all = Vec::new();
-        for backend in self.0.backends().all() {
-            let templates = self.0.templates_of(backend).await?;
-            all.extend(templates.into_iter().map(|template| (backend.name(), template)));
-        }
-        Ok(all)
-    }
+fn not_found(id: &TemplateId) -> Error {
+    DomainError::not_found("template", id).into()
+}
 
-    async fn find(&self, id: &TemplateId) -> Result<(Arc<dyn Backend>, Template)> {
+/// The templates of one name, with the backends that have them.
+type Found = Vec<(BackendName, Template)>;
+
+impl Templates {
+    /// All templates by name. A backend that does not answer is left out: the others' are told all the same.
+    async fn all(&self) -> Result<BTreeMap<TemplateId, Found>> {
+        let (mut all, mut failed) = (BTreeMap::<_, Found>::new(), None);
         for backend in self.0.backends().all() {
-            let templates = self.0.templates_of(backend).await?;
-            if let Some(template) = templates.into_iter().find(|template| template.id == *id) {
-                return Ok((Arc::clone(backend), template));
+            match self.0.templates_of(backend).await {
+                Ok(templates) => {
+                    for template in templates {
+                        all.entry(template.id.clone()).or_default().push((backend.name(), template));
+                    }
+                }
+                Err(error) => failed = Some(error),
             }
         }
-        Err(DomainError::not_found("template", id).into())
+        match failed {
+            Some(error) if all.is_empty() => Err(error),
+            _ => Ok(all),
+        }
     }
 
-    /// The backend that takes imports: the first that can.
-    fn importer(&self) -> Result<Arc<dyn Backend>> {
+    /// The backend that takes an import: the one named, or the first that can.
+    fn importer(&self, named: Option<&BackendName>) -> Result<Arc<dyn Backend>> {
+        if let Some(name) = named {
+            let backend = self.0.backends().get(name);
+            let backend = backend.ok_or_else(|| DomainError::not_found("backend", name))?;
+            backend.capabilities().require(Capability::TemplateImport)?;
+            return Ok(backend);
+        }
         let can = |backend: &&Arc<dyn Backend>| backend.capabilities().has(Capability::TemplateImport);
         let missing =
             || DomainError::missing(Capability::TemplateImport, "no backend of this node takes imports");
@@ -174,57 +231,39 @@ impl Templates {
                 "only root or the daemon's own user, on the unix socket, may import from a path of the node";
             return Err(DomainError::PermissionDenied(why.to_owned()).into());
         }
-        self.import_path(backend, template, compression, Path::new(&open.host_path)).await
-    }
-
-    async fn import_path(
-        &self,
-        backend: &Arc<dyn Backend>,
-        template: Template,
-        compression: Compression,
-        path: &Path,
-    ) -> Result<Template> {
+        let path = Path::new(&open.host_path);
         if !path.is_absolute() {
             return Err(DomainError::invalid("host_path", "must be an absolute path").into());
         }
-        let metadata = tokio::fs::metadata(path)
-            .await
-            .map_err(|error| DomainError::invalid("host_path", format!("{}: {error}", path.display())))?;
-        if metadata.is_dir() {
-            return Ok(backend.import_template_directory(template, path).await?);
-        }
-        let (bytes, reader) = self.file(path.to_owned());
-        let imported = backend.import_template(template, bytes, compression).await;
-        drop(reader);
-        Ok(imported?)
+        self.0.import_path(backend, template, Some(compression), path).await
     }
 
-    /// The bytes of a file on the node.
-    fn file(&self, path: PathBuf) -> (ByteStream, AbortOnDropHandle<()>) {
-        let (sender, bytes) = tokio::sync::mpsc::channel(4);
-        let reader = self.0.tasks().spawn(async move {
-            let failed = |error| DomainError::internal(format!("read {}", path.display()), error);
-            let mut file = match tokio::fs::File::open(&path).await {
-                Ok(file) => file,
-                Err(error) => return drop(sender.send(Err(failed(error))).await),
-            };
-            loop {
-                let mut buffer = bytes::BytesMut::with_capacity(CHUNK);
-                let item = match file.read_buf(&mut buffer).await {
-                    Ok(0) => return,
-                    Ok(_) => Ok(buffer.freeze()),
-                    Err(error) => Err(failed(error)),
-                };
-                let last = item.is_err();
-                if sender.send(item).await.is_err() || last {
-                    return;
-                }
+    /// One template as clients see it, of all the backends that have it: the first one's words hold.
+    fn shown(&self, found: &[(BackendName, Template)]) -> Option<v1::Template> {
+        let (_, template) = found.first()?;
+        let backends: Vec<_> = found.iter().map(|(backend, _)| backend.clone()).collect();
+        let count = backends.iter().map(|backend| self.0.sandboxes_of_template(backend, &template.id)).sum();
+        let file = backends.iter().find_map(|backend| self.0.declared_in(backend, &template.id));
+        Some(api_template(template, &backends, file.as_deref(), count))
+    }
+
+    fn frame(&self, event: BuildEvent) -> v1::BuildTemplateResponse {
+        use v1::build_template_response::Event;
+        let event = match event {
+            BuildEvent::StepStarted { index, command } => {
+                Event::StepStarted(v1::BuildStep { index, command, duration: None })
             }
-        });
-        (bytes, AbortOnDropHandle::new(reader))
-    }
-
-    fn shown(&self, backend: &BackendName, template: &Template) -> v1::Template {
-        api_template(template, backend, self.0.sandboxes_of_template(backend, &template.id))
+            BuildEvent::Output { index, stream, data } => {
+                Event::Output(v1::BuildOutput { step_index: index, stream: api_stream(stream), data })
+            }
+            BuildEvent::StepFinished { index, command, duration } => {
+                Event::StepFinished(v1::BuildStep { index, command, duration: Some(api_duration(duration)) })
+            }
+            BuildEvent::Done { backend, template } => {
+                let shown = self.shown(&[(backend, *template)]);
+                return v1::BuildTemplateResponse { event: shown.map(Event::Template) };
+            }
+        };
+        v1::BuildTemplateResponse { event: Some(event) }
     }
 }

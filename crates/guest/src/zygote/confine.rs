@@ -8,6 +8,16 @@ use rustix::thread::{
     CapabilitiesSecureBits, CapabilitySet, CapabilitySets, set_capabilities, set_capabilities_secure_bits,
 };
 
+/// The first program of a container gives up what a jail's does; namespaces, mounts and cgroups were made by the
+/// engine. Returns what could not be had.
+pub(crate) fn container() -> Result<Vec<String>, Failed> {
+    limits(0)?;
+    capabilities()?;
+    let weaknesses = landlock().into_iter().collect();
+    system_calls()?;
+    Ok(weaknesses)
+}
+
 /// The kernel reaps the zygote's children by itself: nobody needs their status.
 pub(super) fn auto_reap_children() {
     // SAFETY: SIG_IGN installs no handler.

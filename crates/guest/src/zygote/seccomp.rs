@@ -4,9 +4,9 @@
 //! What is known and refused answers `EPERM`; what is newer than this list answers `ENOSYS`, so that programs
 //! fall back as on an older kernel. Calls of another architecture kill the process.
 
-mod allowed;
-
+use hostel_system_calls::{AF_NETLINK, NEW_NAMESPACES, PERSONALITIES, SOCKET_FAMILIES};
 use rustix::io::Errno;
+use std::collections::BTreeSet;
 
 const EPERM: u32 = RETURN_ERRNO | 1;
 const ENOSYS: u32 = RETURN_ERRNO | 38;
@@ -39,13 +39,8 @@ const JUMP_GREATER_EQUAL: u16 = 0x35;
 const JUMP_ANY_BIT: u16 = 0x45;
 const RETURN: u16 = 0x06;
 
-/// Namespace flags of clone(2), `CLONE_NEWTIME` included.
-const NEW_NAMESPACES: u32 = 0x7e02_0080;
 /// Pretending input on a terminal (TIOCSTI, TIOCLINUX) and changing its line discipline (TIOCSETD).
 const FORBIDDEN_IOCTLS: [u32; 3] = [0x5412, 0x541c, 0x5423];
-/// AF_UNIX, AF_INET, AF_INET6. Netlink only towards routing.
-const SOCKET_FAMILIES: [u32; 3] = [1, 2, 10];
-const AF_NETLINK: u32 = 16;
 
 /// One instruction (`struct sock_filter`, Documentation/networking/filter.rst).
 #[repr(C)]
@@ -93,7 +88,7 @@ impl Verdict {
             ],
             Self::Ioctl => any_of(ARGUMENT_1, &FORBIDDEN_IOCTLS, EPERM, RETURN_ALLOW),
             Self::OwnLimits => any_of(ARGUMENT_0, &[0], RETURN_ALLOW, EPERM),
-            Self::Personality => any_of(ARGUMENT_0, &[0, u32::MAX], RETURN_ALLOW, EPERM),
+            Self::Personality => any_of(ARGUMENT_0, &PERSONALITIES, RETURN_ALLOW, EPERM),
             Self::Socket => {
                 let mut code = vec![
                     op(LOAD, ARGUMENT_0),
@@ -122,6 +117,7 @@ fn any_of(argument: u32, values: &[u32], hit: u32, miss: u32) -> Vec<Instruction
 
 /// The whole range of call numbers as consecutive pieces, each with its verdict: `(first number, verdict)`.
 fn pieces() -> Vec<(u32, Verdict)> {
+    let allowed: BTreeSet<i64> = hostel_system_calls::allowed().map(|call| call.number).collect();
     let verdict = |number: u32| {
         let number_of = |call: i64| u32::try_from(call).ok() == Some(number);
         if number >= FIRST_UNKNOWN || number_of(libc::SYS_clone3) {
@@ -137,7 +133,7 @@ fn pieces() -> Vec<(u32, Verdict)> {
             Verdict::Personality
         } else if number_of(libc::SYS_prlimit64) {
             Verdict::OwnLimits
-        } else if allowed::CALLS.iter().any(|call| number_of(*call)) {
+        } else if allowed.contains(&i64::from(number)) {
             Verdict::Return(RETURN_ALLOW)
         } else {
             Verdict::Return(EPERM)

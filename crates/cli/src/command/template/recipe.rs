@@ -1,0 +1,238 @@
+//! `hostel template build` of an image recipe: `docker build`, and for jails the image's files as a root file system.
+
+use super::{existing, made, tool};
+use crate::args::BuildArgs;
+use crate::command::{Context, Outcome, SUCCESS};
+use crate::failure::Failure;
+use crate::output::{self, progress::Progress};
+use hostel_client::domain::template::{Template, TemplateSource};
+use hostel_client::domain::{BackendName, TemplateId};
+use hostel_client::model::Template as Made;
+use hostel_client::{Client, ImportTemplate};
+use serde::Deserialize;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use tokio::io::AsyncWriteExt as _;
+
+/// The label that says which image a root file system was.
+const IMAGE: &str = "hostel.image-id";
+/// Where recipes are when nobody says.
+const PLACES: [&str; 2] = ["images", "/usr/share/hostel/images"];
+const JAIL: &str = "jail";
+const DOCKER: &str = "docker";
+const WITHOUT_DOCKER: &str = "building an image takes Docker: install it, or set DOCKER_HOST to an engine; \
+    `hostel template install-cli` needs none";
+
+/// What an image says of its containers.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct ImageConfig {
+    env: Option<Vec<String>>,
+    user: String,
+    working_dir: String,
+}
+
+pub(super) async fn build(context: &Context, client: &Client, args: BuildArgs) -> Outcome {
+    let backend = match args.backend.clone() {
+        Some(backend) => backend,
+        None => BackendName::parse(JAIL).map_err(hostel_client::Error::from)?,
+    };
+    if ![JAIL, DOCKER].contains(&backend.as_str()) {
+        return Err(Failure::usage(format!("{backend} takes no images: --backend jail or docker")));
+    }
+    let recipes = recipes(args.recipes.as_deref(), &args.name)?;
+    let wanted = wanted(&recipes, &args)?;
+    let version = ["version", "--format", "{{.Server.Version}}"];
+    tool::output(tool::command("docker").args(version), WITHOUT_DOCKER).await.map_err(|error| {
+        Failure::other("DOCKER_UNUSABLE", format!("{}; {WITHOUT_DOCKER}", error.message()))
+    })?;
+    let mut script = tool::command(&recipes.join("build.sh").display().to_string());
+    let image =
+        tool::output_shown(script.arg(args.name.as_str()), "the recipes' build.sh is missing").await?;
+    let image = image.lines().last().unwrap_or_default().to_owned();
+    let id = inspect(&image, "{{.Id}}").await?;
+    if let Some(template) = of_backend(client, &args.name, &backend).await? {
+        if template.labels.get(IMAGE) == Some(&id)
+            || template.image.as_ref().is_some_and(|other| is(other, &image))
+        {
+            output::note(&format!("the template {} is this image already", args.name));
+            return made(context, &template);
+        }
+        if !args.replace {
+            let message = format!(
+                "there is another template {}: --replace replaces it, `hostel template rm {0}` removes it",
+                args.name
+            );
+            return Err(Failure::other("TEMPLATE_EXISTS", message));
+        }
+        client.delete_template_of(&args.name, Some(&backend)).await?;
+    }
+    if backend.as_str() == DOCKER {
+        return name(context, wanted, &image, id).await;
+    }
+    let template = import(client, wanted, &image, id).await?;
+    made(context, &template)
+}
+
+/// The template of that name that a backend has.
+async fn of_backend(
+    client: &Client,
+    name: &TemplateId,
+    backend: &BackendName,
+) -> Result<Option<Made>, Failure> {
+    let found = existing(client, name).await?;
+    Ok(found.filter(|template| template.backends.iter().any(|other| other == backend.as_str())))
+}
+
+/// Whether two references name one image; the tag `latest` need not be said.
+fn is(one: &str, other: &str) -> bool {
+    let bare = |reference: &str| reference.strip_suffix(":latest").unwrap_or(reference).to_owned();
+    bare(one) == bare(other)
+}
+
+/// Makes the image a template of the backend docker: those are the images `hostel/NAME` that carry the template's
+/// record, JSON in hexadecimal, in a label.
+async fn name(context: &Context, mut wanted: Template, image: &str, id: String) -> Outcome {
+    wanted.labels.insert(IMAGE.to_owned(), id);
+    let json = serde_json::to_vec(&wanted).map_err(|error| Failure::other("JSON", error.to_string()))?;
+    let record: String = json.iter().map(|byte| format!("{byte:02x}")).collect();
+    let tag = format!("hostel/{}:latest", wanted.id);
+    let mut docker = tool::command("docker");
+    docker.args(["build", "--quiet", "--tag", &tag, "-"]).stdin(Stdio::piped());
+    docker.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = tool::start(&mut docker, WITHOUT_DOCKER)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        let recipe = format!("FROM {image}\nLABEL hostel.template={record}\n");
+        // Where docker does not listen, it says why.
+        let _ = stdin.write_all(recipe.as_bytes()).await;
+    }
+    tool::finish(child, &docker).await?;
+    if context.json {
+        output::json(&json!({ "name": wanted.id, "image": tag }))?;
+    } else {
+        output::line(wanted.id.as_str())?;
+    }
+    Ok(SUCCESS)
+}
+
+/// The directory of recipes that has this one.
+fn recipes(given: Option<&Path>, name: &TemplateId) -> Result<PathBuf, Failure> {
+    let places: Vec<PathBuf> = match given {
+        Some(place) => vec![place.to_owned()],
+        None => PLACES.iter().map(PathBuf::from).collect(),
+    };
+    let found = places.iter().find(|place| place.join(name.as_str()).join("Dockerfile").is_file());
+    let shown: Vec<_> = places.iter().map(|place| place.display().to_string()).collect();
+    let missing = || {
+        let message = format!(
+            "there is no recipe {name}/Dockerfile in {}: say where with --recipes, or what to run with --run",
+            shown.join(" or ")
+        );
+        Failure::other("NO_RECIPE", message)
+    };
+    let found = found.ok_or_else(missing)?;
+    found.canonicalize().map_err(|error| Failure::other("NO_RECIPE", format!("{}: {error}", found.display())))
+}
+
+/// The template as its recipe declares it.
+fn wanted(recipes: &Path, args: &BuildArgs) -> Result<Template, Failure> {
+    let file = recipes.join(args.name.as_str()).join("template.toml");
+    let mut template = Template::new(args.name.clone(), TemplateSource::Imported);
+    if file.is_file() {
+        let declared = hosteld::templates::read_file(&file).map_err(|problems| {
+            let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
+            Failure::other("TEMPLATE_FILE", lines.join("\n"))
+        })?;
+        template = Template { id: args.name.clone(), ..declared.template };
+    }
+    template.labels.extend(args.label.iter().cloned());
+    Ok(template)
+}
+
+async fn inspect(image: &str, format: &str) -> Result<String, Failure> {
+    let mut docker = tool::command("docker");
+    docker.args(["image", "inspect", "--format", format, image]);
+    tool::output(&mut docker, WITHOUT_DOCKER).await
+}
+
+async fn import(client: &Client, mut template: Template, image: &str, id: String) -> Result<Made, Failure> {
+    let config = inspect(image, "{{json .Config}}").await?;
+    let config: ImageConfig = serde_json::from_str(&config).map_err(|error| {
+        Failure::other("TOOL_FAILED", format!("docker said what nobody understands: {error}"))
+    })?;
+    template.inherit(&defaults(config, &template.id));
+    template.labels.insert(IMAGE.to_owned(), id);
+    let size = inspect(image, "{{.Size}}").await?.parse().ok();
+    let mut docker = tool::command("docker");
+    // It is never started: the command only has to be one.
+    let container = tool::output(docker.args(["create", image, "true"]), WITHOUT_DOCKER).await?;
+    let imported = export(client, template, &container, size).await;
+    let mut docker = tool::command("docker");
+    if let Err(error) = tool::output(docker.args(["rm", "--force", &container]), WITHOUT_DOCKER).await {
+        output::note(&format!("the container {container} is left: {}", error.message()));
+    }
+    imported
+}
+
+async fn export(
+    client: &Client,
+    template: Template,
+    container: &str,
+    size: Option<u64>,
+) -> Result<Made, Failure> {
+    let mut docker = tool::command("docker");
+    docker.args(["export", container]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = tool::start(&mut docker, WITHOUT_DOCKER)?;
+    let archive = child.stdout.take().ok_or_else(|| Failure::other("TOOL_FAILED", "docker has no output"))?;
+    let name = template.id.clone();
+    let backend = BackendName::parse(JAIL).map_err(hostel_client::Error::from)?;
+    let import = ImportTemplate { template, backend: Some(backend), ..ImportTemplate::new(name) };
+    let bar = Progress::new("importing", size, false);
+    let progress = |bytes| bar.add(bytes);
+    let made = client.import_template(import, hostel_client::counted(archive, &progress)).await;
+    match (tool::finish(child, &docker).await, made) {
+        // Half an archive may look like a whole one.
+        (Err(failure), Ok(template)) => {
+            client.delete_template(&template.name).await?;
+            Err(failure)
+        }
+        (_, made) => Ok(made?),
+    }
+}
+
+/// What the image says, as far as the recipe's template does not.
+fn defaults(config: ImageConfig, name: &TemplateId) -> Template {
+    let mut template = Template::new(name.clone(), TemplateSource::Imported);
+    let variables = config.env.unwrap_or_default();
+    let pairs = variables.iter().filter_map(|variable| variable.split_once('='));
+    template.env = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    template.user = Some(config.user).filter(|user| !user.is_empty());
+    template.workdir = Some(config.working_dir).filter(|directory| !directory.is_empty());
+    template
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_says_how_its_containers_are() {
+        let config = r#"{"Env":["PATH=/bin","A=b=c"],"User":"agent","WorkingDir":"/workspace","Cmd":null}"#;
+        let template = defaults(serde_json::from_str(config).unwrap(), &TemplateId::parse("agent").unwrap());
+        assert_eq!(template.env["A"], "b=c");
+        assert_eq!(
+            (template.user.as_deref(), template.workdir.as_deref()),
+            (Some("agent"), Some("/workspace"))
+        );
+        assert!(serde_json::from_str::<ImageConfig>(r#"{"Env":null}"#).is_ok());
+    }
+
+    #[test]
+    fn a_recipe_that_is_not_there_is_told() {
+        let place = tempfile::tempdir().unwrap();
+        let name = TemplateId::parse("nothing").unwrap();
+        let message = recipes(Some(place.path()), &name).unwrap_err().message();
+        assert!(message.contains("nothing/Dockerfile") && message.contains("--run"), "{message}");
+    }
+}

@@ -1,0 +1,82 @@
+//! Importing from paths of the node.
+
+use super::Sandboxes;
+use crate::error::Result;
+use hostel_sandbox::file::{ByteStream, Compression};
+use hostel_sandbox::template::Template;
+use hostel_sandbox::{Backend, Error as DomainError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::io::AsyncReadExt as _;
+use tokio_util::task::AbortOnDropHandle;
+
+/// Bytes read at a time from an archive on the node.
+const CHUNK: usize = 256 << 10;
+
+impl Sandboxes {
+    /// Imports a directory or an archive of the node's. Without `compression` the archive's first bytes tell it.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for the path; of the backend.
+    pub(crate) async fn import_path(
+        &self,
+        backend: &Arc<dyn Backend>,
+        template: Template,
+        compression: Option<Compression>,
+        path: &Path,
+    ) -> Result<Template> {
+        let wrong = |error| DomainError::invalid("host_path", format!("{}: {error}", path.display()));
+        let metadata = tokio::fs::metadata(path).await.map_err(wrong)?;
+        if metadata.is_dir() {
+            return Ok(backend.import_template_directory(template, path).await?);
+        }
+        let compression = match compression {
+            Some(compression) => compression,
+            None => looked_at(path).await?,
+        };
+        let (bytes, reader) = self.bytes_of(path.to_owned());
+        let imported = backend.import_template(template, bytes, compression).await;
+        drop(reader);
+        Ok(imported?)
+    }
+
+    fn bytes_of(&self, path: PathBuf) -> (ByteStream, AbortOnDropHandle<()>) {
+        let (sender, bytes) = tokio::sync::mpsc::channel(4);
+        let reader = self.tasks().spawn(async move {
+            let failed = |error| DomainError::internal(format!("read {}", path.display()), error);
+            let mut file = match tokio::fs::File::open(&path).await {
+                Ok(file) => file,
+                Err(error) => return drop(sender.send(Err(failed(error))).await),
+            };
+            loop {
+                let mut buffer = bytes::BytesMut::with_capacity(CHUNK);
+                let item = match file.read_buf(&mut buffer).await {
+                    Ok(0) => return,
+                    Ok(_) => Ok(buffer.freeze()),
+                    Err(error) => Err(failed(error)),
+                };
+                let last = item.is_err();
+                if sender.send(item).await.is_err() || last {
+                    return;
+                }
+            }
+        });
+        (bytes, AbortOnDropHandle::new(reader))
+    }
+}
+
+/// How an archive is packed, by its first bytes.
+async fn looked_at(path: &Path) -> Result<Compression> {
+    let unreadable = |error| DomainError::internal(format!("read {}", path.display()), error);
+    let mut file = tokio::fs::File::open(path).await.map_err(unreadable)?;
+    let mut start = [0; 4];
+    let length = file.read(&mut start).await.map_err(unreadable)?;
+    match &start[..length] {
+        [0x28, 0xb5, 0x2f, 0xfd] => Ok(Compression::Zstd),
+        [0x1f, 0x8b, ..] => {
+            let problem = format!("{} is gzip; unpack it first: gunzip", path.display());
+            Err(DomainError::invalid("host_path", problem).into())
+        }
+        _ => Ok(Compression::None),
+    }
+}

@@ -1,0 +1,153 @@
+//! What the engine is, and what containers can do on it.
+
+use crate::ground::Ground;
+use bollard::models::{SystemInfo, SystemInfoCgroupVersionEnum};
+use hostel_sandbox::{Capabilities, Capability};
+
+/// What an engine says about itself.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Facts {
+    pub(crate) version: String,
+    /// Storage driver.
+    pub(crate) driver: String,
+    /// Whether that driver can cap a container's root.
+    pub(crate) quota: bool,
+    pub(crate) memory: bool,
+    pub(crate) swap: bool,
+    pub(crate) cpu: bool,
+    pub(crate) pids: bool,
+    pub(crate) seccomp: bool,
+    /// Version 1 of control groups, which knows swappiness.
+    pub(crate) cgroup1: bool,
+    /// What is added to the ids inside on the host, where the engine remaps them.
+    pub(crate) first_id: u32,
+}
+
+impl Facts {
+    /// Reads what the engine says.
+    pub(crate) fn read(info: &SystemInfo, local: bool) -> Self {
+        let options = info.security_options.clone().unwrap_or_default();
+        let has = |name: &str| options.iter().any(|option| option.split(',').any(|part| part == name));
+        let root = info.docker_root_dir.clone().unwrap_or_default();
+        let driver = info.driver.clone().unwrap_or_default();
+        let status = info.driver_status.clone().unwrap_or_default();
+        let on_xfs = status
+            .iter()
+            .any(|pair| matches!(&pair[..], [name, value] if name == "Backing Filesystem" && value == "xfs"));
+        let quota = match driver.as_str() {
+            "btrfs" | "zfs" => true,
+            "overlay2" => local && on_xfs && has_project_quota(&root),
+            _ => false,
+        };
+        Self {
+            version: info.server_version.clone().unwrap_or_default(),
+            quota,
+            driver,
+            memory: info.memory_limit.unwrap_or(false),
+            swap: info.swap_limit.unwrap_or(false),
+            cpu: info.cpu_cfs_quota.unwrap_or(false),
+            pids: info.pids_limit.unwrap_or(false),
+            seccomp: has("name=seccomp"),
+            cgroup1: info.cgroup_version == Some(SystemInfoCgroupVersionEnum::_1),
+            first_id: if has("name=userns") { first_id(&root) } else { 0 },
+        }
+    }
+
+    /// What is believed of an engine that has not answered yet: the usual. A creation needs the engine anyway, and
+    /// finds out then.
+    pub(crate) fn usual() -> Self {
+        let yes = true;
+        Self { memory: yes, swap: yes, cpu: yes, pids: yes, seccomp: yes, ..Self::default() }
+    }
+}
+
+/// With remapped ids the engine's directory ends with the first of them: `/var/lib/docker/100000.100000`.
+fn first_id(root: &str) -> u32 {
+    let last = root.rsplit('/').next().unwrap_or_default();
+    last.split('.').next().and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+/// Whether the file system below a directory was mounted with project quotas (xfs(5)).
+fn has_project_quota(directory: &str) -> bool {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let below = mounts.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let [_, place, _, options, ..] = fields[..] else { return None };
+        let inside = place == "/" || directory == place || directory.starts_with(&format!("{place}/"));
+        inside.then_some((place.len(), options))
+    });
+    below
+        .max_by_key(|(length, _)| *length)
+        .is_some_and(|(_, options)| options.split(',').any(|option| matches!(option, "pquota" | "prjquota")))
+}
+
+/// Turns what is known into capabilities.
+pub(crate) fn capabilities(facts: &Facts, ground: &Ground, remote: bool) -> Capabilities {
+    use Capability as C;
+    let mut found = Capabilities::default();
+    for always in [
+        C::Pty,
+        C::Reattach,
+        C::Pause,
+        C::Stats,
+        C::OpenFilesLimit,
+        C::OutputRateLimit,
+        C::NetworkNone,
+        C::FileWatch,
+        C::TemplateImport,
+    ] {
+        found.grant(always);
+    }
+    let mut when = |capability, condition: bool, otherwise: &str| {
+        if condition { found.grant(capability) } else { found.deny(capability, otherwise) }
+    };
+    let no_controller = "the engine says that its kernel has no such control group";
+    when(C::MemoryLimit, facts.memory, no_controller);
+    when(C::CpuLimit, facts.cpu, no_controller);
+    when(C::PidsLimit, facts.pids, no_controller);
+    let no_disk = ground.disks().err().unwrap_or_default();
+    let capped = facts.quota || ground.disks().is_ok();
+    let driver = if facts.driver.is_empty() { "this one" } else { &facts.driver };
+    let no_cap = format!(
+        "the storage driver {driver} cannot cap a container's root, and we cannot give it a disk of our own: {no_disk}; each writable place is capped by itself"
+    );
+    when(C::DiskLimit, capped, &no_cap);
+    when(C::Snapshot, capped, &no_cap);
+    when(C::Fork, capped, &no_cap);
+    let inodes = "the storage driver caps bytes, not files";
+    when(C::InodeLimit, !facts.quota && ground.disks().is_ok(), if facts.quota { inodes } else { &no_cap });
+    let read_only = format!(
+        "the storage driver {driver} cannot cap a container's root, which is read-only therefore; an engine on btrfs, zfs, or xfs with project quotas can"
+    );
+    when(C::WritableRoot, facts.quota, &read_only);
+    when(C::PrivateUserIds, false, "containers of one engine share a range of user ids");
+    for (capability, name) in [(C::NetworkAllowlist, "allowlist"), (C::NetworkOpen, "open")] {
+        when(capability, false, &format!("the network policy {name} is not built yet; use none"));
+    }
+    if remote {
+        for capability in [C::Reattach, C::FileWatch] {
+            when(capability, false, "the engine is on another host, whose guests cannot be reached");
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_is_read() {
+        let info = SystemInfo {
+            driver: Some("btrfs".to_owned()),
+            security_options: Some(vec!["name=seccomp,profile=default".to_owned(), "name=userns".to_owned()]),
+            docker_root_dir: Some("/var/lib/docker/231072.231072".to_owned()),
+            memory_limit: Some(true),
+            ..SystemInfo::default()
+        };
+        let facts = Facts::read(&info, true);
+        assert!(facts.quota && facts.seccomp && facts.memory && !facts.pids);
+        assert_eq!(facts.first_id, 231_072);
+        assert_eq!(first_id("/var/lib/docker"), 0);
+    }
+}

@@ -1,0 +1,401 @@
+//! The backend itself: what everything shares, and `Backend`.
+
+use crate::abilities::{self, Facts};
+use crate::config::Config;
+use crate::container::{LABEL_INSTANCE, LABEL_SANDBOX};
+use crate::create::Recipe;
+use crate::engine::{Engine, QUESTION, bounded};
+use crate::environment::Environment;
+use crate::ground::{Ground, SOCKET};
+use crate::handle::Handle;
+use crate::template::Templates;
+use async_trait::async_trait;
+use bollard::query_parameters::InspectContainerOptions;
+use bytes::Bytes;
+use hostel_guest_client::{Endpoint, Guest};
+use hostel_sandbox::file::{ByteStream, Compression};
+use hostel_sandbox::template::Template;
+use hostel_sandbox::{
+    Backend, BackendEvent, BackendName, Capabilities, Created, Error, ExecutionEnvironment, Result,
+    SandboxId, SandboxSpec, TemplateId,
+};
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Deaths that may wait for the daemon to look.
+const EVENTS: usize = 1024;
+/// How long an old guest may take to answer a new daemon.
+const ADOPTION: Duration = Duration::from_secs(5);
+/// How long the start waits for an engine.
+const FIRST_CONTACT: Duration = Duration::from_secs(5);
+/// How long work under way may take at the end.
+const LAST_WORK: Duration = Duration::from_secs(60);
+
+/// Makes containers on an engine.
+pub struct Docker {
+    inner: Arc<Inner>,
+    events: Mutex<Option<mpsc::Receiver<BackendEvent>>>,
+}
+
+impl std::fmt::Debug for Docker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Docker").finish_non_exhaustive()
+    }
+}
+
+/// What containers and the backend share.
+pub(crate) struct Inner {
+    pub(crate) engine: Engine,
+    pub(crate) ground: Ground,
+    pub(crate) templates: Templates,
+    pub(crate) default_image: String,
+    pub(crate) deaths: mpsc::Sender<BackendEvent>,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+    /// Held by whoever asks the engine for an image's content.
+    pub(crate) seeding: tokio::sync::Mutex<()>,
+    /// What a real engine can do; once it was reached.
+    capabilities: OnceLock<Capabilities>,
+    /// What is believed before that.
+    believed: Capabilities,
+    standing: Mutex<HashMap<SandboxId, Standing>>,
+    /// The adoptions are over: what is not standing is nobody's.
+    swept: AtomicBool,
+    /// Why the engine cannot be used now.
+    trouble: Mutex<Option<String>>,
+}
+
+/// A sandbox of this daemon.
+#[derive(Default)]
+struct Standing {
+    /// Once it lives.
+    container: Option<String>,
+    /// It is being removed, or its death was told.
+    over: bool,
+    /// The kernel ended something in it for want of memory.
+    oom: bool,
+}
+
+impl Inner {
+    /// What containers can do, as far as is known.
+    pub(crate) fn capabilities(&self) -> &Capabilities {
+        if let Some(known) = self.capabilities.get() {
+            return known;
+        }
+        let Some(facts) = self.engine.known() else { return &self.believed };
+        self.capabilities
+            .get_or_init(|| abilities::capabilities(&facts, &self.ground, !self.engine.may_be_local()))
+    }
+
+    fn standing(&self) -> MutexGuard<'_, HashMap<SandboxId, Standing>> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a sandbox is being made or taken back.
+    ///
+    /// # Errors
+    /// `AlreadyExists`.
+    pub(crate) fn stand(&self, id: &SandboxId) -> Result<()> {
+        let mut standing = self.standing();
+        if standing.contains_key(id) {
+            return Err(Error::AlreadyExists { kind: "sandbox", id: id.to_string() });
+        }
+        standing.insert(id.clone(), Standing::default());
+        Ok(())
+    }
+
+    /// Notes that it lives in a container.
+    pub(crate) fn live(&self, id: &SandboxId, container: &str) {
+        if let Some(standing) = self.standing().get_mut(id) {
+            standing.container = Some(container.to_owned());
+        }
+    }
+
+    /// Notes that its end is no news.
+    pub(crate) fn ending(&self, id: &SandboxId) {
+        if let Some(standing) = self.standing().get_mut(id) {
+            standing.over = true;
+        }
+    }
+
+    /// Notes that it is gone.
+    pub(crate) fn unstand(&self, id: &SandboxId) {
+        self.standing().remove(id);
+    }
+
+    pub(crate) fn stands(&self, id: &SandboxId) -> bool {
+        self.standing().contains_key(id)
+    }
+
+    pub(crate) fn note_oom(&self, id: &SandboxId) {
+        if let Some(standing) = self.standing().get_mut(id) {
+            standing.oom = true;
+        }
+    }
+
+    /// Marks a sandbox as dead. → whether it ran out of memory; `None` where its death is no news.
+    pub(crate) fn take_dead(&self, id: &SandboxId, container: &str) -> Option<bool> {
+        let mut standing = self.standing();
+        let found = standing.get_mut(id)?;
+        let news = !found.over && found.container.as_deref() == Some(container);
+        found.over |= news;
+        news.then_some(found.oom)
+    }
+
+    /// Sandboxes that should be alive, and their containers.
+    pub(crate) fn living(&self) -> Vec<(SandboxId, String)> {
+        let standing = self.standing();
+        let living = standing.iter().filter(|(_, one)| !one.over);
+        living.filter_map(|(id, one)| Some((id.clone(), one.container.clone()?))).collect()
+    }
+
+    pub(crate) fn is_swept(&self) -> bool {
+        self.swept.load(Ordering::Acquire)
+    }
+
+    /// Notes why the engine cannot be used, or that it can.
+    pub(crate) fn set_trouble(&self, now: Option<String>) {
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&*trouble, &now) {
+            (None, Some(why)) => tracing::warn!(why, "the Docker engine cannot be used"),
+            (Some(_), None) => tracing::info!("the Docker engine is back"),
+            _ => {}
+        }
+        *trouble = now;
+    }
+
+    async fn adopt(
+        self: &Arc<Self>,
+        id: &SandboxId,
+        handle: Handle,
+    ) -> Result<Arc<dyn ExecutionEnvironment>> {
+        if handle.sandbox != *id {
+            return Err(Error::not_found("sandbox", id));
+        }
+        self.stand(id)?;
+        let adopted = self.adopt_standing(id, handle).await;
+        if adopted.is_err() {
+            self.unstand(id);
+        }
+        adopted
+    }
+
+    async fn adopt_standing(
+        self: &Arc<Self>,
+        id: &SandboxId,
+        handle: Handle,
+    ) -> Result<Arc<dyn ExecutionEnvironment>> {
+        let state = self.state_of(&handle).await;
+        let paused = match state {
+            Ok(State::Running) => false,
+            Ok(State::Paused) => true,
+            Ok(State::Gone) => {
+                self.remove_everything(id, Some(&handle.container)).await;
+                return Err(Error::not_found("sandbox", id));
+            }
+            // An engine that is away takes no sandbox with it: a guest that answers is alive.
+            Err(Error::Unavailable { .. }) => false,
+            Err(error) => return Err(error),
+        };
+        let endpoint = Endpoint::open(&self.ground.control(id), SOCKET, handle.token.clone())?;
+        let guest = Guest::new(endpoint);
+        if paused {
+            return Ok(Environment::start(Arc::clone(self), guest, handle, true));
+        }
+        match (guest.ping(ADOPTION).await, state) {
+            (Ok(()), _) => Ok(Environment::start(Arc::clone(self), guest, handle, false)),
+            (Err(error), Err(_)) => Err(error),
+            (Err(error), Ok(_)) => {
+                tracing::warn!(sandbox = %id, %error, "a guest from before the restart does not answer; its sandbox is removed");
+                self.remove_everything(id, Some(&handle.container)).await;
+                Err(Error::not_found("sandbox", id))
+            }
+        }
+    }
+
+    /// What has become of a container. It is ours only with our labels on it.
+    async fn state_of(&self, handle: &Handle) -> Result<State> {
+        let client = self.engine.client().await?;
+        let inspected = client.inspect_container(&handle.container, None::<InspectContainerOptions>);
+        let found = match bounded(QUESTION, inspected).await {
+            Ok(found) => found,
+            Err(fault) if fault.is_missing() => return Ok(State::Gone),
+            Err(fault) => return Err(fault.during("look after a container")),
+        };
+        let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
+        let has = |name: &str, value: &str| labels.get(name).is_some_and(|found| found == value);
+        if !has(LABEL_INSTANCE, &self.ground.instance) || !has(LABEL_SANDBOX, handle.sandbox.as_str()) {
+            return Err(Error::internal("take a sandbox back", "its container belongs to somebody else"));
+        }
+        let state = found.state.unwrap_or_default();
+        Ok(match (state.running, state.paused) {
+            (_, Some(true)) => State::Paused,
+            (Some(true), _) => State::Running,
+            _ => State::Gone,
+        })
+    }
+}
+
+/// What has become of a container.
+#[derive(Debug, Clone, Copy)]
+enum State {
+    Running,
+    Paused,
+    Gone,
+}
+
+impl Docker {
+    /// Opens the backend. An engine that is not there yet is no error: sandboxes can be made once it is.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an address that is none; `Internal` where directories cannot be made.
+    pub async fn open(config: Config) -> Result<Self> {
+        let engine = Engine::new(&config.host)?;
+        let default_image = config.default_image.clone();
+        let opened = tokio::task::spawn_blocking(move || Ground::open(&config));
+        let ground = opened.await.map_err(|error| Error::internal("open the Docker backend", error))??;
+        let (deaths, events) = mpsc::channel(EVENTS);
+        let inner = Arc::new(Inner {
+            believed: abilities::capabilities(&Facts::usual(), &ground, !engine.may_be_local()),
+            engine,
+            ground,
+            templates: Templates::default(),
+            default_image,
+            deaths,
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            seeding: tokio::sync::Mutex::default(),
+            capabilities: OnceLock::new(),
+            standing: Mutex::default(),
+            swept: AtomicBool::new(false),
+            trouble: Mutex::default(),
+        });
+        let reached = tokio::time::timeout(FIRST_CONTACT, inner.engine.facts()).await;
+        match reached {
+            Ok(Ok(facts)) => tracing::debug!(version = facts.version, driver = facts.driver, "Docker engine"),
+            Ok(Err(error)) => *lock(&inner.trouble) = Some(error.to_string()),
+            Err(_) => *lock(&inner.trouble) = Some("the engine does not answer".to_owned()),
+        }
+        let watcher = Arc::clone(&inner);
+        inner.tasks.spawn(watcher.watch());
+        Ok(Self { inner, events: Mutex::new(Some(events)) })
+    }
+
+    /// Names of what is on this host or engine of ours and belongs to no sandbox: being made, being removed, or lost.
+    /// What stays in this list is lost; the next start removes it.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn strays(&self) -> Result<Vec<String>> {
+        let mut found: Vec<String> = self.inner.ground.found().iter().map(ToString::to_string).collect();
+        for container in self.inner.containers().await? {
+            found.extend(container.labels.and_then(|labels| labels.get(LABEL_SANDBOX).cloned()));
+        }
+        found.sort_unstable();
+        found.dedup();
+        found.retain(|name| SandboxId::parse(name).is_ok_and(|id| !self.inner.stands(&id)));
+        Ok(found)
+    }
+}
+
+impl Docker {
+    /// Takes the place away from which containers are given their guest. For tests, whose directories go away; a
+    /// daemon leaves it to the next one.
+    pub fn abandon(&self) {
+        self.inner.ground.unmount();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[async_trait]
+impl Backend for Docker {
+    fn name(&self) -> BackendName {
+        // The grammar of names is fixed, and so is this one.
+        BackendName::parse("docker").unwrap_or_else(|_| BackendName::generate())
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        self.inner.capabilities()
+    }
+
+    fn trouble(&self) -> Option<String> {
+        lock(&self.inner.trouble).clone()
+    }
+
+    async fn create(&self, id: &SandboxId, spec: &SandboxSpec) -> Result<Created> {
+        let (template, image) = self.inner.recipe(spec.template.as_ref()).await?;
+        let recipe = Recipe { template, image, own_image: false, copy_of: None };
+        self.inner.create(id, spec, recipe).await
+    }
+
+    async fn adopt(&self, id: &SandboxId, handle: &Bytes) -> Result<Arc<dyn ExecutionEnvironment>> {
+        self.inner.adopt(id, Handle::decode(handle)?).await
+    }
+
+    async fn remove_orphans(&self) -> Result<usize> {
+        self.inner.swept.store(true, Ordering::Release);
+        let found = match self.inner.containers().await {
+            Ok(found) => found,
+            // The first look after it is back sweeps.
+            Err(Error::Unavailable { .. }) => return Ok(0),
+            Err(error) => return Err(error),
+        };
+        let removed = self.inner.sweep(&found).await;
+        let inner = Arc::clone(&self.inner);
+        let cleaned = tokio::task::spawn_blocking(move || {
+            for sandbox in inner.ground.found().into_iter().filter(|sandbox| !inner.stands(sandbox)) {
+                inner.ground.remove_disk(&sandbox);
+                inner.ground.remove_control(&sandbox);
+            }
+        });
+        cleaned.await.map_err(|error| Error::internal("remove what earlier daemons left", error))?;
+        self.inner.remove_deleted_images().await;
+        Ok(removed)
+    }
+
+    fn take_events(&self) -> Option<mpsc::Receiver<BackendEvent>> {
+        lock(&self.events).take()
+    }
+
+    async fn templates(&self) -> Result<Vec<Template>> {
+        self.inner.list_templates().await
+    }
+
+    async fn import_template(
+        &self,
+        template: Template,
+        archive: ByteStream,
+        compression: Compression,
+    ) -> Result<Template> {
+        self.inner.import_archive(template, archive, compression).await
+    }
+
+    async fn import_template_directory(&self, template: Template, directory: &Path) -> Result<Template> {
+        self.inner.import_directory(template, directory).await
+    }
+
+    async fn declare_template(&self, template: Template) -> Result<Template> {
+        self.inner.declare(template)
+    }
+
+    async fn delete_template(&self, id: &TemplateId) -> Result<()> {
+        self.inner.delete(id).await
+    }
+
+    async fn shutdown(&self) {
+        self.inner.stop.cancel();
+        self.inner.tasks.close();
+        if tokio::time::timeout(LAST_WORK, self.inner.tasks.wait()).await.is_err() {
+            tracing::warn!("creations under way were left; the next start removes them");
+        }
+    }
+}

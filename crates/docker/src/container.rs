@@ -1,0 +1,234 @@
+//! What a container is asked to be: every limit set, nothing to reach, our guest first.
+
+use crate::abilities::Facts;
+use crate::disk::{self, Kind, Place, SPILL, SPILL_INSIDE};
+use crate::ground::{CONFIG, Ground, REPORT, SOCKET};
+use crate::seccomp;
+use bollard::models::{
+    ContainerCreateBody, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount,
+    MountBindOptions, MountBindOptionsPropagationEnum, MountTmpfsOptions, MountType, ResourcesUlimits,
+    RestartPolicy, RestartPolicyNameEnum,
+};
+use hostel_sandbox::{ResourceLimits, SandboxId, TemplateId};
+use std::collections::HashMap;
+use std::path::Path;
+
+/// On everything of ours: which daemon it belongs to.
+pub(crate) const LABEL_INSTANCE: &str = "hostel.instance";
+/// On containers: which sandbox.
+pub(crate) const LABEL_SANDBOX: &str = "hostel.sandbox";
+/// On containers: what it was made from.
+pub(crate) const LABEL_TEMPLATE: &str = "hostel.from";
+
+const GUEST_INSIDE: &str = "/.hostel/guest";
+const CONTROL_INSIDE: &str = "/.hostel/run";
+/// The kernel ends what runs in sandboxes before the host's own services, and processes before their guest.
+const OOM_SCORE: i64 = 500;
+/// What the guest needs to start processes as other users and to serve their files; it hands none of it on.
+/// SETPCAP is to give up the rest for good, and goes with it.
+const GUEST_CAPABILITIES: [&str; 7] =
+    ["SETUID", "SETGID", "KILL", "CHOWN", "DAC_OVERRIDE", "FOWNER", "SETPCAP"];
+
+/// What tells of the host's kernel or hardware, the engine's own list included.
+const MASKED: [&str; 27] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/buddyinfo",
+    "/proc/cmdline",
+    "/proc/config.gz",
+    "/proc/interrupts",
+    "/proc/kallsyms",
+    "/proc/kcore",
+    "/proc/key-users",
+    "/proc/keys",
+    "/proc/kmsg",
+    "/proc/latency_stats",
+    "/proc/modules",
+    "/proc/pagetypeinfo",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/slabinfo",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/vmallocinfo",
+    "/sys/class",
+    "/sys/dev",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+    "/sys/hypervisor",
+    "/sys/kernel",
+    "/sys/module",
+];
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// `(name, most)` of getrlimit(2), for every process. An engine may not raise what it has less of itself; the guest
+/// sets the others, and how many files may be open.
+const LIMITS: [(&str, i64); 3] = [("core", 0), ("msgqueue", 819_200), ("sigpending", 4096)];
+
+/// Everything that decides what a container is.
+pub(crate) struct Plan<'a> {
+    pub(crate) sandbox: &'a SandboxId,
+    pub(crate) template: &'a TemplateId,
+    /// The image's id.
+    pub(crate) image: &'a str,
+    pub(crate) limits: &'a ResourceLimits,
+    pub(crate) disk: Kind,
+    pub(crate) places: &'a [Place],
+    pub(crate) volumes: &'a [String],
+    pub(crate) facts: &'a Facts,
+    pub(crate) ground: &'a Ground,
+}
+
+/// The name of a sandbox's container: unique on an engine that several daemons share.
+pub(crate) fn name(ground: &Ground, sandbox: &SandboxId) -> String {
+    format!("hostel-{}-{sandbox}", ground.instance)
+}
+
+fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn bind(source: &Path, target: &str, read_only: bool) -> Mount {
+    Mount {
+        target: Some(target.to_owned()),
+        source: Some(source.display().to_string()),
+        typ: Some(MountType::BIND),
+        read_only: Some(read_only),
+        bind_options: Some(MountBindOptions {
+            propagation: Some(MountBindOptionsPropagationEnum::RPRIVATE),
+            ..MountBindOptions::default()
+        }),
+        ..Mount::default()
+    }
+}
+
+fn memory(target: &str, bytes: u64, mode: u32) -> Mount {
+    Mount {
+        target: Some(target.to_owned()),
+        typ: Some(MountType::TMPFS),
+        tmpfs_options: Some(MountTmpfsOptions {
+            size_bytes: Some(number(bytes)),
+            mode: Some(i64::from(mode)),
+            ..MountTmpfsOptions::default()
+        }),
+        ..Mount::default()
+    }
+}
+
+impl Plan<'_> {
+    fn mounts(&self) -> Vec<Mount> {
+        let mut mounts = vec![
+            bind(self.ground.guest(), GUEST_INSIDE, true),
+            bind(&self.ground.control(self.sandbox), CONTROL_INSIDE, false),
+        ];
+        let point = self.ground.mount_point(self.sandbox);
+        match self.disk {
+            Kind::Root => {
+                let bytes = disk::engine_bytes(self.limits);
+                mounts.extend(self.volumes.iter().map(|volume| memory(volume, bytes, 0o755)));
+            }
+            Kind::Image | Kind::Memory => {
+                mounts.push(bind(&disk::inside(&point, SPILL), SPILL_INSIDE, false));
+                let place = |place: &Place| bind(&disk::inside(&point, &place.path), &place.path, false);
+                mounts.extend(self.places.iter().map(place));
+            }
+            Kind::Engine => {
+                let bytes = disk::engine_bytes(self.limits);
+                // Nobody can give these to the default user, so everybody may write where that one works.
+                let mode = |place: &Place| if place.owned { 0o1777 } else { place.mode };
+                let place = |place: &Place| memory(&place.path, bytes, mode(place));
+                mounts.extend(self.places.iter().map(place));
+            }
+        }
+        mounts
+    }
+
+    fn host_config(&self) -> HostConfig {
+        let (limits, facts) = (self.limits, self.facts);
+        let memory = limits.memory_bytes.filter(|_| facts.memory).map(number);
+        let mut security = vec!["no-new-privileges:true".to_owned()];
+        if facts.seccomp {
+            security.push(format!("seccomp={}", seccomp::profile()));
+        }
+        let root_bytes = limits.disk_bytes.filter(|_| self.disk == Kind::Root);
+        HostConfig {
+            memory,
+            // The same: no swap.
+            memory_swap: memory.filter(|_| facts.swap),
+            memory_swappiness: (facts.cgroup1 && memory.is_some()).then_some(0),
+            nano_cpus: limits.cpu_millis.filter(|_| facts.cpu).map(|millis| i64::from(millis) * 1_000_000),
+            pids_limit: limits.pids.filter(|_| facts.pids).map(i64::from),
+            oom_score_adj: Some(OOM_SCORE),
+            ulimits: Some(LIMITS.map(|(name, most)| ulimit(name, most)).to_vec()),
+            cap_drop: Some(vec!["ALL".to_owned()]),
+            cap_add: Some(GUEST_CAPABILITIES.map(str::to_owned).to_vec()),
+            security_opt: Some(security),
+            masked_paths: Some(MASKED.map(str::to_owned).to_vec()),
+            readonly_paths: Some(READ_ONLY.map(str::to_owned).to_vec()),
+            readonly_rootfs: Some(self.disk.has_places()),
+            storage_opt: root_bytes.map(|bytes| HashMap::from([("size".to_owned(), bytes.to_string())])),
+            shm_size: Some(limits.memory_bytes.map_or(64 << 20, |bytes| number((bytes / 2).min(1 << 30)))),
+            mounts: Some(self.mounts()),
+            network_mode: Some("none".to_owned()),
+            ipc_mode: Some("private".to_owned()),
+            cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
+            privileged: Some(false),
+            publish_all_ports: Some(false),
+            init: Some(false),
+            auto_remove: Some(false),
+            log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
+            restart_policy: Some(RestartPolicy {
+                name: Some(RestartPolicyNameEnum::NO),
+                maximum_retry_count: None,
+            }),
+            ..HostConfig::default()
+        }
+    }
+
+    /// The whole request.
+    pub(crate) fn body(&self) -> ContainerCreateBody {
+        let inside = |name: &str| format!("{CONTROL_INSIDE}/{name}");
+        let words = [
+            GUEST_INSIDE.to_owned(),
+            "supervise".to_owned(),
+            "--socket".to_owned(),
+            inside(SOCKET),
+            "--config".to_owned(),
+            inside(CONFIG),
+            "--report".to_owned(),
+            inside(REPORT),
+            "--spill".to_owned(),
+            SPILL_INSIDE.to_owned(),
+            "--confine".to_owned(),
+        ];
+        ContainerCreateBody {
+            hostname: Some(self.sandbox.to_string()),
+            image: Some(self.image.to_owned()),
+            // The guest: whom processes run as is its business, and never root unless asked for.
+            user: Some("0:0".to_owned()),
+            working_dir: Some("/".to_owned()),
+            entrypoint: Some(words.to_vec()),
+            cmd: Some(Vec::new()),
+            healthcheck: Some(HealthConfig {
+                test: Some(vec!["NONE".to_owned()]),
+                ..HealthConfig::default()
+            }),
+            labels: Some(HashMap::from([
+                (LABEL_INSTANCE.to_owned(), self.ground.instance.clone()),
+                (LABEL_SANDBOX.to_owned(), self.sandbox.to_string()),
+                (LABEL_TEMPLATE.to_owned(), self.template.to_string()),
+            ])),
+            attach_stdin: Some(false),
+            attach_stdout: Some(false),
+            attach_stderr: Some(false),
+            tty: Some(false),
+            open_stdin: Some(false),
+            host_config: Some(self.host_config()),
+            ..ContainerCreateBody::default()
+        }
+    }
+}
+
+fn ulimit(name: &str, most: i64) -> ResourcesUlimits {
+    ResourcesUlimits { name: Some(name.to_owned()), soft: Some(most), hard: Some(most) }
+}

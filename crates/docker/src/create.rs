@@ -1,0 +1,379 @@
+//! Making a container: a disk, a control directory, the engine's part, a word from the guest.
+
+use crate::abilities::Facts;
+use crate::backend::Inner;
+use crate::container::{self, Plan};
+use crate::disk::{self, Kind, Place};
+use crate::engine::{Fault, QUESTION, WORK, bounded};
+use crate::environment::Environment;
+use crate::ground::SOCKET;
+use crate::handle::Handle;
+use crate::image::Image;
+use crate::snapshot;
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, InspectContainerOptions, RemoveContainerOptionsBuilder,
+    StartContainerOptions,
+};
+use hostel_guest_client::{Endpoint, Guest};
+use hostel_guest_protocol::{GuestConfig, TOKEN_LEN};
+use hostel_sandbox::template::Template;
+use hostel_sandbox::{
+    Capability, Created, Error, ExecutionEnvironment, ResourceLimits, Result, SandboxId, SandboxSpec, Stage,
+    Weakness,
+};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::net::UnixListener;
+
+/// How long a started container may take until its guest reports.
+const BIRTH: Duration = Duration::from_secs(30);
+/// How often to look whether it died before that.
+const LOOK: Duration = Duration::from_millis(200);
+/// Who processes run as where nobody says.
+const DEFAULT_USER: &str = "1000:1000";
+const DEFAULT_WORKDIR: &str = "/workspace";
+/// Output that ended processes leave behind in files, per stream.
+const SPILL_BYTES: u64 = 16 << 20;
+/// The kernel ends these before the guest, which has 500.
+const OOM_SCORE: i32 = 800;
+
+/// What a new sandbox stands on.
+pub(crate) struct Recipe {
+    pub(crate) template: Template,
+    pub(crate) image: Image,
+    /// The image goes with the sandbox.
+    pub(crate) own_image: bool,
+    /// Its disk starts as a copy of this sandbox's.
+    pub(crate) copy_of: Option<SandboxId>,
+}
+
+/// Times the steps.
+struct Clock {
+    last: Instant,
+    stages: Vec<Stage>,
+}
+
+impl Clock {
+    fn lap(&mut self, name: &'static str) {
+        let now = Instant::now();
+        self.stages.push(Stage { name, duration: now - self.last });
+        self.last = now;
+    }
+}
+
+/// Everything that was decided about a sandbox before anything of it is made.
+struct Draft {
+    limits: ResourceLimits,
+    weaknesses: Vec<Weakness>,
+    disk: Kind,
+    places: Vec<Place>,
+    config: GuestConfig,
+    facts: Arc<Facts>,
+}
+
+impl Inner {
+    /// Makes a sandbox to its end, whether or not the caller still waits: an engine does not notice that somebody
+    /// hung up, and would leave half of one behind.
+    pub(crate) async fn create(
+        self: &Arc<Self>,
+        id: &SandboxId,
+        spec: &SandboxSpec,
+        recipe: Recipe,
+    ) -> Result<Created> {
+        let (inner, id, spec) = (Arc::clone(self), id.clone(), spec.clone());
+        let (sender, made) = tokio::sync::oneshot::channel();
+        self.tasks.spawn(async move {
+            let made = inner.create_wholly(&id, &spec, recipe).await;
+            if let Err(Ok(unwanted)) = sender.send(made)
+                && let Err(error) = unwanted.environment.destroy().await
+            {
+                tracing::warn!(sandbox = %id, %error, "a sandbox that nobody waited for is left for the next sweep");
+            }
+        });
+        made.await.map_err(|_| Error::internal("make a container", "the task that did broke"))?
+    }
+
+    async fn create_wholly(
+        self: &Arc<Self>,
+        id: &SandboxId,
+        spec: &SandboxSpec,
+        recipe: Recipe,
+    ) -> Result<Created> {
+        self.capabilities().require(spec.network.needs())?;
+        self.stand(id)?;
+        let made = Box::pin(self.build(id, spec, &recipe)).await;
+        if made.is_err() {
+            self.remove_everything(id, None).await;
+            if recipe.own_image {
+                self.remove_image(&recipe.image.id).await;
+            }
+            self.unstand(id);
+        }
+        made
+    }
+
+    async fn draft(&self, spec: &SandboxSpec, recipe: &Recipe) -> Result<Draft> {
+        let facts = self.engine.facts().await?;
+        let capabilities = self.capabilities();
+        let mut limits = spec.limits.clone();
+        limits.memory_bytes = limits.memory_bytes.filter(|_| facts.memory);
+        limits.cpu_millis = limits.cpu_millis.filter(|_| facts.cpu);
+        limits.pids = limits.pids.filter(|_| facts.pids);
+        limits.disk_inodes = limits.disk_inodes.filter(|_| capabilities.has(Capability::InodeLimit));
+        let told = [
+            Capability::MemoryLimit,
+            Capability::CpuLimit,
+            Capability::PidsLimit,
+            Capability::DiskLimit,
+            Capability::PrivateUserIds,
+        ];
+        let mut weaknesses: Vec<Weakness> = capabilities
+            .missing
+            .iter()
+            .filter(|weakness| told.contains(&weakness.capability))
+            .cloned()
+            .collect();
+        if facts.memory && !facts.swap {
+            let detail = "the kernel does not count swap: a sandbox may use swap beyond its memory";
+            weaknesses.push(Weakness { capability: Capability::MemoryLimit, detail: detail.to_owned() });
+        }
+        let disk = Kind::choose(&facts, &self.ground, &limits);
+        if disk == Kind::Engine {
+            limits.disk_bytes = None;
+        }
+        let config = guest_config(spec, recipe, &limits);
+        let places =
+            if disk.has_places() { disk::places(&config.workdir, &recipe.image.volumes) } else { Vec::new() };
+        Ok(Draft { limits, weaknesses, disk, places, config, facts })
+    }
+
+    async fn build(self: &Arc<Self>, id: &SandboxId, spec: &SandboxSpec, recipe: &Recipe) -> Result<Created> {
+        let mut clock = Clock { last: Instant::now(), stages: Vec::with_capacity(3) };
+        let draft = self.draft(spec, recipe).await?;
+        let report = self.ground.make_control(id, &draft.config, draft.facts.first_id)?;
+        if draft.disk.is_ours() {
+            self.ground.prepare_mount_point(id, &draft.places)?;
+        }
+        let (container, ()) =
+            tokio::try_join!(self.make_container(id, recipe, &draft), self.make_disk(id, recipe, &draft))?;
+        clock.lap("container");
+        let client = self.engine.client().await?;
+        bounded(WORK, client.start_container(&container, None::<StartContainerOptions>))
+            .await
+            .map_err(|fault| not_started(fault, recipe))?;
+        clock.lap("start");
+        let guest = self.wait_for_guest(id, &container, &report, &draft).await?;
+        clock.lap("guest");
+        let GuestConfig { token, env, user, workdir, .. } = draft.config;
+        let handle = Handle {
+            sandbox: id.clone(),
+            container,
+            image: recipe.image.id.clone(),
+            own_image: recipe.own_image,
+            disk: draft.disk,
+            token,
+            template: recipe.template.id.clone(),
+            limits: draft.limits.clone(),
+            env,
+            user,
+            workdir,
+        };
+        let encoded = handle.encode()?;
+        let environment: Arc<dyn ExecutionEnvironment> =
+            Environment::start(Arc::clone(self), guest, handle, false);
+        Ok(Created {
+            environment,
+            handle: encoded,
+            limits: draft.limits,
+            weaknesses: draft.weaknesses,
+            stages: clock.stages,
+        })
+    }
+
+    async fn make_container(&self, id: &SandboxId, recipe: &Recipe, draft: &Draft) -> Result<String> {
+        let plan = Plan {
+            sandbox: id,
+            template: &recipe.template.id,
+            image: &recipe.image.id,
+            limits: &draft.limits,
+            disk: draft.disk,
+            places: &draft.places,
+            volumes: &recipe.image.volumes,
+            facts: &draft.facts,
+            ground: &self.ground,
+        };
+        let options =
+            CreateContainerOptionsBuilder::default().name(&container::name(&self.ground, id)).build();
+        let client = self.engine.client().await?;
+        let made = match bounded(WORK, client.create_container(Some(options), plan.body())).await {
+            Ok(made) => made,
+            Err(fault) if fault.is_missing() => return Err(Error::not_found("image", &recipe.image.id)),
+            Err(fault) if fault.is_conflict() => {
+                return Err(Error::AlreadyExists { kind: "sandbox", id: id.to_string() });
+            }
+            Err(fault) => return Err(fault.during("make a container")),
+        };
+        // A limit that the engine took and dropped is told only here.
+        let dropped = made.warnings.iter().find(|warning| {
+            let warning = warning.to_lowercase();
+            warning.contains("discarded") || warning.contains("not support") || warning.contains("without")
+        });
+        if let Some(warning) = dropped {
+            return Err(Error::internal("make a container with every limit", warning));
+        }
+        Ok(made.id)
+    }
+
+    async fn make_disk(&self, id: &SandboxId, recipe: &Recipe, draft: &Draft) -> Result<()> {
+        if !draft.disk.is_ours() {
+            return Ok(());
+        }
+        let (mounted, seeds) = tokio::join!(
+            self.ground.mount_disk(id, draft.disk, &draft.limits),
+            self.seeds(&recipe.image, &draft.places)
+        );
+        mounted?;
+        let seeds = seeds?;
+        let point = self.ground.mount_point(id);
+        match &recipe.copy_of {
+            Some(parent) => snapshot::copy_disk(&self.ground.mount_point(parent), &point).await?,
+            None => self.plant(&seeds, &draft.places, &point).await?,
+        }
+        let owner = seeds.ids_of(&draft.config.user).unwrap_or_default();
+        self.ground.make_places(id, &draft.places, owner, draft.facts.first_id)
+    }
+
+    async fn wait_for_guest(
+        &self,
+        id: &SandboxId,
+        container: &str,
+        report: &UnixListener,
+        draft: &Draft,
+    ) -> Result<Guest> {
+        let begin = Instant::now();
+        let (stream, _) = loop {
+            tokio::select! {
+                accepted = report.accept() => {
+                    break accepted.map_err(|error| Error::internal("hear from a guest", error))?;
+                }
+                () = tokio::time::sleep(LOOK) => self.must_run(container, begin).await?,
+            }
+        };
+        let stream = stream.into_std().map_err(|error| Error::internal("use a guest's connection", error))?;
+        let endpoint = Endpoint::open(&self.ground.control(id), SOCKET, draft.config.token.clone())?;
+        let (guest, said) = Guest::born(endpoint, stream, BIRTH).await?;
+        for weakness in said {
+            tracing::debug!(sandbox = %id, weakness, "the guest could not have everything");
+        }
+        Ok(guest)
+    }
+
+    /// Fails if a container that has not reported yet never will.
+    async fn must_run(&self, container: &str, since: Instant) -> Result<()> {
+        let client = self.engine.client().await?;
+        let found = bounded(QUESTION, client.inspect_container(container, None::<InspectContainerOptions>))
+            .await
+            .map_err(|fault| fault.during("look after a container"))?;
+        let state = found.state.unwrap_or_default();
+        if state.running != Some(true) {
+            let detail = format!(
+                "the guest ended with {} before it was ready{}",
+                state.exit_code.unwrap_or_default(),
+                state
+                    .error
+                    .filter(|error| !error.is_empty())
+                    .map_or(String::new(), |error| format!(": {error}"))
+            );
+            return Err(Error::internal("start a container", detail));
+        }
+        if since.elapsed() > BIRTH {
+            let detail = "the container runs, but its guest cannot reach us: is the engine on another host?"
+                .to_owned();
+            return Err(Error::Unavailable { what: "guest", detail });
+        }
+        Ok(())
+    }
+
+    /// Removes everything of a sandbox, as far as it can be; the rest goes with the next sweep.
+    pub(crate) async fn remove_everything(&self, id: &SandboxId, container: Option<&str>) {
+        let named = container::name(&self.ground, id);
+        if let Err(fault) = self.remove_container(container.unwrap_or(&named)).await {
+            tracing::warn!(sandbox = %id, error = %fault, "a container is left for the next sweep");
+            return;
+        }
+        self.ground.remove_disk(id);
+        self.ground.remove_control(id);
+    }
+
+    /// Kills and removes a container, by id or name. Succeeds where there is none.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Internal`.
+    pub(crate) async fn remove_container(&self, container: &str) -> Result<()> {
+        let client = self.engine.client().await?;
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        let begin = Instant::now();
+        loop {
+            match bounded(WORK, client.remove_container(container, Some(options.clone()))).await {
+                Ok(()) => return Ok(()),
+                Err(fault) if fault.is_missing() => return Ok(()),
+                // Somebody is removing it already: it is gone once it cannot be found.
+                Err(fault) if fault.is_conflict() && begin.elapsed() < WORK => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                Err(fault) => return Err(fault.during(format!("remove the container {container}"))),
+            }
+        }
+    }
+}
+
+/// Why a container did not start, as far as the image is to blame.
+fn not_started(fault: Fault, recipe: &Recipe) -> Error {
+    match fault {
+        Fault::Answer { message, .. } if message.contains("exec format error") => Error::invalid(
+            "template",
+            format!("the template {} is for another architecture: {message}", recipe.template.id),
+        ),
+        Fault::Answer { message, .. } if message.contains("rootfs") || message.contains("mountpoint") => {
+            let problem =
+                format!("no container can be made of the template {}: {message}", recipe.template.id);
+            Error::invalid("template", problem)
+        }
+        fault => fault.during("start a container"),
+    }
+}
+
+fn guest_config(spec: &SandboxSpec, recipe: &Recipe, limits: &ResourceLimits) -> GuestConfig {
+    let (template, image) = (&recipe.template, &recipe.image);
+    let mut env = image.env.clone();
+    env.extend(template.env.clone());
+    env.extend(spec.env.clone());
+    let first = |said: [&Option<String>; 3], otherwise: &str| {
+        said.into_iter().flatten().next().cloned().unwrap_or_else(|| otherwise.to_owned())
+    };
+    let user = first([&spec.user, &template.user, &image.user], DEFAULT_USER);
+    let workdir = first([&spec.workdir, &template.workdir, &image.workdir], DEFAULT_WORKDIR);
+    let token = (0..TOKEN_LEN / 16).flat_map(|_| uuid::Uuid::new_v4().into_bytes()).collect();
+    GuestConfig { token, ..base_config(env, user, workdir, limits) }
+}
+
+/// What a guest is told, but for its token.
+pub(crate) fn base_config(
+    env: BTreeMap<String, String>,
+    user: String,
+    workdir: String,
+    limits: &ResourceLimits,
+) -> GuestConfig {
+    GuestConfig {
+        env,
+        user,
+        workdir,
+        open_files: limits.open_files.unwrap_or(0),
+        output_bytes_per_second: limits.output_bytes_per_second.unwrap_or(0),
+        spill_bytes: SPILL_BYTES,
+        oom_score_adj: OOM_SCORE,
+        can_switch_user: true,
+        ..GuestConfig::default()
+    }
+}

@@ -1,0 +1,241 @@
+//! The connection to the engine: made when it is needed, with a deadline on every call.
+
+use crate::abilities::Facts;
+use bollard::errors::Error as Cause;
+use bollard::{API_DEFAULT_VERSION, Docker};
+use hostel_sandbox::{Error, Result};
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+/// The oldest interface with everything that is used here (Docker 20.10): namespaces for cgroups, statistics at
+/// once.
+const OLDEST: (usize, usize) = (1, 41);
+/// To answer a question.
+pub(crate) const QUESTION: Duration = Duration::from_secs(10);
+/// To make, start, stop or remove a container: a busy disk takes its time.
+pub(crate) const WORK: Duration = Duration::from_secs(60);
+/// To move files: images, archives.
+pub(crate) const TRANSFER: Duration = Duration::from_secs(900);
+/// What the client itself allows for the head of an answer; ours above come first.
+const CLIENT_DEADLINE: u64 = 1000;
+/// Most of what an engine says that is passed on.
+const MOST_SAID: usize = 600;
+
+/// Why a call gave nothing.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// The engine's own answer.
+    Answer { status: u16, message: String },
+    /// It cannot be reached, or hung up.
+    Unreachable(String),
+    /// It did not answer in time.
+    Late(Duration),
+    /// It answered what nobody understands.
+    Broken(String),
+}
+
+impl Fault {
+    /// Whether the engine says that there is no such thing.
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(self, Self::Answer { status: 404, .. })
+    }
+
+    /// Whether the engine says that something is in the way: a name taken, a thing in use, a state.
+    pub(crate) fn is_conflict(&self) -> bool {
+        matches!(self, Self::Answer { status: 409, .. })
+    }
+
+    /// For a caller; `operation` says what was tried.
+    pub(crate) fn during(self, operation: impl Into<String>) -> Error {
+        let operation = operation.into();
+        match self {
+            Self::Answer { message, .. } if is_full(&message) => {
+                Error::LimitReached { what: "disk", detail: format!("{operation}: {message}") }
+            }
+            Self::Answer { message, .. } => Error::Internal { operation, detail: message },
+            Self::Unreachable(detail) => {
+                Error::Unavailable { what: "engine", detail: format!("{operation}: {detail}") }
+            }
+            Self::Late(deadline) => Error::Unavailable {
+                what: "engine",
+                detail: format!("{operation}: no answer within {} s", deadline.as_secs()),
+            },
+            Self::Broken(detail) => {
+                Error::Protocol { peer: "engine", detail: format!("{operation}: {detail}") }
+            }
+        }
+    }
+}
+
+fn is_full(message: &str) -> bool {
+    message.contains("no space left") || message.contains("disk quota exceeded")
+}
+
+impl From<Cause> for Fault {
+    fn from(cause: Cause) -> Self {
+        match cause {
+            Cause::DockerResponseServerError { status_code, message } => {
+                Self::Answer { status: status_code, message: message.chars().take(MOST_SAID).collect() }
+            }
+            Cause::DockerStreamError { error } => {
+                Self::Answer { status: 500, message: error.chars().take(MOST_SAID).collect() }
+            }
+            Cause::RequestTimeoutError => Self::Late(Duration::from_secs(CLIENT_DEADLINE)),
+            Cause::JsonDataError { .. } | Cause::JsonSerdeError { .. } | Cause::StrParseError { .. } => {
+                Self::Broken(cause.to_string())
+            }
+            other => Self::Unreachable(causes(&other)),
+        }
+    }
+}
+
+/// An error with everything below it: the topmost often says nothing.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut below = error.source();
+    while let Some(cause) = below {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        below = cause.source();
+    }
+    text
+}
+
+/// How the engine is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Address {
+    Unix(String),
+    Tcp(String),
+}
+
+/// The engine.
+pub(crate) struct Engine {
+    address: Address,
+    client: Mutex<Option<Docker>>,
+    facts: OnceLock<Arc<Facts>>,
+}
+
+impl Engine {
+    /// An engine that nobody has talked to yet.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an address of another kind.
+    pub(crate) fn new(host: &str) -> Result<Self> {
+        let address = if let Some(path) = host.strip_prefix("unix://") {
+            Address::Unix(path.to_owned())
+        } else if host.starts_with('/') {
+            Address::Unix(host.to_owned())
+        } else if let Some(rest) = host.strip_prefix("tcp://").or_else(|| host.strip_prefix("http://")) {
+            Address::Tcp(rest.trim_end_matches('/').to_owned())
+        } else {
+            let problem = format!("{host:?} is neither unix:///PATH nor tcp://HOST:PORT");
+            return Err(Error::invalid("docker_host", problem));
+        };
+        Ok(Self { address, client: Mutex::default(), facts: OnceLock::new() })
+    }
+
+    /// Whether it may be on this host: only those are reached by a file.
+    pub(crate) fn may_be_local(&self) -> bool {
+        matches!(self.address, Address::Unix(_))
+    }
+
+    /// What was found out about the engine; `None` before it was first reached.
+    pub(crate) fn known(&self) -> Option<Arc<Facts>> {
+        self.facts.get().cloned()
+    }
+
+    /// What is to be known about the engine.
+    ///
+    /// # Errors
+    /// `Unavailable` where it cannot be reached or is too old.
+    pub(crate) async fn facts(&self) -> Result<Arc<Facts>> {
+        let client = self.client().await?;
+        if let Some(known) = self.known() {
+            return Ok(known);
+        }
+        let info = bounded(QUESTION, client.info()).await.map_err(|fault| fault.during("ask the engine"))?;
+        Ok(Arc::clone(self.facts.get_or_init(|| Arc::new(Facts::read(&info, self.may_be_local())))))
+    }
+
+    /// A client, connected where it was not.
+    ///
+    /// # Errors
+    /// `Unavailable` saying why, for people.
+    pub(crate) async fn client(&self) -> Result<Docker> {
+        let kept = self.client.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(client) = kept {
+            return Ok(client);
+        }
+        let unavailable = |detail: String| Error::Unavailable { what: "engine", detail };
+        let made = match &self.address {
+            Address::Unix(path) if !Path::new(path).exists() => {
+                let detail = format!("no Docker engine: {path} is not there; start one, or set DOCKER_HOST");
+                return Err(unavailable(detail));
+            }
+            Address::Unix(path) => Docker::connect_with_unix(path, CLIENT_DEADLINE, API_DEFAULT_VERSION),
+            Address::Tcp(host) => Docker::connect_with_http(host, CLIENT_DEADLINE, API_DEFAULT_VERSION),
+        };
+        let made = made.map_err(|cause| unavailable(causes(&cause)))?;
+        let client = bounded(QUESTION, made.negotiate_version())
+            .await
+            .map_err(|fault| fault.during("connect to the Docker engine"))?;
+        let spoken = client.client_version();
+        if (spoken.major_version, spoken.minor_version) < OLDEST {
+            return Err(unavailable(format!(
+                "the Docker engine speaks API {spoken}, at least {}.{} is needed (Docker 20.10)",
+                OLDEST.0, OLDEST.1
+            )));
+        }
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Some(client.clone());
+        Ok(client)
+    }
+
+    /// Forgets the connection: the next call finds out anew what the engine speaks.
+    pub(crate) fn forget(&self) {
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+/// Waits for the engine, but not for ever.
+pub(crate) async fn bounded<T>(
+    deadline: Duration,
+    work: impl Future<Output = std::result::Result<T, Cause>>,
+) -> std::result::Result<T, Fault> {
+    match tokio::time::timeout(deadline, work).await {
+        Ok(result) => result.map_err(Fault::from),
+        Err(_) => Err(Fault::Late(deadline)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_understood_or_refused_with_words() {
+        assert!(Engine::new("unix:///run/docker.sock").is_ok_and(|engine| engine.may_be_local()));
+        assert!(Engine::new("/run/docker.sock").is_ok());
+        assert!(Engine::new("tcp://127.0.0.1:2375").is_ok_and(|engine| !engine.may_be_local()));
+        let error = Engine::new("ssh://elsewhere").err().unwrap().to_string();
+        assert!(error.contains("tcp://HOST:PORT"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_is_not_there_is_unavailable_and_named() {
+        let engine = Engine::new("unix:///nowhere/docker.sock").unwrap();
+        let error = engine.client().await.err().unwrap();
+        assert!(matches!(&error, Error::Unavailable { what: "engine", .. }), "{error:?}");
+        assert!(error.to_string().contains("/nowhere/docker.sock"), "{error}");
+        assert!(engine.known().is_none());
+    }
+
+    #[test]
+    fn a_full_disk_is_a_limit() {
+        let message = "mkdir /x: no space left on device".to_owned();
+        let error = Fault::Answer { status: 500, message }.during("make a container");
+        assert!(matches!(error, Error::LimitReached { what: "disk", .. }));
+    }
+}

@@ -1,0 +1,275 @@
+//! One container, live. Processes and files go to its guest; the rest is the engine's.
+
+use crate::backend::Inner;
+use crate::create::base_config;
+use crate::engine::{Fault, QUESTION, WORK, bounded};
+use crate::handle::Handle;
+use crate::stats;
+use async_trait::async_trait;
+use bollard::models::ContainerUpdateBody;
+use bollard::query_parameters::StatsOptionsBuilder;
+use futures::StreamExt as _;
+use hostel_guest_client::Guest;
+use hostel_sandbox::file::{ByteStream, Compression, FileEvent, FileInfo, WriteOptions};
+use hostel_sandbox::process::{
+    AttachOptions, Attachment, ExitStatus, ProcessInfo, ProcessSpec, TerminalSize,
+};
+use hostel_sandbox::stats::SandboxStats;
+use hostel_sandbox::template::Template;
+use hostel_sandbox::{
+    Capability, Created, Error, ExecutionEnvironment, ProcessId, ResourceLimits, Result, SandboxId,
+    SandboxSpec,
+};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::mpsc;
+
+/// A live container.
+pub(crate) struct Environment {
+    pub(crate) id: SandboxId,
+    pub(crate) inner: Arc<Inner>,
+    pub(crate) handle: Handle,
+    guest: Guest,
+    limits: Mutex<ResourceLimits>,
+    paused: AtomicBool,
+    /// Held by whoever pauses or resumes.
+    pub(crate) pausing: tokio::sync::Mutex<()>,
+    /// Held by whoever removes it; true once it is gone.
+    removing: tokio::sync::Mutex<bool>,
+}
+
+impl Environment {
+    /// Takes a container whose guest is there.
+    pub(crate) fn start(inner: Arc<Inner>, guest: Guest, handle: Handle, paused: bool) -> Arc<Self> {
+        inner.live(&handle.sandbox, &handle.container);
+        Arc::new(Self {
+            id: handle.sandbox.clone(),
+            guest,
+            limits: Mutex::new(handle.limits.clone()),
+            paused: AtomicBool::new(paused),
+            pausing: tokio::sync::Mutex::default(),
+            removing: tokio::sync::Mutex::default(),
+            inner,
+            handle,
+        })
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Acquire)
+    }
+
+    /// The guest, unless it is frozen and would never answer.
+    fn guest(&self) -> Result<&Guest> {
+        if self.is_paused() {
+            return Err(Error::wrong_state("SANDBOX_STATE", "the sandbox is paused; resume it first"));
+        }
+        Ok(&self.guest)
+    }
+
+    /// Freezes or thaws, whatever it is now.
+    pub(crate) async fn set_engine_pause(&self, paused: bool) -> Result<()> {
+        let client = self.inner.engine.client().await?;
+        let container = &self.handle.container;
+        let done = if paused {
+            bounded(WORK, client.pause_container(container)).await
+        } else {
+            bounded(WORK, client.unpause_container(container)).await
+        };
+        match done {
+            // It is what was asked for.
+            Err(Fault::Answer { message, .. })
+                if message.contains("already paused") || message.contains("is not paused") =>
+            {
+                Ok(())
+            }
+            done => done.map_err(|fault| fault.during(if paused { "pause" } else { "resume" })),
+        }
+    }
+
+    async fn set_paused(&self, paused: bool) -> Result<()> {
+        let _turn = self.pausing.lock().await;
+        self.set_engine_pause(paused).await?;
+        self.paused.store(paused, Ordering::Release);
+        Ok(())
+    }
+
+    fn limits(&self) -> ResourceLimits {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn update_engine(&self, limits: &ResourceLimits) -> Result<()> {
+        if limits.memory_bytes.is_none() && limits.cpu_millis.is_none() && limits.pids.is_none() {
+            return Ok(());
+        }
+        let facts = self.inner.engine.facts().await?;
+        let memory = limits.memory_bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
+        let body = ContainerUpdateBody {
+            memory,
+            memory_swap: memory.filter(|_| facts.swap),
+            nano_cpus: limits.cpu_millis.map(|millis| i64::from(millis) * 1_000_000),
+            pids_limit: limits.pids.map(i64::from),
+            ..ContainerUpdateBody::default()
+        };
+        let client = self.inner.engine.client().await?;
+        bounded(WORK, client.update_container(&self.handle.container, body))
+            .await
+            .map_err(|fault| fault.during("change limits"))
+    }
+}
+
+#[async_trait]
+impl ExecutionEnvironment for Environment {
+    fn id(&self) -> &SandboxId {
+        &self.id
+    }
+
+    async fn destroy(&self) -> Result<()> {
+        let mut gone = self.removing.lock().await;
+        if *gone {
+            return Ok(());
+        }
+        self.inner.ending(&self.id);
+        self.inner.remove_container(&self.handle.container).await?;
+        *gone = true;
+        self.guest.close().await;
+        let (inner, id) = (Arc::clone(&self.inner), self.id.clone());
+        let image = self.handle.own_image.then(|| self.handle.image.clone());
+        let removed = tokio::task::spawn_blocking(move || {
+            inner.ground.remove_disk(&id);
+            inner.ground.remove_control(&id);
+            inner.unstand(&id);
+        });
+        removed.await.map_err(|error| Error::internal("remove a disk", error))?;
+        if let Some(image) = image {
+            self.inner.remove_image(&image).await;
+        }
+        Ok(())
+    }
+
+    async fn pause(&self) -> Result<()> {
+        self.set_paused(true).await
+    }
+
+    async fn resume(&self) -> Result<()> {
+        self.set_paused(false).await
+    }
+
+    async fn update_limits(&self, limits: &ResourceLimits) -> Result<ResourceLimits> {
+        let current = self.limits();
+        let changes = |new: Option<u64>, old: Option<u64>| new.is_some() && new != old;
+        if changes(limits.disk_bytes, current.disk_bytes) || changes(limits.disk_inodes, current.disk_inodes)
+        {
+            let detail = "the disk of a container cannot change its size while it runs";
+            return Err(Error::missing(Capability::DiskLimit, detail));
+        }
+        limits.needs().try_for_each(|capability| self.inner.capabilities().require(capability))?;
+        let changed = limits.or(&current);
+        self.update_engine(limits).await?;
+        if limits.open_files.is_some() || limits.output_bytes_per_second.is_some() {
+            let handle = &self.handle;
+            let config =
+                base_config(handle.env.clone(), handle.user.clone(), handle.workdir.clone(), &changed);
+            self.guest()?.configure(config).await?;
+        }
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&changed);
+        Ok(changed)
+    }
+
+    async fn snapshot(&self, template: Template) -> Result<Template> {
+        self.take_snapshot(template).await
+    }
+
+    async fn fork(&self, id: &SandboxId, spec: &SandboxSpec) -> Result<Created> {
+        self.make_fork(id, spec).await
+    }
+
+    async fn stats(&self) -> Result<SandboxStats> {
+        let client = self.inner.engine.client().await?;
+        let options = StatsOptionsBuilder::default().stream(false).one_shot(true).build();
+        let mut answers = std::pin::pin!(client.stats(&self.handle.container, Some(options)));
+        let first = tokio::time::timeout(QUESTION, answers.next())
+            .await
+            .map_err(|_| Fault::Late(QUESTION).during("read usage"))?
+            .ok_or_else(|| Error::internal("read usage", "the engine said nothing"))?;
+        let mut usage = stats::read(first.map_err(|cause| Fault::from(cause).during("read usage"))?);
+        if self.handle.disk.is_ours()
+            && let Ok(disk) = nix::sys::statvfs::statvfs(&self.inner.ground.mount_point(&self.id))
+        {
+            usage.disk_bytes = Some((disk.blocks() - disk.blocks_free()) * disk.fragment_size());
+            usage.disk_inodes = Some(disk.files() - disk.files_free());
+        }
+        Ok(usage)
+    }
+
+    async fn start(&self, spec: ProcessSpec) -> Result<ProcessInfo> {
+        self.guest()?.start(spec).await
+    }
+
+    async fn attach(&self, process: &ProcessId, options: AttachOptions) -> Result<Attachment> {
+        self.guest()?.attach(process, options).await
+    }
+
+    async fn exec(&self, spec: ProcessSpec, options: AttachOptions) -> Result<Attachment> {
+        self.guest()?.exec(spec, options).await
+    }
+
+    async fn processes(&self) -> Result<Vec<ProcessInfo>> {
+        self.guest()?.processes().await
+    }
+
+    async fn process(&self, process: &ProcessId) -> Result<ProcessInfo> {
+        self.guest()?.process(process).await
+    }
+
+    async fn signal(&self, process: &ProcessId, signal: i32) -> Result<()> {
+        self.guest()?.signal(process, signal).await
+    }
+
+    async fn resize(&self, process: &ProcessId, size: TerminalSize) -> Result<()> {
+        self.guest()?.resize(process, size).await
+    }
+
+    async fn wait(&self, process: &ProcessId) -> Result<ExitStatus> {
+        self.guest()?.wait(process).await
+    }
+
+    async fn stat(&self, path: &str, follow: bool) -> Result<FileInfo> {
+        self.guest()?.stat(path, follow).await
+    }
+
+    async fn list(&self, path: &str, after: Option<&str>, limit: usize) -> Result<Vec<FileInfo>> {
+        self.guest()?.list(path, after, limit).await
+    }
+
+    async fn read(&self, path: &str, offset: u64, length: Option<u64>) -> Result<(FileInfo, ByteStream)> {
+        self.guest()?.read(path, offset, length).await
+    }
+
+    async fn write(&self, path: &str, options: WriteOptions, content: ByteStream) -> Result<FileInfo> {
+        self.guest()?.write(path, options, content).await
+    }
+
+    async fn make_directory(&self, path: &str, parents: bool, mode: Option<u32>) -> Result<FileInfo> {
+        self.guest()?.make_directory(path, parents, mode).await
+    }
+
+    async fn rename(&self, from: &str, to: &str, overwrite: bool) -> Result<FileInfo> {
+        self.guest()?.rename(from, to, overwrite).await
+    }
+
+    async fn remove(&self, path: &str, recursive: bool) -> Result<()> {
+        self.guest()?.remove(path, recursive).await
+    }
+
+    async fn watch(&self, path: &str, recursive: bool) -> Result<mpsc::Receiver<Result<FileEvent>>> {
+        self.guest()?.watch(path, recursive).await
+    }
+
+    async fn import(&self, path: &str, compression: Compression, archive: ByteStream) -> Result<u64> {
+        self.guest()?.import(path, compression, archive).await
+    }
+
+    async fn export(&self, path: &str, compression: Compression) -> Result<ByteStream> {
+        self.guest()?.export(path, compression).await
+    }
+}

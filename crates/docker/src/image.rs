@@ -1,0 +1,66 @@
+//! Images, as far as sandboxes care.
+
+use crate::engine::{Engine, QUESTION, bounded};
+use hostel_sandbox::{Error, Result};
+use std::collections::{BTreeMap, HashMap};
+
+/// This host's architecture, as images name it.
+#[cfg(target_arch = "x86_64")]
+const ARCHITECTURE: &str = "amd64";
+#[cfg(target_arch = "aarch64")]
+const ARCHITECTURE: &str = "arm64";
+
+/// An image that the engine has.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Image {
+    /// `sha256:…`.
+    pub(crate) id: String,
+    pub(crate) env: BTreeMap<String, String>,
+    /// Who programs run as, where it is not root.
+    pub(crate) user: Option<String>,
+    pub(crate) workdir: Option<String>,
+    pub(crate) labels: HashMap<String, String>,
+    pub(crate) volumes: Vec<String>,
+}
+
+impl Image {
+    /// Looks an image up by any of its names.
+    ///
+    /// # Errors
+    /// `NotFound` where the engine does not have it; `InvalidArgument` for another architecture; `Unavailable`.
+    pub(crate) async fn look_up(engine: &Engine, reference: &str) -> Result<Self> {
+        let client = engine.client().await?;
+        let found = match bounded(QUESTION, client.inspect_image(reference)).await {
+            Ok(found) => found,
+            Err(fault) if fault.is_missing() => {
+                let id = format!("{reference} (the engine does not have it: docker pull {reference})");
+                return Err(Error::not_found("image", id));
+            }
+            Err(fault) => return Err(fault.during(format!("look the image {reference} up"))),
+        };
+        let (system, architecture) = (found.os.unwrap_or_default(), found.architecture.unwrap_or_default());
+        let fits = |value: &str, wanted: &str| value.is_empty() || value == wanted;
+        if !fits(&system, "linux") || !fits(&architecture, ARCHITECTURE) {
+            let problem = format!(
+                "the image {reference} is for {system}/{architecture}, this host is linux/{ARCHITECTURE}"
+            );
+            return Err(Error::invalid("template", problem));
+        }
+        let config = found.config.unwrap_or_default();
+        let pair = |line: &String| {
+            let (name, value) = line.split_once('=')?;
+            (!name.is_empty()).then(|| (name.to_owned(), value.to_owned()))
+        };
+        let said = |text: Option<String>| text.filter(|text| !text.is_empty());
+        Ok(Self {
+            id: found.id.unwrap_or_else(|| reference.to_owned()),
+            env: config.env.unwrap_or_default().iter().filter_map(pair).collect(),
+            // Root is what images say that say nothing.
+            user: said(config.user)
+                .filter(|user| !matches!(user.as_str(), "root" | "0" | "0:0" | "root:root")),
+            workdir: said(config.working_dir).filter(|directory| directory != "/"),
+            labels: config.labels.unwrap_or_default(),
+            volumes: config.volumes.unwrap_or_default(),
+        })
+    }
+}

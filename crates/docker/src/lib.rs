@@ -1,0 +1,29 @@
+//! The Docker backend: sandboxes as containers of an engine on this host, with our guest as their first program.
+//!
+//! [`Docker`] implements `Backend`. A creation asks the [`engine`] for a container with every limit and nothing to
+//! reach ([`container`]), gives it a [`disk`] of its size, and hears from the guest that it is ready; what comes
+//! after goes to the guest over its socket (`hostel-guest-client`), never through the engine. What happens to
+//! containers by themselves is [`watch`]ed.
+#![forbid(unsafe_code)]
+
+mod abilities;
+mod backend;
+mod config;
+mod container;
+mod create;
+mod disk;
+mod engine;
+mod environment;
+mod ground;
+mod handle;
+mod image;
+mod seccomp;
+mod seeds;
+mod snapshot;
+mod stats;
+mod template;
+mod tools;
+mod watch;
+
+pub use backend::Docker;
+pub use config::Config;

@@ -1,0 +1,67 @@
+//! The list of system calls as the engine wants it. The guest puts the same list, with every argument looked at, on
+//! what it starts; this one holds from the container's first instruction.
+
+use hostel_system_calls::{AF_NETLINK, NEW_NAMESPACES, PERSONALITIES, SOCKET_FAMILIES, SystemCall, allowed};
+use serde_json::{Value, json};
+
+#[cfg(target_arch = "x86_64")]
+const ARCHITECTURE: &str = "SCMP_ARCH_X86_64";
+#[cfg(target_arch = "aarch64")]
+const ARCHITECTURE: &str = "SCMP_ARCH_AARCH64";
+
+/// What refused calls answer: EPERM. Calls that are newer than the engine's library answer ENOSYS by themselves.
+const REFUSED: u32 = 1;
+/// ENOSYS: glibc falls back to clone(2), whose flags can be seen.
+const UNKNOWN: u32 = 38;
+
+/// The profile, in the engine's own format.
+pub(crate) fn profile() -> String {
+    let names: Vec<&str> = allowed().map(SystemCall::plain_name).chain(["ioctl"]).collect();
+    let mut rules = vec![
+        json!({"names": names, "action": "SCMP_ACT_ALLOW"}),
+        json!({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": UNKNOWN}),
+        allow("clone", &[argument(0, "SCMP_CMP_MASKED_EQ", NEW_NAMESPACES.into())]),
+        allow("prlimit64", &[argument(0, "SCMP_CMP_EQ", 0)]),
+    ];
+    for personality in PERSONALITIES {
+        rules.push(allow("personality", &[argument(0, "SCMP_CMP_EQ", personality.into())]));
+    }
+    for name in ["socket", "socketpair"] {
+        for family in SOCKET_FAMILIES {
+            rules.push(allow(name, &[argument(0, "SCMP_CMP_EQ", family.into())]));
+        }
+        let netlink = [argument(0, "SCMP_CMP_EQ", AF_NETLINK.into()), argument(2, "SCMP_CMP_EQ", 0)];
+        rules.push(allow(name, &netlink));
+    }
+    json!({
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "defaultErrnoRet": REFUSED,
+        "architectures": [ARCHITECTURE],
+        "syscalls": rules,
+    })
+    .to_string()
+}
+
+fn allow(name: &str, arguments: &[Value]) -> Value {
+    json!({"names": [name], "action": "SCMP_ACT_ALLOW", "args": arguments})
+}
+
+fn argument(index: u32, comparison: &str, value: u64) -> Value {
+    json!({"index": index, "value": value, "valueTwo": 0, "op": comparison})
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_profile_has_the_list_and_no_more() {
+        let profile: serde_json::Value = serde_json::from_str(&super::profile()).unwrap();
+        assert_eq!(profile["defaultAction"], "SCMP_ACT_ERRNO");
+        let text = profile["syscalls"].to_string();
+        for inside in ["\"read\"", "\"futex_wait\"", "\"openat2\""] {
+            assert!(text.contains(inside), "{inside}");
+        }
+        for outside in ["\"mount\"", "\"bpf\"", "\"unshare\"", "\"ptrace\"", "\"setns\""] {
+            assert!(!text.contains(outside), "{outside}");
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! What an image has in the writable places: those are mounted over, so it is put there anew for each sandbox.
+//!
+//! The engine hands the content out as archives, which are kept by image and unpacked by `hostel-guest unpack`, a
+//! process that has changed its root into the disk first.
+
+use crate::backend::Inner;
+use crate::container::LABEL_INSTANCE;
+use crate::disk::Place;
+use crate::engine::{Fault, QUESTION, TRANSFER, WORK, bounded};
+use crate::image::Image;
+use crate::tools;
+use bollard::models::{ContainerCreateBody, HostConfig};
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder, RemoveContainerOptionsBuilder,
+};
+use futures::StreamExt as _;
+use hostel_sandbox::{Error, Result};
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use tokio::io::AsyncWriteExt as _;
+
+/// On images of ours: below which directory the content of the places is kept, apart from what the image had there.
+pub(crate) const LABEL_SEEDS: &str = "hostel.seeds";
+/// That directory.
+pub(crate) const SEEDS_INSIDE: &str = "/.hostel/places";
+const PASSWD: &str = "/etc/passwd";
+/// Most bytes of one place of an image.
+const MOST: u64 = 8 << 30;
+
+/// Archives of an image's content, by place.
+pub(crate) struct Seeds {
+    directory: PathBuf,
+}
+
+impl Seeds {
+    fn file(&self, path: &str) -> PathBuf {
+        self.directory.join(format!("{}.tar", path.trim_matches('/').replace('/', "%")))
+    }
+
+    /// The ids of a user, as a name, `uid` or `uid:gid`.
+    pub(crate) fn ids_of(&self, user: &str) -> Option<(u32, u32)> {
+        let (who, group) = user.split_once(':').map_or((user, None), |(who, group)| (who, Some(group)));
+        let passwd = self.passwd();
+        let line = passwd.lines().find_map(|line| {
+            let fields: Vec<&str> = line.split(':').collect();
+            let [name, _, uid, gid, ..] = fields[..] else { return None };
+            (name == who || uid == who).then_some((uid.parse::<u32>().ok()?, gid.parse::<u32>().ok()?))
+        });
+        let number = who.parse::<u32>().ok().map(|uid| (uid, uid));
+        let (uid, gid) = line.or(number)?;
+        Some((uid, group.map_or(Some(gid), |group| group.parse().ok())?))
+    }
+
+    /// The image's list of users; an archive of one file, of which only the file's bytes matter.
+    fn passwd(&self) -> String {
+        let bytes = std::fs::read(self.file(PASSWD)).unwrap_or_default();
+        let text = bytes.get(512..).unwrap_or_default();
+        let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
+        String::from_utf8_lossy(&text[..end]).into_owned()
+    }
+}
+
+impl Inner {
+    /// What an image has in places, asked of the engine once for each image.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Internal`.
+    pub(crate) async fn seeds(&self, image: &Image, places: &[Place]) -> Result<Seeds> {
+        let name = image.id.trim_start_matches("sha256:");
+        let seeds = Seeds { directory: self.ground.state.join("seeds").join(name) };
+        let wanted: Vec<&str> =
+            [PASSWD].into_iter().chain(places.iter().map(|place| place.path.as_str())).collect();
+        let is_complete = || wanted.iter().all(|path| seeds.file(path).exists());
+        if is_complete() {
+            return Ok(seeds);
+        }
+        // One at a time: others want the same.
+        let _turn = self.seeding.lock().await;
+        if is_complete() {
+            return Ok(seeds);
+        }
+        let fail = |error: io::Error| Error::internal(format!("make {}", seeds.directory.display()), error);
+        std::fs::create_dir_all(&seeds.directory).map_err(fail)?;
+        let container = self.make_helper(&image.id).await?;
+        let taken = self.take_seeds(&container, image, &seeds, &wanted).await;
+        self.remove_helper(&container).await;
+        taken.map(|()| seeds)
+    }
+
+    async fn take_seeds(&self, container: &str, image: &Image, seeds: &Seeds, wanted: &[&str]) -> Result<()> {
+        let below = image.labels.get(LABEL_SEEDS).map_or("", String::as_str);
+        for path in wanted {
+            let file = seeds.file(path);
+            if file.exists() {
+                continue;
+            }
+            let source = if *path == PASSWD { PASSWD.to_owned() } else { format!("{below}{path}") };
+            let new = file.with_extension("new");
+            let fetched = tokio::time::timeout(TRANSFER, self.fetch_archive(container, &source, &new)).await;
+            fetched
+                .map_err(|_| Error::DeadlineExceeded { what: format!("reading {path} of an image") })??;
+            std::fs::rename(&new, &file)
+                .map_err(|error| Error::internal(format!("make {}", file.display()), error))?;
+        }
+        Ok(())
+    }
+
+    /// Writes an archive of a path into a file; an empty file where there is no such path.
+    async fn fetch_archive(&self, container: &str, path: &str, file: &Path) -> Result<()> {
+        let fail = |error: io::Error| Error::internal(format!("write {}", file.display()), error);
+        let client = self.engine.client().await?;
+        let mut output = tokio::fs::File::create(file).await.map_err(fail)?;
+        let options = DownloadFromContainerOptionsBuilder::default().path(path).build();
+        let mut archive = std::pin::pin!(client.download_from_container(container, Some(options)));
+        let mut total = 0;
+        while let Some(piece) = archive.next().await {
+            match piece.map_err(Fault::from) {
+                Ok(piece) => {
+                    total += piece.len() as u64;
+                    if total > MOST {
+                        let detail = format!("{path} of the image has more than {MOST} bytes");
+                        return Err(Error::LimitReached { what: "disk", detail });
+                    }
+                    output.write_all(&piece).await.map_err(fail)?;
+                }
+                Err(fault) if fault.is_missing() && total == 0 => break,
+                Err(fault) => return Err(fault.during(format!("read {path} of an image"))),
+            }
+        }
+        output.flush().await.map_err(fail)
+    }
+
+    /// Unpacks what an image has into a mounted disk.
+    ///
+    /// # Errors
+    /// `LimitReached` for a disk too small for it; `Internal`.
+    pub(crate) async fn plant(&self, seeds: &Seeds, places: &[Place], disk: &Path) -> Result<()> {
+        for place in places {
+            let file = seeds.file(&place.path);
+            // Only its own directory, which a disk makes by itself: header and end take 1.5 KiB.
+            if std::fs::metadata(&file).map_or(0, |found| found.len()) < 512 {
+                continue;
+            }
+            let parent = place.path.rsplit_once('/').map_or("", |(parent, _)| parent.trim_start_matches('/'));
+            let parent = disk.join(parent);
+            let fail = |error: io::Error| Error::internal(format!("fill {}", parent.display()), error);
+            std::fs::create_dir_all(&parent).map_err(fail)?;
+            let input = std::fs::File::open(&file).map_err(fail)?;
+            let mut unpack = tools::command(&self.ground.guest().display().to_string());
+            unpack.arg("unpack").current_dir(&parent).stdin(Stdio::from(input));
+            tools::finish("hostel-guest unpack", &mut unpack, TRANSFER).await?;
+        }
+        Ok(())
+    }
+
+    /// A container of an image that is never started.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Internal`.
+    pub(crate) async fn make_helper(&self, image: &str) -> Result<String> {
+        let client = self.engine.client().await?;
+        let name = format!("hostel-{}-helper-{}", self.ground.instance, uuid::Uuid::new_v4().simple());
+        let options = CreateContainerOptionsBuilder::default().name(&name).build();
+        let body = ContainerCreateBody {
+            image: Some(image.to_owned()),
+            entrypoint: Some(vec!["/never-started".to_owned()]),
+            cmd: Some(Vec::new()),
+            labels: Some(HashMap::from([(LABEL_INSTANCE.to_owned(), self.ground.instance.clone())])),
+            host_config: Some(HostConfig { network_mode: Some("none".to_owned()), ..HostConfig::default() }),
+            ..ContainerCreateBody::default()
+        };
+        let made = bounded(WORK, client.create_container(Some(options), body)).await;
+        Ok(made.map_err(|fault| fault.during("make a container to look into an image"))?.id)
+    }
+
+    /// Removes it.
+    pub(crate) async fn remove_helper(&self, container: &str) {
+        let Ok(client) = self.engine.client().await else { return };
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        if let Err(fault) = bounded(QUESTION, client.remove_container(container, Some(options))).await {
+            tracing::debug!(container, ?fault, "a helper is left for the next sweep");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_found_by_name_and_number() {
+        let home = tempfile::tempdir().unwrap();
+        let seeds = Seeds { directory: home.path().to_owned() };
+        let mut archive = vec![b'h'; 512];
+        archive.extend_from_slice(b"root:x:0:0:root:/root:/bin/sh\nagent:x:1000:1001::/home/agent:/bin/sh\n");
+        archive.resize(1536, 0);
+        std::fs::write(seeds.file(PASSWD), archive).unwrap();
+        assert_eq!(seeds.ids_of("agent"), Some((1000, 1001)));
+        assert_eq!(seeds.ids_of("1000"), Some((1000, 1001)));
+        assert_eq!(seeds.ids_of("1000:7"), Some((1000, 7)));
+        assert_eq!(seeds.ids_of("4242"), Some((4242, 4242)));
+        assert_eq!(seeds.ids_of("nobody-here"), None);
+        assert_eq!(seeds.file("/var/tmp").file_name().unwrap(), "var%tmp.tar");
+    }
+}

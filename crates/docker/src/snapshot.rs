@@ -1,0 +1,226 @@
+//! Snapshots and forks: of a container's root by the engine's commit, of a disk of ours by copying it while nothing
+//! runs.
+
+use crate::backend::Inner;
+use crate::container::LABEL_INSTANCE;
+use crate::create::Recipe;
+use crate::disk::SPILL;
+use crate::engine::{QUESTION, TRANSFER, bounded};
+use crate::environment::Environment;
+use crate::image::Image;
+use crate::seeds::{LABEL_SEEDS, SEEDS_INSIDE};
+use crate::template::{self, LABEL_TEMPLATE};
+use crate::tools;
+use bollard::models::ContainerConfig;
+use bollard::query_parameters::{CommitContainerOptionsBuilder, UploadToContainerOptionsBuilder};
+use bytes::Bytes;
+use futures::stream;
+use hostel_sandbox::template::{Template, TemplateSource};
+use hostel_sandbox::{Capability, Created, Error, Result, SandboxId, SandboxSpec};
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use tokio::io::AsyncReadExt as _;
+use tokio::process::{Child, ChildStdout};
+use tokio::sync::MutexGuard;
+
+const PIECE: usize = 256 << 10;
+
+/// Copies everything of one disk into another, empty one. Links are copied, never followed.
+///
+/// # Errors
+/// `LimitReached` for a disk too small; `Internal`.
+pub(crate) async fn copy_disk(from: &Path, to: &Path) -> Result<()> {
+    let source = format!("{}/.", from.display());
+    let target = to.display().to_string();
+    let options = ["--archive", "--one-file-system", "--reflink=auto", "--no-target-directory", "--"];
+    tools::run("cp", options.into_iter().chain([source.as_str(), target.as_str()]), TRANSFER).await
+}
+
+impl Environment {
+    /// Makes an image of the files as they are, with labels; a name where it is for others.
+    async fn commit(&self, labels: HashMap<String, String>, name: Option<&str>) -> Result<String> {
+        if !self.handle.disk.has_places() {
+            let paused = self.is_paused();
+            return self.inner.commit_container(&self.handle.container, labels, name, !paused).await;
+        }
+        // The root never changed: the same image, with the disk's files kept apart in it.
+        let helper = self.inner.make_helper(&self.handle.image).await?;
+        let made = self.commit_disk(&helper, labels, name).await;
+        self.inner.remove_helper(&helper).await;
+        made
+    }
+
+    async fn commit_disk(
+        &self,
+        helper: &str,
+        mut labels: HashMap<String, String>,
+        name: Option<&str>,
+    ) -> Result<String> {
+        let disk = self.inner.ground.mount_point(&self.id);
+        // Every snapshot has a directory of its own: what an earlier one had must not come back.
+        let below = format!("{SEEDS_INSIDE}/{}", uuid::Uuid::new_v4().simple());
+        let still = self.hold_still().await?;
+        let sent = self.inner.upload_directory(helper, &disk, below.trim_start_matches('/')).await;
+        still.release().await;
+        sent?;
+        labels.insert(LABEL_SEEDS.to_owned(), below);
+        self.inner.commit_container(helper, labels, name, false).await
+    }
+
+    /// A template of its files.
+    pub(crate) async fn take_snapshot(&self, mut template: Template) -> Result<Template> {
+        self.inner.capabilities().require(Capability::Snapshot)?;
+        let _reserved = self.inner.reserve_template(&template.id).await?;
+        template.source = TemplateSource::Snapshot {
+            base: self.handle.template.clone(),
+            sandbox: Some(self.handle.sandbox.clone()),
+        };
+        template.user = template.user.or_else(|| Some(self.handle.user.clone()));
+        template.workdir = template.workdir.or_else(|| Some(self.handle.workdir.clone()));
+        let labels = HashMap::from([(LABEL_TEMPLATE.to_owned(), template::record(&template)?)]);
+        self.commit(labels, Some(template.id.as_str())).await?;
+        Ok(template)
+    }
+
+    /// A sandbox with a copy of its files.
+    pub(crate) async fn make_fork(&self, id: &SandboxId, spec: &SandboxSpec) -> Result<Created> {
+        self.inner.capabilities().require(Capability::Fork)?;
+        let mut template = Template::new(self.handle.template.clone(), TemplateSource::Imported);
+        template.env.clone_from(&self.handle.env);
+        template.user = Some(self.handle.user.clone());
+        template.workdir = Some(self.handle.workdir.clone());
+        let inner = &self.inner;
+        if self.handle.disk.is_ours() {
+            let image = Image::look_up(&inner.engine, &self.handle.image).await?;
+            let recipe = Recipe { template, image, own_image: false, copy_of: Some(self.id.clone()) };
+            let still = self.hold_still().await?;
+            let made = inner.create(id, spec, recipe).await;
+            still.release().await;
+            return made;
+        }
+        let image = self.commit(HashMap::new(), None).await?;
+        let image = Image::look_up(&inner.engine, &image).await?;
+        inner.create(id, spec, Recipe { template, image, own_image: true, copy_of: None }).await
+    }
+}
+
+impl Inner {
+    async fn commit_container(
+        &self,
+        container: &str,
+        mut labels: HashMap<String, String>,
+        name: Option<&str>,
+        pause: bool,
+    ) -> Result<String> {
+        let client = self.engine.client().await?;
+        labels.insert(LABEL_INSTANCE.to_owned(), self.ground.instance.clone());
+        let repository = name.map(|name| format!("hostel/{name}"));
+        let mut options = CommitContainerOptionsBuilder::default().container(container).pause(pause);
+        if let Some(repository) = &repository {
+            options = options.repo(repository).tag("latest");
+        }
+        // What the container was told to be is not what the image shall say: no entrypoint, no user.
+        let config = ContainerConfig {
+            labels: Some(labels),
+            entrypoint: Some(Vec::new()),
+            cmd: Some(Vec::new()),
+            ..ContainerConfig::default()
+        };
+        let made = bounded(TRANSFER, client.commit_container(options.build(), config))
+            .await
+            .map_err(|fault| fault.during("make an image of a sandbox"))?;
+        Ok(made.id)
+    }
+
+    /// Packs a directory of the host into a container that does not run, below a path of its root.
+    async fn upload_directory(&self, container: &str, directory: &Path, below: &str) -> Result<()> {
+        let fail = |error: io::Error| Error::internal("pack a disk", error);
+        let mut tar = tools::command("tar");
+        tar.args(["--create", "--numeric-owner", "--sparse", "--one-file-system", "--format=pax"])
+            .arg(format!("--exclude=./{SPILL}"))
+            .arg(format!("--transform=s,^\\.,{below},S"))
+            .arg("--directory")
+            .arg(directory)
+            .arg(".")
+            .stdout(Stdio::piped());
+        let mut child = tar.spawn().map_err(fail)?;
+        let output = child.stdout.take().ok_or_else(|| fail(io::ErrorKind::BrokenPipe.into()))?;
+        let client = self.engine.client().await?;
+        let options = UploadToContainerOptionsBuilder::default().path("/").build();
+        let body = bollard::body_try_stream(stream::unfold(Some((child, output)), next_piece));
+        bounded(TRANSFER, client.upload_to_container(container, Some(options), body))
+            .await
+            .map_err(|fault| fault.during("put a disk's files into an image"))
+    }
+}
+
+/// The next bytes of a packer; its failure is the stream's.
+async fn next_piece(
+    state: Option<(Child, ChildStdout)>,
+) -> Option<(io::Result<Bytes>, Option<(Child, ChildStdout)>)> {
+    let (mut child, mut output) = state?;
+    let mut piece = vec![0; PIECE];
+    match output.read(&mut piece).await {
+        Ok(0) => match child.wait().await {
+            Ok(status) if status.success() => None,
+            Ok(status) => Some((Err(io::Error::other(format!("tar ended with {status}"))), None)),
+            Err(error) => Some((Err(error), None)),
+        },
+        Ok(count) => {
+            piece.truncate(count);
+            Some((Ok(piece.into()), Some((child, output))))
+        }
+        Err(error) => Some((Err(error), None)),
+    }
+}
+
+/// A sandbox that is paused for a moment; whoever else wants to pause or resume it waits.
+pub(crate) struct Still<'a> {
+    environment: &'a Environment,
+    /// Whether it is ours to resume.
+    ours: bool,
+    _turn: MutexGuard<'a, ()>,
+}
+
+impl Still<'_> {
+    pub(crate) async fn release(mut self) {
+        if std::mem::take(&mut self.ours)
+            && let Err(error) = self.environment.set_engine_pause(false).await
+        {
+            tracing::error!(sandbox = %self.environment.id, %error, "a sandbox could not be resumed after a copy");
+        }
+    }
+}
+
+impl Drop for Still<'_> {
+    /// Where whoever copied was dropped in the midst.
+    fn drop(&mut self) {
+        if !self.ours {
+            return;
+        }
+        let (inner, container) =
+            (Arc::clone(&self.environment.inner), self.environment.handle.container.clone());
+        let tasks = inner.tasks.clone();
+        tasks.spawn(async move {
+            if let Ok(client) = inner.engine.client().await {
+                let _ = bounded(QUESTION, client.unpause_container(&container)).await;
+            }
+        });
+    }
+}
+
+impl Environment {
+    /// Freezes the sandbox for a copy, unless it is paused already.
+    async fn hold_still(&self) -> Result<Still<'_>> {
+        let turn = self.pausing.lock().await;
+        let ours = !self.is_paused();
+        let still = Still { environment: self, ours, _turn: turn };
+        if ours {
+            self.set_engine_pause(true).await?;
+        }
+        Ok(still)
+    }
+}

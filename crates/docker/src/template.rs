@@ -1,0 +1,425 @@
+//! Templates: images of the repository `hostel` with their record in a label, images that the configuration names,
+//! and `default`.
+
+use crate::backend::Inner;
+use crate::container::LABEL_INSTANCE;
+use crate::engine::{QUESTION, TRANSFER, WORK, bounded};
+use crate::image::Image;
+use crate::tools;
+use bollard::query_parameters::{
+    CreateImageOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
+};
+use bytes::Bytes;
+use futures::{StreamExt as _, stream};
+use hostel_sandbox::file::{ByteStream, Compression};
+use hostel_sandbox::template::{Template, TemplateSource};
+use hostel_sandbox::{Error, Result, TemplateId};
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use tokio::io::AsyncReadExt as _;
+use tokio::sync::mpsc;
+
+/// The template that needs no import.
+pub(crate) const DEFAULT: &str = "default";
+/// On templates: the record, JSON in hexadecimal, which no rule of quoting can spoil.
+pub(crate) const LABEL_TEMPLATE: &str = "hostel.template";
+/// Where deleted templates wait for the last sandbox that stands on them.
+const DELETED: &str = "hostel-deleted";
+const PIECE: usize = 256 << 10;
+
+/// What is known of templates without asking the engine.
+#[derive(Default)]
+pub(crate) struct Templates {
+    declared: Mutex<HashMap<TemplateId, Template>>,
+    /// What the engine said last, for when it is away.
+    seen: Mutex<Vec<Template>>,
+    /// Being made; names are taken before there is an image.
+    reserved: Arc<Mutex<HashSet<TemplateId>>>,
+}
+
+/// A name that is taken until this is dropped.
+pub(crate) struct Reserved(Arc<Mutex<HashSet<TemplateId>>>, TemplateId);
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&self.1);
+    }
+}
+
+/// The image of a template of ours.
+pub(crate) fn image_of(id: &TemplateId) -> String {
+    format!("hostel/{id}:latest")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// A template's record as a label's value.
+///
+/// # Errors
+/// `Internal`.
+pub(crate) fn record(template: &Template) -> Result<String> {
+    let json = serde_json::to_vec(template)
+        .map_err(|error| Error::internal(format!("record the template {}", template.id), error))?;
+    Ok(json.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn from_record(text: &str) -> Option<Template> {
+    let digit = |byte: u8| (byte as char).to_digit(16);
+    let pairs = text.as_bytes().chunks_exact(2);
+    let bytes: Option<Vec<u8>> =
+        pairs.map(|pair| u8::try_from(digit(pair[0])? * 16 + digit(pair[1])?).ok()).collect();
+    serde_json::from_slice(&bytes?).ok()
+}
+
+impl Inner {
+    fn default_template(&self) -> Result<Template> {
+        let mut template = Template::new(
+            TemplateId::parse(DEFAULT)?,
+            TemplateSource::Image { reference: self.default_image.clone() },
+        );
+        template.created = std::time::SystemTime::UNIX_EPOCH;
+        Ok(template)
+    }
+
+    /// A template and the image it names.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unavailable`.
+    pub(crate) async fn recipe(&self, id: Option<&TemplateId>) -> Result<(Template, Image)> {
+        let missing = |id: &TemplateId| Error::not_found("template", id);
+        let declared = match id {
+            None => Some(self.default_template()?),
+            Some(id) if id.as_str() == DEFAULT => Some(self.default_template()?),
+            Some(id) => lock(&self.templates.declared).get(id).cloned(),
+        };
+        if let Some(template) = declared {
+            let TemplateSource::Image { reference } = &template.source else {
+                return Err(missing(&template.id));
+            };
+            let image = Image::look_up(&self.engine, reference).await?;
+            return Ok((template, image));
+        }
+        let Some(id) = id else { return Err(Error::not_found("template", DEFAULT)) };
+        let image = match Image::look_up(&self.engine, &image_of(id)).await {
+            Err(Error::NotFound { .. }) => return Err(missing(id)),
+            found => found?,
+        };
+        let known = image.labels.get(LABEL_TEMPLATE).and_then(|text| from_record(text));
+        let mut template = known.ok_or_else(|| missing(id))?;
+        template.id = id.clone();
+        Ok((template, image))
+    }
+
+    /// All templates, by name. Those of an engine that is away are as they were seen last.
+    ///
+    /// # Errors
+    /// `Internal`.
+    pub(crate) async fn list_templates(&self) -> Result<Vec<Template>> {
+        match self.engine_templates().await {
+            Ok(found) => *lock(&self.templates.seen) = found,
+            Err(error @ Error::Unavailable { .. }) => tracing::debug!(%error, "templates as last seen"),
+            Err(error) => return Err(error),
+        }
+        let mut all = lock(&self.templates.seen).clone();
+        all.extend(lock(&self.templates.declared).values().cloned());
+        all.push(self.default_template()?);
+        all.sort_by(|one, other| one.id.cmp(&other.id));
+        Ok(all)
+    }
+
+    async fn engine_templates(&self) -> Result<Vec<Template>> {
+        let client = self.engine.client().await?;
+        let filters = HashMap::from([("label", vec![LABEL_TEMPLATE])]);
+        let options = ListImagesOptionsBuilder::default().filters(&filters).build();
+        let images = bounded(QUESTION, client.list_images(Some(options)))
+            .await
+            .map_err(|fault| fault.during("list images"))?;
+        let mut found = Vec::new();
+        for image in images {
+            let Some(template) = image.labels.get(LABEL_TEMPLATE).and_then(|text| from_record(text)) else {
+                continue;
+            };
+            for tag in &image.repo_tags {
+                let name = tag.strip_prefix("hostel/").and_then(|rest| rest.strip_suffix(":latest"));
+                if let Some(id) = name.and_then(|name| TemplateId::parse(name).ok()) {
+                    let size_bytes = u64::try_from(image.size).ok();
+                    found.push(Template { id, size_bytes, ..template.clone() });
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Takes a name for a new template.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, `Unavailable`.
+    pub(crate) async fn reserve_template(&self, id: &TemplateId) -> Result<Reserved> {
+        let taken = || Error::AlreadyExists { kind: "template", id: id.to_string() };
+        if !lock(&self.templates.reserved).insert(id.clone()) {
+            return Err(taken());
+        }
+        let reserved = Reserved(Arc::clone(&self.templates.reserved), id.clone());
+        let declared = id.as_str() == DEFAULT || lock(&self.templates.declared).contains_key(id);
+        if declared || self.engine_templates().await?.iter().any(|known| known.id == *id) {
+            return Err(taken());
+        }
+        Ok(reserved)
+    }
+
+    /// Notes a template of the configuration.
+    ///
+    /// # Errors
+    /// `CapabilityMissing` for a source that is no image; `AlreadyExists`.
+    pub(crate) fn declare(&self, template: Template) -> Result<Template> {
+        if !matches!(template.source, TemplateSource::Image { .. }) {
+            let detail = "only templates that name an image can be declared for containers";
+            return Err(Error::missing(hostel_sandbox::Capability::TemplateImport, detail));
+        }
+        let seen = lock(&self.templates.seen).iter().any(|known| known.id == template.id);
+        if template.id.as_str() == DEFAULT || seen {
+            return Err(Error::AlreadyExists { kind: "template", id: template.id.to_string() });
+        }
+        lock(&self.templates.declared).insert(template.id.clone(), template.clone());
+        Ok(template)
+    }
+
+    /// Makes a template of an archive.
+    ///
+    /// # Errors
+    /// `AlreadyExists`; `InvalidArgument` for an archive that the engine does not take; `LimitReached`.
+    pub(crate) async fn import_archive(
+        &self,
+        mut template: Template,
+        archive: ByteStream,
+        compression: Compression,
+    ) -> Result<Template> {
+        let _reserved = self.reserve_template(&template.id).await?;
+        template.source = TemplateSource::Imported;
+        let client = self.engine.client().await?;
+        let repository = format!("hostel/{}", template.id);
+        let options = CreateImageOptionsBuilder::default()
+            .from_src("-")
+            .repo(&repository)
+            .tag("latest")
+            .changes(vec![
+                format!("LABEL {LABEL_TEMPLATE}={}", record(&template)?),
+                format!("LABEL {LABEL_INSTANCE}={}", self.ground.instance),
+            ])
+            .build();
+        // The engine cannot be told of a source that broke: what it makes of such a one is taken away again.
+        let failed = Arc::new(Mutex::new(None));
+        let plain = plain(archive, compression, Arc::clone(&failed))?;
+        let mut answers =
+            std::pin::pin!(client.create_image(Some(options), Some(bollard::body_try_stream(plain)), None));
+        let told = tokio::time::timeout(TRANSFER, async {
+            while let Some(answer) = answers.next().await {
+                answer?;
+            }
+            Ok::<(), bollard::errors::Error>(())
+        });
+        let told =
+            told.await.map_err(|_| Error::DeadlineExceeded { what: "importing an image".to_owned() })?;
+        let source_failed = lock(&failed).take();
+        if let Some(error) = source_failed {
+            if told.is_ok() {
+                self.remove_image(&image_of(&template.id)).await;
+            }
+            return Err(error);
+        }
+        match told.map_err(crate::engine::Fault::from) {
+            Ok(()) => Ok(template),
+            Err(crate::engine::Fault::Answer { message, .. }) if !message.contains("no space left") => {
+                Err(Error::invalid("archive", message))
+            }
+            Err(fault) => Err(fault.during("import an image")),
+        }
+    }
+
+    /// Makes a template of a directory of the host.
+    ///
+    /// # Errors
+    /// As [`Self::import_archive`].
+    pub(crate) async fn import_directory(&self, template: Template, directory: &Path) -> Result<Template> {
+        let mut tar = tools::command("tar");
+        tar.args(["--create", "--numeric-owner", "--directory"])
+            .arg(directory)
+            .arg(".")
+            .stdout(Stdio::piped());
+        let fail = |error: io::Error| Error::internal("pack a directory", error);
+        let mut child = tar.spawn().map_err(fail)?;
+        let mut output = child.stdout.take().ok_or_else(|| fail(io::ErrorKind::BrokenPipe.into()))?;
+        let (sender, archive) = mpsc::channel(4);
+        let pack = async move {
+            loop {
+                let mut piece = vec![0; PIECE];
+                match output.read(&mut piece).await {
+                    Ok(0) => break,
+                    Ok(count) => {
+                        piece.truncate(count);
+                        if sender.send(Ok(Bytes::from(piece))).await.is_err() {
+                            return;
+                        }
+                    }
+                    Err(error) => {
+                        let _ = sender.send(Err(fail(error))).await;
+                        return;
+                    }
+                }
+            }
+            if !child.wait().await.is_ok_and(|status| status.success()) {
+                let error = Error::internal("pack a directory", "tar could not read all of it");
+                let _ = sender.send(Err(error)).await;
+            }
+        };
+        let import = self.import_archive(template, archive, Compression::None);
+        futures::future::join(pack, import).await.1
+    }
+
+    /// Deletes a template; sandboxes made from it keep their files.
+    ///
+    /// # Errors
+    /// `NotFound`; `WrongState` for `default`.
+    pub(crate) async fn delete(&self, id: &TemplateId) -> Result<()> {
+        if id.as_str() == DEFAULT {
+            return Err(Error::wrong_state(
+                "TEMPLATE_BUILT_IN",
+                "the template default is part of the backend",
+            ));
+        }
+        if lock(&self.templates.declared).contains_key(id) {
+            let text = format!("the template {id} is declared in a file; remove it there");
+            return Err(Error::wrong_state("TEMPLATE_DECLARED", text));
+        }
+        let (_, image) = self.recipe(Some(id)).await?;
+        let client = self.engine.client().await?;
+        // The last name of an image that is used cannot be taken from it: it gets another one first.
+        let tag = uuid::Uuid::new_v4().simple().to_string();
+        let options = TagImageOptionsBuilder::default().repo(DELETED).tag(&tag).build();
+        bounded(QUESTION, client.tag_image(&image.id, Some(options)))
+            .await
+            .map_err(|fault| fault.during(format!("set the image of {id} aside")))?;
+        let options = RemoveImageOptionsBuilder::default().noprune(true).build();
+        bounded(WORK, client.remove_image(&image_of(id), Some(options), None))
+            .await
+            .map_err(|fault| fault.during(format!("delete the image of {id}")))?;
+        lock(&self.templates.seen).retain(|known| known.id != *id);
+        self.remove_image(&format!("{DELETED}:{tag}")).await;
+        Ok(())
+    }
+
+    /// Removes an image unless something stands on it; then it goes later.
+    pub(crate) async fn remove_image(&self, reference: &str) {
+        let Ok(client) = self.engine.client().await else { return };
+        let removed = bounded(
+            WORK,
+            client.remove_image(reference, None::<bollard::query_parameters::RemoveImageOptions>, None),
+        )
+        .await;
+        if let Err(fault) = removed
+            && !fault.is_missing()
+            && !fault.is_conflict()
+        {
+            tracing::warn!(image = reference, ?fault, "an image could not be removed");
+        }
+    }
+
+    /// Removes deleted templates that nothing stands on any more.
+    pub(crate) async fn remove_deleted_images(&self) {
+        let Ok(client) = self.engine.client().await else { return };
+        let filters = HashMap::from([("reference", vec![DELETED])]);
+        let options = ListImagesOptionsBuilder::default().filters(&filters).build();
+        let Ok(images) = bounded(QUESTION, client.list_images(Some(options))).await else { return };
+        let ours = format!("{DELETED}:");
+        for tag in images.iter().flat_map(|image| &image.repo_tags).filter(|tag| tag.starts_with(&ours)) {
+            self.remove_image(tag).await;
+        }
+    }
+}
+
+/// An archive on its way to the engine.
+struct Feed {
+    archive: ByteStream,
+    decoder: Option<zstd::stream::write::Decoder<'static, Vec<u8>>>,
+    /// Compressed, not yet decoded.
+    rest: Bytes,
+    /// What went wrong, for whoever waits for the engine.
+    failed: Arc<Mutex<Option<Error>>>,
+}
+
+/// Compressed bytes that are decoded at once: a bomb is never held in memory as a whole.
+const BITE: usize = 4096;
+
+impl Feed {
+    /// The next plain bytes; `None` at the end.
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            let broken = |error: io::Error| Error::invalid("archive", format!("not zstd: {error}"));
+            if self.rest.is_empty() {
+                match self.archive.recv().await {
+                    Some(piece) => self.rest = piece?,
+                    None => {
+                        let Some(mut decoder) = self.decoder.take() else { return Ok(None) };
+                        decoder.flush().map_err(broken)?;
+                        return Ok(Some(std::mem::take(decoder.get_mut()).into()));
+                    }
+                }
+            }
+            let Some(decoder) = &mut self.decoder else { return Ok(Some(std::mem::take(&mut self.rest))) };
+            let bite = self.rest.split_to(self.rest.len().min(BITE));
+            decoder.write_all(&bite).map_err(broken)?;
+            let plain = std::mem::take(decoder.get_mut());
+            if !plain.is_empty() {
+                return Ok(Some(plain.into()));
+            }
+        }
+    }
+}
+
+/// The archive without its compression, as the engine wants it. What goes wrong is left in `failed`.
+fn plain(
+    archive: ByteStream,
+    compression: Compression,
+    failed: Arc<Mutex<Option<Error>>>,
+) -> Result<impl futures::Stream<Item = io::Result<Bytes>> + Send> {
+    let decoder = match compression {
+        Compression::None => None,
+        Compression::Zstd => Some(
+            zstd::stream::write::Decoder::new(Vec::new())
+                .map_err(|error| Error::internal("make a decoder", error))?,
+        ),
+    };
+    let feed = Feed { archive, decoder, rest: Bytes::new(), failed };
+    Ok(stream::unfold(Some(feed), |feed| async move {
+        let mut feed = feed?;
+        match feed.next().await {
+            Ok(piece) => piece.map(|piece| (Ok(piece), Some(feed))),
+            Err(error) => {
+                let text = io::Error::other(error.to_string());
+                *lock(&feed.failed) = Some(error);
+                Some((Err(text), None))
+            }
+        }
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_survives_the_label() {
+        let mut template = Template::new(TemplateId::generate(), TemplateSource::Imported);
+        template.env = [("A".to_owned(), "\"$B\" \n\\ '".to_owned())].into();
+        assert_eq!(from_record(&record(&template).unwrap()).unwrap(), template);
+        for broken in ["", "zz", "7b", "é"] {
+            assert!(from_record(broken).is_none(), "{broken}");
+        }
+    }
+}

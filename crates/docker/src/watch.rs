@@ -1,0 +1,166 @@
+//! What happens to containers by themselves: the engine's events, and a look at everything after each time that the
+//! engine was away.
+
+use crate::backend::Inner;
+use crate::container::{LABEL_INSTANCE, LABEL_SANDBOX};
+use crate::engine::{QUESTION, bounded};
+use bollard::models::{ContainerSummary, ContainerSummaryStateEnum, EventMessage};
+use bollard::query_parameters::{EventsOptionsBuilder, ListContainersOptionsBuilder};
+use futures::StreamExt as _;
+use hostel_sandbox::{BackendEvent, Result, SandboxId};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// Pauses between two tries to reach an engine that is away.
+const SHORTEST: Duration = Duration::from_millis(200);
+const LONGEST: Duration = Duration::from_secs(5);
+
+impl Inner {
+    /// Listens to the engine for as long as the backend lives.
+    pub(crate) async fn watch(self: Arc<Self>) {
+        let mut pause = SHORTEST;
+        while !self.stop.is_cancelled() {
+            let listened = tokio::select! {
+                () = self.stop.cancelled() => return,
+                listened = self.listen() => listened,
+            };
+            match listened {
+                Ok(()) => pause = SHORTEST,
+                Err(error) => {
+                    self.set_trouble(Some(error.to_string()));
+                    pause = (pause * 2).min(LONGEST);
+                }
+            }
+            self.engine.forget();
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// One connection's worth of events. Ends when the engine hangs up.
+    async fn listen(self: &Arc<Self>) -> Result<()> {
+        let client = self.engine.client().await?;
+        self.engine.facts().await?;
+        // From a moment ago, so that nothing falls between the look and the first event.
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let since = now.as_secs().saturating_sub(1).to_string();
+        let instance = format!("{LABEL_INSTANCE}={}", self.ground.instance);
+        let filters = HashMap::from([
+            ("type", vec!["container"]),
+            ("label", vec![instance.as_str()]),
+            ("event", vec!["create", "oom", "die", "destroy"]),
+        ]);
+        let options = EventsOptionsBuilder::default().since(&since).filters(&filters).build();
+        let mut events = std::pin::pin!(client.events(Some(options)));
+        self.look_after_everything().await?;
+        self.set_trouble(None);
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(event) => self.handle(&event).await,
+                Err(error) => {
+                    self.set_trouble(Some(format!("the engine hung up: {error}")));
+                    return Ok(());
+                }
+            }
+        }
+        self.set_trouble(Some("the engine hung up".to_owned()));
+        Ok(())
+    }
+
+    async fn handle(self: &Arc<Self>, event: &EventMessage) {
+        let Some(actor) = &event.actor else { return };
+        let (Some(container), Some(attributes)) = (&actor.id, &actor.attributes) else { return };
+        let Some(sandbox) = attributes.get(LABEL_SANDBOX).and_then(|id| SandboxId::parse(id).ok()) else {
+            return;
+        };
+        match event.action.as_deref() {
+            Some("oom") => self.note_oom(&sandbox),
+            Some("die") => self.died(&sandbox, container, "guest_died").await,
+            Some("destroy") => self.died(&sandbox, container, "removed").await,
+            // Made by a daemon that was killed while the engine still worked for it.
+            Some("create") if self.is_swept() && !self.stands(&sandbox) => {
+                tracing::warn!(%sandbox, "a container that nobody asked for is removed");
+                let _ = self.remove_container(container).await;
+            }
+            _ => {}
+        }
+    }
+
+    /// Tells of a death, once.
+    async fn died(&self, sandbox: &SandboxId, container: &str, reason: &str) {
+        let Some(oom) = self.take_dead(sandbox, container) else { return };
+        let reason = if oom && reason == "guest_died" { "out_of_memory" } else { reason };
+        let died = BackendEvent::Died { sandbox: sandbox.clone(), reason: reason.to_owned() };
+        let _ = self.deaths.send(died).await;
+    }
+
+    /// Compares what we think is there with what is.
+    async fn look_after_everything(self: &Arc<Self>) -> Result<()> {
+        let found = self.containers().await?;
+        let running: HashSet<&str> = found
+            .iter()
+            .filter(|container| {
+                matches!(
+                    container.state,
+                    Some(ContainerSummaryStateEnum::RUNNING | ContainerSummaryStateEnum::PAUSED)
+                )
+            })
+            .filter_map(|container| container.id.as_deref())
+            .collect();
+        for (sandbox, container) in self.living() {
+            if !running.contains(container.as_str()) {
+                self.died(&sandbox, &container, "guest_died").await;
+            }
+        }
+        if self.is_swept() {
+            self.sweep(&found).await;
+        }
+        Ok(())
+    }
+
+    /// Every container of ours, running or not.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub(crate) async fn containers(&self) -> Result<Vec<ContainerSummary>> {
+        let client = self.engine.client().await?;
+        let instance = format!("{LABEL_INSTANCE}={}", self.ground.instance);
+        let filters = HashMap::from([("label", vec![instance.as_str()])]);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        bounded(QUESTION, client.list_containers(Some(options)))
+            .await
+            .map_err(|fault| fault.during("list containers"))
+    }
+
+    /// Removes containers of ours that no sandbox stands on. → how many.
+    pub(crate) async fn sweep(&self, found: &[ContainerSummary]) -> usize {
+        let mut removed = 0;
+        for container in found {
+            let Some(id) = &container.id else { continue };
+            let labels = container.labels.clone().unwrap_or_default();
+            let sandbox = labels.get(LABEL_SANDBOX).and_then(|id| SandboxId::parse(id).ok());
+            let kept = match &sandbox {
+                Some(sandbox) => self.stands(sandbox),
+                // A helper: one that works is a moment old.
+                None => container.created.is_some_and(is_recent),
+            };
+            if kept {
+                continue;
+            }
+            match self.remove_container(id).await {
+                Ok(()) => removed += 1,
+                Err(error) => tracing::warn!(container = %id, %error, "a leftover could not be removed"),
+            }
+        }
+        removed
+    }
+}
+
+/// Within the time that a helper may take.
+fn is_recent(created: i64) -> bool {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_secs()).is_ok_and(|now| now - created < 900)
+}

@@ -1,0 +1,150 @@
+//! `hostel-guest supervise`: the first program of a container, or a supervisor for tests below any process.
+
+use crate::supervisor::{self, Inherited};
+use crate::zygote::confine;
+use hostel_guest_protocol::{GuestConfig, VERSION, Welcome, frame};
+use prost::Message;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// How to call it.
+pub const USAGE: &str = "       hostel-guest supervise --socket PATH [--config FILE] [--spill DIRECTORY]
+                    [--report SOCKET [--confine]]
+  --config FILE    what the host wants; the file, which holds a secret, is removed once it is read
+  --report SOCKET  where the host listens for a first connection, to hear that the sandbox is ready
+  --confine        give up rights and take the filter of system calls, as in a jail
+";
+
+/// Where a container sees its own cgroup, version 2 or 1.
+const OOM_COUNTERS: [&str; 2] = ["/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"];
+
+#[derive(Default)]
+struct Options {
+    socket: Option<PathBuf>,
+    config: Option<PathBuf>,
+    spill: Option<PathBuf>,
+    report: Option<PathBuf>,
+    confine: bool,
+}
+
+impl Options {
+    fn parse(mut arguments: impl Iterator<Item = OsString>) -> Option<Self> {
+        let mut options = Self::default();
+        while let Some(option) = arguments.next() {
+            let place = match option.to_str()? {
+                "--socket" => &mut options.socket,
+                "--config" => &mut options.config,
+                "--spill" => &mut options.spill,
+                "--report" => &mut options.report,
+                "--confine" => {
+                    options.confine = true;
+                    continue;
+                }
+                _ => return None,
+            };
+            *place = Some(PathBuf::from(arguments.next()?));
+        }
+        (options.socket.is_some() && (options.report.is_some() || !options.confine)).then_some(options)
+    }
+}
+
+/// What a supervisor works with.
+struct Opened {
+    config: GuestConfig,
+    listener: OwnedFd,
+    spill: Option<OwnedFd>,
+    counter: Option<OwnedFd>,
+}
+
+impl Opened {
+    fn open(options: &Options) -> io::Result<Self> {
+        let config = match &options.config {
+            None => GuestConfig::default(),
+            Some(path) => {
+                let bytes = std::fs::read(path)?;
+                // Nobody inside shall ever read it.
+                let _ = std::fs::remove_file(path);
+                GuestConfig::decode(&bytes[..])?
+            }
+        };
+        let socket = options.socket.as_ref().ok_or(io::ErrorKind::InvalidInput)?;
+        // A full or missing disk is no reason not to start: long output is then forgotten earlier.
+        let spill = options.spill.as_ref().and_then(|path| File::open(path).ok());
+        Ok(Self {
+            config,
+            listener: UnixListener::bind(socket)?.into(),
+            spill: spill.map(OwnedFd::from),
+            counter: OOM_COUNTERS.iter().find_map(|path| File::open(path).ok()).map(OwnedFd::from),
+        })
+    }
+}
+
+/// Does it. Does not return where the supervisor starts.
+#[must_use]
+pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let Some(options) = Options::parse(arguments) else { return fail(USAGE) };
+    match &options.report {
+        None => match Opened::open(&options) {
+            Ok(Opened { config, listener, spill, counter }) => {
+                supervisor::run_listening(listener, spill, counter, config)
+            }
+            Err(error) => fail(&format!("hostel-guest: {error}\n")),
+        },
+        Some(report) => match UnixStream::connect(report) {
+            Ok(first) => reporting(&options, first),
+            Err(error) => fail(&format!("hostel-guest: connect to {}: {error}\n", report.display())),
+        },
+    }
+}
+
+/// With a host that waits to hear how it went.
+fn reporting(options: &Options, mut first: UnixStream) -> ExitCode {
+    let begun = Opened::open(options).map_err(|error| error.to_string()).and_then(|opened| {
+        let weaknesses = if options.confine {
+            confine::container().map_err(|failed| failed.to_string())?
+        } else {
+            Vec::new()
+        };
+        Ok((opened, weaknesses))
+    });
+    match begun {
+        Ok((Opened { config, listener, spill, counter }, weaknesses)) => supervisor::run(Inherited {
+            first: first.into(),
+            listener,
+            spill_directory: spill,
+            oom_counter: counter,
+            config,
+            weaknesses,
+        }),
+        Err(failure) => {
+            let welcome = Welcome { version: VERSION, failure, weaknesses: Vec::new() };
+            let _ = first.write_all(&frame::encode_message(&welcome));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn fail(message: &str) -> ExitCode {
+    let _ = io::stderr().write_all(message.as_bytes());
+    ExitCode::from(2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Options;
+    use std::ffi::OsString;
+
+    #[test]
+    fn options_need_their_values_and_confinement_somebody_to_hear_of_it() {
+        let parse = |line: &str| Options::parse(line.split_whitespace().map(OsString::from));
+        assert!(parse("--socket /s --report /r --confine --spill /d").is_some_and(|options| options.confine));
+        for wrong in ["", "--socket", "--report /r", "--socket /s --confine", "--socket /s --what"] {
+            assert!(parse(wrong).is_none(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,177 @@
+#!/usr/bin/env bash
+# Builds the image of a recipe, hostel-NAME, with Docker, and prints its name. Shows on standard error how it goes.
+# What was built from the same inputs before is taken as it is.
+#
+#   images/build.sh NAME
+#
+# Environment:
+#   BASE          image to build on. Without: a slim Debian from the public registry, or where that cannot be had,
+#                 one made here with debootstrap, from the mirror that this machine's apt uses (takes root).
+#   BASE_ROOTFS   tar archive of a root file system to make the base of, instead of debootstrap
+#   SUITE         Debian release [bookworm]
+#   NO_CACHE      not empty: build also what was built before
+#   HOSTEL_CACHE  directory for what is fetched [.cache/images of the checkout, or of the user]
+#
+# Not reproducible by digest. Two builds without cache, of the same inputs and the same day, had files of the same
+# content, modes and owners; what differed were times of some directories and of entries that hide files of the base,
+# which this engine's classic builder sets to now, and with them the digests of layers and the image's id. On another
+# day Debian's packages may be newer ones too, unless the base's sources name a snapshot.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+export PATH="$PATH:/usr/sbin:/sbin"
+name=${1:-}
+suite=${SUITE:-bookworm}
+epoch=${SOURCE_DATE_EPOCH:-1763683200}
+public="debian:$suite-slim"
+own_base="hostel-base:$suite"
+
+say() { echo "image: $*" >&2; }
+fail() {
+	say "$*"
+	exit 1
+}
+
+if [ -z "$name" ] || [ ! -f "$here/$name/Dockerfile" ]; then
+	fail "give the name of a recipe: $(cd "$here" && for recipe in */Dockerfile; do printf '%s ' "${recipe%/*}"; done)"
+fi
+docker version --format '{{.Server.Version}}' >/dev/null 2>&1 ||
+	fail 'no Docker engine answers: start one, or set DOCKER_HOST'
+
+case "$(docker version --format '{{.Server.Arch}}')" in
+amd64) platform=linux-x64 ;;
+arm64) platform=linux-arm64 ;;
+*) fail "there is no claude binary for the engine's architecture" ;;
+esac
+
+if [ -n "${HOSTEL_CACHE:-}" ]; then
+	cache=$HOSTEL_CACHE
+elif [ -f "$here/../Cargo.toml" ]; then
+	cache=$here/../.cache/images
+else
+	cache=${XDG_CACHE_HOME:-$HOME/.cache}/hostel/images
+fi
+mkdir -p "$cache"
+cache=$(cd "$cache" && pwd)
+
+work=$(mktemp -d "$cache/building.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+
+# A line of the list of pins: version, package, checksum.
+pin() {
+	awk -v name="$1" -v platform="$platform" '$1 == name && $3 == platform { print $2, $4, $5; exit }' "$here/pins"
+}
+
+# Fetches a pinned package once and prints the directory that it was unpacked to.
+fetched() {
+	local version package integrity directory archive wanted
+	read -r version package integrity < <(pin "$1") || fail "pins has no $1 for $platform"
+	directory=$cache/$1-$version-$platform
+	if [ ! -d "$directory" ]; then
+		say "fetching $package@$version"
+		archive=$work/$(cd "$work" && npm pack --silent --ignore-scripts "$package@$version" | tail -n 1)
+		wanted=$(base64 -d <<<"${integrity#sha512-}" | od -An -v -tx1 | tr -d ' \n')
+		echo "$wanted  $archive" | sha512sum --check --status ||
+			fail "$package@$version has another checksum than pins says: $(sha512sum <"$archive")"
+		mkdir "$work/unpacked"
+		tar -xzf "$archive" -C "$work/unpacked" --no-same-owner
+		rm "$archive"
+		mv -T "$work/unpacked/package" "$directory" 2>/dev/null || [ -d "$directory" ]
+		rm -rf "$work/unpacked"
+	fi
+	echo "$directory"
+}
+
+# The files that a Dockerfile copies, with times and modes that do not depend on this machine.
+place() {
+	local from
+	from=$(fetched "$1")
+	case "$1" in
+	claude) install -m 0755 "$from/claude" "$work/context/claude" ;;
+	node) install -m 0755 "$from/bin/node" "$work/context/node" ;;
+	*) cp -r "$from" "$work/context/$1" ;;
+	esac
+}
+
+# Options that let apt work inside as it does on this machine.
+apt_options() {
+	apt-config dump 2>/dev/null |
+		sed -nE 's/^(Acquire::(Check-Valid-Until|Check-Date|https?::Proxy)) "([^" ]+)";$/-o \1=\3/p' | tr '\n' ' '
+}
+
+mirror() {
+	# shellcheck disable=SC2016 # apt-get fills these in
+	apt-get indextargets --format '$(ORIGIN) $(COMPONENT) $(CODENAME) $(REPO_URI)' 'Created-By: Packages' |
+		awk -v suite="$suite" '$1 == "Debian" && $2 == "main" && $3 == suite { print $4; exit }'
+}
+
+make_base() {
+	local rootfs=${BASE_ROOTFS:-$cache/base-$suite.tar} uri
+	if [ ! -f "$rootfs" ]; then
+		command -v debootstrap >/dev/null ||
+			fail "cannot pull $public, and debootstrap is not installed to make a base instead: apt-get install debootstrap"
+		[ "$(id -u)" -eq 0 ] || fail "cannot pull $public; making a base with debootstrap instead takes root"
+		uri=$(mirror)
+		say "making a Debian $suite base with debootstrap (about a minute, once)"
+		debootstrap --variant=minbase "$suite" "$work/rootfs" "$uri" >"$work/log" 2>&1 || {
+			tail -n 20 "$work/log" >&2
+			fail 'debootstrap failed'
+		}
+		rm -rf "$work"/rootfs/var/cache/apt/* "$work"/rootfs/var/lib/apt/lists/* "$work"/rootfs/var/log/*.log
+		tar -C "$work/rootfs" --numeric-owner --sort=name --one-file-system -cf "$work/base.tar" .
+		mv "$work/base.tar" "$rootfs"
+		rm -rf --one-file-system "$work/rootfs"
+	fi
+	say "importing the base $own_base"
+	docker import --message 'Debian base made with debootstrap' "$rootfs" "$own_base" >/dev/null
+}
+
+base=${BASE:-}
+if [ -z "$base" ]; then
+	if docker image inspect "$public" >/dev/null 2>&1; then
+		base=$public
+	elif docker image inspect "$own_base" >/dev/null 2>&1; then
+		base=$own_base
+	elif say "pulling $public" && timeout "${PULL_TIMEOUT:-60}" docker pull --quiet "$public" >/dev/null 2>"$work/pull"; then
+		base=$public
+	else
+		say "cannot pull it: $(tail -n 1 "$work/pull")"
+		make_base
+		base=$own_base
+	fi
+fi
+base_id=$(docker image inspect --format '{{.Id}}' "$base" 2>/dev/null) ||
+	{ docker pull "$base" >&2 && base_id=$(docker image inspect --format '{{.Id}}' "$base"); } ||
+	fail "there is no image $base"
+
+key=$({
+	echo "$base_id $epoch $platform"
+	cat "$here/$name/Dockerfile" "$here/pins" "$here/build.sh"
+} | sha256sum | cut -c1-16)
+image=hostel-$name:latest
+built=$(docker image inspect --format '{{index .Config.Labels "hostel.recipe-key"}}' "$image" 2>/dev/null || true)
+if [ "$built" = "$key" ] && [ -z "${NO_CACHE:-}" ]; then
+	say "$image is there already, built on $base"
+	echo "$image"
+	exit 0
+fi
+
+say "building $image on $base"
+mkdir "$work/context"
+cp "$here/$name/Dockerfile" "$work/context/"
+while read -r file; do place "$file"; done < <(awk '$1 == "COPY" { print $2 }' "$here/$name/Dockerfile")
+chmod -R u=rwX,go=rX "$work/context"
+find "$work/context" -exec touch --no-dereference --date="@$epoch" {} +
+options=$(apt_options)
+arguments=(
+	--build-arg "BASE=$base" --build-arg "SOURCE_DATE_EPOCH=$epoch" --build-arg "APT_OPTIONS=$options"
+	--label "hostel.recipe=$name" --label "hostel.recipe-key=$key" --tag "$image" --network host
+)
+# Docker knows these by itself and does not keep them in the image.
+for variable in http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY; do
+	if [ -n "${!variable:-}" ]; then arguments+=(--build-arg "$variable"); fi
+done
+if [ -n "${NO_CACHE:-}" ]; then arguments+=(--no-cache); fi
+docker build "${arguments[@]}" "$work/context" >&2 || fail "building $image failed; the lines above say why"
+say "$image has $(docker image inspect --format '{{.Size}}' "$image" | numfmt --to=iec-i --suffix=B), claude $(pin claude | cut -d ' ' -f 1)"
+echo "$image"
