@@ -10,6 +10,7 @@ usage: scripts/install-deps.sh [--if-possible] [--dry-run] PURPOSE...
 Purposes:
   run     what hosteld uses when it is there: the btrfs tools, for disk limits and instant forks
   test    what `make test` needs
+  docker  a Docker engine, for the tests of that backend
   lint    what `make lint` needs
   bench   the peers that `make bench` measures beside us
   vm      what `make test-vm` needs to build and boot a virtual machine
@@ -25,10 +26,18 @@ TEXT
 packages_for() {
 	case "$1" in
 	run) echo 'btrfs-progs mkfs.btrfs' ;;
-	test) packages_for run ;;
+	test)
+		packages_for run
+		packages_for docker
+		;;
+	docker)
+		echo 'docker.io dockerd'
+		echo 'e2fsprogs mkfs.ext4'
+		;;
 	lint) echo 'shellcheck shellcheck' ;;
 	bench)
 		packages_for run
+		packages_for docker
 		echo 'bubblewrap bwrap'
 		echo 'runc runc'
 		echo 'busybox-static -'
