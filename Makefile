@@ -26,9 +26,9 @@ test: ## Run every test
 	@scripts/install-deps.sh test
 	cargo build --workspace --quiet
 	@if command -v cargo-nextest >/dev/null; then \
-		cargo nextest run --workspace && cargo test --workspace --doc --quiet; \
+		scripts/with-docker.sh cargo nextest run --workspace && cargo test --workspace --doc --quiet; \
 	else \
-		cargo test --workspace; \
+		scripts/with-docker.sh cargo test --workspace; \
 	fi
 
 test-vm: ## Run the jail's tests in a Debian virtual machine with systemd and cgroup v2

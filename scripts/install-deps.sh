@@ -10,6 +10,7 @@ usage: scripts/install-deps.sh [--if-possible] [--dry-run] PURPOSE...
 Purposes:
   run     what hosteld uses when it is there: the btrfs tools, for disk limits and instant forks
   test    what `make test` needs
+  docker  a Docker engine, for the tests of that backend
   lint    what `make lint` needs
   bench   the peers that `make bench` measures beside us
   image   what `make image` needs beside a Docker engine, also where no public base can be pulled
@@ -31,10 +32,16 @@ packages_for() {
 		# An independent client of the API, see scripts/python-client.sh.
 		echo 'python3 python3'
 		echo 'python3-venv -'
+		packages_for docker
+		;;
+	docker)
+		echo 'docker.io dockerd'
+		echo 'e2fsprogs mkfs.ext4'
 		;;
 	lint) echo 'shellcheck shellcheck' ;;
 	bench)
 		packages_for run
+		packages_for docker
 		echo 'bubblewrap bwrap'
 		echo 'runc runc'
 		echo 'busybox-static -'

@@ -120,6 +120,11 @@ pub(crate) fn capabilities(facts: &Facts, ground: &Ground, remote: bool) -> Capa
         "the storage driver {driver} cannot cap a container's root, which is read-only therefore; an engine on btrfs, zfs, or xfs with project quotas can"
     );
     when(C::WritableRoot, facts.quota, &read_only);
+    when(
+        C::TerminalLimit,
+        false,
+        "an engine has no option for it; the host's own limit holds for all together",
+    );
     when(C::PrivateUserIds, false, "containers of one engine share a range of user ids");
     for (capability, name) in [(C::NetworkAllowlist, "allowlist"), (C::NetworkOpen, "open")] {
         when(capability, false, &format!("the network policy {name} is not built yet; use none"));

@@ -8,7 +8,7 @@ use crate::engine::{Engine, QUESTION, bounded};
 use crate::environment::Environment;
 use crate::ground::{Ground, SOCKET};
 use crate::handle::Handle;
-use crate::template::Templates;
+use crate::template::{DEFAULT, Templates};
 use async_trait::async_trait;
 use bollard::query_parameters::InspectContainerOptions;
 use bytes::Bytes;
@@ -258,7 +258,8 @@ impl Docker {
     pub async fn open(config: Config) -> Result<Self> {
         let engine = Engine::new(&config.host)?;
         let default_image = config.default_image.clone();
-        let opened = tokio::task::spawn_blocking(move || Ground::open(&config));
+        let theirs = engine.mount_namespace().await;
+        let opened = tokio::task::spawn_blocking(move || Ground::open(&config, theirs));
         let ground = opened.await.map_err(|error| Error::internal("open the Docker backend", error))??;
         let (deaths, events) = mpsc::channel(EVENTS);
         let inner = Arc::new(Inner {
@@ -304,14 +305,6 @@ impl Docker {
     }
 }
 
-impl Docker {
-    /// Takes the place away from which containers are given their guest. For tests, whose directories go away; a
-    /// daemon leaves it to the next one.
-    pub fn abandon(&self) {
-        self.inner.ground.unmount();
-    }
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -325,6 +318,10 @@ impl Backend for Docker {
 
     fn capabilities(&self) -> &Capabilities {
         self.inner.capabilities()
+    }
+
+    fn default_template(&self) -> &str {
+        DEFAULT
     }
 
     fn trouble(&self) -> Option<String> {
@@ -397,5 +394,6 @@ impl Backend for Docker {
         if tokio::time::timeout(LAST_WORK, self.inner.tasks.wait()).await.is_err() {
             tracing::warn!("creations under way were left; the next start removes them");
         }
+        self.inner.ground.clear();
     }
 }

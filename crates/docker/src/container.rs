@@ -6,8 +6,8 @@ use crate::ground::{CONFIG, Ground, REPORT, SOCKET};
 use crate::seccomp;
 use bollard::models::{
     ContainerCreateBody, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount,
-    MountBindOptions, MountBindOptionsPropagationEnum, MountTmpfsOptions, MountType, ResourcesUlimits,
-    RestartPolicy, RestartPolicyNameEnum,
+    MountBindOptions, MountBindOptionsPropagationEnum, MountType, ResourcesUlimits, RestartPolicy,
+    RestartPolicyNameEnum,
 };
 use hostel_sandbox::{ResourceLimits, SandboxId, TemplateId};
 use std::collections::HashMap;
@@ -30,7 +30,7 @@ const GUEST_CAPABILITIES: [&str; 7] =
     ["SETUID", "SETGID", "KILL", "CHOWN", "DAC_OVERRIDE", "FOWNER", "SETPCAP"];
 
 /// What tells of the host's kernel or hardware, the engine's own list included.
-const MASKED: [&str; 27] = [
+const MASKED: [&str; 30] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/buddyinfo",
@@ -42,6 +42,9 @@ const MASKED: [&str; 27] = [
     "/proc/key-users",
     "/proc/keys",
     "/proc/kmsg",
+    "/proc/kpagecgroup",
+    "/proc/kpagecount",
+    "/proc/kpageflags",
     "/proc/latency_stats",
     "/proc/modules",
     "/proc/pagetypeinfo",
@@ -102,17 +105,9 @@ fn bind(source: &Path, target: &str, read_only: bool) -> Mount {
     }
 }
 
-fn memory(target: &str, bytes: u64, mode: u32) -> Mount {
-    Mount {
-        target: Some(target.to_owned()),
-        typ: Some(MountType::TMPFS),
-        tmpfs_options: Some(MountTmpfsOptions {
-            size_bytes: Some(number(bytes)),
-            mode: Some(i64::from(mode)),
-            ..MountTmpfsOptions::default()
-        }),
-        ..Mount::default()
-    }
+/// Options of a file system in memory. The engine would forbid programs in it unless told.
+fn memory(bytes: u64, mode: u32) -> String {
+    format!("rw,exec,nosuid,nodev,size={bytes},mode={mode:o}")
 }
 
 impl Plan<'_> {
@@ -123,24 +118,30 @@ impl Plan<'_> {
         ];
         let point = self.ground.mount_point(self.sandbox);
         match self.disk {
-            Kind::Root => {
-                let bytes = disk::engine_bytes(self.limits);
-                mounts.extend(self.volumes.iter().map(|volume| memory(volume, bytes, 0o755)));
-            }
             Kind::Image | Kind::Memory => {
                 mounts.push(bind(&disk::inside(&point, SPILL), SPILL_INSIDE, false));
                 let place = |place: &Place| bind(&disk::inside(&point, &place.path), &place.path, false);
                 mounts.extend(self.places.iter().map(place));
             }
-            Kind::Engine => {
-                let bytes = disk::engine_bytes(self.limits);
-                // Nobody can give these to the default user, so everybody may write where that one works.
-                let mode = |place: &Place| if place.owned { 0o1777 } else { place.mode };
-                let place = |place: &Place| memory(&place.path, bytes, mode(place));
-                mounts.extend(self.places.iter().map(place));
-            }
+            Kind::Root | Kind::Engine => {}
         }
         mounts
+    }
+
+    /// What the engine mounts in memory: every place where we cannot, and else what an image declares as volumes,
+    /// which would have no cap.
+    fn memories(&self) -> HashMap<String, String> {
+        let bytes = disk::engine_bytes(self.limits);
+        match self.disk {
+            Kind::Root => self.volumes.iter().map(|volume| (volume.clone(), memory(bytes, 0o755))).collect(),
+            Kind::Image | Kind::Memory => HashMap::new(),
+            Kind::Engine => {
+                // Nobody can give these to the default user, so everybody may write where that one works.
+                let mode = |place: &Place| if place.owned { 0o1777 } else { place.mode };
+                let entry = |place: &Place| (place.path.clone(), memory(bytes, mode(place)));
+                self.places.iter().map(entry).collect()
+            }
+        }
     }
 
     fn host_config(&self) -> HostConfig {
@@ -169,6 +170,7 @@ impl Plan<'_> {
             storage_opt: root_bytes.map(|bytes| HashMap::from([("size".to_owned(), bytes.to_string())])),
             shm_size: Some(limits.memory_bytes.map_or(64 << 20, |bytes| number((bytes / 2).min(1 << 30)))),
             mounts: Some(self.mounts()),
+            tmpfs: Some(self.memories()),
             network_mode: Some("none".to_owned()),
             ipc_mode: Some("private".to_owned()),
             cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),

@@ -149,14 +149,14 @@ impl Inner {
     }
 
     async fn build(self: &Arc<Self>, id: &SandboxId, spec: &SandboxSpec, recipe: &Recipe) -> Result<Created> {
-        let mut clock = Clock { last: Instant::now(), stages: Vec::with_capacity(3) };
+        let mut clock = Clock { last: Instant::now(), stages: Vec::with_capacity(4) };
         let draft = self.draft(spec, recipe).await?;
+        self.ground.make_ready()?;
         let report = self.ground.make_control(id, &draft.config, draft.facts.first_id)?;
-        if draft.disk.is_ours() {
-            self.ground.prepare_mount_point(id, &draft.places)?;
-        }
-        let (container, ()) =
-            tokio::try_join!(self.make_container(id, recipe, &draft), self.make_disk(id, recipe, &draft))?;
+        // Before the container: the engine looks for everything that it shall bind.
+        self.make_disk(id, recipe, &draft).await?;
+        clock.lap("disk");
+        let container = self.make_container(id, recipe, &draft).await?;
         clock.lap("container");
         let client = self.engine.client().await?;
         bounded(WORK, client.start_container(&container, None::<StartContainerOptions>))
@@ -211,6 +211,11 @@ impl Inner {
             Err(fault) if fault.is_missing() => return Err(Error::not_found("image", &recipe.image.id)),
             Err(fault) if fault.is_conflict() => {
                 return Err(Error::AlreadyExists { kind: "sandbox", id: id.to_string() });
+            }
+            Err(Fault::Answer { message, .. }) if message.contains("bind source path does not exist") => {
+                let detail =
+                    format!("the engine does not see this host's files, so it is elsewhere: {message}");
+                return Err(Error::Unavailable { what: "engine", detail });
             }
             Err(fault) => return Err(fault.during("make a container")),
         };

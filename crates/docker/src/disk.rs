@@ -122,20 +122,6 @@ pub(crate) fn inside(disk: &Path, place: &str) -> PathBuf {
 }
 
 impl Ground {
-    /// The directories on which the disk will appear: the engine wants them before.
-    ///
-    /// # Errors
-    /// `Internal`.
-    pub(crate) fn prepare_mount_point(&self, sandbox: &SandboxId, places: &[Place]) -> Result<()> {
-        let disk = self.mount_point(sandbox);
-        for place in places.iter().map(|place| place.path.as_str()).chain([SPILL]) {
-            let directory = inside(&disk, place);
-            fs::create_dir_all(&directory)
-                .map_err(|error| Error::internal(format!("make {}", directory.display()), error))?;
-        }
-        Ok(())
-    }
-
     /// Makes and mounts an empty disk.
     ///
     /// # Errors
@@ -147,6 +133,8 @@ impl Ground {
         limits: &ResourceLimits,
     ) -> Result<()> {
         let point = self.mount_point(sandbox);
+        fs::create_dir_all(&point)
+            .map_err(|error| Error::internal(format!("make {}", point.display()), error))?;
         if kind == Kind::Memory {
             let memory = limits.memory_bytes.unwrap_or(u64::MAX);
             let bytes = limits.disk_bytes.unwrap_or(memory / MEMORY_PER_DISK).min(memory);

@@ -4,7 +4,7 @@ use crate::abilities::Facts;
 use bollard::errors::Error as Cause;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use hostel_sandbox::{Error, Result};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -140,6 +140,14 @@ impl Engine {
     /// Whether it may be on this host: only those are reached by a file.
     pub(crate) fn may_be_local(&self) -> bool {
         matches!(self.address, Address::Unix(_))
+    }
+
+    /// The mount namespace of the process at the other end of the socket.
+    pub(crate) async fn mount_namespace(&self) -> Option<PathBuf> {
+        let Address::Unix(path) = &self.address else { return None };
+        let connected = tokio::time::timeout(QUESTION, tokio::net::UnixStream::connect(path)).await;
+        let process = connected.ok()?.ok()?.peer_cred().ok()?.pid()?;
+        std::fs::read_link(format!("/proc/{process}/ns/mnt")).ok()
     }
 
     /// What was found out about the engine; `None` before it was first reached.

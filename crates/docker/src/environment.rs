@@ -24,6 +24,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 
+/// Where a container sees its own control group, version 1 or 2.
+const OOM_COUNTERS: [&str; 2] = ["/sys/fs/cgroup/memory/memory.oom_control", "/sys/fs/cgroup/memory.events"];
+
 /// A live container.
 pub(crate) struct Environment {
     pub(crate) id: SandboxId,
@@ -91,6 +94,25 @@ impl Environment {
         self.set_engine_pause(paused).await?;
         self.paused.store(paused, Ordering::Release);
         Ok(())
+    }
+
+    /// Kills for want of memory, as the container's own control group counts them.
+    async fn oom_kills(&self) -> Option<u64> {
+        let guest = self.guest().ok()?;
+        for file in OOM_COUNTERS {
+            let Ok(Ok((_, mut content))) =
+                tokio::time::timeout(QUESTION, guest.read(file, 0, Some(4096))).await
+            else {
+                continue;
+            };
+            let mut text = Vec::new();
+            while let Some(Ok(piece)) = content.recv().await {
+                text.extend_from_slice(&piece);
+            }
+            let text = String::from_utf8_lossy(&text);
+            return text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok());
+        }
+        None
     }
 
     fn limits(&self) -> ResourceLimits {
@@ -192,6 +214,7 @@ impl ExecutionEnvironment for Environment {
             .map_err(|_| Fault::Late(QUESTION).during("read usage"))?
             .ok_or_else(|| Error::internal("read usage", "the engine said nothing"))?;
         let mut usage = stats::read(first.map_err(|cause| Fault::from(cause).during("read usage"))?);
+        usage.oom_kills = self.oom_kills().await;
         if self.handle.disk.is_ours()
             && let Ok(disk) = nix::sys::statvfs::statvfs(&self.inner.ground.mount_point(&self.id))
         {

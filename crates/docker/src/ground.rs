@@ -15,6 +15,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use tokio::net::UnixListener;
 
 /// In a sandbox's control directory: where the guest listens, where it says that it is ready, what it is told.
@@ -33,9 +34,14 @@ pub(crate) struct Ground {
     pub(crate) state: PathBuf,
     place: PathBuf,
     guest: PathBuf,
+    executable: &'static [u8],
     root: bool,
+    /// Whether the place is a mount of ours.
+    mounts: bool,
     /// Whether disks can be mounted here for the engine to see, or why not.
     disks: Result<(), String>,
+    /// Whether the place is there.
+    ready: Mutex<bool>,
 }
 
 fn failed(what: &str, path: &Path) -> impl FnOnce(io::Error) -> Error {
@@ -51,7 +57,7 @@ fn private_directory(path: &Path) -> Result<()> {
 
 /// A name for this state directory that no other one has, kept in it.
 fn instance(state: &Path) -> Result<String> {
-    let file = state.join("instance");
+    let file = state.join("owner");
     if let Ok(text) = fs::read_to_string(&file)
         && text.len() == 12
         && text.bytes().all(|byte| byte.is_ascii_hexdigit())
@@ -63,12 +69,11 @@ fn instance(state: &Path) -> Result<String> {
     Ok(name)
 }
 
-/// Whether what we mount is seen by everybody: not from a mount namespace of our own, as systemd makes them.
-fn mounts_are_shared() -> bool {
-    match (fs::read_link("/proc/self/ns/mnt"), fs::read_link("/proc/1/ns/mnt")) {
-        (Ok(ours), Ok(first)) => ours == first,
-        _ => false,
-    }
+/// Whether what we mount is seen by the engine: not where one of us has a mount namespace of its own, as services of
+/// systemd may. Without an engine the host's first process stands for it.
+fn mounts_are_shared(engine: Option<PathBuf>) -> bool {
+    let theirs = engine.or_else(|| fs::read_link("/proc/1/ns/mnt").ok());
+    theirs.is_some() && theirs == fs::read_link("/proc/self/ns/mnt").ok()
 }
 
 fn is_mount_point(path: &Path) -> bool {
@@ -80,7 +85,7 @@ fn disks(root: bool, shared: bool) -> Result<(), String> {
     let problem = if !root {
         "the daemon runs as an ordinary user"
     } else if !shared {
-        "the daemon has a mount namespace of its own"
+        "the engine does not see what the daemon mounts"
     } else if !Path::new("/dev/loop-control").exists() {
         "there are no loop devices"
     } else if !tools::has("mkfs.ext4") {
@@ -92,36 +97,79 @@ fn disks(root: bool, shared: bool) -> Result<(), String> {
 }
 
 impl Ground {
-    /// Makes the directories and puts the guest where containers can have it.
+    /// Makes the directories. `engine` is the engine's mount
+    /// namespace, where it is known.
     ///
     /// # Errors
     /// `Internal`.
-    pub(crate) fn open(config: &Config) -> Result<Self> {
+    pub(crate) fn open(config: &Config, engine: Option<PathBuf>) -> Result<Self> {
         let state = config.state_directory.clone();
         let place = config.runtime_directory.join("place");
         for directory in [&state, &state.join("disks"), &state.join("seeds"), &config.runtime_directory] {
             private_directory(directory)?;
         }
-        fs::create_dir_all(&place).map_err(failed("make", &place))?;
         let root = nix::unistd::geteuid().is_root();
-        let shared = mounts_are_shared();
-        if root && shared && !is_mount_point(&place) {
+        let shared = mounts_are_shared(engine);
+        let disks = disks(root, shared);
+        let digest = Sha256::digest(config.guest);
+        let name: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let guest = place.join(format!("guest-{name}"));
+        let mounts = root && shared;
+        Ok(Self {
+            instance: instance(&state)?,
+            state,
+            place,
+            guest,
+            executable: config.guest,
+            root,
+            mounts,
+            disks,
+            ready: Mutex::default(),
+        })
+    }
+
+    /// Makes the place from which containers get their guest, before the first of them.
+    ///
+    /// # Errors
+    /// `Internal`.
+    pub(crate) fn make_ready(&self) -> Result<()> {
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        if *ready {
+            return Ok(());
+        }
+        let place = &self.place;
+        fs::create_dir_all(place).map_err(failed("make", place))?;
+        if self.mounts && !is_mount_point(place) {
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-            mount(Some("hostel"), &place, Some("tmpfs"), flags, Some(PLACE_OPTIONS))
+            mount(Some("hostel"), place, Some("tmpfs"), flags, Some(PLACE_OPTIONS))
                 .map_err(|errno| Error::internal(format!("mount {}", place.display()), errno))?;
         }
         for directory in [place.join("s"), place.join("d")] {
             fs::create_dir_all(&directory).map_err(failed("make", &directory))?;
         }
-        let guest = install(&place, config.guest)?;
-        let disks = disks(root, shared);
-        Ok(Self { instance: instance(&state)?, state, place, guest, root, disks })
+        self.install()?;
+        *ready = true;
+        Ok(())
     }
 
-    /// Takes the place away.
-    pub(crate) fn unmount(&self) {
-        if self.root && is_mount_point(&self.place) {
+    /// Puts the executable into the place, under a name that says what is in it.
+    fn install(&self) -> Result<()> {
+        if fs::metadata(&self.guest).is_ok_and(|found| found.len() == self.executable.len() as u64) {
+            return Ok(());
+        }
+        let new = self.place.join(format!("new-{}", uuid::Uuid::new_v4().simple()));
+        fs::write(&new, self.executable).map_err(failed("write", &new))?;
+        let mode = fs::Permissions::from_mode(0o555);
+        fs::set_permissions(&new, mode).map_err(failed("make executable", &new))?;
+        fs::rename(&new, &self.guest).map_err(failed("put in place", &self.guest))
+    }
+
+    /// Takes the place away where no sandbox needs it any more.
+    pub(crate) fn clear(&self) {
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.mounts && is_mount_point(&self.place) && self.found().is_empty() {
             let _ = umount2(&self.place, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
+            *ready = false;
         }
     }
 
@@ -209,19 +257,4 @@ impl Ground {
         found.dedup();
         found.into_iter().filter_map(|name| SandboxId::parse(name).ok()).collect()
     }
-}
-
-/// Puts the executable into the place, under a name that says what is in it.
-fn install(place: &Path, guest: &[u8]) -> Result<PathBuf> {
-    let digest = Sha256::digest(guest);
-    let name: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    let path = place.join(format!("guest-{name}"));
-    if fs::metadata(&path).is_ok_and(|found| found.len() == guest.len() as u64) {
-        return Ok(path);
-    }
-    let new = place.join(format!("new-{}", uuid::Uuid::new_v4().simple()));
-    fs::write(&new, guest).map_err(failed("write", &new))?;
-    fs::set_permissions(&new, fs::Permissions::from_mode(0o555)).map_err(failed("make executable", &new))?;
-    fs::rename(&new, &path).map_err(failed("put in place", &path))?;
-    Ok(path)
 }

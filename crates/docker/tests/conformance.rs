@@ -89,7 +89,6 @@ impl Factory for DockerFactory {
 
     async fn close(&self) {
         self.docker().shutdown().await;
-        self.docker().abandon();
     }
 }
 

@@ -303,7 +303,9 @@ fn raise_open_files() -> [u64; 2] {
 fn take_over_process() {
     // SAFETY: prctl(2), signal(2) and mallopt(3) with constants, in a process of one thread.
     unsafe {
-        libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
+        if libc::geteuid() != crate::zygote::confine::GUEST_ID {
+            libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
+        }
         libc::prctl(libc::PR_SET_NAME, c"hostel-guest".as_ptr());
         if libc::getpid() != 1 {
             libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);

@@ -6,8 +6,9 @@
 use rustix::process::chroot;
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 use std::io::{self, BufReader, Read};
+use std::path::Path;
 use std::process::ExitCode;
-use tar::{Archive, EntryType};
+use tar::{Archive, EntryType, Header};
 
 /// Most entries of one archive.
 const MAX_ENTRIES: u64 = 10_000_000;
@@ -59,6 +60,11 @@ fn unpack(input: impl Read) -> io::Result<u64> {
         }
         match entry.header().entry_type() {
             EntryType::Block | EntryType::Char => continue,
+            EntryType::Fifo => {
+                let path = entry.path()?.into_owned();
+                make_pipe(&path, entry.header()).map_err(|error| named(&path, error))?;
+                continue;
+            }
             EntryType::Directory => {
                 directories.push(entry);
                 continue;
@@ -82,8 +88,19 @@ fn unpack(input: impl Read) -> io::Result<u64> {
     Ok(count)
 }
 
+/// A named pipe, which the tar crate does not make. Its directory came before it.
+fn make_pipe(path: &Path, header: &Header) -> io::Result<()> {
+    use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Uid, chownat, mknodat};
+    let target = Path::new("/").join(path.strip_prefix("/").unwrap_or(path));
+    let id = |id: u64| u32::try_from(id).map_err(io::Error::other);
+    let (uid, gid) = (id(header.uid()?)?, id(header.gid()?)?);
+    mknodat(CWD, &target, FileType::Fifo, Mode::from_raw_mode(header.mode()? & 0o7777), 0)?;
+    chownat(CWD, &target, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(())
+}
+
 /// The tar crate hides the kernel's word in the error's source; its number decides the exit status.
-fn named(path: &std::path::Path, error: io::Error) -> io::Error {
+fn named(path: &Path, error: io::Error) -> io::Error {
     let mut causes = vec![error.to_string()];
     let mut number = error.raw_os_error();
     let mut source = error.get_ref().and_then(|inner| inner.source());

@@ -29,6 +29,7 @@ pub(crate) fn capabilities(findings: &Findings<'_>) -> Capabilities {
         C::NetworkNone,
         C::FileWatch,
         C::WritableRoot,
+        C::TerminalLimit,
     ] {
         found.grant(always);
     }

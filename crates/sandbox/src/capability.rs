@@ -56,6 +56,8 @@ capabilities! {
     InodeLimit => "inode_limit",
     /// A cap on open files per process.
     OpenFilesLimit => "open_files_limit",
+    /// A cap on terminals, which are counted for the whole host.
+    TerminalLimit => "terminal_limit",
     /// A cap on bytes of output per second.
     OutputRateLimit => "output_rate_limit",
     /// User ids that no other sandbox and nobody on the host has.

@@ -66,6 +66,11 @@ pub trait Backend: Send + Sync {
     /// What it can do here; fixed while the daemon runs.
     fn capabilities(&self) -> &Capabilities;
 
+    /// The template of sandboxes whose creator names none.
+    fn default_template(&self) -> &str {
+        "host"
+    }
+
     /// Why it cannot make sandboxes right now, where that will pass: an engine that is away, a service that does not
     /// answer. Sandboxes that are there may go on meanwhile.
     fn trouble(&self) -> Option<String> {

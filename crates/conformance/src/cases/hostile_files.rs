@@ -5,9 +5,9 @@ use crate::case::cases;
 use crate::failure::{Outcome, ensure, ensure_eq, ensure_err};
 use crate::harness::{Harness, script};
 use crate::session::patiently;
-use hostel_sandbox::Error;
 use hostel_sandbox::file::{Compression, WriteOptions};
 use hostel_sandbox::process::ProcessSpec;
+use hostel_sandbox::{Capability, Error};
 use std::sync::Arc;
 
 cases! { "hostile_files":
@@ -31,6 +31,11 @@ type H = Arc<Harness>;
 /// A name that nothing on the host has.
 fn evil() -> String {
     format!("hostel-evil-{}", uuid::Uuid::new_v4())
+}
+
+/// The root, or where that is read-only a directory in it: what goes before a name.
+fn writable_below_root(h: &Harness) -> &'static str {
+    if h.has(Capability::WritableRoot) { "" } else { "tmp/" }
 }
 
 /// Fails if something got out.
@@ -75,11 +80,12 @@ async fn links_to_the_host_end_inside(h: H) -> Outcome {
 async fn dots_end_at_the_root(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
     let name = evil();
-    let above = format!("/{}{name}", "../".repeat(40));
+    let place = writable_below_root(&h);
+    let above = format!("/{}{place}{name}", "../".repeat(40));
     sandbox.put(&above, "x").await?;
     not_on_host(&h, &name)?;
-    ensure_eq!(sandbox.get(&format!("/{name}")).await?, b"x");
-    ensure_eq!(sandbox.get(&format!("/tmp/../../{name}")).await?, b"x");
+    ensure_eq!(sandbox.get(&format!("/{place}{name}")).await?, b"x");
+    ensure_eq!(sandbox.get(&format!("/tmp/../../{place}{name}")).await?, b"x");
     Ok(())
 }
 
@@ -88,7 +94,8 @@ async fn writing_through_links_stays_inside(h: H) -> Outcome {
     // Not in /tmp itself: hosts with fs.protected_symlinks let nobody follow a stranger's link there.
     sandbox.sh("mkdir /tmp/own").await?;
     let name = evil();
-    sandbox.sh("cd /tmp/own; ln -s / up; ln -s ../../../../.. up2").await?;
+    let place = writable_below_root(&h);
+    sandbox.sh(&format!("cd /tmp/own; ln -s /{place} up; ln -s ../../../../../{place} up2")).await?;
     for link in ["up", "up2"] {
         sandbox.put(&format!("/tmp/own/{link}/{name}"), "x").await?;
         sandbox.make_directory(&format!("/tmp/own/{link}/{name}-d"), true, None).await?;
@@ -176,7 +183,7 @@ async fn pipes_and_devices_are_neither_read_nor_written(h: H) -> Outcome {
 
 async fn bad_paths_are_refused(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
-    let (long, longer) = (format!("/{}", "x".repeat(256)), "/y".repeat(4096));
+    let (long, longer) = (format!("/tmp/{}", "x".repeat(256)), "/y".repeat(4096));
     for path in ["", "relative", "./x", "/tmp/a\0b", "\0", &long, &longer] {
         let shown: String = path.chars().take(20).collect();
         let write = sandbox.write(path, WriteOptions::default(), archive::stream("x")).await;

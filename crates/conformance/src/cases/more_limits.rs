@@ -21,6 +21,7 @@ cases! { "limits":
     open_files_are_bounded [OpenFilesLimit],
     output_is_slowed_and_nothing_lost [OutputRateLimit],
     kernel_objects_of_one_do_not_hurt_another,
+    terminals_are_bounded [TerminalLimit],
 }
 
 type H = Arc<Harness>;
@@ -127,16 +128,27 @@ async fn kernel_objects_of_one_do_not_hurt_another(h: H) -> Outcome {
     let spec = ProcessSpec { stdin: true, ..command(&[probe, "eat-kernel"]) };
     let mut session = greedy.open(spec).await?;
     session.reader.until("holding").await?;
-    // Terminals are counted for the whole host: one sandbox must not have them all.
-    let taken = String::from_utf8_lossy(&session.reader.stdout).into_owned();
-    let terminals = taken.lines().find_map(|line| line.strip_prefix("terminals ")?.parse().ok());
-    ensure!(terminals.is_some_and(|count: u64| count < 1024), "one sandbox took {taken}");
     let terminal = h.has(hostel_sandbox::Capability::Pty).then(Default::default);
     let spec = ProcessSpec { terminal, ..script("echo a | cat | cat") };
     ensure_eq!(neighbour.finish(spec).await?.success()?.text().trim(), "a");
     if h.has(hostel_sandbox::Capability::FileWatch) {
         drop(neighbour.watch("/tmp", false).await?);
     }
+    session.stdin.close().await?;
+    session.finish().await?;
+    Ok(())
+}
+
+/// Terminals are counted for the whole host: one sandbox must not have them all.
+async fn terminals_are_bounded(h: H) -> Outcome {
+    let greedy = h.sandbox().await?;
+    let probe = greedy.probe().await?;
+    let spec = ProcessSpec { stdin: true, ..command(&[probe, "eat-kernel"]) };
+    let mut session = greedy.open(spec).await?;
+    session.reader.until("holding").await?;
+    let taken = String::from_utf8_lossy(&session.reader.stdout).into_owned();
+    let terminals = taken.lines().find_map(|line| line.strip_prefix("terminals ")?.parse().ok());
+    ensure!(terminals.is_some_and(|count: u64| count < 1024), "one sandbox took {taken}");
     session.stdin.close().await?;
     session.finish().await?;
     Ok(())

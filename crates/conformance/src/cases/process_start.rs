@@ -193,7 +193,8 @@ async fn user_and_directory_are_told(h: H) -> Outcome {
         ensure_eq!((known.user.as_str(), known.cwd.as_str()), (expected, "/tmp"));
     }
     // Whatever the defaults are, they are told.
-    let process = sandbox.run(&["sh", "-c", "id -un 2>/dev/null || id -u; pwd"]).await?.success()?;
+    let who = "name=$(id -un 2>/dev/null) || name=$(id -u); echo $name; pwd";
+    let process = sandbox.run(&["sh", "-c", who]).await?.success()?;
     ensure_eq!(process.text(), format!("{}\n{}\n", process.process.user, process.process.cwd));
     Ok(())
 }

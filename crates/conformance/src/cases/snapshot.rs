@@ -7,7 +7,7 @@ use crate::session::patiently;
 use futures::future::try_join_all;
 use hostel_sandbox::process::ProcessSpec;
 use hostel_sandbox::template::{Template, TemplateSource};
-use hostel_sandbox::{Error, SandboxId, TemplateId};
+use hostel_sandbox::{Capability, Error, SandboxId, TemplateId};
 use std::sync::Arc;
 
 cases! { "snapshot":
@@ -101,24 +101,26 @@ async fn a_snapshot_of_a_snapshot(h: H) -> Outcome {
 
 async fn modes_owners_links_and_removals_survive(h: H) -> Outcome {
     let sandbox = h.sandbox_with(|spec| spec.user = Some("0".to_owned())).await?;
-    sandbox.sh("mkdir /opt/gone /opt/replaced 2>/dev/null; mkdir -p /opt/gone /opt/replaced; echo x > /opt/gone/x; echo x > /opt/replaced/x").await?;
+    let place = if h.has(Capability::WritableRoot) { "/opt" } else { "/workspace/opt" };
+    let text = "mkdir -p gone replaced; echo x > gone/x; echo x > replaced/x";
+    sandbox.sh(&format!("mkdir -p {place}; cd {place}; {text}")).await?;
     let first = snapshot(&h, &sandbox).await?;
     let second = h.sandbox_with(|spec| {
         spec.user = Some("0".to_owned());
         spec.template = Some(first);
     });
     let second = second.await?;
-    let text =
-        "cd /opt; rm -r gone; rm -r replaced; mkdir replaced; echo y > replaced/y; mkdir -m 1777 sticky
+    let text = "rm -r gone; rm -r replaced; mkdir replaced; echo y > replaced/y; mkdir -m 1777 sticky
         echo f > f; chmod 4751 f; ln -s f l; ln f hard; mkfifo p";
-    second.sh(text).await?;
+    second.sh(&format!("cd {place}; {text}")).await?;
     // Root inside need not have the right to give files away.
     let spec = ProcessSpec {
         user: Some("1234:55".to_owned()),
-        ..script("echo own > /opt/sticky/own; chmod 640 /opt/sticky/own")
+        ..script(&format!("cd {place}/sticky; echo own > own; chmod 640 own"))
     };
     second.finish(spec).await?.success()?;
-    let look = "cd /opt; ls -A . replaced; stat -c '%n %F %a %u %g %h' f l hard p sticky sticky/own";
+    let look = "ls -A . replaced; stat -c '%n %F %a %u %g %h' f l hard p sticky sticky/own";
+    let look = &format!("cd {place}; {look}");
     let before = second.sh(look).await?;
     let id = snapshot(&h, &second).await?;
     ensure_eq!(h.sandbox_from(&id).await?.sh(look).await?, before);

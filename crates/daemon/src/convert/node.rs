@@ -41,7 +41,12 @@ pub(crate) fn api_backend(
     let degraded = [Capability::MemoryLimit, Capability::PidsLimit, Capability::PrivateUserIds]
         .iter()
         .any(|capability| !capabilities.has(*capability));
-    let health = if degraded { v1::BackendHealth::Degraded } else { v1::BackendHealth::Healthy };
+    let trouble = backend.trouble();
+    let health = match (&trouble, degraded) {
+        (Some(_), _) => v1::BackendHealth::Unavailable,
+        (None, true) => v1::BackendHealth::Degraded,
+        (None, false) => v1::BackendHealth::Healthy,
+    };
     let live = sandboxes.all();
     let count = live
         .iter()
@@ -52,14 +57,14 @@ pub(crate) fn api_backend(
         name: name.to_string(),
         is_default,
         health: health.into(),
-        detail: if degraded {
-            "less isolation than by default, see missing".to_owned()
-        } else {
-            String::new()
+        detail: match trouble {
+            Some(why) => why,
+            None if degraded => "less isolation than by default, see missing".to_owned(),
+            None => String::new(),
         },
         capabilities: capabilities.available.iter().map(|capability| capability.name().to_owned()).collect(),
         missing: capabilities.missing.iter().map(api_weakness).collect(),
-        default_template: "host".to_owned(),
+        default_template: backend.default_template().to_owned(),
         sandbox_count: u32::try_from(count).unwrap_or(u32::MAX),
     }
 }

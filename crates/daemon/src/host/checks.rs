@@ -61,16 +61,21 @@ pub(crate) fn checks(state_directory: &Path) -> Vec<Check> {
     ]
 }
 
-/// What a backend says is missing here.
+/// Whether a backend can make sandboxes, and what it says is missing here.
 pub(crate) fn of_backend(backend: &Arc<dyn Backend>) -> Vec<Check> {
+    let name = backend.name();
+    let usable = match backend.trouble() {
+        Some(why) => Check::warn("backend", format!("{name}: {why}"), "mend that, or use another backend"),
+        None => Check::ok("backend", format!("{name}: sandboxes can be made")),
+    };
     let missing = &backend.capabilities().missing;
     let weak = |weakness: &Weakness| Check {
         name: weakness.capability.name(),
         finding: Finding::Warn,
-        detail: format!("{}: {}", backend.name(), weakness.detail),
+        detail: format!("{name}: {}", weakness.detail),
         fix: String::new(),
     };
-    missing.iter().map(weak).collect()
+    [usable].into_iter().chain(missing.iter().map(weak)).collect()
 }
 
 /// What is wrong with declared templates.

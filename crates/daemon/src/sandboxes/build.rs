@@ -223,7 +223,7 @@ impl Sandboxes {
             }
         }
         let missing = || {
-            let name = base.map_or(super::templates::DEFAULT_TEMPLATE, TemplateId::as_str);
+            let name = base.map_or("host", TemplateId::as_str);
             DomainError::not_found("template", name).into()
         };
         Err(refused.unwrap_or_else(missing))

@@ -86,7 +86,10 @@ impl Sandboxes {
         let mut record = (*entry.record()).clone();
         let base = match &record.spec.template {
             Some(base) => base.clone(),
-            None => TemplateId::parse(super::templates::DEFAULT_TEMPLATE)?,
+            None => {
+                let backend = self.0.backends.get(&record.backend);
+                TemplateId::parse(backend.as_ref().map_or("host", |backend| backend.default_template()))?
+            }
         };
         let mut template = Template::new(name, TemplateSource::Snapshot { base, sandbox: Some(id.clone()) });
         template.labels = labels;

@@ -7,9 +7,6 @@ use hostel_sandbox::template::Template;
 use hostel_sandbox::{Backend, BackendName, Error as DomainError, TemplateId};
 use std::sync::Arc;
 
-/// The template of sandboxes that name none, where the backend has it.
-pub(crate) const DEFAULT_TEMPLATE: &str = "host";
-
 impl Sandboxes {
     /// The template named, or the default where none is and there is one.
     ///
@@ -22,7 +19,7 @@ impl Sandboxes {
     ) -> Result<Option<Template>> {
         let id = match named {
             Some(id) => id.clone(),
-            None => TemplateId::parse(DEFAULT_TEMPLATE)?,
+            None => TemplateId::parse(backend.default_template())?,
         };
         let key = (backend.name(), id.clone());
         if let Some(known) = lock(&self.0.templates).get(&key).cloned() {

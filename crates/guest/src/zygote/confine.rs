@@ -8,10 +8,29 @@ use rustix::thread::{
     CapabilitiesSecureBits, CapabilitySet, CapabilitySets, set_capabilities, set_capabilities_secure_bits,
 };
 
+/// The user of the guest in a container, which nothing else there is.
+pub(crate) const GUEST_ID: u32 = 65_533;
+
 /// The first program of a container gives up what a jail's does; namespaces, mounts and cgroups were made by the
 /// engine. Returns what could not be had.
+///
+/// Root in a container may be the host's, who owns everything in /proc about a process that cannot be dumped. So the
+/// guest becomes somebody else and stays dumpable: what is about it is then its own, and closed to root, whose
+/// processes have no capabilities.
 pub(crate) fn container() -> Result<Vec<String>, Failed> {
     limits(0)?;
+    keep_rights()?;
+    // SAFETY: an empty list of groups, whose pointer is not read; plain numbers; one thread, so that the kernel's
+    // per-thread ids are the process's.
+    let changed = unsafe {
+        libc::setgroups(0, std::ptr::null()) == 0
+            && libc::setresgid(GUEST_ID, GUEST_ID, GUEST_ID) == 0
+            && libc::setresuid(GUEST_ID, GUEST_ID, GUEST_ID) == 0
+            && libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) == 0
+    };
+    if !changed {
+        return Err(errno_of(&std::io::Error::last_os_error())).at("become the guest's own user");
+    }
     capabilities()?;
     let weaknesses = landlock().into_iter().collect();
     system_calls()?;
