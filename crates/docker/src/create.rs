@@ -230,7 +230,7 @@ impl Inner {
         Ok(made.id)
     }
 
-    async fn make_disk(&self, id: &SandboxId, recipe: &Recipe, draft: &Draft) -> Result<()> {
+    async fn make_disk(self: &Arc<Self>, id: &SandboxId, recipe: &Recipe, draft: &Draft) -> Result<()> {
         if !draft.disk.is_ours() {
             return Ok(());
         }

@@ -6,19 +6,18 @@
 use crate::backend::Inner;
 use crate::container::LABEL_INSTANCE;
 use crate::disk::Place;
-use crate::engine::{Fault, QUESTION, TRANSFER, WORK, bounded};
+use crate::engine::{Fault, TRANSFER, WORK, bounded};
 use crate::image::Image;
 use crate::tools;
 use bollard::models::{ContainerCreateBody, HostConfig};
-use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder, RemoveContainerOptionsBuilder,
-};
+use bollard::query_parameters::{CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder};
 use futures::StreamExt as _;
 use hostel_sandbox::{Error, Result};
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use tokio::io::AsyncWriteExt as _;
 
 /// On images of ours: below which directory the content of the places is kept, apart from what the image had there.
@@ -67,7 +66,7 @@ impl Inner {
     ///
     /// # Errors
     /// `Unavailable`, `Internal`.
-    pub(crate) async fn seeds(&self, image: &Image, places: &[Place]) -> Result<Seeds> {
+    pub(crate) async fn seeds(self: &Arc<Self>, image: &Image, places: &[Place]) -> Result<Seeds> {
         let name = image.id.trim_start_matches("sha256:");
         let seeds = Seeds { directory: self.ground.state.join("seeds").join(name) };
         let wanted: Vec<&str> =
@@ -83,10 +82,9 @@ impl Inner {
         }
         let fail = |error: io::Error| Error::internal(format!("make {}", seeds.directory.display()), error);
         std::fs::create_dir_all(&seeds.directory).map_err(fail)?;
-        let container = self.make_helper(&image.id).await?;
-        let taken = self.take_seeds(&container, image, &seeds, &wanted).await;
-        self.remove_helper(&container).await;
-        taken.map(|()| seeds)
+        let helper = self.make_helper(&image.id).await?;
+        self.take_seeds(&helper.container, image, &seeds, &wanted).await?;
+        Ok(seeds)
     }
 
     async fn take_seeds(&self, container: &str, image: &Image, seeds: &Seeds, wanted: &[&str]) -> Result<()> {
@@ -159,7 +157,7 @@ impl Inner {
     ///
     /// # Errors
     /// `Unavailable`, `Internal`.
-    pub(crate) async fn make_helper(&self, image: &str) -> Result<String> {
+    pub(crate) async fn make_helper(self: &Arc<Self>, image: &str) -> Result<Helper> {
         let client = self.engine.client().await?;
         let name = format!("hostel-{}-helper-{}", self.ground.instance, uuid::Uuid::new_v4().simple());
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
@@ -171,17 +169,29 @@ impl Inner {
             host_config: Some(HostConfig { network_mode: Some("none".to_owned()), ..HostConfig::default() }),
             ..ContainerCreateBody::default()
         };
-        let made = bounded(WORK, client.create_container(Some(options), body)).await;
-        Ok(made.map_err(|fault| fault.during("make a container to look into an image"))?.id)
+        // By its name: whoever waits for the engine may be dropped.
+        let helper = Helper { inner: Arc::clone(self), container: name };
+        bounded(WORK, client.create_container(Some(options), body))
+            .await
+            .map_err(|fault| fault.during("make a container to look into an image"))?;
+        Ok(helper)
     }
+}
 
-    /// Removes it.
-    pub(crate) async fn remove_helper(&self, container: &str) {
-        let Ok(client) = self.engine.client().await else { return };
-        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        if let Err(fault) = bounded(QUESTION, client.remove_container(container, Some(options))).await {
-            tracing::debug!(container, ?fault, "a helper is left for the next sweep");
-        }
+/// A container that is removed once nobody needs it.
+pub(crate) struct Helper {
+    inner: Arc<Inner>,
+    pub(crate) container: String,
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        let (inner, container) = (Arc::clone(&self.inner), std::mem::take(&mut self.container));
+        self.inner.tasks.spawn(async move {
+            if let Err(error) = inner.remove_container(&container).await {
+                tracing::debug!(container, %error, "a helper is left for the next sweep");
+            }
+        });
     }
 }
 

@@ -48,9 +48,7 @@ impl Environment {
         }
         // The root never changed: the same image, with the disk's files kept apart in it.
         let helper = self.inner.make_helper(&self.handle.image).await?;
-        let made = self.commit_disk(&helper, labels, name).await;
-        self.inner.remove_helper(&helper).await;
-        made
+        self.commit_disk(&helper.container, labels, name).await
     }
 
     async fn commit_disk(

@@ -74,6 +74,7 @@ pub(crate) fn launch(launch: &Launch<'_>) -> Result<i32, (Step, Errno)> {
     if pid < 0 {
         return Err((Step::Clone, last_errno()));
     }
+    crate::zygote::confine::stay_closed_to_root();
     // SAFETY: `shared` is ours; volatile since the child wrote it behind the compiler's back.
     let (errno, step) =
         unsafe { ((&raw const shared.errno).read_volatile(), (&raw const shared.step).read_volatile()) };

@@ -26,15 +26,26 @@ pub(crate) fn container() -> Result<Vec<String>, Failed> {
         libc::setgroups(0, std::ptr::null()) == 0
             && libc::setresgid(GUEST_ID, GUEST_ID, GUEST_ID) == 0
             && libc::setresuid(GUEST_ID, GUEST_ID, GUEST_ID) == 0
-            && libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) == 0
     };
     if !changed {
         return Err(errno_of(&std::io::Error::last_os_error())).at("become the guest's own user");
     }
+    stay_closed_to_root();
     capabilities()?;
     let weaknesses = landlock().into_iter().collect();
     system_calls()?;
     Ok(weaknesses)
+}
+
+/// Makes the guest of a container dumpable, see [`container`]. A child that shares our memory until it executes, and
+/// takes another user, undoes it for both.
+pub(crate) fn stay_closed_to_root() {
+    // SAFETY: plain calls with numbers.
+    unsafe {
+        if libc::geteuid() == GUEST_ID {
+            libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0);
+        }
+    }
 }
 
 /// The kernel reaps the zygote's children by itself: nobody needs their status.
