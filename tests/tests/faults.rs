@@ -1,8 +1,9 @@
 //! Things die, at any moment: the daemon, its zygote, a guest. What was answered stays, and nothing else does.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use hostel_tests::{Caller, TestDaemon, children, eventually, signal};
+use hostel_tests::{Caller, Outcome, TestDaemon, children, eventually, signal};
 use rustix::process::Signal;
+use std::collections::BTreeSet;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,6 +12,8 @@ use std::time::{Duration, Instant};
 const ROUNDS: usize = 10;
 /// Longest time that a daemon lives, in microseconds.
 const LONGEST_LIFE: u64 = 300_000;
+/// Sandboxes, and templates, that are enough.
+const MANY: usize = 10;
 /// Lines that the counting process writes each round, at least.
 const LINES: u64 = 2000;
 
@@ -35,20 +38,33 @@ fn seed() -> u64 {
 }
 
 /// What clients were told, so that it must be so.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Promises {
     created: Vec<String>,
     deleted: Vec<String>,
-    written: Vec<String>,
+    written: BTreeSet<String>,
     templates: Vec<String>,
+}
+
+/// Lets clients end, also where the test fails.
+struct EndOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// One thing that a client does, again and again until the daemon is gone.
 fn client(daemon: &Caller, kind: usize, home: &str, serial: &AtomicU64, promises: &Mutex<Promises>) {
     let number = serial.fetch_add(1, Ordering::Relaxed);
+    let (many_sandboxes, many_templates) = {
+        let promises = promises.lock().unwrap();
+        (promises.created.len() >= MANY, promises.templates.len() >= MANY)
+    };
     let succeeds = |arguments: &[&str]| daemon.hostel(arguments).code == Some(0);
     match kind {
-        0 => {
+        0 if !many_sandboxes => {
             let id = format!("made-{number}");
             if succeeds(&["sandbox", "create", "-q", "--id", &id]) {
                 promises.lock().unwrap().created.push(id);
@@ -64,15 +80,20 @@ fn client(daemon: &Caller, kind: usize, home: &str, serial: &AtomicU64, promises
             }
         }
         2 => {
-            let path = format!("/workspace/file-{number}");
+            // The same again, so that whole files replace whole ones.
+            let path = format!("/workspace/file-{}", number % 10);
             let write = format!("{home}:{path}");
-            let local = daemon.home().join(format!("file-{number}"));
+            let local = daemon.home().join(format!("local-{number}"));
             std::fs::write(&local, format!("{path}\n").repeat(1000)).unwrap();
-            if succeeds(&["cp", local.to_str().unwrap(), &write]) {
-                promises.lock().unwrap().written.push(path);
+            let named = number.is_multiple_of(2);
+            let mut command =
+                daemon.command(&["cp", if named { local.to_str().unwrap() } else { "-" }, &write]);
+            command.stdin(std::fs::File::open(&local).unwrap());
+            if Outcome::of(command).code == Some(0) {
+                promises.lock().unwrap().written.insert(path);
             }
         }
-        3 => {
+        3 if !many_templates => {
             let name = format!("shot-{number}");
             if succeeds(&["sandbox", "snapshot", "-q", home, &name]) {
                 promises.lock().unwrap().templates.push(name);
@@ -84,23 +105,20 @@ fn client(daemon: &Caller, kind: usize, home: &str, serial: &AtomicU64, promises
     }
 }
 
-/// Looks that all that was promised is so.
-fn look(daemon: &TestDaemon, home: &str, promises: &Promises) {
+/// Looks that all that was promised is so, while clients make and remove more.
+fn look(daemon: &TestDaemon, home: &str, shared: &Mutex<Promises>) {
+    let promises = shared.lock().unwrap().clone();
     let list = daemon.hostel(&["--json", "sandbox", "list"]);
     let list: serde_json::Value = serde_json::from_str(list.success()).unwrap();
     let list = list["sandboxes"].as_array().unwrap();
     let there = |id: &str| list.iter().any(|sandbox| sandbox["id"] == id);
-    for id in &promises.created {
+    // What a client took meanwhile it may have removed.
+    let still = shared.lock().unwrap().created.clone();
+    for id in promises.created.iter().filter(|id| still.contains(id)) {
         assert!(there(id), "{id} was created and is not there: {list:?}");
     }
     for id in &promises.deleted {
         assert!(!there(id), "{id} was deleted and is there");
-    }
-    for sandbox in list {
-        assert_eq!(sandbox["state"], "ready", "{sandbox}");
-    }
-    if let Some(id) = promises.created.last() {
-        assert_eq!(daemon.shell(id, "echo alive"), "alive");
     }
     let templates = daemon.hostel(&["template", "list", "-q"]).success().to_owned();
     for name in &promises.templates {
@@ -135,36 +153,52 @@ fn killed_at_random_moments_it_keeps_what_it_promised_and_leaves_nothing() {
     let counted = AtomicU64::new(0);
     let caller = daemon.caller();
     let (serial, promises) = (AtomicU64::new(0), Mutex::new(Promises::default()));
+    let (over, up) = (AtomicBool::new(false), AtomicBool::new(true));
     std::thread::scope(|scope| {
+        let ends = EndOnDrop(&over);
         scope.spawn(|| check_lines(&mut output, &counted));
+        eventually("it counts", || counted.load(Ordering::Relaxed) > 0);
+        for kind in [0, 1, 2, if can_snapshot { 3 } else { 2 }, 4] {
+            let (caller, over, home, serial, promises) = (&caller, &over, &home, &serial, &promises);
+            let up = &up;
+            scope.spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    if up.load(Ordering::Relaxed) {
+                        client(caller, kind, home, serial, promises);
+                    } else {
+                        // Nobody to talk to; what is under way is enough to begin with.
+                        std::thread::park_timeout(Duration::from_millis(10));
+                    }
+                }
+            });
+        }
         for round in 0..ROUNDS {
             let reached = counted.load(Ordering::Relaxed);
             let life = Duration::from_micros(dice.below(LONGEST_LIFE));
-            let over = AtomicBool::new(false);
-            std::thread::scope(|clients| {
-                for kind in [0, 0, 1, 2, if can_snapshot { 3 } else { 2 }, 4] {
-                    let (caller, over, home, serial, promises) = (&caller, &over, &home, &serial, &promises);
-                    clients.spawn(move || {
-                        while !over.load(Ordering::Relaxed) {
-                            client(caller, kind, home, serial, promises);
-                        }
-                    });
-                }
-                // The moment is what is random here; nothing is waited for.
-                let begin = Instant::now();
-                while begin.elapsed() < life {
-                    std::thread::yield_now();
-                }
-                daemon.kill();
-                over.store(true, Ordering::Relaxed);
-                daemon.restart();
-            });
-            look(&daemon, &home, &promises.lock().unwrap());
+            // The moment is what is random here; nothing is waited for.
+            let begin = Instant::now();
+            while begin.elapsed() < life {
+                std::thread::yield_now();
+            }
+            daemon.kill();
+            up.store(false, Ordering::Relaxed);
+            daemon.restart();
+            up.store(true, Ordering::Relaxed);
+            look(&daemon, &home, &promises);
             eventually("output goes on", || counted.load(Ordering::Relaxed) > reached + LINES);
-            eprintln!("round {round}: {life:?}, {} lines", counted.load(Ordering::Relaxed));
+            let took = begin.elapsed();
+            eprintln!("round {round}: {took:?}, lived {life:?}, {} lines", counted.load(Ordering::Relaxed));
         }
         let _ = daemon.shell(&home, "touch /tmp/enough");
+        drop(ends);
     });
+    look(&daemon, &home, &promises);
+    let list = daemon.hostel(&["sandbox", "list", "-q", "--state", "ready"]).success().to_owned();
+    let all = daemon.hostel(&["sandbox", "list", "-q"]).success().to_owned();
+    assert_eq!(list, all, "something is neither made nor gone");
+    for id in &promises.lock().unwrap().created {
+        assert_eq!(daemon.shell(id, "echo alive"), "alive");
+    }
     assert!(counting.wait().unwrap().success());
     eprintln!("{:?}", promises.lock().unwrap());
     daemon.finish();
