@@ -125,7 +125,8 @@ async fn templates_are_imported_once_listed_and_removed() {
         daemon.templates().list_templates(v1::ListTemplatesRequest::default()).await.unwrap().into_inner();
     let names: Vec<_> = list.templates.iter().map(|template| template.name.as_str()).collect();
     assert_eq!(names, ["base", "host"]);
-    let delete = v1::DeleteTemplateRequest { name: "base".into(), allow_missing: false, ..Default::default() };
+    let delete =
+        v1::DeleteTemplateRequest { name: "base".into(), allow_missing: false, ..Default::default() };
     daemon.templates().delete_template(delete.clone()).await.unwrap();
     assert_eq!(daemon.templates().delete_template(delete).await.unwrap_err().code(), Code::NotFound);
     let request = CreateSandboxRequest { template: "base".into(), ..Default::default() };
