@@ -51,8 +51,10 @@ fn main() -> ExitCode {
     match configure(arguments) {
         Err(error) => fail(&error, BAD_CONFIGURATION),
         Ok(config) if check => {
-            println!("{config}");
-            check_templates(&config.template_directories)
+            let (text, problems) = hosteld::templates::check(&config);
+            println!("{text}");
+            problems.iter().for_each(|problem| eprintln!("hosteld: {problem}"));
+            ExitCode::from(if problems.is_empty() { 0 } else { BAD_CONFIGURATION })
         }
         Ok(config) => run(config),
     }
@@ -66,14 +68,6 @@ fn configure(arguments: Arguments) -> Result<Config, Error> {
         .with_templates(arguments.templates_dir);
     config.validate()?;
     Ok(config)
-}
-
-fn check_templates(directories: &[PathBuf]) -> ExitCode {
-    let (declared, problems) = hosteld::templates::read(directories);
-    let names: Vec<&str> = declared.iter().map(|one| one.template.id.as_str()).collect();
-    println!("templates: {}", if names.is_empty() { "none".to_owned() } else { names.join(", ") });
-    problems.iter().for_each(|problem| eprintln!("hosteld: {problem}"));
-    ExitCode::from(if problems.is_empty() { 0 } else { BAD_CONFIGURATION })
 }
 
 fn run(config: Config) -> ExitCode {

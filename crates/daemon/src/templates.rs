@@ -88,6 +88,15 @@ pub fn read(directories: &[PathBuf]) -> (Vec<Declaration>, Vec<Problem>) {
     (declarations, problems)
 }
 
+/// What `hosteld --check` says: the configuration with the templates that it declares, and what is wrong with them.
+#[must_use]
+pub fn check(config: &crate::Config) -> (String, Vec<Problem>) {
+    let (declared, problems) = read(&config.template_directories);
+    let names: Vec<&str> = declared.iter().map(|one| one.template.id.as_str()).collect();
+    let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    (format!("{config}\ntemplates: {names}"), problems)
+}
+
 /// Reads one declaration.
 ///
 /// # Errors
