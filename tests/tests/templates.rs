@@ -30,6 +30,10 @@ fn skipped(what: &str, why: &str) {
     eprintln!("SKIPPED: {what}: {why}");
 }
 
+fn is_there(daemon: &TestDaemon, template: &str) -> bool {
+    daemon.hostel(&["template", "list", "-q"]).success().lines().any(|name| name == template)
+}
+
 /// Whether a failure only says that this host cannot snapshot.
 fn cannot_snapshot(stderr: &str) -> bool {
     stderr.contains("CAPABILITY_MISSING") || stderr.contains("this needs snapshot")
@@ -198,7 +202,7 @@ fn a_build_tells_how_it_goes_and_keeps_nothing_when_it_fails() {
     assert_eq!((&error["metadata"]["step"], &error["metadata"]["exit_code"]), (&"1".into(), &"3".into()));
     assert!(error["message"].as_str().unwrap().contains("broke"));
     assert!(failed.stdout.contains("\"text\":\"broke\\n\""), "{failed:?}");
-    assert_eq!(daemon.hostel(&["template", "list", "-q"]).success(), "host\ntool");
+    assert!(!is_there(&daemon, "bad"));
     assert_eq!(daemon.hostel(&["template", "rm", "tool"]).success(), "tool");
 }
 
@@ -244,7 +248,7 @@ fn a_build_that_the_daemon_dies_over_leaves_nothing() {
         return skipped("dying over builds", "this host cannot snapshot");
     }
     assert!(begun, "{output:?}");
-    assert_eq!(daemon.hostel(&["template", "list", "-q"]).success(), "host");
+    assert!(!is_there(&daemon, "dying"));
     assert_eq!(daemon.hostel(&["sandbox", "list", "-q"]).success(), "");
     let quick = ["template", "build", "dying", "--run", "true"];
     assert_eq!(daemon.hostel(&quick).success(), "dying");
@@ -294,7 +298,7 @@ fn the_real_claude_runs_in_a_jail_without_docker() {
     let refused =
         daemon.hostel(&["--json", "template", "install-cli", "--archive", wrong.path().to_str().unwrap()]);
     assert_eq!(error(&refused.stderr)["reason"], "CHECKSUM", "{refused:?}");
-    assert_eq!(daemon.hostel(&["template", "list", "-q"]).success(), "host");
+    assert!(!is_there(&daemon, "claude"));
 
     let install = ["template", "install-cli", "--archive", package.to_str().unwrap()];
     assert_eq!(daemon.hostel(&install).success(), "claude");
@@ -331,6 +335,8 @@ fn one_recipe_serves_containers_and_jails() {
         let container = daemon.hostel(&run);
         assert!(container.success().contains("(Claude Code)\nagent\n/workspace"), "{container:?}");
         assert_eq!(daemon.hostel(&["template", "rm", "agent-min"]).success(), "agent-min");
+    } else {
+        skipped("a sandbox of the image", "this daemon has no backend docker");
     }
 
     assert_eq!(build("jail").success(), "agent-min");

@@ -134,6 +134,7 @@ async fn templates_are_imported_once_listed_and_removed() {
     let build = daemon.templates().build_template(v1::BuildTemplateRequest::default()).await.unwrap_err();
     assert_eq!(
         (build.code(), crate::daemon::reason(&build).as_str()),
-        (Code::Unimplemented, "CAPABILITY_MISSING")
+        (Code::InvalidArgument, "INVALID_ARGUMENT"),
+        "a build of nothing"
     );
 }
