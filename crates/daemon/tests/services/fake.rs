@@ -352,7 +352,8 @@ impl ExecutionEnvironment for Sandbox {
         let mut ended = process.ended.subscribe();
         #[expect(clippy::disallowed_methods, reason = "ends with its channels")]
         tokio::spawn(async move {
-            let info = process.info.lock().unwrap().clone();
+            let mut info = process.info.lock().unwrap().clone();
+            info.stdout.end = process.output.lock().unwrap().len() as u64;
             let mut offset = options.stdout_from.unwrap_or(info.stdout.end);
             let _ = outputs.send(Ok(Output::Opened(info))).await;
             loop {
