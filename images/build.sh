@@ -113,7 +113,7 @@ make_base() {
 		[ "$(id -u)" -eq 0 ] || fail "cannot pull $public; making a base with debootstrap instead takes root"
 		uri=$(mirror)
 		say "making a Debian $suite base with debootstrap (about a minute, once)"
-		debootstrap --variant=minbase "$suite" "$work/rootfs" "$uri" >"$work/log" 2>&1 || {
+		debootstrap --variant=minbase "$suite" "$work/rootfs" ${uri:+"$uri"} >"$work/log" 2>&1 || {
 			tail -n 20 "$work/log" >&2
 			fail 'debootstrap failed'
 		}
