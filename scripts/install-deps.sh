@@ -33,6 +33,7 @@ packages_for() {
 		echo 'python3 python3'
 		echo 'python3-venv -'
 		packages_for docker
+		packages_for image
 		;;
 	docker)
 		echo 'docker.io dockerd'
