@@ -32,6 +32,7 @@ make_image() {
 	local root tool path
 	root=$(mktemp -d)
 	mkdir -p "$root"/{bin,etc,proc,sys,dev,tmp,root,home,run,var/tmp,usr/bin}
+	chmod 755 "$root"
 	chmod 1777 "$root/tmp" "$root/var/tmp"
 	for tool in sh bash cat chmod chgrp chown cksum cp cut date dd df dirname du echo env expr false find fold grep egrep \
 		groups head hostname id kill ldd ln ls mkdir mkfifo mknod mktemp mv nice nohup nproc od paste printf ps pwd \
@@ -94,7 +95,7 @@ start_engine() {
 	local driver=${HOSTEL_DOCKER_DRIVER:-overlay2}
 	if [ "$driver" = btrfs ]; then
 		truncate --size=16G "$work/disk"
-		mkfs.btrfs --quiet "$work/disk"
+		mkfs.btrfs --quiet "$work/disk" 2>/dev/null
 		mount -o loop,discard "$work/disk" "$work/data"
 	fi
 	dockerd --host "unix://$work/docker.sock" --data-root "$work/data" --exec-root "$work/exec" \
