@@ -38,7 +38,7 @@ make_image() {
 		groups head hostname id kill ldd ln ls mkdir mkfifo mknod mktemp mv nice nohup nproc od paste printf ps pwd \
 		readlink realpath rm rmdir sed seq setsid sha256sum sleep sort split stat stdbuf stty sync tail tar tee test \
 		timeout touch tr true truncate tty umask uname uniq wc which whoami xargs yes awk mawk; do
-		path=$(command -v "$tool" || true)
+		path=$(type -P "$tool" || true) # a file, also of what the shell has built in
 		[[ $path == /* ]] || continue
 		copy_with_libraries "$path"
 	done
