@@ -34,7 +34,7 @@ make_image() {
 	mkdir -p "$root"/{bin,etc,proc,sys,dev,tmp,root,home,run,var/tmp,usr/bin}
 	chmod 755 "$root"
 	chmod 1777 "$root/tmp" "$root/var/tmp"
-	for tool in sh bash cat chmod chgrp chown cksum cp cut date dd df dirname du echo env expr false find fold grep egrep \
+	for tool in sh bash cat chmod chgrp chown cksum cmp cp cut date dd df dirname du echo env expr false find fold grep egrep \
 		groups head hostname id kill ldd ln ls mkdir mkfifo mknod mktemp mv nice nohup nproc od paste printf ps pwd \
 		readlink realpath rm rmdir sed seq setsid sha256sum sleep sort split stat stdbuf stty sync tail tar tee test \
 		timeout touch tr true truncate tty umask uname uniq wc which whoami xargs yes awk mawk; do
