@@ -31,7 +31,9 @@ make_image() {
 	docker image inspect "$image" >/dev/null 2>&1 && return 0
 	local root tool path
 	root=$(mktemp -d)
-	mkdir -p "$root"/{bin,etc,proc,sys,dev,tmp,root,home,run,var/tmp,usr/bin}
+	mkdir -p "$root"/{etc,proc,sys,dev,tmp,root,home,run,var/tmp,usr/{bin,sbin,lib,lib64}}
+	# As Debian has it, so that a program is at both of its names whichever the host says.
+	for tool in bin sbin lib lib64; do ln -s "usr/$tool" "$root/$tool"; done
 	chmod 755 "$root"
 	chmod 1777 "$root/tmp" "$root/var/tmp"
 	for tool in sh bash cat chmod chgrp chown cksum cmp cp cut date dd df dirname du echo env expr false find fold grep egrep \
