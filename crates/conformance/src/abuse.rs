@@ -147,9 +147,10 @@ pub async fn run_as(
     user: Option<&str>,
 ) -> Outcome<Vec<Finding>> {
     const PATH: &str = "/tmp/hostel-abuse-probe";
-    if environment.stat(PATH, true).await.is_err() {
+    if environment.inside()?.stat(PATH, true).await.is_err() {
         let options = WriteOptions { mode: Some(0o755), create_parents: true, ..WriteOptions::default() };
-        let upload = environment.write(PATH, options, archive::stream(Bytes::copy_from_slice(probe)));
+        let upload =
+            environment.inside()?.write(PATH, options, archive::stream(Bytes::copy_from_slice(probe)));
         patiently("uploading the probe", upload).await??;
     }
     let names = read_all(environment, &[PATH, "list"], bait, user).await?;
@@ -175,7 +176,8 @@ async fn read_all(
         ..ProcessSpec::default()
     };
     let options = AttachOptions { stdin: false, ..AttachOptions::everything() };
-    let attachment = patiently("starting the probe", environment.exec(spec, options.clone())).await??;
+    let attachment =
+        patiently("starting the probe", environment.inside()?.exec(spec, options.clone())).await??;
     let finished = Session::open(attachment, &options).await?.finish().await?;
     ensure!(
         matches!(finished.code(), Some(0 | 1)),

@@ -300,7 +300,7 @@ impl Sandbox {
     pub async fn open(&self, spec: ProcessSpec) -> Outcome<Session> {
         let options = AttachOptions { stdin: spec.stdin, ..AttachOptions::everything() };
         let attachment =
-            patiently("starting a process", self.environment.exec(spec, options.clone())).await??;
+            patiently("starting a process", self.environment.inside()?.exec(spec, options.clone())).await??;
         Session::open(attachment, &options).await
     }
 
@@ -313,7 +313,8 @@ impl Sandbox {
         process: &hostel_sandbox::ProcessId,
         options: AttachOptions,
     ) -> Outcome<Session> {
-        let attachment = patiently("attaching", self.environment.attach(process, options.clone())).await??;
+        let attachment =
+            patiently("attaching", self.environment.inside()?.attach(process, options.clone())).await??;
         Session::open(attachment, &options).await
     }
 
@@ -346,7 +347,7 @@ impl Sandbox {
     /// # Errors
     /// What the backend says.
     pub async fn probe(&self) -> Outcome<&'static str> {
-        match self.environment.stat(PROBE_PATH, true).await {
+        match self.environment.inside()?.stat(PROBE_PATH, true).await {
             Ok(_) => {}
             Err(Error::NotFound { .. }) => {
                 let options =
@@ -395,7 +396,8 @@ impl Sandbox {
         content: impl Into<Bytes>,
     ) -> Outcome<FileInfo> {
         let stream = archive::stream(content);
-        Ok(patiently(format!("writing {path}"), self.environment.write(path, options, stream)).await??)
+        Ok(patiently(format!("writing {path}"), self.environment.inside()?.write(path, options, stream))
+            .await??)
     }
 
     /// Reads a whole file.
@@ -412,7 +414,8 @@ impl Sandbox {
     /// What the backend says.
     pub async fn get_range(&self, path: &str, offset: u64, length: Option<u64>) -> Outcome<Vec<u8>> {
         let opened =
-            patiently(format!("reading {path}"), self.environment.read(path, offset, length)).await?;
+            patiently(format!("reading {path}"), self.environment.inside()?.read(path, offset, length))
+                .await?;
         let (_, stream) = opened?;
         archive::collect(stream).await
     }
@@ -422,7 +425,7 @@ impl Sandbox {
     /// # Errors
     /// What the backend says, other than that it is not there.
     pub async fn exists(&self, path: &str) -> Outcome<bool> {
-        match self.environment.stat(path, false).await {
+        match self.environment.inside()?.stat(path, false).await {
             Ok(_) => Ok(true),
             Err(Error::NotFound { .. }) => Ok(false),
             Err(error) => Err(Failure::from(error).while_(path)),

@@ -18,8 +18,8 @@ use hostel_guest_client::{Endpoint, Guest};
 use hostel_guest_protocol::{GuestConfig, TOKEN_LEN};
 use hostel_sandbox::template::Template;
 use hostel_sandbox::{
-    Capability, Created, Error, ExecutionEnvironment, ResourceLimits, Result, SandboxId, SandboxSpec, Stage,
-    Weakness,
+    Capability, Created, Error, ExecutionEnvironment, ResourceLimits, Result, SandboxId, SandboxSpec,
+    Stopwatch, Weakness,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -46,20 +46,6 @@ pub(crate) struct Recipe {
     pub(crate) own_image: bool,
     /// Its disk starts as a copy of this sandbox's.
     pub(crate) copy_of: Option<SandboxId>,
-}
-
-/// Times the steps.
-struct Clock {
-    last: Instant,
-    stages: Vec<Stage>,
-}
-
-impl Clock {
-    fn lap(&mut self, name: &'static str) {
-        let now = Instant::now();
-        self.stages.push(Stage { name, duration: now - self.last });
-        self.last = now;
-    }
 }
 
 /// Everything that was decided about a sandbox before anything of it is made.
@@ -149,7 +135,7 @@ impl Inner {
     }
 
     async fn build(self: &Arc<Self>, id: &SandboxId, spec: &SandboxSpec, recipe: &Recipe) -> Result<Created> {
-        let mut clock = Clock { last: Instant::now(), stages: Vec::with_capacity(4) };
+        let mut clock = Stopwatch::start();
         let draft = self.draft(spec, recipe).await?;
         self.ground.make_ready()?;
         let report = self.ground.make_control(id, &draft.config, draft.facts.first_id)?;
@@ -187,7 +173,7 @@ impl Inner {
             handle: encoded,
             limits: draft.limits,
             weaknesses: draft.weaknesses,
-            stages: clock.stages,
+            stages: clock.stages(),
         })
     }
 

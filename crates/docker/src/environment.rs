@@ -10,19 +10,14 @@ use bollard::models::ContainerUpdateBody;
 use bollard::query_parameters::StatsOptionsBuilder;
 use futures::StreamExt as _;
 use hostel_guest_client::Guest;
-use hostel_sandbox::file::{ByteStream, Compression, FileEvent, FileInfo, WriteOptions};
-use hostel_sandbox::process::{
-    AttachOptions, Attachment, ExitStatus, ProcessInfo, ProcessSpec, TerminalSize,
-};
 use hostel_sandbox::stats::SandboxStats;
 use hostel_sandbox::template::Template;
 use hostel_sandbox::{
-    Capability, Created, Error, ExecutionEnvironment, ProcessId, ResourceLimits, Result, SandboxId,
+    Capability, Created, Error, ExecutionEnvironment, Files as _, Inside, ResourceLimits, Result, SandboxId,
     SandboxSpec,
 };
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::mpsc;
 
 /// Where a container sees its own control group, version 1 or 2.
 const OOM_COUNTERS: [&str; 2] = ["/sys/fs/cgroup/memory/memory.oom_control", "/sys/fs/cgroup/memory.events"];
@@ -61,14 +56,6 @@ impl Environment {
         self.paused.load(Ordering::Acquire)
     }
 
-    /// The guest, unless it is frozen and would never answer.
-    fn guest(&self) -> Result<&Guest> {
-        if self.is_paused() {
-            return Err(Error::wrong_state("SANDBOX_STATE", "the sandbox is paused; resume it first"));
-        }
-        Ok(&self.guest)
-    }
-
     /// Freezes or thaws, whatever it is now.
     pub(crate) async fn set_engine_pause(&self, paused: bool) -> Result<()> {
         let client = self.inner.engine.client().await?;
@@ -87,6 +74,12 @@ impl Environment {
             }
             done => done.map_err(|fault| fault.during(if paused { "pause" } else { "resume" })),
         }
+    }
+    fn guest(&self) -> Result<&Guest> {
+        if self.is_paused() {
+            return Err(Error::wrong_state("SANDBOX_STATE", "the sandbox is paused; resume it first"));
+        }
+        Ok(&self.guest)
     }
 
     async fn set_paused(&self, paused: bool) -> Result<()> {
@@ -224,75 +217,7 @@ impl ExecutionEnvironment for Environment {
         Ok(usage)
     }
 
-    async fn start(&self, spec: ProcessSpec) -> Result<ProcessInfo> {
-        self.guest()?.start(spec).await
-    }
-
-    async fn attach(&self, process: &ProcessId, options: AttachOptions) -> Result<Attachment> {
-        self.guest()?.attach(process, options).await
-    }
-
-    async fn exec(&self, spec: ProcessSpec, options: AttachOptions) -> Result<Attachment> {
-        self.guest()?.exec(spec, options).await
-    }
-
-    async fn processes(&self) -> Result<Vec<ProcessInfo>> {
-        self.guest()?.processes().await
-    }
-
-    async fn process(&self, process: &ProcessId) -> Result<ProcessInfo> {
-        self.guest()?.process(process).await
-    }
-
-    async fn signal(&self, process: &ProcessId, signal: i32) -> Result<()> {
-        self.guest()?.signal(process, signal).await
-    }
-
-    async fn resize(&self, process: &ProcessId, size: TerminalSize) -> Result<()> {
-        self.guest()?.resize(process, size).await
-    }
-
-    async fn wait(&self, process: &ProcessId) -> Result<ExitStatus> {
-        self.guest()?.wait(process).await
-    }
-
-    async fn stat(&self, path: &str, follow: bool) -> Result<FileInfo> {
-        self.guest()?.stat(path, follow).await
-    }
-
-    async fn list(&self, path: &str, after: Option<&str>, limit: usize) -> Result<Vec<FileInfo>> {
-        self.guest()?.list(path, after, limit).await
-    }
-
-    async fn read(&self, path: &str, offset: u64, length: Option<u64>) -> Result<(FileInfo, ByteStream)> {
-        self.guest()?.read(path, offset, length).await
-    }
-
-    async fn write(&self, path: &str, options: WriteOptions, content: ByteStream) -> Result<FileInfo> {
-        self.guest()?.write(path, options, content).await
-    }
-
-    async fn make_directory(&self, path: &str, parents: bool, mode: Option<u32>) -> Result<FileInfo> {
-        self.guest()?.make_directory(path, parents, mode).await
-    }
-
-    async fn rename(&self, from: &str, to: &str, overwrite: bool) -> Result<FileInfo> {
-        self.guest()?.rename(from, to, overwrite).await
-    }
-
-    async fn remove(&self, path: &str, recursive: bool) -> Result<()> {
-        self.guest()?.remove(path, recursive).await
-    }
-
-    async fn watch(&self, path: &str, recursive: bool) -> Result<mpsc::Receiver<Result<FileEvent>>> {
-        self.guest()?.watch(path, recursive).await
-    }
-
-    async fn import(&self, path: &str, compression: Compression, archive: ByteStream) -> Result<u64> {
-        self.guest()?.import(path, compression, archive).await
-    }
-
-    async fn export(&self, path: &str, compression: Compression) -> Result<ByteStream> {
-        self.guest()?.export(path, compression).await
+    fn inside(&self) -> Result<&dyn Inside> {
+        Ok(self.guest()?)
     }
 }

@@ -14,12 +14,13 @@ use hostel_sandbox::file::{ByteStream, Compression};
 use tokio::sync::mpsc;
 
 impl Guest {
-    /// Unpacks a tar archive into a directory, which is made if absent. → how many entries were unpacked.
-    ///
-    /// # Errors
-    /// `InvalidArgument` for a broken archive; `LimitReached` (`disk`); `Unavailable`; the stream's own. What was
-    /// unpacked stays.
-    pub async fn import(&self, path: &str, compression: Compression, archive: ByteStream) -> Result<u64> {
+    /// [`hostel_sandbox::Files::import`].
+    pub(crate) async fn unpack(
+        &self,
+        path: &str,
+        compression: Compression,
+        archive: ByteStream,
+    ) -> Result<u64> {
         let subject = Subject::file(path);
         let ask = Ask::Import(Path { path: path.to_owned() });
         let (mut connection, answer, descriptor) = self.converse(ask, &subject, Some(CALL_DEADLINE)).await?;
@@ -37,11 +38,8 @@ impl Guest {
         }
     }
 
-    /// Packs a file or directory as tar, names relative to its parent.
-    ///
-    /// # Errors
-    /// `NotFound`; `Unavailable`.
-    pub async fn export(&self, path: &str, compression: Compression) -> Result<ByteStream> {
+    /// [`hostel_sandbox::Files::export`].
+    pub(crate) async fn pack(&self, path: &str, compression: Compression) -> Result<ByteStream> {
         let subject = Subject::file(path);
         let ask = Ask::Export(Path { path: path.to_owned() });
         let (connection, answer, descriptor) = self.converse(ask, &subject, Some(CALL_DEADLINE)).await?;

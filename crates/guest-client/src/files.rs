@@ -4,11 +4,12 @@ use crate::convert;
 use crate::descriptor::Descriptor;
 use crate::failure::{Subject, broken};
 use crate::guest::{CALL_DEADLINE, Guest, within};
+use async_trait::async_trait;
 use bytes::Bytes;
 use hostel_guest_protocol as wire;
 use hostel_guest_protocol::{Ask, Empty, FromGuest, GuestEvent};
-use hostel_sandbox::file::{ByteStream, FileEvent, FileInfo, FileKind, WriteOptions};
-use hostel_sandbox::{Error, Result};
+use hostel_sandbox::file::{ByteStream, Compression, FileEvent, FileInfo, FileKind, WriteOptions};
+use hostel_sandbox::{Error, Files, Result};
 use prost::Message;
 use rustix::buffer::spare_capacity;
 use rustix::io::{Errno, retry_on_intr};
@@ -38,22 +39,14 @@ pub(crate) fn with_descriptor(descriptor: Option<Descriptor>) -> Result<Descript
     descriptor.ok_or_else(|| broken("an answer without its descriptor"))
 }
 
-/// Errors are those of the methods of the same names of `hostel_sandbox::ExecutionEnvironment`.
-impl Guest {
-    /// Metadata. With `follow` of what a link points at.
-    ///
-    /// # Errors
-    /// `NotFound`; `Unavailable`.
-    pub async fn stat(&self, path: &str, follow: bool) -> Result<FileInfo> {
+#[async_trait]
+impl Files for Guest {
+    async fn stat(&self, path: &str, follow: bool) -> Result<FileInfo> {
         let ask = Ask::Stat(wire::Stat { path: path.to_owned(), follow });
         convert::file(self.call(ask, &Subject::file(path)).await?.0, path)
     }
 
-    /// Entries of a directory, sorted by name, after `after`; at most `limit`, and at most 10,000.
-    ///
-    /// # Errors
-    /// `NotFound`; `InvalidArgument` where it is no directory; `Unavailable`.
-    pub async fn list(&self, path: &str, after: Option<&str>, limit: usize) -> Result<Vec<FileInfo>> {
+    async fn list(&self, path: &str, after: Option<&str>, limit: usize) -> Result<Vec<FileInfo>> {
         let limit = limit.clamp(1, MOST_ENTRIES);
         let ask = Ask::List(wire::List {
             path: path.to_owned(),
@@ -64,11 +57,7 @@ impl Guest {
         convert::files(answer, path, after.filter(|after| !after.is_empty()), limit)
     }
 
-    /// Bytes of a regular file from `offset`, at most `length`.
-    ///
-    /// # Errors
-    /// `NotFound`; `InvalidArgument` where it is not a regular file; `Unavailable`.
-    pub async fn read(&self, path: &str, offset: u64, length: Option<u64>) -> Result<(FileInfo, ByteStream)> {
+    async fn read(&self, path: &str, offset: u64, length: Option<u64>) -> Result<(FileInfo, ByteStream)> {
         let ask = Ask::OpenRead(wire::Path { path: path.to_owned() });
         let (answer, descriptor) = self.call(ask, &Subject::file(path)).await?;
         let info = regular(convert::file(answer, path)?)?;
@@ -77,11 +66,7 @@ impl Guest {
         Ok((info, content))
     }
 
-    /// Writes a regular file. An `Err` in the stream, or dropping this call, leaves the old content.
-    ///
-    /// # Errors
-    /// `NotFound` for a missing parent; `AlreadyExists`; `LimitReached` (`disk`); `Unavailable`; the stream's own.
-    pub async fn write(&self, path: &str, options: WriteOptions, content: ByteStream) -> Result<FileInfo> {
+    async fn write(&self, path: &str, options: WriteOptions, content: ByteStream) -> Result<FileInfo> {
         let subject = Subject::file(path);
         let offset = options.offset.unwrap_or(0);
         let ask = Ask::OpenWrite(wire::OpenWrite {
@@ -107,39 +92,23 @@ impl Guest {
         }
     }
 
-    /// Makes a directory.
-    ///
-    /// # Errors
-    /// `AlreadyExists` (not with `parents`); `NotFound` for a missing parent; `Unavailable`.
-    pub async fn make_directory(&self, path: &str, parents: bool, mode: Option<u32>) -> Result<FileInfo> {
+    async fn make_directory(&self, path: &str, parents: bool, mode: Option<u32>) -> Result<FileInfo> {
         let ask = Ask::MakeDirectory(wire::MakeDirectory { path: path.to_owned(), parents, mode });
         convert::file(self.call(ask, &Subject::file(path)).await?.0, path)
     }
 
-    /// Moves within the sandbox.
-    ///
-    /// # Errors
-    /// `NotFound`; `AlreadyExists` unless `overwrite`; `Unavailable`.
-    pub async fn rename(&self, from: &str, to: &str, overwrite: bool) -> Result<FileInfo> {
+    async fn rename(&self, from: &str, to: &str, overwrite: bool) -> Result<FileInfo> {
         let ask = Ask::Rename(wire::Rename { from: from.to_owned(), to: to.to_owned(), overwrite });
         let subject = Subject::file(to).or_missing("file", from);
         convert::file(self.call(ask, &subject).await?.0, to)
     }
 
-    /// Removes.
-    ///
-    /// # Errors
-    /// `NotFound`; `WrongState` (`DIRECTORY_NOT_EMPTY`) unless `recursive`; `Unavailable`.
-    pub async fn remove(&self, path: &str, recursive: bool) -> Result<()> {
+    async fn remove(&self, path: &str, recursive: bool) -> Result<()> {
         let ask = Ask::Remove(wire::Remove { path: path.to_owned(), recursive });
         convert::done(self.call(ask, &Subject::file(path)).await?.0)
     }
 
-    /// Changes below a path from now on. Ends when the receiver is dropped.
-    ///
-    /// # Errors
-    /// `NotFound`; `LimitReached`; `Unavailable`.
-    pub async fn watch(&self, path: &str, recursive: bool) -> Result<mpsc::Receiver<Result<FileEvent>>> {
+    async fn watch(&self, path: &str, recursive: bool) -> Result<mpsc::Receiver<Result<FileEvent>>> {
         let subject = Subject::file(path);
         let ask = Ask::WatchFiles(wire::WatchFiles { path: path.to_owned(), recursive });
         let (mut connection, answer, _) = self.converse(ask, &subject, Some(CALL_DEADLINE)).await?;
@@ -158,6 +127,14 @@ impl Guest {
                 }
             }
         })
+    }
+
+    async fn import(&self, path: &str, compression: Compression, archive: ByteStream) -> Result<u64> {
+        self.unpack(path, compression, archive).await
+    }
+
+    async fn export(&self, path: &str, compression: Compression) -> Result<ByteStream> {
+        self.pack(path, compression).await
     }
 }
 

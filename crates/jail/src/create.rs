@@ -9,14 +9,14 @@ use hostel_guest_client::{Endpoint, Guest};
 use hostel_guest_protocol::zygote::CloneJail;
 use hostel_guest_protocol::{GuestConfig, TOKEN_LEN};
 use hostel_sandbox::{
-    Capability, Created, Error, ExecutionEnvironment, ResourceLimits, Result, SandboxId, SandboxSpec, Stage,
-    Weakness,
+    Capability, Created, Error, ExecutionEnvironment, ResourceLimits, Result, SandboxId, SandboxSpec,
+    Stopwatch, Weakness,
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long a jail may take to be ready. It takes about a millisecond; a host that swaps takes longer.
 const BIRTH: Duration = Duration::from_secs(20);
@@ -70,20 +70,6 @@ impl Drop for Claimed<'_> {
     }
 }
 
-/// Times the steps.
-struct Clock {
-    last: Instant,
-    stages: Vec<Stage>,
-}
-
-impl Clock {
-    fn lap(&mut self, name: &'static str) {
-        let now = Instant::now();
-        self.stages.push(Stage { name, duration: now - self.last });
-        self.last = now;
-    }
-}
-
 impl Inner {
     /// Makes a jail. `copy_of` is the cell whose files it starts with.
     pub(crate) async fn create(
@@ -94,7 +80,7 @@ impl Inner {
         copy_of: Option<String>,
     ) -> Result<Created> {
         self.capabilities.require(spec.network.needs())?;
-        let mut clock = Clock { last: Instant::now(), stages: Vec::with_capacity(3) };
+        let mut clock = Stopwatch::start();
         let (spec, weaknesses) = self.possible(spec);
         let caps = self.disks.caps(&spec)?;
         let disk = match (copy_of, caps.tmpfs) {
@@ -151,7 +137,7 @@ impl Inner {
         let environment: Arc<dyn ExecutionEnvironment> =
             Environment::new(id.clone(), self.clone(), guest, cloned.pidfd, handle)?;
         claimed.cell = None;
-        Ok(Created { environment, handle: encoded, limits: caps.limits, weaknesses, stages: clock.stages })
+        Ok(Created { environment, handle: encoded, limits: caps.limits, weaknesses, stages: clock.stages() })
     }
 
     /// What of a request this host can hold. The daemon refused what was asked for by name; what is left are

@@ -8,21 +8,16 @@ use crate::template::Recipe;
 use async_trait::async_trait;
 use hostel_guest_client::Guest;
 use hostel_guest_protocol::GuestConfig;
-use hostel_sandbox::file::{ByteStream, Compression, FileEvent, FileInfo, WriteOptions};
-use hostel_sandbox::process::{
-    AttachOptions, Attachment, ExitStatus, ProcessInfo, ProcessSpec, TerminalSize,
-};
 use hostel_sandbox::stats::SandboxStats;
 use hostel_sandbox::template::{Template, TemplateSource};
 use hostel_sandbox::{
-    BackendEvent, Capability, Created, Error, ExecutionEnvironment, ProcessId, ResourceLimits, Result,
+    BackendEvent, Capability, Created, Error, ExecutionEnvironment, Inside, ResourceLimits, Result,
     SandboxId, SandboxSpec,
 };
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::io::unix::AsyncFd;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// A live jail.
@@ -88,8 +83,6 @@ impl Environment {
             }
         });
     }
-
-    /// The guest, unless it is frozen and would never answer.
     fn guest(&self) -> Result<&Guest> {
         if self.is_frozen() {
             return Err(Error::wrong_state("SANDBOX_STATE", "the sandbox is paused; resume it first"));
@@ -212,76 +205,8 @@ impl ExecutionEnvironment for Environment {
         read.await.map_err(|error| Error::internal("read usage", error))
     }
 
-    async fn start(&self, spec: ProcessSpec) -> Result<ProcessInfo> {
-        self.guest()?.start(spec).await
-    }
-
-    async fn attach(&self, process: &ProcessId, options: AttachOptions) -> Result<Attachment> {
-        self.guest()?.attach(process, options).await
-    }
-
-    async fn exec(&self, spec: ProcessSpec, options: AttachOptions) -> Result<Attachment> {
-        self.guest()?.exec(spec, options).await
-    }
-
-    async fn processes(&self) -> Result<Vec<ProcessInfo>> {
-        self.guest()?.processes().await
-    }
-
-    async fn process(&self, process: &ProcessId) -> Result<ProcessInfo> {
-        self.guest()?.process(process).await
-    }
-
-    async fn signal(&self, process: &ProcessId, signal: i32) -> Result<()> {
-        self.guest()?.signal(process, signal).await
-    }
-
-    async fn resize(&self, process: &ProcessId, size: TerminalSize) -> Result<()> {
-        self.guest()?.resize(process, size).await
-    }
-
-    async fn wait(&self, process: &ProcessId) -> Result<ExitStatus> {
-        self.guest()?.wait(process).await
-    }
-
-    async fn stat(&self, path: &str, follow: bool) -> Result<FileInfo> {
-        self.guest()?.stat(path, follow).await
-    }
-
-    async fn list(&self, path: &str, after: Option<&str>, limit: usize) -> Result<Vec<FileInfo>> {
-        self.guest()?.list(path, after, limit).await
-    }
-
-    async fn read(&self, path: &str, offset: u64, length: Option<u64>) -> Result<(FileInfo, ByteStream)> {
-        self.guest()?.read(path, offset, length).await
-    }
-
-    async fn write(&self, path: &str, options: WriteOptions, content: ByteStream) -> Result<FileInfo> {
-        self.guest()?.write(path, options, content).await
-    }
-
-    async fn make_directory(&self, path: &str, parents: bool, mode: Option<u32>) -> Result<FileInfo> {
-        self.guest()?.make_directory(path, parents, mode).await
-    }
-
-    async fn rename(&self, from: &str, to: &str, overwrite: bool) -> Result<FileInfo> {
-        self.guest()?.rename(from, to, overwrite).await
-    }
-
-    async fn remove(&self, path: &str, recursive: bool) -> Result<()> {
-        self.guest()?.remove(path, recursive).await
-    }
-
-    async fn watch(&self, path: &str, recursive: bool) -> Result<mpsc::Receiver<Result<FileEvent>>> {
-        self.guest()?.watch(path, recursive).await
-    }
-
-    async fn import(&self, path: &str, compression: Compression, archive: ByteStream) -> Result<u64> {
-        self.guest()?.import(path, compression, archive).await
-    }
-
-    async fn export(&self, path: &str, compression: Compression) -> Result<ByteStream> {
-        self.guest()?.export(path, compression).await
+    fn inside(&self) -> Result<&dyn Inside> {
+        Ok(self.guest()?)
     }
 }
 

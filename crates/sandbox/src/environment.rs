@@ -9,17 +9,17 @@
 
 use crate::capability::{Capabilities, Weakness};
 use crate::error::Result;
-use crate::file::{ByteStream, Compression, FileEvent, FileInfo, WriteOptions};
-use crate::id::{BackendName, ProcessId, SandboxId, TemplateId};
+use crate::file::{ByteStream, Compression};
+use crate::id::{BackendName, SandboxId, TemplateId};
+use crate::inside::Inside;
 use crate::limits::ResourceLimits;
-use crate::process::{AttachOptions, Attachment, ExitStatus, ProcessInfo, ProcessSpec, TerminalSize};
 use crate::spec::SandboxSpec;
 use crate::stats::SandboxStats;
 use crate::template::Template;
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// How long one step of a creation took.
@@ -29,6 +29,34 @@ pub struct Stage {
     pub name: &'static str,
     /// How long.
     pub duration: Duration,
+}
+
+/// Times the steps of a creation, one after another.
+#[derive(Debug)]
+pub struct Stopwatch {
+    last: Instant,
+    stages: Vec<Stage>,
+}
+
+impl Stopwatch {
+    /// Starts the first step.
+    #[must_use]
+    pub fn start() -> Self {
+        Self { last: Instant::now(), stages: Vec::with_capacity(4) }
+    }
+
+    /// Ends a step; the next one starts.
+    pub fn lap(&mut self, name: &'static str) {
+        let now = Instant::now();
+        self.stages.push(Stage { name, duration: now - self.last });
+        self.last = now;
+    }
+
+    /// The steps that have ended.
+    #[must_use]
+    pub fn stages(self) -> Vec<Stage> {
+        self.stages
+    }
 }
 
 /// A sandbox that was just made and is ready.
@@ -155,8 +183,6 @@ pub trait ExecutionEnvironment: Send + Sync {
     /// Its id.
     fn id(&self) -> &SandboxId;
 
-    // ── life ────────────────────────────────────────────────────────────────────────────────────────────
-
     /// Ends every process and removes everything. Succeeds where it is gone already.
     ///
     /// # Errors
@@ -190,84 +216,9 @@ pub trait ExecutionEnvironment: Send + Sync {
     /// Reads usage. # Errors: `CapabilityMissing`, `Internal`.
     async fn stats(&self) -> Result<SandboxStats>;
 
-    // ── processes ───────────────────────────────────────────────────────────────────────────────────────
-
-    /// Starts a process.
+    /// What can be done inside it.
     ///
     /// # Errors
-    /// `NotFound` (`program`) for a program that is not there; `InvalidArgument` for a user, a directory or a
-    /// program that cannot be run; `AlreadyExists` for its id;
-    /// `WrongState` while paused; `LimitReached`.
-    async fn start(&self, spec: ProcessSpec) -> Result<ProcessInfo>;
-
-    /// Attaches to a process, running or ended. # Errors: `NotFound`; `WrongState` (`STDIN_HELD`).
-    async fn attach(&self, process: &ProcessId, options: AttachOptions) -> Result<Attachment>;
-
-    /// Starts and attaches in one step, so that nothing is missed and a round trip is saved.
-    ///
-    /// # Errors
-    /// As [`Self::start`] and [`Self::attach`].
-    async fn exec(&self, spec: ProcessSpec, options: AttachOptions) -> Result<Attachment> {
-        let process = self.start(spec).await?;
-        self.attach(&process.id, options).await
-    }
-
-    /// The processes, running and lately ended, oldest first. # Errors: `Unavailable`.
-    async fn processes(&self) -> Result<Vec<ProcessInfo>>;
-
-    /// One process. # Errors: `NotFound`.
-    async fn process(&self, process: &ProcessId) -> Result<ProcessInfo>;
-
-    /// Sends a signal, 1 to 64, to the process group. # Errors: `NotFound`; `WrongState` once it ended.
-    async fn signal(&self, process: &ProcessId, signal: i32) -> Result<()>;
-
-    /// Gives the terminal a new size. # Errors: `NotFound`; `WrongState` without a terminal.
-    async fn resize(&self, process: &ProcessId, size: TerminalSize) -> Result<()>;
-
-    /// Waits for the end. # Errors: `NotFound`.
-    async fn wait(&self, process: &ProcessId) -> Result<ExitStatus>;
-
-    // ── files ───────────────────────────────────────────────────────────────────────────────────────────
-
-    /// Metadata. With `follow` of what a link points at. # Errors: `NotFound`.
-    async fn stat(&self, path: &str, follow: bool) -> Result<FileInfo>;
-
-    /// Entries of a directory, sorted by name, after `after` and at most `limit`.
-    ///
-    /// # Errors
-    /// `NotFound`; `InvalidArgument` where it is no directory.
-    async fn list(&self, path: &str, after: Option<&str>, limit: usize) -> Result<Vec<FileInfo>>;
-
-    /// Bytes of a regular file from `offset`, at most `length`.
-    ///
-    /// # Errors
-    /// `NotFound`; `InvalidArgument` where it is not a regular file.
-    async fn read(&self, path: &str, offset: u64, length: Option<u64>) -> Result<(FileInfo, ByteStream)>;
-
-    /// Writes a regular file. An `Err` in the stream gives up and leaves the old content.
-    ///
-    /// # Errors
-    /// `NotFound` for a missing parent; `AlreadyExists`; `LimitReached` (`disk`).
-    async fn write(&self, path: &str, options: WriteOptions, content: ByteStream) -> Result<FileInfo>;
-
-    /// Makes a directory. # Errors: `AlreadyExists` (not with `parents`); `NotFound` for a missing parent.
-    async fn make_directory(&self, path: &str, parents: bool, mode: Option<u32>) -> Result<FileInfo>;
-
-    /// Moves within the sandbox (rename(2)). # Errors: `NotFound`; `AlreadyExists` unless `overwrite`.
-    async fn rename(&self, from: &str, to: &str, overwrite: bool) -> Result<FileInfo>;
-
-    /// Removes. # Errors: `NotFound`; `WrongState` (`DIRECTORY_NOT_EMPTY`) unless `recursive`.
-    async fn remove(&self, path: &str, recursive: bool) -> Result<()>;
-
-    /// Changes below a path from now on. Ends when the receiver is dropped. # Errors: `NotFound`.
-    async fn watch(&self, path: &str, recursive: bool) -> Result<mpsc::Receiver<Result<FileEvent>>>;
-
-    /// Unpacks a tar archive into a directory, which is made if absent. Unpacking happens inside the sandbox.
-    ///
-    /// # Errors
-    /// `InvalidArgument` for a broken archive; `LimitReached` (`disk`). What was unpacked stays.
-    async fn import(&self, path: &str, compression: Compression, archive: ByteStream) -> Result<u64>;
-
-    /// Packs a file or directory as tar, names relative to its parent. # Errors: `NotFound`.
-    async fn export(&self, path: &str, compression: Compression) -> Result<ByteStream>;
+    /// `WrongState` while it is paused.
+    fn inside(&self) -> Result<&dyn Inside>;
 }

@@ -1,6 +1,6 @@
 //! The domain of Hostel: what a sandbox is, what can be asked of one, and what can go wrong.
 //!
-//! Backends implement [`Backend`] and [`ExecutionEnvironment`]; the daemon, pools and tests speak only
+//! Backends implement [`Backend`], [`ExecutionEnvironment`] and [`Inside`]; the daemon, pools and tests speak only
 //! these types. This crate knows no wire format, no database and no operating system.
 #![forbid(unsafe_code)]
 
@@ -9,6 +9,7 @@ pub mod environment;
 pub mod error;
 pub mod file;
 pub mod id;
+pub mod inside;
 pub mod label;
 pub mod limits;
 pub mod process;
@@ -19,9 +20,10 @@ pub mod stats;
 pub mod template;
 
 pub use capability::{Capabilities, Capability, Weakness};
-pub use environment::{Backend, BackendEvent, Created, ExecutionEnvironment, Stage};
+pub use environment::{Backend, BackendEvent, Created, ExecutionEnvironment, Stage, Stopwatch};
 pub use error::{Error, Result};
 pub use id::{BackendName, ProcessId, SandboxId, TemplateId};
+pub use inside::{Files, Inside, Processes};
 pub use limits::ResourceLimits;
 pub use spec::{NetworkPolicy, SandboxSpec};
 pub use state::{SandboxState, Transition};

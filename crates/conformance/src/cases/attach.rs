@@ -30,8 +30,8 @@ fn reading() -> AttachOptions {
 
 async fn after_the_end_everything_is_still_there(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
-    let process = sandbox.start(script("echo out; echo err >&2; exit 3")).await?;
-    patiently("the end", sandbox.wait(&process.id)).await??;
+    let process = sandbox.inside()?.start(script("echo out; echo err >&2; exit 3")).await?;
+    patiently("the end", sandbox.inside()?.wait(&process.id)).await??;
     for _ in 0..3 {
         let finished = sandbox.attach_with(&process.id, reading()).await?.finish().await?;
         ensure_eq!((finished.text().as_str(), finished.complaint().as_str()), ("out\n", "err\n"));
@@ -93,7 +93,7 @@ async fn two_readers_both_get_everything(h: H) -> Outcome {
 async fn many_readers_come_and_go(h: H) -> Outcome {
     let sandbox = &h.sandbox().await?;
     let text = "i=0; while [ ! -e /tmp/stop ]; do echo $i; i=$((i + 1)); sleep 0.01; done; echo end";
-    let id = &sandbox.start(script(text)).await?.id;
+    let id = &sandbox.inside()?.start(script(text)).await?.id;
     for _ in 0..10 {
         try_join_all((0..8).map(|_| async move {
             let mut session = sandbox.attach_with(id, reading()).await?;
@@ -110,8 +110,8 @@ async fn what_is_no_longer_held_is_a_gap(h: H) -> Outcome {
     const SIZE: u64 = 128 << 20;
     let sandbox = h.sandbox().await?;
     let probe = sandbox.probe().await?;
-    let process = sandbox.start(command(&[probe, "pattern", &SIZE.to_string(), "1"])).await?;
-    patiently("the end", sandbox.wait(&process.id)).await??;
+    let process = sandbox.inside()?.start(command(&[probe, "pattern", &SIZE.to_string(), "1"])).await?;
+    patiently("the end", sandbox.inside()?.wait(&process.id)).await??;
     let session = sandbox.attach_with(&process.id, reading()).await?;
     let held = session.reader.process.stdout.clone();
     let mut first = None;
@@ -143,14 +143,14 @@ async fn a_detached_writer_never_waits(h: H) -> Outcome {
     let id = session.reader.process.id.clone();
     // It waits for this reader; once the reader is gone it must go on.
     drop(session);
-    ensure_eq!(patiently("the end", sandbox.wait(&id)).await??.code, Some(0));
+    ensure_eq!(patiently("the end", sandbox.inside()?.wait(&id)).await??.code, Some(0));
     Ok(())
 }
 
 async fn a_broken_attachment_continues_where_it_was(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
     let text = "i=0; while [ $i -lt 2000 ]; do echo $i; i=$((i + 1)); done; echo end";
-    let process = sandbox.start(script(text)).await?;
+    let process = sandbox.inside()?.start(script(text)).await?;
     let mut all = Vec::new();
     loop {
         let options = AttachOptions { stdout_from: Some(all.len() as u64), ..reading() };
@@ -169,6 +169,7 @@ async fn acknowledging_is_accepted(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
     let probe = sandbox.probe().await?;
     let process = sandbox
+        .inside()?
         .start(script(&format!("while [ ! -e /tmp/go ]; do sleep 0.05; done; {probe} pattern {SIZE} 1")))
         .await?;
     let mut session = sandbox.attach_with(&process.id, AttachOptions { acks: true, ..reading() }).await?;

@@ -75,7 +75,7 @@ async fn a_big_file_arrives_whole(h: H) -> Outcome {
     ensure_eq!(info.size, SIZE as u64);
     let probe = sandbox.probe().await?;
     ensure_eq!(sandbox.sh(&format!("{probe} verify 9 < /tmp/big")).await?, format!("ok {SIZE}\n"));
-    let (info, mut stream) = sandbox.read("/tmp/big", 0, None).await?;
+    let (info, mut stream) = sandbox.inside()?.read("/tmp/big", 0, None).await?;
     ensure_eq!(info.size, SIZE as u64);
     let mut offset = 0;
     while let Some(piece) = stream.recv().await {
@@ -129,10 +129,16 @@ async fn a_broken_source_leaves_the_old_content(h: H) -> Outcome {
     sandbox.put("/tmp/d", "x").await?;
     sandbox.put("/tmp/file", "old").await?;
     let stream = archive::broken_stream(pattern::bytes(1, 0, 1 << 20));
-    ensure!(sandbox.write("/tmp/file", WriteOptions::default(), stream).await.is_err(), "it succeeded");
+    ensure!(
+        sandbox.inside()?.write("/tmp/file", WriteOptions::default(), stream).await.is_err(),
+        "it succeeded"
+    );
     ensure_eq!(sandbox.get("/tmp/file").await?, b"old");
     let stream = archive::broken_stream("new");
-    ensure!(sandbox.write("/tmp/new", WriteOptions::default(), stream).await.is_err(), "it succeeded");
+    ensure!(
+        sandbox.inside()?.write("/tmp/new", WriteOptions::default(), stream).await.is_err(),
+        "it succeeded"
+    );
     ensure!(!sandbox.exists("/tmp/new").await?, "a part of a file is there");
     ensure_eq!(sandbox.sh("ls -A /tmp").await?, "d\nfile\n", "what is left beside the file");
     Ok(())
@@ -143,7 +149,7 @@ async fn a_dropped_write_leaves_the_old_content(h: H) -> Outcome {
     sandbox.put("/tmp/file", "old").await?;
     let (sender, stream) = tokio::sync::mpsc::channel(4);
     sender.send(Ok("new".into())).await?;
-    let write = sandbox.write("/tmp/file", WriteOptions::default(), stream);
+    let write = sandbox.inside()?.write("/tmp/file", WriteOptions::default(), stream);
     // The source never ends, so the write cannot either.
     let ended = tokio::time::timeout(Duration::from_millis(500), write).await;
     ensure!(ended.is_err(), "it ended before its source: {ended:?}");
@@ -176,24 +182,24 @@ async fn what_is_there_can_be_protected(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
     let careful = WriteOptions { must_not_exist: true, ..WriteOptions::default() };
     sandbox.put_with("/tmp/file", careful.clone(), "first").await?;
-    let second = sandbox.write("/tmp/file", careful.clone(), archive::stream("second")).await;
+    let second = sandbox.inside()?.write("/tmp/file", careful.clone(), archive::stream("second")).await;
     ensure_err!(second, Error::AlreadyExists { .. });
     ensure_eq!(sandbox.get("/tmp/file").await?, b"first");
     sandbox.sh("ln -s /nowhere /tmp/dangling").await?;
-    let through = sandbox.write("/tmp/dangling", careful, archive::stream("x")).await;
+    let through = sandbox.inside()?.write("/tmp/dangling", careful, archive::stream("x")).await;
     ensure_err!(through, Error::AlreadyExists { .. });
     Ok(())
 }
 
 async fn a_missing_parent_is_made_only_if_asked(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
-    let plain = sandbox.write("/tmp/a/b/c", WriteOptions::default(), archive::stream("x")).await;
+    let plain = sandbox.inside()?.write("/tmp/a/b/c", WriteOptions::default(), archive::stream("x")).await;
     ensure_err!(plain, Error::NotFound { .. });
     ensure!(!sandbox.exists("/tmp/a").await?, "it made the directory all the same");
     let parents = WriteOptions { create_parents: true, ..WriteOptions::default() };
     sandbox.put_with("/tmp/a/b/c", parents.clone(), "x").await?;
     ensure_eq!(sandbox.get("/tmp/a/b/c").await?, b"x");
-    let below_file = sandbox.write("/tmp/a/b/c/d", parents, archive::stream("x")).await;
+    let below_file = sandbox.inside()?.write("/tmp/a/b/c/d", parents, archive::stream("x")).await;
     ensure!(below_file.is_err(), "a file below a file");
     Ok(())
 }
@@ -220,16 +226,16 @@ async fn metadata_is_told(h: H) -> Outcome {
         ..script("printf 12345 > /tmp/f; chmod 640 /tmp/f; touch -d @1700000000 /tmp/f; mkfifo /tmp/p")
     };
     sandbox.finish(spec).await?.success()?;
-    let info = sandbox.stat("/tmp/f", true).await?;
+    let info = sandbox.inside()?.stat("/tmp/f", true).await?;
     ensure_eq!((info.path.as_str(), info.kind, info.size, info.mode), ("/tmp/f", FileKind::File, 5, 0o640));
     ensure_eq!((info.uid, info.gid), (1234, 55));
     ensure_eq!(info.modified, SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000));
-    ensure_eq!(sandbox.stat("/tmp/p", true).await?.kind, FileKind::Other);
-    let root = sandbox.stat("/", true).await?;
+    ensure_eq!(sandbox.inside()?.stat("/tmp/p", true).await?.kind, FileKind::Other);
+    let root = sandbox.inside()?.stat("/", true).await?;
     ensure_eq!((root.kind, root.path.as_str()), (FileKind::Directory, "/"));
-    ensure_err!(sandbox.stat("/tmp/nothing", true).await, Error::NotFound { .. });
+    ensure_err!(sandbox.inside()?.stat("/tmp/nothing", true).await, Error::NotFound { .. });
     ensure_err!(
-        sandbox.stat("/tmp/f/below", true).await,
+        sandbox.inside()?.stat("/tmp/f/below", true).await,
         Error::NotFound { .. } | Error::InvalidArgument { .. }
     );
     Ok(())
@@ -242,13 +248,13 @@ async fn links_are_followed_or_not(h: H) -> Outcome {
     sandbox
         .sh("cd /tmp/own; printf content > file; ln -s file link; ln -s nowhere dangling; ln -s loop loop")
         .await?;
-    let link = sandbox.stat("/tmp/own/link", false).await?;
+    let link = sandbox.inside()?.stat("/tmp/own/link", false).await?;
     ensure_eq!((link.kind, link.link_target.as_deref()), (FileKind::Symlink, Some("file")));
-    let file = sandbox.stat("/tmp/own/link", true).await?;
+    let file = sandbox.inside()?.stat("/tmp/own/link", true).await?;
     ensure_eq!((file.kind, file.size), (FileKind::File, 7));
-    ensure_eq!(sandbox.stat("/tmp/own/dangling", false).await?.kind, FileKind::Symlink);
-    ensure_err!(sandbox.stat("/tmp/own/dangling", true).await, Error::NotFound { .. });
-    ensure!(sandbox.stat("/tmp/own/loop", true).await.is_err(), "a link to itself has metadata");
+    ensure_eq!(sandbox.inside()?.stat("/tmp/own/dangling", false).await?.kind, FileKind::Symlink);
+    ensure_err!(sandbox.inside()?.stat("/tmp/own/dangling", true).await, Error::NotFound { .. });
+    ensure!(sandbox.inside()?.stat("/tmp/own/loop", true).await.is_err(), "a link to itself has metadata");
     ensure_eq!(sandbox.get("/tmp/own/link").await?, b"content");
     Ok(())
 }
@@ -262,7 +268,7 @@ async fn a_directory_is_listed_in_pages(h: H) -> Outcome {
     let mut seen: Vec<String> = Vec::new();
     loop {
         let after = seen.last().and_then(|path| path.rsplit('/').next()).map(str::to_owned);
-        let page = sandbox.list("/tmp/d", after.as_deref(), 100).await?;
+        let page = sandbox.inside()?.list("/tmp/d", after.as_deref(), 100).await?;
         ensure!(page.len() <= 100, "a page of {}", page.len());
         if page.is_empty() {
             break;
@@ -275,23 +281,26 @@ async fn a_directory_is_listed_in_pages(h: H) -> Outcome {
         }
     }
     ensure_eq!(seen, expected);
-    ensure_eq!(sandbox.list("/tmp/d/s", None, 10).await?.len(), 0);
-    ensure_err!(sandbox.list("/tmp/nothing", None, 10).await, Error::NotFound { .. });
-    ensure_err!(sandbox.list("/tmp/d/f0", None, 10).await, Error::InvalidArgument { .. });
+    ensure_eq!(sandbox.inside()?.list("/tmp/d/s", None, 10).await?.len(), 0);
+    ensure_err!(sandbox.inside()?.list("/tmp/nothing", None, 10).await, Error::NotFound { .. });
+    ensure_err!(sandbox.inside()?.list("/tmp/d/f0", None, 10).await, Error::InvalidArgument { .. });
     Ok(())
 }
 
 async fn directories_are_made(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
-    let info = sandbox.make_directory("/tmp/a", false, Some(0o750)).await?;
+    let info = sandbox.inside()?.make_directory("/tmp/a", false, Some(0o750)).await?;
     ensure_eq!((info.kind, info.mode), (FileKind::Directory, 0o750));
-    ensure_err!(sandbox.make_directory("/tmp/a", false, None).await, Error::AlreadyExists { .. });
-    ensure_eq!(sandbox.make_directory("/tmp/a", true, None).await?.mode, 0o750);
-    ensure_err!(sandbox.make_directory("/tmp/x/y/z", false, None).await, Error::NotFound { .. });
-    sandbox.make_directory("/tmp/x/y/z", true, None).await?;
+    ensure_err!(sandbox.inside()?.make_directory("/tmp/a", false, None).await, Error::AlreadyExists { .. });
+    ensure_eq!(sandbox.inside()?.make_directory("/tmp/a", true, None).await?.mode, 0o750);
+    ensure_err!(sandbox.inside()?.make_directory("/tmp/x/y/z", false, None).await, Error::NotFound { .. });
+    sandbox.inside()?.make_directory("/tmp/x/y/z", true, None).await?;
     ensure_eq!(sandbox.sh("cd /tmp/x/y/z; pwd").await?, "/tmp/x/y/z\n");
     sandbox.put("/tmp/file", "x").await?;
-    ensure!(sandbox.make_directory("/tmp/file", true, None).await.is_err(), "a directory where a file is");
+    ensure!(
+        sandbox.inside()?.make_directory("/tmp/file", true, None).await.is_err(),
+        "a directory where a file is"
+    );
     Ok(())
 }
 
@@ -299,19 +308,19 @@ async fn moving(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
     sandbox.put("/tmp/a", "a").await?;
     sandbox.put("/tmp/b", "b").await?;
-    ensure_err!(sandbox.rename("/tmp/a", "/tmp/b", false).await, Error::AlreadyExists { .. });
+    ensure_err!(sandbox.inside()?.rename("/tmp/a", "/tmp/b", false).await, Error::AlreadyExists { .. });
     ensure_eq!((sandbox.get("/tmp/a").await?, sandbox.get("/tmp/b").await?), (b"a".to_vec(), b"b".to_vec()));
-    ensure_eq!(sandbox.rename("/tmp/a", "/tmp/b", true).await?.path, "/tmp/b");
+    ensure_eq!(sandbox.inside()?.rename("/tmp/a", "/tmp/b", true).await?.path, "/tmp/b");
     ensure_eq!((sandbox.exists("/tmp/a").await?, sandbox.get("/tmp/b").await?), (false, b"a".to_vec()));
-    sandbox.rename("/tmp/b", "/tmp/c", false).await?;
-    ensure_err!(sandbox.rename("/tmp/b", "/tmp/d", false).await, Error::NotFound { .. });
+    sandbox.inside()?.rename("/tmp/b", "/tmp/c", false).await?;
+    ensure_err!(sandbox.inside()?.rename("/tmp/b", "/tmp/d", false).await, Error::NotFound { .. });
     sandbox.sh("mkdir -p /tmp/dir/sub; echo x > /tmp/dir/sub/x; ln -s x /tmp/link").await?;
-    sandbox.rename("/tmp/dir", "/tmp/moved", false).await?;
+    sandbox.inside()?.rename("/tmp/dir", "/tmp/moved", false).await?;
     ensure_eq!(sandbox.get("/tmp/moved/sub/x").await?, b"x\n");
     // The link itself is moved, not what it points at.
-    ensure_eq!(sandbox.rename("/tmp/link", "/tmp/link2", false).await?.kind, FileKind::Symlink);
+    ensure_eq!(sandbox.inside()?.rename("/tmp/link", "/tmp/link2", false).await?.kind, FileKind::Symlink);
     ensure!(
-        sandbox.rename("/tmp/moved", "/tmp/moved/sub/inside", false).await.is_err(),
+        sandbox.inside()?.rename("/tmp/moved", "/tmp/moved/sub/inside", false).await.is_err(),
         "a directory into itself"
     );
     Ok(())
@@ -321,18 +330,18 @@ async fn removing(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
     sandbox.sh("mkdir -p /tmp/keep /tmp/d/e/f; echo x > /tmp/keep/x; echo y > /tmp/d/e/y; ln -s /tmp/keep /tmp/d/e/link; ln -s /tmp/keep /tmp/alone; mkfifo /tmp/d/pipe").await?;
     ensure_err!(
-        sandbox.remove("/tmp/d", false).await,
+        sandbox.inside()?.remove("/tmp/d", false).await,
         Error::WrongState { reason: "DIRECTORY_NOT_EMPTY", .. }
     );
     ensure!(sandbox.exists("/tmp/d/e/y").await?, "it removed something all the same");
-    sandbox.remove("/tmp/d", true).await?;
+    sandbox.inside()?.remove("/tmp/d", true).await?;
     ensure!(!sandbox.exists("/tmp/d").await?, "it is still there");
-    sandbox.remove("/tmp/alone", true).await?;
+    sandbox.inside()?.remove("/tmp/alone", true).await?;
     ensure_eq!(sandbox.get("/tmp/keep/x").await?, b"x\n", "behind the links");
-    ensure_err!(sandbox.remove("/tmp/d", true).await, Error::NotFound { .. });
-    sandbox.make_directory("/tmp/empty", false, None).await?;
-    sandbox.remove("/tmp/empty", false).await?;
-    ensure!(sandbox.remove("/", false).await.is_err(), "the root was removed");
+    ensure_err!(sandbox.inside()?.remove("/tmp/d", true).await, Error::NotFound { .. });
+    sandbox.inside()?.make_directory("/tmp/empty", false, None).await?;
+    sandbox.inside()?.remove("/tmp/empty", false).await?;
+    ensure!(sandbox.inside()?.remove("/", false).await.is_err(), "the root was removed");
     ensure_eq!(sandbox.sh("echo fine").await?, "fine\n");
     Ok(())
 }
@@ -341,7 +350,7 @@ async fn a_read_that_is_dropped_disturbs_nothing(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
     sandbox.put("/tmp/file", pattern::bytes(1, 0, 8 << 20)).await?;
     for _ in 0..50 {
-        let (_, mut stream) = sandbox.read("/tmp/file", 0, None).await?;
+        let (_, mut stream) = sandbox.inside()?.read("/tmp/file", 0, None).await?;
         ensure!(stream.recv().await.is_some_and(|piece| piece.is_ok()), "nothing to read");
     }
     ensure_eq!(sandbox.get("/tmp/file").await?.len(), 8 << 20);
@@ -358,8 +367,8 @@ async fn names_of_every_kind(h: H) -> Outcome {
         let parents = WriteOptions { create_parents: true, ..WriteOptions::default() };
         sandbox.put_with(&path, parents, name.to_owned()).await?;
         ensure_eq!(sandbox.get(&path).await?, name.as_bytes());
-        ensure_eq!(sandbox.stat(&path, false).await?.path, path);
+        ensure_eq!(sandbox.inside()?.stat(&path, false).await?.path, path);
     }
-    ensure_eq!(sandbox.list("/tmp/names", None, 100).await?.len(), 11);
+    ensure_eq!(sandbox.inside()?.list("/tmp/names", None, 100).await?.len(), 11);
     Ok(())
 }

@@ -98,8 +98,9 @@ async fn writing_through_links_stays_inside(h: H) -> Outcome {
     sandbox.sh(&format!("cd /tmp/own; ln -s /{place} up; ln -s ../../../../../{place} up2")).await?;
     for link in ["up", "up2"] {
         sandbox.put(&format!("/tmp/own/{link}/{name}"), "x").await?;
-        sandbox.make_directory(&format!("/tmp/own/{link}/{name}-d"), true, None).await?;
+        sandbox.inside()?.make_directory(&format!("/tmp/own/{link}/{name}-d"), true, None).await?;
         sandbox
+            .inside()?
             .rename(&format!("/tmp/own/{link}/{name}"), &format!("/tmp/own/{link}/{name}-r"), true)
             .await?;
         for suffix in ["", "-d", "-r"] {
@@ -107,7 +108,7 @@ async fn writing_through_links_stays_inside(h: H) -> Outcome {
         }
     }
     let tar = archive::Archive::new().file(&name, 0o644, b"x")?.bytes()?;
-    sandbox.import("/tmp/own/up2", Compression::None, archive::stream(tar)).await?;
+    sandbox.inside()?.import("/tmp/own/up2", Compression::None, archive::stream(tar)).await?;
     not_on_host(&h, &name)
 }
 
@@ -117,20 +118,21 @@ async fn links_of_proc_lead_nowhere(h: H) -> Outcome {
     // For whoever resolves these in the wrong process they lead to another root.
     for path in ["/proc/self/root", "/proc/1/root", "/proc/self/cwd", "/proc/thread-self/root", "/dev/fd/3"] {
         let path = format!("{path}/{name}");
-        let write = sandbox.write(&path, WriteOptions::default(), archive::stream("x"));
+        let write = sandbox.inside()?.write(&path, WriteOptions::default(), archive::stream("x"));
         let _ = patiently("writing", write).await?;
         not_on_host(&h, &name)?;
     }
-    let exe = patiently("reading", sandbox.read("/proc/1/exe", 0, Some(1))).await?;
+    let exe = patiently("reading", sandbox.inside()?.read("/proc/1/exe", 0, Some(1))).await?;
     ensure!(exe.is_err(), "the supervisor's program was read through /proc/1/exe");
     let spec = ProcessSpec {
         user: Some("0".to_owned()),
         ..script("ln -s /proc/1/root /tmp/x; ln -s /proc/self/fd /tmp/y")
     };
     sandbox.finish(spec).await?.success()?;
-    let _ = patiently("reading", sandbox.read("/tmp/x/etc/hostname", 0, None)).await?;
-    sandbox.make_directory(&format!("/tmp/{name}"), false, None).await?;
-    let removed = patiently("removing", sandbox.remove(&format!("/tmp/x/tmp/{name}"), true)).await?;
+    let _ = patiently("reading", sandbox.inside()?.read("/tmp/x/etc/hostname", 0, None)).await?;
+    sandbox.inside()?.make_directory(&format!("/tmp/{name}"), false, None).await?;
+    let removed =
+        patiently("removing", sandbox.inside()?.remove(&format!("/tmp/x/tmp/{name}"), true)).await?;
     ensure!(removed.is_err(), "a directory was removed through /proc/1/root");
     Ok(())
 }
@@ -145,9 +147,9 @@ async fn a_directory_that_is_swapped_for_a_link_leads_nowhere(h: H) -> Outcome {
     let racing = sandbox.open(script(text)).await?;
     for turn in 0..300 {
         let path = format!("/tmp/a/{name}");
-        let _ = sandbox.write(&path, WriteOptions::default(), archive::stream("x")).await;
+        let _ = sandbox.inside()?.write(&path, WriteOptions::default(), archive::stream("x")).await;
         if turn % 10 == 0 {
-            let _ = sandbox.remove(&path, true).await;
+            let _ = sandbox.inside()?.remove(&path, true).await;
             not_on_host(&h, &name)?;
         }
     }
@@ -171,11 +173,14 @@ async fn pipes_and_devices_are_neither_read_nor_written(h: H) -> Outcome {
         "/dev/ptmx",
         "/dev/tty",
     ] {
-        let read = patiently(format!("reading {path}"), sandbox.read(path, 0, Some(1))).await?;
+        let read = patiently(format!("reading {path}"), sandbox.inside()?.read(path, 0, Some(1))).await?;
         ensure_err!(read.map(|_| ()), Error::InvalidArgument { .. } | Error::NotFound { .. });
         let in_place = WriteOptions { offset: Some(0), ..WriteOptions::default() };
-        let write =
-            patiently(format!("writing {path}"), sandbox.write(path, in_place, archive::stream("x"))).await?;
+        let write = patiently(
+            format!("writing {path}"),
+            sandbox.inside()?.write(path, in_place, archive::stream("x")),
+        )
+        .await?;
         ensure!(write.is_err(), "{path} was written");
     }
     Ok(())
@@ -186,13 +191,13 @@ async fn bad_paths_are_refused(h: H) -> Outcome {
     let (long, longer) = (format!("/tmp/{}", "x".repeat(256)), "/y".repeat(4096));
     for path in ["", "relative", "./x", "/tmp/a\0b", "\0", &long, &longer] {
         let shown: String = path.chars().take(20).collect();
-        let write = sandbox.write(path, WriteOptions::default(), archive::stream("x")).await;
+        let write = sandbox.inside()?.write(path, WriteOptions::default(), archive::stream("x")).await;
         ensure!(matches!(write, Err(Error::InvalidArgument { .. })), "write {shown:?}: {write:?}");
-        let stat = sandbox.stat(path, true).await;
+        let stat = sandbox.inside()?.stat(path, true).await;
         ensure!(matches!(stat, Err(Error::InvalidArgument { .. })), "stat {shown:?}: {stat:?}");
-        let remove = sandbox.remove(path, true).await;
+        let remove = sandbox.inside()?.remove(path, true).await;
         ensure!(matches!(remove, Err(Error::InvalidArgument { .. })), "remove {shown:?}: {remove:?}");
-        let rename = sandbox.rename("/tmp", path, true).await;
+        let rename = sandbox.inside()?.rename("/tmp", path, true).await;
         ensure!(matches!(rename, Err(Error::InvalidArgument { .. })), "rename {shown:?}: {rename:?}");
     }
     ensure_eq!(sandbox.sh("echo fine").await?, "fine\n");
@@ -204,7 +209,7 @@ async fn a_deep_tree_is_removed(h: H) -> Outcome {
     // Deeper than any path can be long.
     ensure_eq!(sandbox.run_probe(&["deep", "/tmp/deep", "3000"]).await?.success()?.text(), "took 3000\n");
     ensure!(sandbox.exists("/tmp/deep/dddd").await?, "no tree");
-    patiently("removing", sandbox.remove("/tmp/deep", true)).await??;
+    patiently("removing", sandbox.inside()?.remove("/tmp/deep", true)).await??;
     ensure!(!sandbox.exists("/tmp/deep").await?, "it is still there");
     Ok(())
 }
@@ -213,8 +218,11 @@ async fn a_deep_tree_is_removed(h: H) -> Outcome {
 async fn import_hostile(h: &Harness, name: &str, tar: Vec<u8>) -> Outcome {
     let sandbox = h.sandbox().await?;
     sandbox.sh("mkdir -p /tmp/victim /tmp/into; echo safe > /tmp/victim/file").await?;
-    let imported =
-        patiently("an import", sandbox.import("/tmp/into", Compression::None, archive::stream(tar))).await?;
+    let imported = patiently(
+        "an import",
+        sandbox.inside()?.import("/tmp/into", Compression::None, archive::stream(tar)),
+    )
+    .await?;
     if let Err(error) = imported {
         ensure_err!(Err::<(), _>(error), Error::InvalidArgument { .. });
     }
@@ -277,8 +285,11 @@ async fn archives_with_devices_make_none_that_works(h: H) -> Outcome {
         .entry(tar::EntryType::Block, "disk", "", 0o666, b"")?
         .file("suid", 0o4755, b"x")?
         .bytes()?;
-    let _ =
-        patiently("an import", sandbox.import("/tmp/into", Compression::None, archive::stream(tar))).await?;
+    let _ = patiently(
+        "an import",
+        sandbox.inside()?.import("/tmp/into", Compression::None, archive::stream(tar)),
+    )
+    .await?;
     let text = "for f in zero disk; do head -c 1 /tmp/into/$f 2>/dev/null | wc -c; done";
     let spec = ProcessSpec { user: Some("0".to_owned()), ..script(text) };
     ensure_eq!(sandbox.finish(spec).await?.success()?.text(), "0\n0\n");
@@ -300,7 +311,7 @@ async fn broken_archives_are_refused(h: H) -> Outcome {
         ("tar as zstd", Compression::Zstd, whole.clone()),
         ("zstd as tar", Compression::None, zstd::encode_all(whole.as_slice(), 1)?),
     ] {
-        let import = sandbox.import("/tmp/into", compression, archive::stream(bytes));
+        let import = sandbox.inside()?.import("/tmp/into", compression, archive::stream(bytes));
         let imported = patiently(name, import).await?;
         ensure!(matches!(imported, Err(Error::InvalidArgument { .. })), "{name}: {imported:?}");
     }
@@ -314,9 +325,9 @@ async fn an_archive_bomb_ends_at_the_disk_limit(h: H) -> Outcome {
     let small = zstd::encode_all(tar.as_slice(), 1)?;
     drop(tar);
     ensure!(small.len() < 1 << 20, "no bomb: {} bytes", small.len());
-    let import = sandbox.import("/tmp/into", Compression::Zstd, archive::stream(small));
+    let import = sandbox.inside()?.import("/tmp/into", Compression::Zstd, archive::stream(small));
     ensure_err!(patiently("an import", import).await?, Error::LimitReached { .. });
-    sandbox.remove("/tmp/into", true).await?;
+    sandbox.inside()?.remove("/tmp/into", true).await?;
     ensure_eq!(sandbox.sh("echo fine").await?, "fine\n");
     Ok(())
 }

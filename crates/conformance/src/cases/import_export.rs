@@ -46,10 +46,10 @@ async fn round_trip(h: &Harness, compression: Compression) -> Outcome {
     sandbox.sh(TREE).await?;
     let before = describe(&sandbox, "/tmp/tree").await?;
     ensure!(before.lines().count() > 15, "no tree: {before}");
-    let bytes = archive::collect(sandbox.export("/tmp/tree", compression).await?).await?;
+    let bytes = archive::collect(sandbox.inside()?.export("/tmp/tree", compression).await?).await?;
     let is_zstd = bytes.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]);
     ensure_eq!(is_zstd, compression == Compression::Zstd);
-    sandbox.import("/tmp/back", compression, archive::stream(bytes)).await?;
+    sandbox.inside()?.import("/tmp/back", compression, archive::stream(bytes)).await?;
     ensure_eq!(describe(&sandbox, "/tmp/back/tree").await?, before);
     Ok(())
 }
@@ -66,8 +66,8 @@ async fn a_tree_moves_to_another_sandbox(h: H) -> Outcome {
     let (from, to) = futures::future::try_join(h.sandbox(), h.sandbox()).await?;
     from.sh(TREE).await?;
     // The stream of one is the source of the other, with back-pressure all the way.
-    let stream = from.export("/tmp/tree", Compression::None).await?;
-    to.import("/tmp", Compression::None, stream).await?;
+    let stream = from.inside()?.export("/tmp/tree", Compression::None).await?;
+    to.inside()?.import("/tmp", Compression::None, stream).await?;
     ensure_eq!(describe(&to, "/tmp/tree").await?, describe(&from, "/tmp/tree").await?);
     Ok(())
 }
@@ -87,7 +87,7 @@ fn contents(bytes: &[u8]) -> Outcome<BTreeMap<String, u64>> {
 async fn names_are_relative_to_the_parent(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
     sandbox.sh("mkdir -p /tmp/a/b/c; printf 123 > /tmp/a/b/c/f").await?;
-    let bytes = archive::collect(sandbox.export("/tmp/a/b", Compression::None).await?).await?;
+    let bytes = archive::collect(sandbox.inside()?.export("/tmp/a/b", Compression::None).await?).await?;
     let expected = [("b", 0), ("b/c", 0), ("b/c/f", 3)].map(|(name, size)| (name.to_owned(), size));
     ensure_eq!(contents(&bytes)?, BTreeMap::from(expected));
     Ok(())
@@ -96,25 +96,28 @@ async fn names_are_relative_to_the_parent(h: H) -> Outcome {
 async fn one_file_can_be_exported(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
     sandbox.put("/tmp/one", "12345").await?;
-    let bytes = archive::collect(sandbox.export("/tmp/one", Compression::None).await?).await?;
+    let bytes = archive::collect(sandbox.inside()?.export("/tmp/one", Compression::None).await?).await?;
     ensure_eq!(contents(&bytes)?, BTreeMap::from([("one".to_owned(), 5)]));
     Ok(())
 }
 
 async fn what_is_missing_cannot_be_exported(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
-    ensure_err!(sandbox.export("/tmp/nothing", Compression::None).await.map(|_| ()), Error::NotFound { .. });
+    ensure_err!(
+        sandbox.inside()?.export("/tmp/nothing", Compression::None).await.map(|_| ()),
+        Error::NotFound { .. }
+    );
     Ok(())
 }
 
 async fn an_import_counts_and_makes_its_directory(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
     let tar = Archive::new().directory("d/")?.file("d/f", 0o640, b"abc")?.symlink("d/l", "f")?.bytes()?;
-    let count = sandbox.import("/tmp/new/place", Compression::None, archive::stream(tar)).await?;
+    let count = sandbox.inside()?.import("/tmp/new/place", Compression::None, archive::stream(tar)).await?;
     ensure!(count == 3, "{count} entries of 3");
     ensure_eq!(sandbox.sh("cd /tmp/new/place/d; cat l; stat -c %a f").await?, "abc640\n");
     let nothing = Archive::new().bytes()?;
-    ensure_eq!(sandbox.import("/tmp/new", Compression::None, archive::stream(nothing)).await?, 0);
+    ensure_eq!(sandbox.inside()?.import("/tmp/new", Compression::None, archive::stream(nothing)).await?, 0);
     Ok(())
 }
 
@@ -122,7 +125,7 @@ async fn an_import_replaces_files(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
     sandbox.sh("mkdir /tmp/d; echo old > /tmp/d/f; echo kept > /tmp/d/g; ln -s g /tmp/d/l").await?;
     let tar = Archive::new().file("f", 0o644, b"new")?.file("l", 0o644, b"no link")?.bytes()?;
-    sandbox.import("/tmp/d", Compression::None, archive::stream(tar)).await?;
+    sandbox.inside()?.import("/tmp/d", Compression::None, archive::stream(tar)).await?;
     ensure_eq!(sandbox.sh("cd /tmp/d; cat f; echo; cat g; cat l").await?, "new\nkept\nno link");
     Ok(())
 }
@@ -131,10 +134,10 @@ async fn a_big_archive_arrives_whole(h: H) -> Outcome {
     const SIZE: usize = 64 << 20;
     let sandbox = h.sandbox().await?;
     let tar = Archive::new().file("big", 0o644, &pattern::bytes(8, 0, SIZE))?.bytes()?;
-    sandbox.import("/tmp/in", Compression::None, archive::stream(tar)).await?;
+    sandbox.inside()?.import("/tmp/in", Compression::None, archive::stream(tar)).await?;
     let probe = sandbox.probe().await?;
     ensure_eq!(sandbox.sh(&format!("{probe} verify 8 < /tmp/in/big")).await?, format!("ok {SIZE}\n"));
-    let bytes = archive::collect(sandbox.export("/tmp/in/big", Compression::None).await?).await?;
+    let bytes = archive::collect(sandbox.inside()?.export("/tmp/in/big", Compression::None).await?).await?;
     ensure_eq!(contents(&bytes)?, BTreeMap::from([("big".to_owned(), SIZE as u64)]));
     Ok(())
 }
@@ -143,7 +146,7 @@ async fn a_dropped_export_disturbs_nothing(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
     sandbox.sh("mkdir /tmp/d; head -c 20000000 /dev/zero > /tmp/d/f").await?;
     for _ in 0..20 {
-        let mut stream = sandbox.export("/tmp/d", Compression::None).await?;
+        let mut stream = sandbox.inside()?.export("/tmp/d", Compression::None).await?;
         ensure!(stream.recv().await.is_some_and(|piece| piece.is_ok()), "nothing to read");
     }
     ensure_eq!(sandbox.sh("echo fine").await?, "fine\n");
@@ -153,7 +156,7 @@ async fn a_dropped_export_disturbs_nothing(h: H) -> Outcome {
 async fn special_files_do_not_stop_an_export(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
     sandbox.sh("mkdir /tmp/d; mkfifo /tmp/d/pipe; printf abc > /tmp/d/real; chmod 0 /tmp/d/real").await?;
-    let bytes = archive::collect(sandbox.export("/tmp/d", Compression::None).await?).await?;
+    let bytes = archive::collect(sandbox.inside()?.export("/tmp/d", Compression::None).await?).await?;
     ensure_eq!(contents(&bytes)?.get("d/real"), Some(&3));
     Ok(())
 }

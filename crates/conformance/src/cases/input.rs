@@ -80,7 +80,7 @@ async fn input_is_accepted_by_offset(h: H) -> Outcome {
         session.reader.next().await?;
     }
     ensure_eq!(session.reader.accepted, 5);
-    ensure_eq!(sandbox.process(&session.reader.process.id).await?.stdin_offset, 5);
+    ensure_eq!(sandbox.inside()?.process(&session.reader.process.id).await?.stdin_offset, 5);
     session.stdin.close().await?;
     ensure_eq!(session.finish().await?.code(), Some(0));
     Ok(())
@@ -130,14 +130,15 @@ async fn only_one_attachment_may_write(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
     let session = open(&sandbox, command(&["cat"])).await?;
     let id = session.reader.process.id.clone();
-    let second = match patiently("attaching", sandbox.attach(&id, AttachOptions::everything())).await? {
-        // The refusal may come as the first event as well.
-        Ok(attachment) => Session::open(attachment, &AttachOptions::everything()).await.map(|_| ()),
-        Err(error) => {
-            ensure_err!(Err::<(), _>(error), Error::WrongState { reason: "STDIN_HELD", .. });
-            Err(Failure::new("refused"))
-        }
-    };
+    let second =
+        match patiently("attaching", sandbox.inside()?.attach(&id, AttachOptions::everything())).await? {
+            // The refusal may come as the first event as well.
+            Ok(attachment) => Session::open(attachment, &AttachOptions::everything()).await.map(|_| ()),
+            Err(error) => {
+                ensure_err!(Err::<(), _>(error), Error::WrongState { reason: "STDIN_HELD", .. });
+                Err(Failure::new("refused"))
+            }
+        };
     ensure!(second.is_err(), "two attachments write");
     // Reading is for everybody.
     let options = AttachOptions { stdin: false, ..AttachOptions::everything() };
@@ -191,7 +192,7 @@ async fn a_second_attachment_continues_standard_input(h: H) -> Outcome {
     first.stdin.send(all.slice(..SIZE / 2)).await?;
     let id = first.reader.process.id.clone();
     eventually(|| async {
-        ensure_eq!(sandbox.process(&id).await?.stdin_offset, (SIZE / 2) as u64);
+        ensure_eq!(sandbox.inside()?.process(&id).await?.stdin_offset, (SIZE / 2) as u64);
         Ok(())
     })
     .await?;
@@ -221,7 +222,7 @@ async fn a_process_that_never_reads_can_be_left(h: H) -> Outcome {
     };
     let _ = tokio::time::timeout(std::time::Duration::from_secs(1), endless).await;
     ensure_eq!(sandbox.sh("echo others are fine").await?, "others are fine\n");
-    sandbox.signal(&reader.process.id, 9).await?;
+    sandbox.inside()?.signal(&reader.process.id, 9).await?;
     ensure_eq!(reader.finish().await?.exit.signal, Some(9));
     Ok(())
 }

@@ -42,7 +42,7 @@ async fn only_its_own_processes_show(h: H) -> Outcome {
 async fn another_sandbox_does_not_show(h: H) -> Outcome {
     let (one, other) = futures::future::try_join(h.sandbox(), h.sandbox()).await?;
     let time = format!("1000.{:09}", uuid::Uuid::new_v4().as_u128() % 1_000_000_000);
-    one.start(script(&format!("exec sleep {time}"))).await?;
+    one.inside()?.start(script(&format!("exec sleep {time}"))).await?;
     if h.factory().is_local() {
         crate::harness::eventually(|| async {
             ensure!(!host_processes_with(&time).is_empty(), "it does not run");
@@ -59,7 +59,7 @@ async fn another_sandbox_does_not_show(h: H) -> Outcome {
     let count = report["processes"].as_array().map_or(usize::MAX, Vec::len);
     ensure!(count <= 4, "{count} processes show");
     other.finish(root("kill -9 -1")).await?;
-    let running = one.processes().await?.iter().filter(|process| process.exit.is_none()).count();
+    let running = one.inside()?.processes().await?.iter().filter(|process| process.exit.is_none()).count();
     ensure_eq!(running, 1, "processes of the other sandbox after a kill of everything");
     ensure_eq!(other.sh("echo alive").await?, "alive\n");
     Ok(())
@@ -162,7 +162,7 @@ async fn devices_of_another_sandbox_are_untouched(h: H) -> Outcome {
 async fn signals_do_not_leave(h: H) -> Outcome {
     let (sandbox, victim) = futures::future::try_join(h.sandbox(), h.sandbox()).await?;
     let time = format!("1000.{:09}", uuid::Uuid::new_v4().as_u128() % 1_000_000_000);
-    let process = victim.start(script(&format!("exec sleep {time}"))).await?;
+    let process = victim.inside()?.start(script(&format!("exec sleep {time}"))).await?;
     let numbers = |argument: &str| {
         let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
         let words = entries.filter_map(|entry| {
@@ -190,7 +190,10 @@ async fn signals_do_not_leave(h: H) -> Outcome {
         // It may hit itself where its own number is among them.
         sandbox.finish(spec).await?;
     }
-    ensure!(victim.process(&process.id).await?.exit.is_none(), "a process of another sandbox was killed");
+    ensure!(
+        victim.inside()?.process(&process.id).await?.exit.is_none(),
+        "a process of another sandbox was killed"
+    );
     Ok(())
 }
 

@@ -41,9 +41,9 @@ async fn a_sandbox_runs_a_command_and_goes_away(h: H) -> Outcome {
 async fn what_is_gone_answers_that_it_is_gone(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
     sandbox.destroy().await?;
-    let start = patiently("starting in what is gone", sandbox.start(script("true"))).await?;
+    let start = patiently("starting in what is gone", sandbox.inside()?.start(script("true"))).await?;
     ensure_err!(start, Error::NotFound { .. } | Error::WrongState { .. } | Error::Unavailable { .. });
-    let stat = patiently("looking into what is gone", sandbox.stat("/", true)).await?;
+    let stat = patiently("looking into what is gone", sandbox.inside()?.stat("/", true)).await?;
     ensure_err!(stat, Error::NotFound { .. } | Error::WrongState { .. } | Error::Unavailable { .. });
     Ok(())
 }
@@ -225,7 +225,8 @@ async fn destroying_during_starts_is_clean(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
     let starts = join_all((0..16).map(|_| async {
         let options = AttachOptions { stdin: false, ..AttachOptions::everything() };
-        let Ok(mut attachment) = sandbox.exec(script("echo x; exec sleep 1000"), options).await else {
+        let Ok(inside) = sandbox.inside() else { return };
+        let Ok(mut attachment) = inside.exec(script("echo x; exec sleep 1000"), options).await else {
             return;
         };
         while attachment.output.recv().await.is_some() {}

@@ -109,7 +109,7 @@ async fn shared_memory_is_bounded(h: H) -> Outcome {
     } else {
         ensure_eq!(finished.exit.reason, ExitReason::OutOfMemory);
     }
-    sandbox.remove("/dev/shm/fill", false).await?;
+    sandbox.inside()?.remove("/dev/shm/fill", false).await?;
     ensure_eq!(sandbox.sh("echo alive").await?, "alive\n");
     Ok(())
 }

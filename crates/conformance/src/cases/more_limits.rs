@@ -53,7 +53,7 @@ async fn disk_that_is_freed_can_be_used_again(h: H) -> Outcome {
         let finished = sandbox.run_probe(&["eat-disk", "/tmp/fill", "268435456"]).await?.success()?;
         let count = refused(&finished.text())?;
         ensure!(count >= DISK / 2, "turn {turn}: only {count} bytes");
-        sandbox.remove("/tmp/fill", false).await?;
+        sandbox.inside()?.remove("/tmp/fill", false).await?;
     }
     Ok(())
 }
@@ -62,11 +62,12 @@ async fn a_full_disk_is_an_error_of_write_and_import(h: H) -> Outcome {
     let sandbox = limited(&h, |limits| limits.disk_bytes = Some(DISK)).await?;
     sandbox.put("/tmp/kept", "old").await?;
     let much = pattern::bytes(1, 0, 64 << 20);
-    let write = sandbox.write("/tmp/kept", WriteOptions::default(), archive::stream(much.clone())).await;
+    let write =
+        sandbox.inside()?.write("/tmp/kept", WriteOptions::default(), archive::stream(much.clone())).await;
     ensure_err!(write, Error::LimitReached { .. });
     ensure_eq!(sandbox.get("/tmp/kept").await?, b"old");
     let tar = archive::Archive::new().file("much", 0o644, &much)?.bytes()?;
-    let import = sandbox.import("/tmp/in", Compression::None, archive::stream(tar)).await;
+    let import = sandbox.inside()?.import("/tmp/in", Compression::None, archive::stream(tar)).await;
     ensure_err!(import, Error::LimitReached { .. });
     Ok(())
 }
@@ -132,7 +133,7 @@ async fn kernel_objects_of_one_do_not_hurt_another(h: H) -> Outcome {
     let spec = ProcessSpec { terminal, ..script("echo a | cat | cat") };
     ensure_eq!(neighbour.finish(spec).await?.success()?.text().trim(), "a");
     if h.has(hostel_sandbox::Capability::FileWatch) {
-        drop(neighbour.watch("/tmp", false).await?);
+        drop(neighbour.inside()?.watch("/tmp", false).await?);
     }
     session.stdin.close().await?;
     session.finish().await?;

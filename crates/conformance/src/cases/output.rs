@@ -78,7 +78,7 @@ async fn two_hundred_and_fifty_six_mebibytes_arrive(h: H) -> Outcome {
         .await?
         .success()?;
     ensure_eq!(count, SIZE);
-    ensure_eq!(sandbox.process(&finished.process.id).await?.stdout.end, SIZE);
+    ensure_eq!(sandbox.inside()?.process(&finished.process.id).await?.stdout.end, SIZE);
     Ok(())
 }
 
@@ -93,7 +93,7 @@ async fn a_slow_reader_gets_every_byte(h: H) -> Outcome {
         session.reader.next().await?;
         ensure_eq!(sandbox.sh(&format!("echo {turn}")).await?, format!("{turn}\n"));
         ensure!(
-            sandbox.process(&session.reader.process.id).await?.exit.is_none(),
+            sandbox.inside()?.process(&session.reader.process.id).await?.exit.is_none(),
             "it wrote all without a reader"
         );
     }
@@ -122,7 +122,7 @@ async fn a_reader_that_stops_disturbs_nobody(h: H) -> Outcome {
     }
     ensure_eq!(sandbox.put("/tmp/file", "written").await?.size, 7);
     for session in &stuck {
-        sandbox.signal(&session.reader.process.id, 9).await?;
+        sandbox.inside()?.signal(&session.reader.process.id, 9).await?;
     }
     for (seed, session) in (0..).zip(stuck) {
         let finished = session.reader.finish_with(|_, offset, data| check(seed, offset, data)).await?;
@@ -178,7 +178,7 @@ async fn output_closed_early_is_no_end(h: H) -> Outcome {
     let text = "echo said; exec >&- 2>&-; while [ ! -e /tmp/go ]; do sleep 0.05; done; exit 11";
     let mut session = sandbox.open(script(text)).await?;
     session.reader.until("said").await?;
-    ensure!(sandbox.process(&session.reader.process.id).await?.exit.is_none(), "it has not ended");
+    ensure!(sandbox.inside()?.process(&session.reader.process.id).await?.exit.is_none(), "it has not ended");
     sandbox.sh("touch /tmp/go").await?;
     let finished = session.finish().await?;
     ensure_eq!((finished.text().as_str(), finished.code()), ("said\n", Some(11)));

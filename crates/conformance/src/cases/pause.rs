@@ -24,7 +24,7 @@ type H = Arc<Harness>;
 async fn nothing_happens_while_paused(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
     let probe = sandbox.probe().await?;
-    let busy = sandbox.start(command(&[probe, "spin", "100000000"])).await?;
+    let busy = sandbox.inside()?.start(command(&[probe, "spin", "100000000"])).await?;
     let used = || async {
         let stats = sandbox.stats().await?;
         stats.cpu_time.ok_or_else(|| Failure::new("no cpu time in the usage"))
@@ -47,7 +47,7 @@ async fn nothing_happens_while_paused(h: H) -> Outcome {
         Ok(())
     })
     .await?;
-    sandbox.signal(&busy.id, 9).await?;
+    sandbox.inside()?.signal(&busy.id, 9).await?;
     Ok(())
 }
 
@@ -67,8 +67,8 @@ async fn output_goes_on_after_the_pause(h: H) -> Outcome {
 async fn nothing_can_be_started_while_paused(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
     sandbox.pause().await?;
-    let start = patiently("starting while paused", sandbox.start(script("true"))).await?;
-    ensure_err!(start, Error::WrongState { .. });
+    let start = async { sandbox.inside()?.start(script("true")).await };
+    ensure_err!(patiently("starting while paused", start).await?, Error::WrongState { .. });
     sandbox.resume().await?;
     ensure_eq!(sandbox.sh("echo again").await?, "again\n");
     Ok(())
@@ -76,7 +76,7 @@ async fn nothing_can_be_started_while_paused(h: H) -> Outcome {
 
 async fn a_paused_sandbox_can_be_destroyed(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
-    sandbox.start(script("exec sleep 1000")).await?;
+    sandbox.inside()?.start(script("exec sleep 1000")).await?;
     sandbox.pause().await?;
     patiently("destroying", sandbox.destroy()).await??;
     h.nothing_left(sandbox.id()).await
@@ -97,7 +97,7 @@ async fn usage_grows_with_use(h: H) -> Outcome {
     let before = sandbox.stats().await?;
     sandbox.run_probe(&["spin", "500"]).await?.success()?;
     sandbox.sh("head -c 8000000 /dev/urandom > /tmp/written; sync /tmp/written").await?;
-    let held = sandbox.start(script("exec sleep 1000")).await?;
+    let held = sandbox.inside()?.start(script("exec sleep 1000")).await?;
     // What is counted when may depend on the kernel's own time.
     eventually(|| async {
         let after = sandbox.stats().await?;
@@ -127,7 +127,7 @@ async fn usage_grows_with_use(h: H) -> Outcome {
         Ok(())
     })
     .await?;
-    sandbox.signal(&held.id, 9).await?;
+    sandbox.inside()?.signal(&held.id, 9).await?;
     Ok(())
 }
 

@@ -50,7 +50,8 @@ async fn many_may_wait_for_one_end(h: H) -> Outcome {
     let spec = ProcessSpec { stdin: true, ..script("read line; exit 9") };
     let session = sandbox.open(spec).await?;
     let id = session.reader.process.id.clone();
-    let waits = try_join_all((0..32).map(|_| sandbox.wait(&id)));
+    let inside = sandbox.inside()?;
+    let waits = try_join_all((0..32).map(|_| inside.wait(&id)));
     let talk = session.talk("go\n");
     let (exits, finished) = patiently("waiting", futures::future::join(waits, talk)).await?;
     let finished = finished?;
@@ -65,11 +66,11 @@ async fn an_ended_process_stays_listed_and_can_be_waited_for(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
     let finished = sandbox.finish(script("echo out; echo err >&2; exit 4")).await?;
     let id = finished.process.id;
-    ensure_eq!(sandbox.wait(&id).await?, finished.exit);
-    let listed = sandbox.processes().await?;
+    ensure_eq!(sandbox.inside()?.wait(&id).await?, finished.exit);
+    let listed = sandbox.inside()?.processes().await?;
     let known = listed.iter().find(|process| process.id == id);
     ensure!(known.is_some_and(|known| known.exit.as_ref() == Some(&finished.exit)), "listed: {listed:?}");
-    let info = sandbox.process(&id).await?;
+    let info = sandbox.inside()?.process(&id).await?;
     ensure_eq!((info.stdout, info.stderr), (0..4, 0..4));
     Ok(())
 }
@@ -78,12 +79,15 @@ async fn processes_are_listed_oldest_first(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
     let names = ["zebra", "apple", "mango", "berry"];
     for name in names {
-        sandbox.start(ProcessSpec { id: Some(ProcessId::parse(name)?), ..script("exec sleep 1000") }).await?;
+        sandbox
+            .inside()?
+            .start(ProcessSpec { id: Some(ProcessId::parse(name)?), ..script("exec sleep 1000") })
+            .await?;
     }
     let listed: Vec<String> =
-        sandbox.processes().await?.iter().map(|process| process.id.to_string()).collect();
+        sandbox.inside()?.processes().await?.iter().map(|process| process.id.to_string()).collect();
     ensure_eq!(listed, names);
-    for process in sandbox.processes().await? {
+    for process in sandbox.inside()?.processes().await? {
         ensure!(process.exit.is_none() && process.pid > 1, "{process:?}");
     }
     Ok(())
@@ -92,10 +96,10 @@ async fn processes_are_listed_oldest_first(h: H) -> Outcome {
 async fn a_missing_process_is_not_found(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
     let id = ProcessId::parse("nobody")?;
-    ensure_err!(sandbox.process(&id).await, Error::NotFound { .. });
-    ensure_err!(patiently("waiting", sandbox.wait(&id)).await?, Error::NotFound { .. });
-    ensure_err!(sandbox.signal(&id, 15).await, Error::NotFound { .. });
-    ensure_err!(sandbox.attach(&id, AttachOptions::everything()).await, Error::NotFound { .. });
+    ensure_err!(sandbox.inside()?.process(&id).await, Error::NotFound { .. });
+    ensure_err!(patiently("waiting", sandbox.inside()?.wait(&id)).await?, Error::NotFound { .. });
+    ensure_err!(sandbox.inside()?.signal(&id, 15).await, Error::NotFound { .. });
+    ensure_err!(sandbox.inside()?.attach(&id, AttachOptions::everything()).await, Error::NotFound { .. });
     Ok(())
 }
 
@@ -125,7 +129,10 @@ async fn a_hundred_processes_at_once(h: H) -> Outcome {
         Ok::<_, crate::Failure>(session)
     }))
     .await?;
-    ensure_eq!(sandbox.processes().await?.iter().filter(|process| process.exit.is_none()).count(), 100);
+    ensure_eq!(
+        sandbox.inside()?.processes().await?.iter().filter(|process| process.exit.is_none()).count(),
+        100
+    );
     let finished = try_join_all(sessions.into_iter().map(|session| session.talk("end\n"))).await?;
     for (number, finished) in finished.iter().enumerate() {
         ensure_eq!(finished.text(), format!("{number}\nend\n"));
@@ -225,7 +232,7 @@ async fn kill_on_disconnect_kills(h: H) -> Outcome {
     session.reader.until("on").await?;
     let id = session.reader.process.id.clone();
     drop(session);
-    let exit = patiently("the end after the disconnect", sandbox.wait(&id)).await??;
+    let exit = patiently("the end after the disconnect", sandbox.inside()?.wait(&id)).await??;
     ensure_eq!(exit.reason, ExitReason::Signaled);
     Ok(())
 }
@@ -238,7 +245,7 @@ async fn without_it_a_disconnect_changes_nothing(h: H) -> Outcome {
     let id = session.reader.process.id.clone();
     drop(session);
     sandbox.sh("touch /tmp/go").await?;
-    ensure_eq!(patiently("the end", sandbox.wait(&id)).await??.code, Some(8));
+    ensure_eq!(patiently("the end", sandbox.inside()?.wait(&id)).await??.code, Some(8));
     let options = AttachOptions { stdin: false, ..AttachOptions::everything() };
     ensure_eq!(sandbox.attach_with(&id, options).await?.finish().await?.text(), "on\noff\n");
     Ok(())
@@ -248,29 +255,31 @@ async fn a_dropped_exec_leaves_the_sandbox_usable(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
     for step in 0..40_u64 {
         let options = AttachOptions::everything();
-        let exec = sandbox.exec(ProcessSpec { stdin: true, ..script("cat") }, options);
+        let exec = sandbox.inside()?.exec(ProcessSpec { stdin: true, ..script("cat") }, options);
         let _ = tokio::time::timeout(Duration::from_micros(step * 50), exec).await;
     }
     ensure_eq!(sandbox.sh("echo fine").await?, "fine\n");
-    for process in sandbox.processes().await?.iter().filter(|process| process.exit.is_none()) {
+    for process in sandbox.inside()?.processes().await?.iter().filter(|process| process.exit.is_none()) {
         // What did start can be found, and ended.
-        match sandbox.signal(&process.id, 9).await {
+        match sandbox.inside()?.signal(&process.id, 9).await {
             Ok(()) | Err(Error::WrongState { .. }) => {}
             Err(error) => return Err(error.into()),
         }
-        patiently("the end", sandbox.wait(&process.id)).await??;
+        patiently("the end", sandbox.inside()?.wait(&process.id)).await??;
     }
     Ok(())
 }
 
 async fn a_dropped_wait_leaves_the_process_alone(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
-    let process = sandbox.start(script("while [ ! -e /tmp/go ]; do sleep 0.05; done; exit 2")).await?;
+    let process =
+        sandbox.inside()?.start(script("while [ ! -e /tmp/go ]; do sleep 0.05; done; exit 2")).await?;
     for _ in 0..10 {
-        let waited = tokio::time::timeout(Duration::from_millis(5), sandbox.wait(&process.id)).await;
+        let waited =
+            tokio::time::timeout(Duration::from_millis(5), sandbox.inside()?.wait(&process.id)).await;
         ensure!(waited.is_err(), "ended early: {waited:?}");
     }
     sandbox.sh("touch /tmp/go").await?;
-    ensure_eq!(patiently("the end", sandbox.wait(&process.id)).await??.code, Some(2));
+    ensure_eq!(patiently("the end", sandbox.inside()?.wait(&process.id)).await??.code, Some(2));
     Ok(())
 }

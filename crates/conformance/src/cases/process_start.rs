@@ -63,7 +63,7 @@ async fn a_relative_program_is_found_from_its_directory(h: H) -> Outcome {
 
 async fn refused(h: &Harness, spec: ProcessSpec) -> Outcome {
     let sandbox = h.sandbox().await?;
-    ensure_err!(sandbox.start(spec).await, Error::InvalidArgument { .. });
+    ensure_err!(sandbox.inside()?.start(spec).await, Error::InvalidArgument { .. });
     ensure_eq!(sandbox.sh("echo fine").await?, "fine\n");
     Ok(())
 }
@@ -71,7 +71,10 @@ async fn refused(h: &Harness, spec: ProcessSpec) -> Outcome {
 async fn a_missing_program_is_not_found(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
     for program in ["there-is-no-such-program", "/nowhere/program", "./nothing"] {
-        ensure_err!(sandbox.start(command(&[program])).await, Error::NotFound { kind: "program", .. });
+        ensure_err!(
+            sandbox.inside()?.start(command(&[program])).await,
+            Error::NotFound { kind: "program", .. }
+        );
     }
     ensure_eq!(sandbox.sh("echo fine").await?, "fine\n");
     Ok(())
@@ -84,7 +87,7 @@ async fn a_directory_is_no_program(h: H) -> Outcome {
 async fn a_file_without_permission_is_no_program(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
     sandbox.put("/tmp/data", "not a program").await?;
-    ensure_err!(sandbox.start(command(&["/tmp/data"])).await, Error::InvalidArgument { .. });
+    ensure_err!(sandbox.inside()?.start(command(&["/tmp/data"])).await, Error::InvalidArgument { .. });
     Ok(())
 }
 
@@ -187,9 +190,9 @@ async fn user_and_directory_are_told(h: H) -> Outcome {
         ..script("true")
     };
     for (user, expected) in [("0", "root"), ("root", "root"), ("1234", "1234"), ("1234:77", "1234")] {
-        let process = sandbox.start(asked(user, "/tmp")).await?;
+        let process = sandbox.inside()?.start(asked(user, "/tmp")).await?;
         ensure_eq!((process.user.as_str(), process.cwd.as_str()), (expected, "/tmp"));
-        let known = sandbox.process(&process.id).await?;
+        let known = sandbox.inside()?.process(&process.id).await?;
         ensure_eq!((known.user.as_str(), known.cwd.as_str()), (expected, "/tmp"));
     }
     // Whatever the defaults are, they are told.
@@ -222,10 +225,10 @@ async fn a_script_with_an_interpreter_runs(h: H) -> Outcome {
 async fn the_caller_may_choose_the_id(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
     let id = ProcessId::parse("my-own-process")?;
-    let started = sandbox.start(ProcessSpec { id: Some(id.clone()), ..script("exit 5") }).await?;
+    let started = sandbox.inside()?.start(ProcessSpec { id: Some(id.clone()), ..script("exit 5") }).await?;
     ensure_eq!(started.id, id);
-    ensure_eq!(sandbox.wait(&id).await?.code, Some(5));
-    ensure_eq!(sandbox.process(&id).await?.argv, script("exit 5").argv);
+    ensure_eq!(sandbox.inside()?.wait(&id).await?.code, Some(5));
+    ensure_eq!(sandbox.inside()?.process(&id).await?.argv, script("exit 5").argv);
     Ok(())
 }
 
@@ -233,10 +236,10 @@ async fn an_id_is_never_used_twice(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
     let named =
         |text: &str| Ok::<_, Error>(ProcessSpec { id: Some(ProcessId::parse("twice")?), ..script(text) });
-    sandbox.start(named("exit 1")?).await?;
-    ensure_err!(sandbox.start(named("exit 2")?).await, Error::AlreadyExists { .. });
-    ensure_eq!(sandbox.wait(&ProcessId::parse("twice")?).await?.code, Some(1));
-    ensure_err!(sandbox.start(named("exit 2")?).await, Error::AlreadyExists { .. });
+    sandbox.inside()?.start(named("exit 1")?).await?;
+    ensure_err!(sandbox.inside()?.start(named("exit 2")?).await, Error::AlreadyExists { .. });
+    ensure_eq!(sandbox.inside()?.wait(&ProcessId::parse("twice")?).await?.code, Some(1));
+    ensure_err!(sandbox.inside()?.start(named("exit 2")?).await, Error::AlreadyExists { .. });
     Ok(())
 }
 
@@ -249,14 +252,14 @@ async fn a_request_that_comes_again_starts_nothing(h: H) -> Outcome {
             ..script("echo once >> /tmp/starts; sleep 0.2; exit 3")
         })
     };
-    let first = sandbox.start(asked("asked", 1)?).await?;
-    ensure_eq!(sandbox.start(asked("asked", 1)?).await?.pid, first.pid, "the same process");
-    let again = sandbox.exec(asked("asked", 1)?, AttachOptions::everything()).await?;
+    let first = sandbox.inside()?.start(asked("asked", 1)?).await?;
+    ensure_eq!(sandbox.inside()?.start(asked("asked", 1)?).await?.pid, first.pid, "the same process");
+    let again = sandbox.inside()?.exec(asked("asked", 1)?, AttachOptions::everything()).await?;
     let again = Session::open(again, &AttachOptions::everything()).await?;
     ensure_eq!(again.finish().await?.code(), Some(3));
-    ensure_eq!(sandbox.start(asked("asked", 1)?).await?.pid, first.pid, "after its end too");
+    ensure_eq!(sandbox.inside()?.start(asked("asked", 1)?).await?.pid, first.pid, "after its end too");
     for name in ["asked", "other"] {
-        let reused = sandbox.start(asked(name, 2)?).await;
+        let reused = sandbox.inside()?.start(asked(name, 2)?).await;
         ensure_err!(reused, Error::AlreadyExists { kind: StartRequest::KIND, .. });
     }
     ensure_eq!(sandbox.sh("cat /tmp/starts").await?, "once\n");

@@ -91,13 +91,13 @@ async fn a_process_that_ended_meanwhile_is_known(h: H) -> Outcome {
     let ids = try_join_all([0, 50, 100, 200, 400].map(|millis| {
         let text = format!("{probe} spin {millis} >/dev/null; echo done {millis}; exit 7");
         let sandbox = &sandbox;
-        async move { Ok::<_, Failure>((millis, sandbox.start(script(&text)).await?.id)) }
+        async move { Ok::<_, Failure>((millis, sandbox.inside()?.start(script(&text)).await?.id)) }
     }))
     .await?;
     h.restart().await?;
     let sandbox = h.adopt(&sandbox).await?;
     for (millis, id) in ids {
-        let exit = patiently("the end", sandbox.wait(&id)).await??;
+        let exit = patiently("the end", sandbox.inside()?.wait(&id)).await??;
         ensure_eq!(exit.code, Some(7), "after {millis} ms");
         let finished = sandbox.attach_with(&id, from(0)).await?.finish().await?;
         ensure_eq!(finished.text(), format!("done {millis}\n"));
@@ -111,12 +111,12 @@ async fn what_ended_before_is_known(h: H) -> Outcome {
     let before = sandbox.finish(script("echo out; echo err >&2; exit 9")).await?;
     h.restart().await?;
     let sandbox = h.adopt(&sandbox).await?;
-    ensure_eq!(sandbox.wait(&before.process.id).await?, before.exit);
+    ensure_eq!(sandbox.inside()?.wait(&before.process.id).await?, before.exit);
     let after = sandbox.attach_with(&before.process.id, from(0)).await?.finish().await?;
     ensure_eq!((after.text().as_str(), after.complaint().as_str()), ("out\n", "err\n"));
     // Its id is still taken.
     let again = ProcessSpec { id: Some(before.process.id), ..script("true") };
-    ensure_err!(sandbox.start(again).await, Error::AlreadyExists { .. });
+    ensure_err!(sandbox.inside()?.start(again).await, Error::AlreadyExists { .. });
     Ok(())
 }
 
@@ -208,13 +208,14 @@ async fn usage_is_still_known(h: H) -> Outcome {
 async fn a_paused_sandbox_can_be_resumed(h: H) -> Outcome {
     let h = h.fresh().await?;
     let sandbox = h.sandbox().await?;
-    let process = sandbox.start(script("while [ ! -e /tmp/go ]; do sleep 0.05; done; exit 3")).await?;
+    let process =
+        sandbox.inside()?.start(script("while [ ! -e /tmp/go ]; do sleep 0.05; done; exit 3")).await?;
     sandbox.pause().await?;
     h.restart().await?;
     let sandbox = patiently("adopting a paused sandbox", h.adopt(&sandbox)).await??;
     sandbox.resume().await?;
     sandbox.sh("touch /tmp/go").await?;
-    ensure_eq!(patiently("the end", sandbox.wait(&process.id)).await??.code, Some(3));
+    ensure_eq!(patiently("the end", sandbox.inside()?.wait(&process.id)).await??.code, Some(3));
     Ok(())
 }
 
@@ -259,7 +260,7 @@ async fn what_nobody_adopts_is_removed(h: H) -> Outcome {
     let h = h.fresh().await?;
     let sandboxes = try_join_all((0..3).map(|_| h.sandbox())).await?;
     for sandbox in &sandboxes {
-        sandbox.start(script("exec sleep 1000")).await?;
+        sandbox.inside()?.start(script("exec sleep 1000")).await?;
     }
     h.restart().await?;
     let removed = patiently("removing orphans", h.backend().remove_orphans()).await??;
@@ -274,7 +275,7 @@ async fn what_nobody_adopts_is_removed(h: H) -> Outcome {
 async fn what_is_adopted_is_not_removed(h: H) -> Outcome {
     let h = h.fresh().await?;
     let (kept, left) = futures::future::try_join(h.sandbox(), h.sandbox()).await?;
-    let process = kept.start(script(COUNT)).await?;
+    let process = kept.inside()?.start(script(COUNT)).await?;
     h.restart().await?;
     let kept = h.adopt(&kept).await?;
     let new = h.sandbox().await?;
@@ -309,7 +310,7 @@ async fn a_creation_cut_short_is_removed(h: H) -> Outcome {
 async fn an_adopted_sandbox_can_be_destroyed(h: H) -> Outcome {
     let h = h.fresh().await?;
     let sandbox = h.sandbox().await?;
-    sandbox.start(script("setsid sleep 1000 & exec sleep 1000")).await?;
+    sandbox.inside()?.start(script("setsid sleep 1000 & exec sleep 1000")).await?;
     h.restart().await?;
     let sandbox = h.adopt(&sandbox).await?;
     sandbox.destroy().await?;
@@ -336,7 +337,7 @@ async fn many_sandboxes_come_back(h: H) -> Outcome {
     let id = &ProcessId::parse("worker")?;
     for (number, sandbox) in sandboxes.iter().enumerate() {
         let text = format!("echo {number}; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo over");
-        sandbox.start(ProcessSpec { id: Some(id.clone()), ..script(&text) }).await?;
+        sandbox.inside()?.start(ProcessSpec { id: Some(id.clone()), ..script(&text) }).await?;
     }
     h.restart().await?;
     let adopted = try_join_all(sandboxes.iter().map(|sandbox| h.adopt(sandbox))).await?;

@@ -26,7 +26,7 @@ async fn a_signal_ends_a_process_and_is_reported(h: H) -> Outcome {
     for signal in [1, 2, 9, 10, 15, 34, 64] {
         let mut session = sandbox.open(script("echo on; exec sleep 1000")).await?;
         session.reader.until("on").await?;
-        sandbox.signal(&session.reader.process.id, signal).await?;
+        sandbox.inside()?.signal(&session.reader.process.id, signal).await?;
         let exit = session.finish().await?.exit;
         ensure_eq!((exit.reason, exit.signal), (ExitReason::Signaled, Some(signal)));
         ensure_eq!(exit.shell_code(), 128 + signal);
@@ -41,7 +41,7 @@ async fn a_signal_reaches_the_whole_group(h: H) -> Outcome {
         while :; do sleep 0.05; done";
     let mut session = sandbox.open(script(text)).await?;
     session.reader.until("ready").await?;
-    sandbox.signal(&session.reader.process.id, 10).await?;
+    sandbox.inside()?.signal(&session.reader.process.id, 10).await?;
     let said = session.finish().await?.text();
     ensure!(said.contains("parent") && said.contains("child"), "{said:?}");
     Ok(())
@@ -52,7 +52,7 @@ async fn a_process_may_handle_a_signal(h: H) -> Outcome {
     let text = "trap 'echo caught; exit 42' TERM; echo on; while :; do sleep 0.05; done";
     let mut session = sandbox.open(script(text)).await?;
     session.reader.until("on").await?;
-    sandbox.signal(&session.reader.process.id, 15).await?;
+    sandbox.inside()?.signal(&session.reader.process.id, 15).await?;
     let finished = session.finish().await?;
     ensure_eq!((finished.text().as_str(), finished.code()), ("on\ncaught\n", Some(42)));
     Ok(())
@@ -72,28 +72,28 @@ async fn a_stopped_process_can_be_killed(h: H) -> Outcome {
     let mut session = sandbox.open(script("sleep 1000 & echo on; wait")).await?;
     session.reader.until("on").await?;
     let id = session.reader.process.id.clone();
-    sandbox.signal(&id, 19).await?;
-    ensure!(sandbox.process(&id).await?.exit.is_none(), "a stop is no end");
-    sandbox.signal(&id, 9).await?;
+    sandbox.inside()?.signal(&id, 19).await?;
+    ensure!(sandbox.inside()?.process(&id).await?.exit.is_none(), "a stop is no end");
+    sandbox.inside()?.signal(&id, 9).await?;
     ensure_eq!(session.finish().await?.exit.signal, Some(9));
     Ok(())
 }
 
 async fn a_signal_after_the_end_is_a_wrong_state(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
-    let process = sandbox.start(script("true")).await?;
-    patiently("the end", sandbox.wait(&process.id)).await??;
-    ensure_err!(sandbox.signal(&process.id, 15).await, Error::WrongState { .. });
+    let process = sandbox.inside()?.start(script("true")).await?;
+    patiently("the end", sandbox.inside()?.wait(&process.id)).await??;
+    ensure_err!(sandbox.inside()?.signal(&process.id, 15).await, Error::WrongState { .. });
     Ok(())
 }
 
 async fn a_signal_that_does_not_exist_is_refused(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
-    let process = sandbox.start(script("exec sleep 1000")).await?;
+    let process = sandbox.inside()?.start(script("exec sleep 1000")).await?;
     for signal in [-1, 0, 65, i32::MAX, i32::MIN] {
-        ensure_err!(sandbox.signal(&process.id, signal).await, Error::InvalidArgument { .. });
+        ensure_err!(sandbox.inside()?.signal(&process.id, signal).await, Error::InvalidArgument { .. });
     }
-    ensure!(sandbox.process(&process.id).await?.exit.is_none(), "it ended");
+    ensure!(sandbox.inside()?.process(&process.id).await?.exit.is_none(), "it ended");
     Ok(())
 }
 

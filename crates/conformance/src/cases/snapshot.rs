@@ -214,7 +214,7 @@ async fn a_fork_has_no_processes(h: H) -> Outcome {
         parent.open(script("echo on; while [ ! -e /tmp/go ]; do sleep 0.05; done; exit 7")).await?;
     session.reader.until("on").await?;
     let child = fork(&h, &parent).await?;
-    ensure_eq!(child.processes().await?.len(), 0);
+    ensure_eq!(child.inside()?.processes().await?.len(), 0);
     let report = child.report().await?;
     let count = report["processes"].as_array().map_or(0, Vec::len);
     ensure!(count <= 3, "{count} processes in a fork: {}", report["processes"]);

@@ -58,7 +58,7 @@ async fn works(h: &Harness, sandbox: &Sandbox) -> Outcome {
     ensure!(report["pid"].as_u64() > Some(1), "the report is {report}");
     ensure_eq!(sandbox.get("/etc/marker").await?, b"from the template");
     ensure_eq!(sandbox.get("/etc/link").await?, b"from the template");
-    ensure_eq!(sandbox.stat("/etc/marker", false).await?.mode, 0o640);
+    ensure_eq!(sandbox.inside()?.stat("/etc/marker", false).await?.mode, 0o640);
     ensure!(!sandbox.exists("/usr/bin").await?, "the host's /usr is in an imported root");
     let own = if h.has(Capability::WritableRoot) { "/etc/own" } else { "/tmp/own" };
     sandbox.put(own, "written").await?;
@@ -110,7 +110,7 @@ async fn sandboxes_never_change_a_template(h: H) -> Outcome {
     let id = import(&h, minimal(&h)?, Compression::None).await?;
     let first = h.sandbox_from(&id).await?;
     first.put("/etc/marker", "changed").await?;
-    first.remove("/etc/link", false).await?;
+    first.inside()?.remove("/etc/link", false).await?;
     first.put("/etc/new", "x").await?;
     works(&h, &h.sandbox_from(&id).await?).await
 }

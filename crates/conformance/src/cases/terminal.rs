@@ -49,9 +49,9 @@ async fn a_new_size_is_signalled(h: H) -> Outcome {
     let mut session = open(&sandbox, script(&text)).await?;
     session.reader.until("ready").await?;
     let id = session.reader.process.id.clone();
-    sandbox.resize(&id, TerminalSize { rows: 20, columns: 10 }).await?;
+    sandbox.inside()?.resize(&id, TerminalSize { rows: 20, columns: 10 }).await?;
     session.reader.until("tty 20 10").await?;
-    sandbox.resize(&id, TerminalSize { rows: 50, columns: 90 }).await?;
+    sandbox.inside()?.resize(&id, TerminalSize { rows: 50, columns: 90 }).await?;
     ensure!(session.finish().await?.text().contains("tty 50 90"), "no signal for the second size");
     Ok(())
 }
@@ -137,7 +137,7 @@ async fn much_output_arrives(h: H) -> Outcome {
 
 async fn without_a_terminal_there_is_nothing_to_resize(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
-    let process = sandbox.start(script("exec sleep 1000")).await?;
-    ensure_err!(sandbox.resize(&process.id, SIZE).await, Error::WrongState { .. });
+    let process = sandbox.inside()?.start(script("exec sleep 1000")).await?;
+    ensure_err!(sandbox.inside()?.resize(&process.id, SIZE).await, Error::WrongState { .. });
     Ok(())
 }

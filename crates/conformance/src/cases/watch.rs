@@ -46,7 +46,7 @@ async fn until(
 async fn changes_are_told(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
     sandbox.sh("mkdir /tmp/d").await?;
-    let mut events = sandbox.watch("/tmp/d", false).await?;
+    let mut events = sandbox.inside()?.watch("/tmp/d", false).await?;
     sandbox.sh("echo x > /tmp/d/f").await?;
     until(&mut events, FileEventKind::Created, "/tmp/d/f").await?;
     until(&mut events, FileEventKind::Modified, "/tmp/d/f").await?;
@@ -62,11 +62,11 @@ async fn changes_are_told(h: H) -> Outcome {
 
 async fn changes_by_the_file_calls_are_told(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
-    sandbox.make_directory("/tmp/d", false, None).await?;
-    let mut events = sandbox.watch("/tmp/d", false).await?;
+    sandbox.inside()?.make_directory("/tmp/d", false, None).await?;
+    let mut events = sandbox.inside()?.watch("/tmp/d", false).await?;
     sandbox.put("/tmp/d/f", "x").await?;
     until(&mut events, FileEventKind::Created, "/tmp/d/f").await?;
-    sandbox.remove("/tmp/d/f", false).await?;
+    sandbox.inside()?.remove("/tmp/d/f", false).await?;
     until(&mut events, FileEventKind::Removed, "/tmp/d/f").await?;
     Ok(())
 }
@@ -74,8 +74,8 @@ async fn changes_by_the_file_calls_are_told(h: H) -> Outcome {
 async fn what_lies_deeper_is_told_only_if_asked(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
     sandbox.sh("mkdir -p /tmp/d/deep/er").await?;
-    let mut shallow = sandbox.watch("/tmp/d", false).await?;
-    let mut deep = sandbox.watch("/tmp/d", true).await?;
+    let mut shallow = sandbox.inside()?.watch("/tmp/d", false).await?;
+    let mut deep = sandbox.inside()?.watch("/tmp/d", true).await?;
     sandbox.sh("echo x > /tmp/d/deep/er/f; echo x > /tmp/d/top").await?;
     until(&mut deep, FileEventKind::Created, "/tmp/d/deep/er/f").await?;
     until(&mut deep, FileEventKind::Created, "/tmp/d/top").await?;
@@ -87,7 +87,7 @@ async fn what_lies_deeper_is_told_only_if_asked(h: H) -> Outcome {
 async fn new_directories_are_watched_too(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
     sandbox.sh("mkdir /tmp/d").await?;
-    let mut events = sandbox.watch("/tmp/d", true).await?;
+    let mut events = sandbox.inside()?.watch("/tmp/d", true).await?;
     sandbox.sh("mkdir -p /tmp/d/a/b/c").await?;
     until(&mut events, FileEventKind::Created, "/tmp/d/a").await?;
     // Made at once and deep: it may be found by looking or by a change, but it is told.
@@ -101,7 +101,7 @@ async fn a_flood_is_told_or_said_to_be_lost(h: H) -> Outcome {
     const FILES: usize = 3000;
     let sandbox = h.sandbox().await?;
     sandbox.sh("mkdir /tmp/d").await?;
-    let mut events = sandbox.watch("/tmp/d", false).await?;
+    let mut events = sandbox.inside()?.watch("/tmp/d", false).await?;
     // Nobody reads meanwhile.
     sandbox.sh(&format!("i=0; while [ $i -lt {FILES} ]; do : > /tmp/d/f$i; i=$((i + 1)); done")).await?;
     let mut created = 0;
@@ -128,6 +128,6 @@ async fn a_flood_is_told_or_said_to_be_lost(h: H) -> Outcome {
 
 async fn what_is_missing_cannot_be_watched(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
-    ensure_err!(sandbox.watch("/tmp/nothing", true).await.map(|_| ()), Error::NotFound { .. });
+    ensure_err!(sandbox.inside()?.watch("/tmp/nothing", true).await.map(|_| ()), Error::NotFound { .. });
     Ok(())
 }

@@ -282,7 +282,7 @@ async fn run_step(
     tail: &mut Tail,
 ) -> hostel_sandbox::Result<ExitStatus> {
     let options = AttachOptions { stdout_from: Some(0), stderr_from: Some(0), ..AttachOptions::default() };
-    let mut attachment = environment.exec(step.clone(), options).await?;
+    let mut attachment = environment.inside()?.exec(step.clone(), options).await?;
     while let Some(output) = attachment.output.recv().await {
         match output? {
             Output::Data { stream, data, .. } => {

@@ -149,7 +149,7 @@ impl Sandboxes {
     /// When the last call was, and when the last call or process ended; `None` while something goes on.
     async fn idle_since(&self, entry: &Arc<Entry>) -> Option<(SystemTime, SystemTime)> {
         let quiet = entry.quiet_since()?;
-        let processes = entry.environment()?.processes().await.ok()?;
+        let processes = entry.environment()?.inside().ok()?.processes().await.ok()?;
         processes.iter().try_fold((quiet, quiet), |(quiet, since), process| {
             process.exit.as_ref().map(|exit| (quiet, since.max(exit.time)))
         })

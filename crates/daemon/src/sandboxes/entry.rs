@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::lock::lock;
 use crate::record::SandboxRecord;
 use bytes::Bytes;
-use hostel_sandbox::{Error as DomainError, ExecutionEnvironment, SandboxId, SandboxState};
+use hostel_sandbox::{Error as DomainError, ExecutionEnvironment, Inside, SandboxId, SandboxState};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 use tokio::sync::{MutexGuard, OwnedSemaphorePermit};
@@ -204,8 +204,12 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    pub(crate) fn environment(&self) -> &Arc<dyn ExecutionEnvironment> {
-        &self.environment
+    /// Its processes and files.
+    ///
+    /// # Errors
+    /// `WrongState` (`SANDBOX_STATE`) while it is paused.
+    pub(crate) fn inside(&self) -> Result<&dyn Inside> {
+        Ok(self.environment.inside()?)
     }
 
     pub(crate) fn id(&self) -> &SandboxId {

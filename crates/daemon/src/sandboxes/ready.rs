@@ -92,8 +92,9 @@ async fn run(
     environment: &Arc<dyn ExecutionEnvironment>,
     spec: ProcessSpec,
 ) -> hostel_sandbox::Result<Option<Unsuccessful>> {
-    let process = environment.start(spec).await?.id;
-    let exit = environment.wait(&process).await?;
+    let inside = environment.inside()?;
+    let process = inside.start(spec).await?.id;
+    let exit = inside.wait(&process).await?;
     if exit.reason == ExitReason::Exited && exit.code == Some(0) {
         return Ok(None);
     }
@@ -118,13 +119,13 @@ pub(super) fn told(exit: &ExitStatus, tail: &str) -> String {
 
 /// The last that a process wrote, standard error after standard output.
 async fn tail(environment: &Arc<dyn ExecutionEnvironment>, id: &ProcessId) -> hostel_sandbox::Result<String> {
-    let info = environment.process(id).await?;
+    let info = environment.inside()?.process(id).await?;
     let options = AttachOptions {
         stdout_from: Some(info.stdout.end.saturating_sub(TAIL).max(info.stdout.start)),
         stderr_from: Some(info.stderr.end.saturating_sub(TAIL).max(info.stderr.start)),
         ..AttachOptions::default()
     };
-    let mut attachment = environment.attach(id, options).await?;
+    let mut attachment = environment.inside()?.attach(id, options).await?;
     let mut streams = [Tail::default(), Tail::default()];
     let read = async {
         while let Some(Ok(output)) = attachment.output.recv().await {

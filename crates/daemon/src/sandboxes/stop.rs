@@ -109,11 +109,12 @@ impl Sandboxes {
 
 /// Asks every process to end and waits until all have, or `grace` has passed.
 async fn terminate(environment: &dyn ExecutionEnvironment, grace: Duration) {
+    let Ok(inside) = environment.inside() else { return };
     let end = tokio::time::Instant::now() + grace;
     let mut asked = false;
     let wait = async {
         loop {
-            let Ok(processes) = environment.processes().await else { return };
+            let Ok(processes) = inside.processes().await else { return };
             let running: Vec<_> = processes.iter().filter(|process| process.exit.is_none()).collect();
             if running.is_empty() {
                 return;
@@ -121,7 +122,7 @@ async fn terminate(environment: &dyn ExecutionEnvironment, grace: Duration) {
             if !asked {
                 for process in &running {
                     // One that ended meanwhile is what we want.
-                    let _ = environment.signal(&process.id, SIGTERM).await;
+                    let _ = inside.signal(&process.id, SIGTERM).await;
                 }
                 asked = true;
             }

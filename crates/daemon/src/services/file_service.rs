@@ -28,7 +28,7 @@ impl FileService for Files {
     async fn read_file(&self, request: Request<v1::ReadFileRequest>) -> Answer<Self::ReadFileStream> {
         let request = request.into_inner();
         let lease = self.enter(request.sandbox_id, "path", &request.path)?;
-        let read = lease.environment().read(&request.path, request.offset, request.length).await;
+        let read = lease.inside()?.read(&request.path, request.offset, request.length).await;
         let (info, bytes) = read.map_err(Error::from)?;
         let frame = |frame| v1::ReadFileResponse { frame: Some(frame) };
         let first = Ok(frame(read_file_response::Frame::Info(convert::api_file(info))));
@@ -50,7 +50,7 @@ impl FileService for Files {
             WritePlan::Append(options) => append(&lease, &open.path, options).await?,
         };
         let Upload { bytes, count, reader } = self.upload(stream);
-        let written = lease.environment().write(&open.path, options, bytes).await;
+        let written = lease.inside()?.write(&open.path, options, bytes).await;
         drop(reader);
         let info = Some(convert::api_file(written.map_err(Error::from)?));
         let bytes_written = count.load(Ordering::Relaxed);
@@ -60,7 +60,7 @@ impl FileService for Files {
     async fn stat_file(&self, request: Request<v1::StatFileRequest>) -> Answer<v1::StatFileResponse> {
         let request = request.into_inner();
         let lease = self.enter(request.sandbox_id, "path", &request.path)?;
-        let info = lease.environment().stat(&request.path, request.follow_symlink).await;
+        let info = lease.inside()?.stat(&request.path, request.follow_symlink).await;
         Ok(Response::new(v1::StatFileResponse { info: Some(convert::api_file(info.map_err(Error::from)?)) }))
     }
 
@@ -71,7 +71,7 @@ impl FileService for Files {
         let filter = [filter[0].as_str(), &filter[1], &filter[2]];
         let after: Option<String> = page::position(&request.page_token, &filter)?;
         let lease = self.enter(request.sandbox_id.clone(), "path", &request.path)?;
-        let listed = lease.environment().list(&request.path, after.as_deref(), size + 1).await;
+        let listed = lease.inside()?.list(&request.path, after.as_deref(), size + 1).await;
         let mut files = listed.map_err(Error::from)?;
         let more = files.len() > size;
         files.truncate(size);
@@ -88,7 +88,7 @@ impl FileService for Files {
         let request = request.into_inner();
         let mode = convert::permissions(request.permissions)?;
         let lease = self.enter(request.sandbox_id, "path", &request.path)?;
-        let made = lease.environment().make_directory(&request.path, request.create_parents, mode).await;
+        let made = lease.inside()?.make_directory(&request.path, request.create_parents, mode).await;
         let info = Some(convert::api_file(made.map_err(Error::from)?));
         Ok(Response::new(v1::MakeDirectoryResponse { info }))
     }
@@ -97,10 +97,8 @@ impl FileService for Files {
         let request = request.into_inner();
         convert::path("destination_path", &request.destination_path)?;
         let lease = self.enter(request.sandbox_id, "source_path", &request.source_path)?;
-        let moved = lease
-            .environment()
-            .rename(&request.source_path, &request.destination_path, request.replace)
-            .await;
+        let moved =
+            lease.inside()?.rename(&request.source_path, &request.destination_path, request.replace).await;
         let info = Some(convert::api_file(moved.map_err(Error::from)?));
         Ok(Response::new(v1::MoveFileResponse { info }))
     }
@@ -111,7 +109,7 @@ impl FileService for Files {
         if request.path.split('/').all(|part| part.is_empty() || part == ".") {
             return Err(invalid("path", "the root cannot be removed"));
         }
-        match lease.environment().remove(&request.path, request.recursive).await {
+        match lease.inside()?.remove(&request.path, request.recursive).await {
             Err(DomainError::NotFound { kind: "file", .. }) if request.allow_missing => {}
             other => other.map_err(Error::from)?,
         }
@@ -124,7 +122,7 @@ impl FileService for Files {
         let request = request.into_inner();
         let lease = self.enter(request.sandbox_id, "path", &request.path)?;
         self.require(&lease, Capability::FileWatch)?;
-        let watched = lease.environment().watch(&request.path, request.recursive).await;
+        let watched = lease.inside()?.watch(&request.path, request.recursive).await;
         let events = ReceiverStream::new(watched.map_err(Error::from)?);
         let path = request.path;
         let frame = |event| Ok(v1::WatchFilesResponse { event: Some(event) });
@@ -145,7 +143,7 @@ impl FileService for Files {
         let compression = convert::compression(open.compression)?;
         let lease = self.enter(open.sandbox_id, "path", &open.path)?;
         let Upload { bytes, reader, .. } = self.upload(stream);
-        let imported = lease.environment().import(&open.path, compression, bytes).await;
+        let imported = lease.inside()?.import(&open.path, compression, bytes).await;
         drop(reader);
         Ok(Response::new(v1::ImportFilesResponse { entries: imported.map_err(Error::from)? }))
     }
@@ -159,7 +157,7 @@ impl FileService for Files {
         let request = request.into_inner();
         let compression = convert::compression(request.compression)?;
         let lease = self.enter(request.sandbox_id, "path", &request.path)?;
-        let exported = lease.environment().export(&request.path, compression).await;
+        let exported = lease.inside()?.export(&request.path, compression).await;
         let pieces = self.pieces(exported.map_err(Error::from)?, lease);
         let frames = pieces.map(|piece| Ok(v1::ExportFilesResponse { data: piece? }));
         Ok(Response::new(Box::pin(frames)))
@@ -207,7 +205,7 @@ impl Files {
 
 /// Writing from the end of the file on, or a new file where there is none.
 async fn append(lease: &Lease, path: &str, options: WriteOptions) -> Result<WriteOptions> {
-    let end = match lease.environment().stat(path, true).await {
+    let end = match lease.inside()?.stat(path, true).await {
         Ok(info) => info.size,
         Err(DomainError::NotFound { .. }) => 0,
         Err(error) => return Err(error.into()),

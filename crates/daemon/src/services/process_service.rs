@@ -29,7 +29,7 @@ impl ProcessService for Processes {
     ) -> Answer<v1::StartProcessResponse> {
         let peer = peer(&request)?;
         let start = self.start(&peer, request.into_inner())?;
-        let started = start.lease.environment().start(start.spec.clone()).await;
+        let started = start.lease.inside()?.start(start.spec.clone()).await;
         let info = started.map_err(|error| start.failure(error))?;
         let process = Some(convert::api_process(start.lease.id(), &info));
         Ok(Response::new(v1::StartProcessResponse { process }))
@@ -49,7 +49,7 @@ impl ProcessService for Processes {
         let options = attachment::options(open.options, v1::StdinAccess::None)?;
         let (lease, id) = self.enter(open.sandbox_id, open.process_id)?;
         let asked = [options.stdout_from, options.stderr_from];
-        let attachment = lease.environment().attach(&id, options).await.map_err(Error::from)?;
+        let attachment = lease.inside()?.attach(&id, options).await.map_err(Error::from)?;
         let events = Events::with_input(&self.0, lease, attachment, requests);
         Ok(Response::new(Box::pin(events.asked(asked))))
     }
@@ -72,7 +72,7 @@ impl ProcessService for Processes {
         let options = attachment::options(open.options, access)?;
         let mut start = self.start(&peer, request)?;
         start.spec.kill_on_disconnect = open.kill_on_disconnect;
-        let executed = start.lease.environment().exec(start.spec.clone(), options).await;
+        let executed = start.lease.inside()?.exec(start.spec.clone(), options).await;
         let attachment = executed.map_err(|error| start.failure(error))?;
         Ok(Response::new(Box::pin(Events::with_input(&self.0, start.lease, attachment, requests))))
     }
@@ -93,7 +93,7 @@ impl ProcessService for Processes {
         let options = attachment::options(Some(options), v1::StdinAccess::None)?;
         let (lease, id) = self.enter(request.sandbox_id, request.process_id)?;
         let asked = [options.stdout_from, options.stderr_from];
-        let attachment = lease.environment().attach(&id, options).await.map_err(Error::from)?;
+        let attachment = lease.inside()?.attach(&id, options).await.map_err(Error::from)?;
         Ok(Response::new(Box::pin(Events::new(&self.0, lease, attachment).asked(asked))))
     }
 
@@ -117,7 +117,7 @@ impl ProcessService for Processes {
     async fn get_process(&self, request: Request<v1::GetProcessRequest>) -> Answer<v1::GetProcessResponse> {
         let request = request.into_inner();
         let (lease, id) = self.enter(request.sandbox_id, request.process_id)?;
-        let info = lease.environment().process(&id).await.map_err(Error::from)?;
+        let info = lease.inside()?.process(&id).await.map_err(Error::from)?;
         Ok(Response::new(v1::GetProcessResponse { process: Some(convert::api_process(lease.id(), &info)) }))
     }
 
@@ -131,7 +131,7 @@ impl ProcessService for Processes {
         let filter = ["processes", request.sandbox_id.as_str(), &format!("{states:?}")];
         let after: Option<(SystemTime, ProcessId)> = page::position(&request.page_token, &filter)?;
         let lease = self.0.enter(&sandbox_id(request.sandbox_id.clone())?)?;
-        let mut processes = lease.environment().processes().await.map_err(Error::from)?;
+        let mut processes = lease.inside()?.processes().await.map_err(Error::from)?;
         processes.sort_by_key(position);
         processes.retain(|info| after.as_ref().is_none_or(|after| position(info) > *after));
         processes.retain(|info| states.is_empty() || states.contains(&convert::state(info)));
@@ -151,7 +151,7 @@ impl ProcessService for Processes {
         let request = request.into_inner();
         let signal = convert::signal(request.signal)?;
         let (lease, id) = self.enter(request.sandbox_id, request.process_id)?;
-        lease.environment().signal(&id, signal).await.map_err(Error::from)?;
+        lease.inside()?.signal(&id, signal).await.map_err(Error::from)?;
         Ok(Response::new(v1::SignalProcessResponse {}))
     }
 
@@ -162,7 +162,7 @@ impl ProcessService for Processes {
         let request = request.into_inner();
         let size = convert::terminal_size("size", &request.size.unwrap_or_default())?;
         let (lease, id) = self.enter(request.sandbox_id, request.process_id)?;
-        lease.environment().resize(&id, size).await.map_err(Error::from)?;
+        lease.inside()?.resize(&id, size).await.map_err(Error::from)?;
         Ok(Response::new(v1::ResizeTerminalResponse {}))
     }
 
@@ -173,7 +173,7 @@ impl ProcessService for Processes {
         let request = request.into_inner();
         let timeout = request.timeout.map(|timeout| duration("timeout", timeout)).transpose()?;
         let (lease, id) = self.enter(request.sandbox_id, request.process_id)?;
-        let environment = lease.environment();
+        let inside = lease.inside()?;
         let limit = async {
             match timeout {
                 Some(timeout) => tokio::time::sleep(timeout).await,
@@ -182,11 +182,11 @@ impl ProcessService for Processes {
         };
         tokio::select! {
             biased;
-            ended = environment.wait(&id) => { ended.map_err(Error::from)?; }
+            ended = inside.wait(&id) => { ended.map_err(Error::from)?; }
             () = limit => {}
             () = self.0.stopping().cancelled() => return Err(Error::Draining.into()),
         }
-        let info = environment.process(&id).await.map_err(Error::from)?;
+        let info = inside.process(&id).await.map_err(Error::from)?;
         Ok(Response::new(v1::WaitProcessResponse { process: Some(convert::api_process(lease.id(), &info)) }))
     }
 }
@@ -246,7 +246,7 @@ async fn attach_stdin(lease: &Lease, id: &ProcessId) -> Result<Attachment> {
     let options = AttachOptions { stdin: true, ..AttachOptions::default() };
     let mut attempt = 1;
     loop {
-        match lease.environment().attach(id, options.clone()).await {
+        match lease.inside()?.attach(id, options.clone()).await {
             Err(DomainError::WrongState { reason: "STDIN_HELD", .. }) if attempt < STDIN_ATTEMPTS => {
                 tokio::time::sleep(STDIN_PAUSE).await;
                 attempt += 1;

@@ -3,8 +3,8 @@
 use super::script::*;
 use bytes::Bytes;
 use hostel_guest_protocol::{Answer, Ask, Empty, FailureKind};
-use hostel_sandbox::Error;
 use hostel_sandbox::file::Compression;
+use hostel_sandbox::{Error, Files};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};

@@ -7,8 +7,8 @@ use hostel_guest_protocol::{
     Ack, Answer, Ask, Empty, Failure, FailureKind, FileEvent, Gap, GuestEvent, HostEvent, MAX_DATA, Process,
     STDIN_WINDOW, StreamId,
 };
-use hostel_sandbox::Error;
 use hostel_sandbox::process::{AttachOptions, Attachment, Input, Output, OutputStream};
+use hostel_sandbox::{Error, Processes};
 use std::os::fd::AsFd;
 use std::time::Duration;
 use tokio::join;

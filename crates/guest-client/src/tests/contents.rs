@@ -5,8 +5,8 @@ use bytes::Bytes;
 use hostel_guest_protocol::{
     Answer, Ask, Empty, FailureKind, FileEvent, FileEventKind, GuestEvent, StreamId,
 };
-use hostel_sandbox::Error;
 use hostel_sandbox::file::WriteOptions;
+use hostel_sandbox::{Error, Files};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use tokio::join;

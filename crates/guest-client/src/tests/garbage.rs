@@ -4,6 +4,7 @@ use super::script::*;
 use hostel_guest_protocol::{Answer, Ask, FromGuest, GuestEvent, Reply, StreamId, frame::encode_message};
 use hostel_sandbox::file::Compression;
 use hostel_sandbox::process::{AttachOptions, Output};
+use hostel_sandbox::{Files, Processes};
 use proptest::prelude::*;
 use std::time::Duration;
 use tokio::join;

@@ -5,8 +5,8 @@ use crate::Guest;
 use hostel_guest_protocol::{
     Answer, Ask, Empty, FailureKind, Files, HEADER_LEN, Processes, StreamId, VERSION, Welcome,
 };
-use hostel_sandbox::Error;
 use hostel_sandbox::process::ExitReason;
+use hostel_sandbox::{Error, Files as _, Processes as _};
 use std::os::fd::AsFd;
 use std::time::Duration;
 use tokio::join;

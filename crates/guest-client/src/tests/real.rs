@@ -7,6 +7,7 @@ use bytes::Bytes;
 use hostel_guest_protocol::GuestConfig;
 use hostel_sandbox::file::{ByteStream, Compression, WriteOptions};
 use hostel_sandbox::process::{AttachOptions, Input, Output, OutputStream, ProcessSpec};
+use hostel_sandbox::{Files, Processes};
 use prost::Message;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
