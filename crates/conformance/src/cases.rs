@@ -1,6 +1,7 @@
 //! Every case, by subject.
 
 mod attach;
+mod bind;
 mod escapes;
 mod files;
 mod hostile_files;
@@ -41,6 +42,7 @@ pub fn cases() -> impl Iterator<Item = &'static Case> {
         import_export::CASES,
         watch::CASES,
         pause::CASES,
+        bind::CASES,
         snapshot::CASES,
         templates::CASES,
         restart::CASES,

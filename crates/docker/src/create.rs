@@ -14,14 +14,13 @@ use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, RemoveContainerOptionsBuilder,
     StartContainerOptions,
 };
-use hostel_guest_client::{Endpoint, Guest};
+use hostel_guest_client::{Endpoint, Guest, ProcessDefaults};
 use hostel_guest_protocol::{GuestConfig, TOKEN_LEN};
 use hostel_sandbox::template::Template;
 use hostel_sandbox::{
     Capability, Created, Error, ExecutionEnvironment, ResourceLimits, Result, SandboxId, SandboxSpec,
     Stopwatch, Weakness,
 };
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::UnixListener;
@@ -33,8 +32,6 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Who processes run as where nobody says.
 const DEFAULT_USER: &str = "1000:1000";
 const DEFAULT_WORKDIR: &str = "/workspace";
-/// Output that ended processes leave behind in files, per stream.
-const SPILL_BYTES: u64 = 16 << 20;
 /// The kernel ends these before the guest, which has 500.
 const OOM_SCORE: i32 = 800;
 
@@ -161,9 +158,7 @@ impl Inner {
             token,
             template: recipe.template.id.clone(),
             limits: draft.limits.clone(),
-            env,
-            user,
-            workdir,
+            defaults: ProcessDefaults { env, user, workdir },
         };
         let encoded = handle.encode()?;
         let environment: Arc<dyn ExecutionEnvironment> =
@@ -339,32 +334,19 @@ fn guest_config(spec: &SandboxSpec, recipe: &Recipe, limits: &ResourceLimits) ->
     let (template, image) = (&recipe.template, &recipe.image);
     let mut env = image.env.clone();
     env.extend(template.env.clone());
-    env.extend(spec.env.clone());
-    let first = |said: [&Option<String>; 3], otherwise: &str| {
+    let first = |said: [&Option<String>; 2], otherwise: &str| {
         said.into_iter().flatten().next().cloned().unwrap_or_else(|| otherwise.to_owned())
     };
-    let user = first([&spec.user, &template.user, &image.user], DEFAULT_USER);
-    let workdir = first([&spec.workdir, &template.workdir, &image.workdir], DEFAULT_WORKDIR);
+    let of_template = ProcessDefaults {
+        env,
+        user: first([&template.user, &image.user], DEFAULT_USER),
+        workdir: first([&template.workdir, &image.workdir], DEFAULT_WORKDIR),
+    };
     let token = (0..TOKEN_LEN / 16).flat_map(|_| uuid::Uuid::new_v4().into_bytes()).collect();
-    GuestConfig { token, ..base_config(env, user, workdir, limits) }
+    GuestConfig { token, ..base_config(&of_template.with(spec), limits) }
 }
 
 /// What a guest is told, but for its token.
-pub(crate) fn base_config(
-    env: BTreeMap<String, String>,
-    user: String,
-    workdir: String,
-    limits: &ResourceLimits,
-) -> GuestConfig {
-    GuestConfig {
-        env,
-        user,
-        workdir,
-        open_files: limits.open_files.unwrap_or(0),
-        output_bytes_per_second: limits.output_bytes_per_second.unwrap_or(0),
-        spill_bytes: SPILL_BYTES,
-        oom_score_adj: OOM_SCORE,
-        can_switch_user: true,
-        ..GuestConfig::default()
-    }
+pub(crate) fn base_config(defaults: &ProcessDefaults, limits: &ResourceLimits) -> GuestConfig {
+    GuestConfig { oom_score_adj: OOM_SCORE, can_switch_user: true, ..defaults.config(limits) }
 }

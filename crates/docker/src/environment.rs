@@ -9,12 +9,12 @@ use async_trait::async_trait;
 use bollard::models::ContainerUpdateBody;
 use bollard::query_parameters::StatsOptionsBuilder;
 use futures::StreamExt as _;
-use hostel_guest_client::Guest;
+use hostel_guest_client::{Guest, ProcessDefaults};
 use hostel_sandbox::stats::SandboxStats;
 use hostel_sandbox::template::Template;
 use hostel_sandbox::{
-    Capability, Created, Error, ExecutionEnvironment, Files as _, Inside, ResourceLimits, Result, SandboxId,
-    SandboxSpec,
+    Bound, Capability, Created, Error, ExecutionEnvironment, Files as _, Inside, ResourceLimits, Result,
+    SandboxId, SandboxSpec,
 };
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,6 +29,7 @@ pub(crate) struct Environment {
     pub(crate) handle: Handle,
     guest: Guest,
     limits: Mutex<ResourceLimits>,
+    defaults: Mutex<ProcessDefaults>,
     paused: AtomicBool,
     /// Held by whoever pauses or resumes.
     pub(crate) pausing: tokio::sync::Mutex<()>,
@@ -44,12 +45,18 @@ impl Environment {
             id: handle.sandbox.clone(),
             guest,
             limits: Mutex::new(handle.limits.clone()),
+            defaults: Mutex::new(handle.defaults.clone()),
             paused: AtomicBool::new(paused),
             pausing: tokio::sync::Mutex::default(),
             removing: tokio::sync::Mutex::default(),
             inner,
             handle,
         })
+    }
+
+    /// What its processes get unless they say otherwise.
+    pub(crate) fn defaults(&self) -> ProcessDefaults {
+        self.defaults.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn is_paused(&self) -> bool {
@@ -181,13 +188,22 @@ impl ExecutionEnvironment for Environment {
         let changed = limits.or(&current);
         self.update_engine(limits).await?;
         if limits.open_files.is_some() || limits.output_bytes_per_second.is_some() {
-            let handle = &self.handle;
-            let config =
-                base_config(handle.env.clone(), handle.user.clone(), handle.workdir.clone(), &changed);
-            self.guest()?.configure(config).await?;
+            self.guest()?.configure(base_config(&self.defaults(), &changed)).await?;
         }
         self.limits.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&changed);
         Ok(changed)
+    }
+
+    async fn bind(&self, spec: &SandboxSpec) -> Result<Bound> {
+        let limits = self.update_limits(&spec.limits).await?;
+        let defaults = self.defaults();
+        let bound = defaults.with(spec);
+        if bound != defaults {
+            self.guest()?.configure(base_config(&bound, &limits)).await?;
+            self.defaults.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&bound);
+        }
+        let handle = Handle { limits: limits.clone(), defaults: bound, ..self.handle.clone() };
+        Ok(Bound { handle: handle.encode()?, limits })
     }
 
     async fn snapshot(&self, template: Template) -> Result<Template> {

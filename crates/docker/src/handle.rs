@@ -2,9 +2,9 @@
 
 use crate::disk::Kind;
 use bytes::Bytes;
+use hostel_guest_client::ProcessDefaults;
 use hostel_sandbox::{Error, ResourceLimits, Result, SandboxId, TemplateId};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 /// The handle, opaque to everybody else.
 #[derive(Clone, Serialize, Deserialize)]
@@ -20,9 +20,8 @@ pub(crate) struct Handle {
     pub(crate) token: Vec<u8>,
     pub(crate) template: TemplateId,
     pub(crate) limits: ResourceLimits,
-    pub(crate) env: BTreeMap<String, String>,
-    pub(crate) user: String,
-    pub(crate) workdir: String,
+    #[serde(flatten)]
+    pub(crate) defaults: ProcessDefaults,
 }
 
 impl std::fmt::Debug for Handle {

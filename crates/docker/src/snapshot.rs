@@ -76,8 +76,9 @@ impl Environment {
             base: self.handle.template.clone(),
             sandbox: Some(self.handle.sandbox.clone()),
         };
-        template.user = template.user.or_else(|| Some(self.handle.user.clone()));
-        template.workdir = template.workdir.or_else(|| Some(self.handle.workdir.clone()));
+        let defaults = self.defaults();
+        template.user = template.user.or(Some(defaults.user));
+        template.workdir = template.workdir.or(Some(defaults.workdir));
         let labels = HashMap::from([(LABEL_TEMPLATE.to_owned(), template::record(&template)?)]);
         self.commit(labels, Some(template.id.as_str())).await?;
         Ok(template)
@@ -87,9 +88,10 @@ impl Environment {
     pub(crate) async fn make_fork(&self, id: &SandboxId, spec: &SandboxSpec) -> Result<Created> {
         self.inner.capabilities().require(Capability::Fork)?;
         let mut template = Template::new(self.handle.template.clone(), TemplateSource::Imported);
-        template.env.clone_from(&self.handle.env);
-        template.user = Some(self.handle.user.clone());
-        template.workdir = Some(self.handle.workdir.clone());
+        let defaults = self.defaults();
+        template.env = defaults.env;
+        template.user = Some(defaults.user);
+        template.workdir = Some(defaults.workdir);
         let inner = &self.inner;
         if self.handle.disk.is_ours() {
             let image = Image::look_up(&inner.engine, &self.handle.image).await?;

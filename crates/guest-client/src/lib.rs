@@ -1,7 +1,6 @@
 //! The host side of the guest protocol: processes and files of a sandbox, through its guest.
 //!
-//! A backend keeps one [`Guest`] for each sandbox and delegates the process and file methods of
-//! `ExecutionEnvironment` to it. Whatever comes from a guest is taken for hostile: a wrong length, an offset
+//! A backend keeps one [`Guest`] for each sandbox, which is its [`hostel_sandbox::Inside`]. Whatever comes from a guest is taken for hostile: a wrong length, an offset
 //! that jumps, an answer to nothing or a descriptor of the wrong kind is [`hostel_sandbox::Error::Protocol`],
 //! ends that one connection, and never blocks or panics the host.
 #![forbid(unsafe_code)]
@@ -10,6 +9,7 @@ mod archive;
 mod attach;
 mod connection;
 mod convert;
+mod defaults;
 mod descriptor;
 mod endpoint;
 mod failure;
@@ -26,5 +26,6 @@ mod tests;
 mod zstandard;
 
 pub use convert::Activity;
+pub use defaults::ProcessDefaults;
 pub use endpoint::Endpoint;
 pub use guest::Guest;

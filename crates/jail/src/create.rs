@@ -5,7 +5,7 @@ use crate::cell::{Cell, Disk, Prepared, SOCKET};
 use crate::environment::Environment;
 use crate::handle::{self, Handle};
 use crate::template::Recipe;
-use hostel_guest_client::{Endpoint, Guest};
+use hostel_guest_client::{Endpoint, Guest, ProcessDefaults};
 use hostel_guest_protocol::zygote::CloneJail;
 use hostel_guest_protocol::{GuestConfig, TOKEN_LEN};
 use hostel_sandbox::{
@@ -13,7 +13,6 @@ use hostel_sandbox::{
     Stopwatch, Weakness,
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,8 +21,6 @@ use std::time::Duration;
 const BIRTH: Duration = Duration::from_secs(20);
 /// Without a pool a jail's files are in its memory: this part of it, where nobody says otherwise.
 const MEMORY_PER_DISK: u64 = 2;
-/// Output that ended processes leave behind in files, per stream.
-const SPILL_BYTES: u64 = 16 << 20;
 /// The kernel ends these before the guest, whose own value is 0.
 const OOM_SCORE: i32 = 500;
 
@@ -129,9 +126,7 @@ impl Inner {
             layers: recipe.layers.clone(),
             host_usr: recipe.host_usr,
             limits: caps.limits.clone(),
-            env: config.env,
-            user: config.user,
-            workdir: config.workdir,
+            defaults: ProcessDefaults { env: config.env, user: config.user, workdir: config.workdir },
         };
         let encoded = handle.encode()?;
         let environment: Arc<dyn ExecutionEnvironment> =
@@ -217,32 +212,17 @@ impl Inner {
 
 fn guest_config(spec: &SandboxSpec, recipe: &Recipe, token: Vec<u8>, own_ids: bool) -> GuestConfig {
     let template = &recipe.template;
-    let mut env = template.env.clone();
-    env.extend(spec.env.clone());
-    let user = spec.user.clone().or_else(|| template.user.clone()).unwrap_or_default();
-    let workdir = spec.workdir.clone().or_else(|| template.workdir.clone()).unwrap_or_else(|| "/".to_owned());
-    GuestConfig { token, ..base_config(env, user, workdir, &spec.limits, own_ids) }
+    let of_template = ProcessDefaults {
+        env: template.env.clone(),
+        user: template.user.clone().unwrap_or_default(),
+        workdir: template.workdir.clone().unwrap_or_else(|| "/".to_owned()),
+    };
+    GuestConfig { token, ..base_config(&of_template.with(spec), &spec.limits, own_ids) }
 }
 
 /// What a guest is told, but for its token.
-pub(crate) fn base_config(
-    env: BTreeMap<String, String>,
-    user: String,
-    workdir: String,
-    limits: &ResourceLimits,
-    own_ids: bool,
-) -> GuestConfig {
-    GuestConfig {
-        env,
-        user,
-        workdir,
-        open_files: limits.open_files.unwrap_or(0),
-        output_bytes_per_second: limits.output_bytes_per_second.unwrap_or(0),
-        spill_bytes: SPILL_BYTES,
-        oom_score_adj: OOM_SCORE,
-        can_switch_user: own_ids,
-        ..GuestConfig::default()
-    }
+pub(crate) fn base_config(defaults: &ProcessDefaults, limits: &ResourceLimits, own_ids: bool) -> GuestConfig {
+    GuestConfig { oom_score_adj: OOM_SCORE, can_switch_user: own_ids, ..defaults.config(limits) }
 }
 
 /// Kills a clone that nobody will ever talk to.

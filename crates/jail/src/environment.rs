@@ -6,17 +6,17 @@ use crate::handle::Handle;
 use crate::reaper;
 use crate::template::Recipe;
 use async_trait::async_trait;
-use hostel_guest_client::Guest;
+use hostel_guest_client::{Guest, ProcessDefaults};
 use hostel_guest_protocol::GuestConfig;
 use hostel_sandbox::stats::SandboxStats;
 use hostel_sandbox::template::{Template, TemplateSource};
 use hostel_sandbox::{
-    BackendEvent, Capability, Created, Error, ExecutionEnvironment, Inside, ResourceLimits, Result,
+    BackendEvent, Bound, Capability, Created, Error, ExecutionEnvironment, Inside, ResourceLimits, Result,
     SandboxId, SandboxSpec,
 };
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::unix::AsyncFd;
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +30,7 @@ pub(crate) struct Environment {
     cell: Cell,
     handle: Handle,
     limits: Mutex<ResourceLimits>,
+    defaults: Mutex<ProcessDefaults>,
     frozen: AtomicBool,
     /// Set once it is being taken down, so that its death is no news.
     ending: CancellationToken,
@@ -52,6 +53,7 @@ impl Environment {
             guest,
             first: Arc::new(reaper::watched(first)?),
             limits: Mutex::new(handle.limits.clone()),
+            defaults: Mutex::new(handle.defaults.clone()),
             frozen: AtomicBool::new(frozen),
             ending: CancellationToken::new(),
             buried: AtomicBool::new(false),
@@ -156,12 +158,24 @@ impl ExecutionEnvironment for Environment {
             self.pool(Capability::DiskLimit)?.limit(&self.cell.name, bytes)?;
         }
         if limits.open_files.is_some() || limits.output_bytes_per_second.is_some() {
-            self.guest()?.configure(self.guest_config(&changed)).await?;
+            self.guest()?.configure(self.guest_config(&self.defaults(), &changed)).await?;
         }
         if let Ok(mut kept) = self.limits.lock() {
             kept.clone_from(&changed);
         }
         Ok(changed)
+    }
+
+    async fn bind(&self, spec: &SandboxSpec) -> Result<Bound> {
+        let limits = self.update_limits(&spec.limits).await?;
+        let defaults = self.defaults();
+        let bound = defaults.with(spec);
+        if bound != defaults {
+            self.guest()?.configure(self.guest_config(&bound, &limits)).await?;
+            self.defaults.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&bound);
+        }
+        let handle = Handle { limits: limits.clone(), defaults: bound, ..self.handle.clone() };
+        Ok(Bound { handle: handle.encode()?, limits })
     }
 
     async fn snapshot(&self, mut template: Template) -> Result<Template> {
@@ -172,9 +186,9 @@ impl ExecutionEnvironment for Environment {
             TemplateSource::Built { .. } => TemplateSource::Built { base },
             _ => TemplateSource::Snapshot { base, sandbox },
         };
-        template.user =
-            template.user.or_else(|| Some(self.handle.user.clone()).filter(|user| !user.is_empty()));
-        template.workdir = template.workdir.or_else(|| Some(self.handle.workdir.clone()));
+        let defaults = self.defaults();
+        template.user = template.user.or_else(|| Some(defaults.user).filter(|user| !user.is_empty()));
+        template.workdir = template.workdir.or(Some(defaults.workdir));
         template.size_bytes = pool.used(&self.cell.name);
         let id = template.id.clone();
         let added = pool.freeze_layer(&self.cell.name, id.as_str()).and_then(|layer| {
@@ -192,9 +206,10 @@ impl ExecutionEnvironment for Environment {
     async fn fork(&self, id: &SandboxId, spec: &SandboxSpec) -> Result<Created> {
         self.pool(Capability::Fork)?;
         let mut template = Template::new(self.handle.template.clone(), TemplateSource::Imported);
-        template.env.clone_from(&self.handle.env);
-        template.user = Some(self.handle.user.clone());
-        template.workdir = Some(self.handle.workdir.clone());
+        let defaults = self.defaults();
+        template.env = defaults.env;
+        template.user = Some(defaults.user);
+        template.workdir = Some(defaults.workdir);
         let recipe = Recipe { template, layers: self.handle.layers.clone(), host_usr: self.handle.host_usr };
         self.inner.create(id, spec, recipe, Some(self.cell.name.clone())).await
     }
@@ -211,14 +226,12 @@ impl ExecutionEnvironment for Environment {
 }
 
 impl Environment {
-    fn guest_config(&self, limits: &ResourceLimits) -> GuestConfig {
-        crate::create::base_config(
-            self.handle.env.clone(),
-            self.handle.user.clone(),
-            self.handle.workdir.clone(),
-            limits,
-            self.cell.range.is_some(),
-        )
+    fn defaults(&self) -> ProcessDefaults {
+        self.defaults.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn guest_config(&self, defaults: &ProcessDefaults, limits: &ResourceLimits) -> GuestConfig {
+        crate::create::base_config(defaults, limits, self.cell.range.is_some())
     }
 }
 

@@ -3,9 +3,9 @@
 use crate::cell::Cell;
 use crate::ids::Range;
 use bytes::Bytes;
+use hostel_guest_client::ProcessDefaults;
 use hostel_sandbox::{Error, ResourceLimits, Result, SandboxId, TemplateId};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 /// The handle, opaque to everybody else.
 #[derive(Clone, Serialize, Deserialize)]
@@ -22,9 +22,8 @@ pub(crate) struct Handle {
     pub(crate) layers: Vec<String>,
     pub(crate) host_usr: bool,
     pub(crate) limits: ResourceLimits,
-    pub(crate) env: BTreeMap<String, String>,
-    pub(crate) user: String,
-    pub(crate) workdir: String,
+    #[serde(flatten)]
+    pub(crate) defaults: ProcessDefaults,
 }
 
 impl std::fmt::Debug for Handle {

@@ -73,6 +73,14 @@ pub struct Created {
     pub stages: Vec<Stage>,
 }
 
+/// A sandbox that was made ahead of time and has become somebody's.
+pub struct Bound {
+    /// What the backend needs to find it again from now on.
+    pub handle: Bytes,
+    /// The limits in force.
+    pub limits: ResourceLimits,
+}
+
 /// Something that happened to a sandbox by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BackendEvent {
@@ -200,6 +208,14 @@ pub trait ExecutionEnvironment: Send + Sync {
     /// # Errors
     /// `CapabilityMissing` for a limit that cannot be held or not be changed live.
     async fn update_limits(&self, limits: &ResourceLimits) -> Result<ResourceLimits>;
+
+    /// Gives a sandbox that was made ahead of time, and in which nothing ran for anybody yet, what `spec` says of
+    /// environment, user, directory and limits, over what it was made with. Limits that are absent stay. The rest of
+    /// `spec` is what it was made with already. Not undone where it fails: the sandbox is then for nobody.
+    ///
+    /// # Errors
+    /// `CapabilityMissing` for a limit that cannot be changed live; `Unavailable` where it does not answer.
+    async fn bind(&self, spec: &SandboxSpec) -> Result<Bound>;
 
     /// Makes a template from its files as they are now.
     ///

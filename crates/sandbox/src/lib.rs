@@ -20,7 +20,7 @@ pub mod stats;
 pub mod template;
 
 pub use capability::{Capabilities, Capability, Weakness};
-pub use environment::{Backend, BackendEvent, Created, ExecutionEnvironment, Stage, Stopwatch};
+pub use environment::{Backend, BackendEvent, Bound, Created, ExecutionEnvironment, Stage, Stopwatch};
 pub use error::{Error, Result};
 pub use id::{BackendName, ProcessId, SandboxId, TemplateId};
 pub use inside::{Files, Inside, Processes};

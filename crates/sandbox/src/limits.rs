@@ -54,6 +54,23 @@ impl ResourceLimits {
         }
     }
 
+    /// What has to be changed about `base` so that these hold: what is set here and is another there.
+    #[must_use]
+    pub fn changes_to(&self, base: &Self) -> Self {
+        fn change<T: PartialEq + Copy>(new: Option<T>, old: Option<T>) -> Option<T> {
+            new.filter(|_| new != old)
+        }
+        Self {
+            memory_bytes: change(self.memory_bytes, base.memory_bytes),
+            cpu_millis: change(self.cpu_millis, base.cpu_millis),
+            pids: change(self.pids, base.pids),
+            disk_bytes: change(self.disk_bytes, base.disk_bytes),
+            disk_inodes: change(self.disk_inodes, base.disk_inodes),
+            open_files: change(self.open_files, base.open_files),
+            output_bytes_per_second: change(self.output_bytes_per_second, base.output_bytes_per_second),
+        }
+    }
+
     /// Checks each value against its range.
     ///
     /// # Errors
@@ -106,6 +123,14 @@ mod tests {
         assert!(error.contains("limits.memory_bytes") && error.contains("8388608"), "{error}");
         assert!(ResourceLimits { pids: Some(0), ..Default::default() }.validate().is_err());
         assert!(ResourceLimits::defaults().validate().is_ok());
+    }
+
+    #[test]
+    fn only_what_differs_has_to_be_changed() {
+        let wanted = ResourceLimits { pids: Some(7), open_files: Some(4096), ..Default::default() };
+        let changes = wanted.changes_to(&ResourceLimits::defaults());
+        assert_eq!(changes, ResourceLimits { pids: Some(7), ..Default::default() });
+        assert_eq!(changes.or(&ResourceLimits::defaults()), wanted.or(&ResourceLimits::defaults()));
     }
 
     #[test]

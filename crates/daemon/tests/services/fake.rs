@@ -7,8 +7,9 @@ use hostel_sandbox::process::{ExitReason, ExitStatus, Input, ProcessInfo, StartR
 use hostel_sandbox::stats::SandboxStats;
 use hostel_sandbox::template::{Template, TemplateSource};
 use hostel_sandbox::{
-    Backend, BackendEvent, BackendName, Capabilities, Capability, Created, Error, ExecutionEnvironment,
-    Inside, ProcessId, ResourceLimits, Result, SandboxId, SandboxSpec, Stage, TemplateId,
+    Backend, BackendEvent, BackendName, Bound, Capabilities, Capability, Created, Error,
+    ExecutionEnvironment, Inside, ProcessId, ResourceLimits, Result, SandboxId, SandboxSpec, Stage,
+    TemplateId,
 };
 mod inside;
 
@@ -30,6 +31,8 @@ pub(crate) struct Host {
     pub(crate) creation_ms: AtomicUsize,
     /// Whether `destroy` fails.
     pub(crate) stuck: AtomicBool,
+    /// Whether `bind` fails.
+    pub(crate) unbindable: AtomicBool,
 }
 
 impl Host {
@@ -268,6 +271,13 @@ impl ExecutionEnvironment for Sandbox {
 
     async fn update_limits(&self, limits: &ResourceLimits) -> Result<ResourceLimits> {
         Ok(limits.clone())
+    }
+
+    async fn bind(&self, spec: &SandboxSpec) -> Result<Bound> {
+        if self.host.unbindable.load(Ordering::SeqCst) {
+            return Err(Error::Unavailable { what: "guest", detail: "it does not answer".to_owned() });
+        }
+        Ok(Bound { handle: Bytes::from_static(b"bound"), limits: spec.limits.clone() })
     }
 
     async fn snapshot(&self, template: Template) -> Result<Template> {
