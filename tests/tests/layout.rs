@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 const ARROWS: &[(&str, &[&str])] = &[
     ("hostel-proto", &[]),
     ("hostel-sandbox", &[]),
+    ("hostel-pool", &["hostel-sandbox"]),
     ("hostel-guest-protocol", &[]),
     ("hostel-system-calls", &[]),
     ("hostel-guest", &["hostel-guest-protocol", "hostel-system-calls"]),
@@ -21,9 +22,19 @@ const ARROWS: &[(&str, &[&str])] = &[
         "hostel-docker",
         &["hostel-guest-client", "hostel-guest-protocol", "hostel-sandbox", "hostel-system-calls"],
     ),
-    ("hosteld", &["hostel-docker", "hostel-guest-binary", "hostel-jail", "hostel-proto", "hostel-sandbox"]),
+    (
+        "hosteld",
+        &[
+            "hostel-docker",
+            "hostel-guest-binary",
+            "hostel-jail",
+            "hostel-pool",
+            "hostel-proto",
+            "hostel-sandbox",
+        ],
+    ),
     ("hostel-client", &["hostel-proto", "hostel-sandbox"]),
-    ("hostel", &["hostel-client", "hostel-sandbox", "hosteld"]),
+    ("hostel", &["hostel-client", "hostel-pool", "hostel-sandbox", "hosteld"]),
 ];
 /// These hold tests and measurements and may use everything.
 const FREE: &[&str] = &["hostel-tests", "hostel-benches"];

@@ -1,0 +1,33 @@
+//! What a pool did.
+
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// What a pool did since it was made. Numbers only grow; the owner stores them and gives them back at
+/// [`Pool::restore`](crate::Pool::restore).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counters {
+    /// Claims that got a warm sandbox.
+    pub hits: u64,
+    /// Claims that became cold starts: those that found none, and those that did not fit.
+    pub misses: u64,
+    /// Those of `misses` that did not fit, for example because of their limits.
+    pub misses_unfit: u64,
+    /// Those of `hits` whose binding failed afterwards.
+    pub claim_failures: u64,
+    /// Sandboxes made.
+    pub created: u64,
+    /// Attempts to make one that failed.
+    pub refill_failures: u64,
+    /// Warm sandboxes replaced because of their age or a changed template.
+    pub recycled: u64,
+    /// Warm sandboxes that failed a check, died, or failed at the claim.
+    pub unhealthy: u64,
+    /// Warm sandboxes removed because fewer were wanted: less demand, pressure, draining.
+    pub surplus: u64,
+    /// How long claims took in all.
+    pub claim_time: Duration,
+    /// How long sandboxes waited in all, claimed or not. A wait is added when it ends.
+    pub idle_time: Duration,
+}

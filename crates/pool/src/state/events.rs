@@ -1,0 +1,202 @@
+//! What the owner tells a pool, and asks of it.
+
+use super::{CALM, LastFailure, Member, Pool, Pressure, RemoveReason};
+use crate::counters::Counters;
+use crate::history::History;
+use crate::spec::PoolSpec;
+use crate::time::Time;
+use hostel_sandbox::SandboxId;
+use std::time::Duration;
+
+/// A member that dies before this age counts as a failed refill, since making another at once would be a hot loop.
+const YOUNG: Duration = Duration::from_secs(10);
+/// Longest message of a failure that is kept, in characters.
+const MAX_MESSAGE: usize = 1000;
+
+impl Pool {
+    /// A claim: takes the best ready member out of the pool, for good. `None` is a miss: make one cold.
+    ///
+    /// The best is of the newest generation; of those, one that was checked since it was adopted; of those, the
+    /// oldest, so that members are used before their age has them replaced for nothing. What is only kept until it
+    /// can be replaced is given too: it is healthy. A pool that is being drained gives none.
+    pub fn claim(&mut self, now: Time) -> Option<SandboxId> {
+        let now = self.advance(now);
+        self.stirred = true;
+        self.history.arrived(now);
+        self.sizer.arrived(now);
+        let taken = if self.spec.draining { None } else { self.shelf.take_best() };
+        let counter = if taken.is_some() { &mut self.counters.hits } else { &mut self.counters.misses };
+        *counter = counter.saturating_add(1);
+        let ready = taken?;
+        self.count_idle(&ready, now);
+        Some(ready.id)
+    }
+
+    /// A claim for this pool that did not fit, for example because of its limits, and was made cold without asking
+    /// [`Pool::claim`]. A miss, but no demand: no size would serve it.
+    pub fn missed(&mut self, now: Time) {
+        self.advance(now);
+        self.counters.misses = self.counters.misses.saturating_add(1);
+        self.counters.misses_unfit = self.counters.misses_unfit.saturating_add(1);
+    }
+
+    /// Binding failed after [`Pool::claim`] gave this member. The owner removes it; it never comes back.
+    pub fn claim_failed(&mut self, member: &SandboxId, now: Time) {
+        self.advance(now);
+        self.counters.claim_failures = self.counters.claim_failures.saturating_add(1);
+        self.counters.unhealthy = self.counters.unhealthy.saturating_add(1);
+        // It cannot be here, but must not be given again whatever the owner mixed up.
+        if let Some(ready) = self.shelf.take(member) {
+            self.count_idle(&ready, now);
+            self.stirred = true;
+        }
+    }
+
+    /// How long a claim took, for the counters.
+    pub fn claim_took(&mut self, took: Duration) {
+        self.counters.claim_time = self.counters.claim_time.saturating_add(took);
+    }
+
+    /// An attempt gave a member. Where it is not wanted any more, the next poll has it removed.
+    pub fn made(&mut self, attempt: u64, member: SandboxId, generation: u64, took: Duration, now: Time) {
+        let now = self.advance(now);
+        self.stirred = true;
+        self.making.remove(&attempt);
+        self.counters.created = self.counters.created.saturating_add(1);
+        self.history.made(took);
+        self.sizer.made(took);
+        if self.make_backoff.worked(now) && !self.death_backoff.is_failing() {
+            self.last_failure = None;
+        }
+        if !self.removing.contains_key(&member) {
+            self.shelf.put(member, generation, now, Some(now), generation < self.generation);
+        }
+    }
+
+    /// An attempt failed.
+    pub fn make_failed(&mut self, attempt: u64, error: String, now: Time) {
+        let now = self.advance(now);
+        self.stirred = true;
+        self.making.remove(&attempt);
+        self.counters.refill_failures = self.counters.refill_failures.saturating_add(1);
+        self.make_backoff.failed(&mut self.random, now);
+        self.last_failure =
+            Some(LastFailure { message: error.chars().take(MAX_MESSAGE).collect(), time: now });
+    }
+
+    /// A check of a member ended. One that is not well is removed; about one that is not ready any more it says
+    /// nothing.
+    pub fn checked(&mut self, member: &SandboxId, healthy: bool, now: Time) {
+        let now = self.advance(now);
+        self.stirred = true;
+        if !healthy {
+            self.lose(member, RemoveReason::Unhealthy, now);
+            return;
+        }
+        let outlived = self.shelf.get(member).is_some_and(|ready| {
+            now.since(ready.made) >= YOUNG && self.death_backoff.began_before(ready.made)
+        });
+        if outlived && self.death_backoff.worked(now) && !self.make_backoff.is_failing() {
+            self.last_failure = None;
+        }
+        self.shelf.end_check(member, now);
+    }
+
+    /// A member died by itself. The next poll has the owner remove what is left of it.
+    pub fn died(&mut self, member: &SandboxId, now: Time) {
+        let now = self.advance(now);
+        self.stirred = true;
+        self.lose(member, RemoveReason::Died, now);
+    }
+
+    fn lose(&mut self, member: &SandboxId, reason: RemoveReason, now: Time) {
+        let Some(ready) = self.shelf.take(member) else { return };
+        let age = now.since(ready.made);
+        if age < YOUNG {
+            self.death_backoff.failed(&mut self.random, now);
+            let what = if reason == RemoveReason::Died { "died" } else { "failed its check" };
+            let message = format!("warm sandbox {member} {what} {} ms after it was made", age.as_millis());
+            self.last_failure = Some(LastFailure { message, time: now });
+        }
+        self.remove(ready, reason, now);
+    }
+
+    /// A member is gone, because of an action or because somebody else removed it.
+    pub fn removed(&mut self, member: &SandboxId, now: Time) {
+        let now = self.advance(now);
+        self.stirred = true;
+        if self.removing.remove(member).is_none()
+            && let Some(ready) = self.shelf.take(member)
+        {
+            self.count_idle(&ready, now);
+        }
+    }
+
+    /// Changes what the pool shall be. A changed template needs [`Pool::new_generation`] too.
+    pub fn update(&mut self, spec: PoolSpec, now: Time) {
+        let now = self.advance(now);
+        self.stirred = true;
+        self.spec = spec;
+        self.shelf.mark_all(self.generation, now, self.spec.max_age);
+        self.sizer.look_now(&self.spec, now);
+    }
+
+    /// The template changed: members of generations before are replaced, new ones first, and can be claimed until
+    /// then. Generations grow; one that is not newer changes nothing.
+    pub fn new_generation(&mut self, generation: u64, now: Time) {
+        let now = self.advance(now);
+        self.stirred = true;
+        if generation > self.generation {
+            self.generation = generation;
+            self.shelf.mark_all(generation, now, self.spec.max_age);
+        }
+    }
+
+    /// How short the node is of memory now. What eases still counts for a minute.
+    pub fn pressure(&mut self, level: Pressure, now: Time) {
+        let now = self.advance(now);
+        self.stirred = true;
+        if level < self.pressure {
+            let held = self.held_pressure(now);
+            self.easing = Some((held, now.after(CALM)));
+        }
+        self.pressure = level;
+    }
+
+    /// What it shall be.
+    #[must_use]
+    pub fn spec(&self) -> &PoolSpec {
+        &self.spec
+    }
+
+    /// Which version of the template members are made from.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// What it did.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The demand that it recorded, to be stored and planned with.
+    #[must_use]
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// All members: ready ones by the order of their coming, then those that are being removed.
+    pub fn members(&self) -> impl Iterator<Item = Member> + '_ {
+        let ready = self.shelf.iter().map(|ready| (ready, None));
+        let removing = self.removing.values().map(|removing| (&removing.ready, Some(removing.reason)));
+        ready.chain(removing).map(|(ready, removing)| Member {
+            id: ready.id.clone(),
+            generation: ready.generation,
+            made: ready.made,
+            checking: ready.checking,
+            removing,
+        })
+    }
+}
