@@ -3,6 +3,7 @@
 pub(crate) mod attachment;
 pub(crate) mod file;
 pub(crate) mod node;
+pub(crate) mod pool;
 pub(crate) mod process;
 pub(crate) mod sandbox;
 pub(crate) mod template;

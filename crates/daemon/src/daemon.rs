@@ -121,7 +121,7 @@ async fn routes(config: &Config, sandboxes: &Sandboxes) -> Result<(Routes, Healt
         .add_service(FileServiceServer::new(Files(sandboxes.clone())).max_decoding_message_size(most))
         .add_service(TemplateServiceServer::new(Templates(sandboxes.clone())).max_decoding_message_size(most))
         .add_service(NodeServiceServer::new(node).max_decoding_message_size(most))
-        .add_service(PoolServiceServer::new(Pools).max_decoding_message_size(most))
+        .add_service(PoolServiceServer::new(Pools(sandboxes.clone())).max_decoding_message_size(most))
         .add_service(health_service)
         .add_service(reflection);
     Ok((routes.routes(), health))
@@ -143,6 +143,7 @@ impl Daemon {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<()> {
         self.sandboxes.listen_to_backends();
         self.sandboxes.run_deadlines();
+        self.sandboxes.pools().run(&self.sandboxes);
         let accept = CancellationToken::new();
         let server = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))

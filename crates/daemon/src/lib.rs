@@ -19,6 +19,7 @@ mod health;
 mod host;
 mod lock;
 mod page;
+mod pools;
 mod record;
 mod request_id;
 mod sandboxes;

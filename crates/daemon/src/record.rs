@@ -1,6 +1,8 @@
 //! What the daemon keeps of each sandbox, and of each change of one.
 
+use hostel_pool::{PoolName, PoolSpec};
 use hostel_sandbox::label::Labels;
+use hostel_sandbox::process::ProcessSpec;
 use hostel_sandbox::{
     BackendName, ResourceLimits, SandboxId, SandboxSpec, SandboxState, TemplateId, Transition, Weakness,
 };
@@ -30,6 +32,48 @@ pub(crate) struct SandboxRecord {
     pub parent: Option<SandboxId>,
     /// The template that its newest snapshot made.
     pub snapshot: Option<TemplateId>,
+    /// The pool that it was claimed from.
+    #[serde(default)]
+    pub pool: Option<PoolName>,
+    /// What the backend knows it by, where that is not its id: it was warm before somebody claimed it under an id
+    /// of their choice.
+    #[serde(default)]
+    pub backend_id: Option<SandboxId>,
+}
+
+/// The durable record of a pool.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct PoolRecord {
+    pub name: PoolName,
+    pub spec: PoolSpec,
+    /// What is started in each warm sandbox, so that it waits ready at the claim.
+    #[serde(default)]
+    pub warm_process: Option<ProcessSpec>,
+    /// How often what it makes changed, and from what the newest is made.
+    #[serde(default)]
+    pub generation: u64,
+    #[serde(default)]
+    pub made_from: String,
+    /// The declaration that was applied last, so that what ops tune live stays until the file changes.
+    #[serde(default)]
+    pub declared: String,
+    pub created: SystemTime,
+    pub updated: SystemTime,
+}
+
+/// The durable record of a warm sandbox, which nobody has claimed yet.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct WarmRecord {
+    pub id: SandboxId,
+    pub pool: PoolName,
+    pub backend: BackendName,
+    /// What it was made from, see [`hostel_pool::Pool::new_generation`].
+    pub generation: u64,
+    /// What the backend was given.
+    pub spec: SandboxSpec,
+    pub limits: ResourceLimits,
+    pub weaknesses: Vec<Weakness>,
+    pub made: SystemTime,
 }
 
 impl SandboxRecord {
@@ -39,6 +83,11 @@ impl SandboxRecord {
 
     pub(crate) fn labels(&self) -> &Labels {
         &self.spec.labels
+    }
+
+    /// What the backend knows it by.
+    pub(crate) fn backend_id(&self) -> &SandboxId {
+        self.backend_id.as_ref().unwrap_or(&self.id)
     }
 
     pub(crate) fn idle_timeout(&self) -> Option<Duration> {

@@ -22,6 +22,7 @@ mod snapshot;
 mod stop;
 mod templates;
 mod update;
+mod warm;
 mod watch;
 
 pub(crate) use build::{BuildEvent, BuildRequest};
@@ -36,6 +37,7 @@ pub(crate) use watch::{WatchFilter, WatchItem};
 use crate::backends::Backends;
 use crate::error::{Error, Result};
 use crate::lock::lock;
+use crate::pools::Pools;
 use crate::record::{Event, SandboxRecord};
 use crate::store::{Change, RequestKey, Store, StoredRequest};
 use deadlines::Deadlines;
@@ -73,6 +75,7 @@ struct Inner {
     store: Store,
     backends: Backends,
     settings: Settings,
+    pools: Pools,
     entries: Mutex<HashMap<SandboxId, Arc<Entry>>>,
     slots: Arc<Semaphore>,
     watchers: Arc<Semaphore>,
@@ -94,6 +97,7 @@ impl Sandboxes {
         Self(Arc::new(Inner {
             slots: Arc::new(Semaphore::new(settings.max_sandboxes)),
             watchers: Arc::new(Semaphore::new(settings.max_watchers)),
+            pools: Pools::new(store.clone()),
             store,
             backends,
             settings,
@@ -134,6 +138,10 @@ impl Sandboxes {
 
     pub(crate) fn backends(&self) -> &Backends {
         &self.0.backends
+    }
+
+    pub(crate) fn pools(&self) -> &Pools {
+        &self.0.pools
     }
 
     pub(crate) fn store(&self) -> &Store {

@@ -8,16 +8,19 @@
 mod change;
 mod connection;
 mod events;
+mod pools;
 mod requests;
 mod schema;
 mod writer;
 
-pub(crate) use change::{Change, StoredSandbox};
+pub(crate) use change::{Change, StoredSandbox, StoredWarm};
+pub(crate) use pools::StoredPool;
 pub(crate) use requests::{RequestKey, StoredRequest};
 
 use crate::error::{Error, Result};
 use crate::record::{Cursor, Event};
 use connection::Connection;
+use hostel_pool::PoolName;
 use requests::KnownRequests;
 use std::path::Path;
 use std::sync::Arc;
@@ -133,6 +136,21 @@ impl Store {
     /// Keeps a value under a name.
     pub(crate) async fn set_setting(&self, name: &'static str, value: String) -> Result<()> {
         self.read(move |connection| connection.set_setting(name, &value)).await
+    }
+
+    /// The pools, and the warm sandboxes of all of them.
+    pub(crate) async fn pools(&self) -> Result<(Vec<StoredPool>, Vec<StoredWarm>)> {
+        self.read(|connection| Ok((connection.pools()?, connection.warm()?))).await
+    }
+
+    /// Writes pools, new or changed.
+    pub(crate) async fn keep_pools(&self, pools: Vec<StoredPool>) -> Result<()> {
+        self.read(move |connection| connection.keep_pools(&pools)).await
+    }
+
+    /// Forgets a pool. Its warm sandboxes are forgotten one by one.
+    pub(crate) async fn forget_pool(&self, name: PoolName) -> Result<()> {
+        self.read(move |connection| connection.forget_pool(&name)).await
     }
 
     /// Writes everything into the database file proper; for an orderly end.

@@ -29,7 +29,8 @@ impl Default for TerminalSize {
 }
 
 /// What to run.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ProcessSpec {
     /// Its id; made by us where absent. Starting the same id twice is `AlreadyExists`.
     pub id: Option<ProcessId>,
@@ -57,7 +58,7 @@ pub struct ProcessSpec {
 /// gives that process, and with another body is `AlreadyExists` of the kind [`StartRequest::KIND`].
 ///
 /// It is kept where the process is, so that it lives exactly as long, and costs nothing else.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartRequest {
     /// Hash of who asks and how they call it.
     pub key: [u8; 32],

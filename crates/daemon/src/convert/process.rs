@@ -37,6 +37,32 @@ pub(crate) fn spec(process_id: String, spec: Option<v1::ProcessSpec>) -> Result<
     Ok(spec)
 }
 
+/// An error of [`spec`] where the specification is further inside: its fields are named from `place` on.
+pub(crate) fn elsewhere(error: crate::Error, place: &str) -> crate::Error {
+    match error {
+        crate::Error::Domain(DomainError::InvalidArgument { field, problem }) => {
+            let field = field.strip_prefix("spec.").unwrap_or(&field);
+            DomainError::invalid(format!("{place}.{field}"), problem).into()
+        }
+        other => other,
+    }
+}
+
+/// A specification as it was asked for.
+pub(crate) fn api_spec(spec: &ProcessSpec) -> v1::ProcessSpec {
+    v1::ProcessSpec {
+        command: spec.argv.clone(),
+        env: spec.env.clone(),
+        working_directory: spec.cwd.clone().unwrap_or_default(),
+        user: spec.user.clone().unwrap_or_default(),
+        terminal: spec
+            .terminal
+            .map(|size| v1::TerminalSize { rows: size.rows.into(), columns: size.columns.into() }),
+        stdin: spec.stdin,
+        timeout: spec.timeout.map(api_duration),
+    }
+}
+
 /// The domain's field names, as the request spells them.
 pub(crate) fn as_the_api_spells_it(error: DomainError) -> DomainError {
     let DomainError::InvalidArgument { field, problem } = error else { return error };

@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::record::SandboxRecord;
 use crate::sandboxes::{CreateOutcome, ForkRequest, NewSandbox, Update};
 use crate::status::domain_status;
+use hostel_pool::PoolName;
 use hostel_proto::v1::{
     self, create_sandbox_request, fork_result, fork_sandbox_request, update_sandbox_request,
 };
@@ -25,9 +26,6 @@ const MOST_FORKS: u32 = 100;
 const LONGEST_GRACE: Duration = Duration::from_secs(300);
 
 pub(crate) fn new_sandbox(request: v1::CreateSandboxRequest) -> Result<NewSandbox> {
-    if !request.pool.is_empty() {
-        return Err(DomainError::not_found("pool", request.pool).into());
-    }
     let (expires, lifetime) = match request.expiration {
         Some(create_sandbox_request::Expiration::ExpireTime(time)) => {
             (Some(system_time("expire_time", time)?), None)
@@ -53,7 +51,8 @@ pub(crate) fn new_sandbox(request: v1::CreateSandboxRequest) -> Result<NewSandbo
     };
     spec.validate().map_err(as_the_api_spells_it)?;
     let id = optional_id(request.sandbox_id, SandboxId::parse)?;
-    Ok(NewSandbox { id, spec, network: chosen_network, expires })
+    let pool = optional_id(request.pool, PoolName::parse)?;
+    Ok(NewSandbox { id, spec, network: chosen_network, expires, pool })
 }
 
 /// The domain's field names, as the request spells them.
@@ -210,9 +209,13 @@ pub(crate) fn api_sandbox(record: &SandboxRecord) -> v1::Sandbox {
         weaknesses: record.weaknesses.iter().map(api_weakness).collect(),
         parent_id: record.parent.as_ref().map(ToString::to_string).unwrap_or_default(),
         snapshot_template: record.snapshot.as_ref().map(ToString::to_string).unwrap_or_default(),
-        start_kind: v1::StartKind::Cold.into(),
-        pool: String::new(),
+        start_kind: start_kind(record).into(),
+        pool: record.pool.as_ref().map(ToString::to_string).unwrap_or_default(),
     }
+}
+
+fn start_kind(record: &SandboxRecord) -> v1::StartKind {
+    if record.pool.is_some() { v1::StartKind::Warm } else { v1::StartKind::Cold }
 }
 
 pub(crate) fn api_created(outcome: &CreateOutcome) -> v1::CreateSandboxResponse {
@@ -222,7 +225,7 @@ pub(crate) fn api_created(outcome: &CreateOutcome) -> v1::CreateSandboxResponse 
     });
     v1::CreateSandboxResponse {
         sandbox: Some(api_sandbox(&outcome.record)),
-        start_kind: v1::StartKind::Cold.into(),
+        start_kind: start_kind(&outcome.record).into(),
         stages: stages.collect(),
     }
 }

@@ -39,24 +39,13 @@ pub(crate) fn build(request: v1::BuildTemplateRequest) -> Result<BuildRequest> {
     }
     let steps = request.steps.into_iter().enumerate().map(|(index, step)| {
         super::process::spec(String::new(), Some(step))
-            .map_err(|error| named(error, &format!("steps[{index}]")))
+            .map_err(|error| super::process::elsewhere(error, &format!("steps[{index}]")))
     });
     Ok(BuildRequest {
         template,
         steps: steps.collect::<Result<_>>()?,
         backend: optional_id(request.backend, BackendName::parse)?,
     })
-}
-
-/// The fields of a command are told from further out than its conversion knows.
-fn named(error: crate::Error, place: &str) -> crate::Error {
-    match error {
-        crate::Error::Domain(DomainError::InvalidArgument { field, problem }) => {
-            let field = field.strip_prefix("spec.").unwrap_or(&field);
-            DomainError::invalid(format!("{place}.{field}"), problem).into()
-        }
-        other => other,
-    }
 }
 
 fn fill(template: &mut Template, defaults: Option<v1::TemplateDefaults>) -> Result<()> {

@@ -2,11 +2,13 @@
 
 use super::ready::prepare;
 use super::resolve::{self, Resolved};
+use super::warm::Identity;
 use super::{Entry, Repeat, Sandboxes};
 use crate::error::{Error, Result};
 use crate::lock::lock;
 use crate::record::{Event, EventKind, SandboxRecord};
 use crate::store::{Change, StoredRequest};
+use hostel_pool::PoolName;
 use hostel_sandbox::template::Template;
 use hostel_sandbox::{
     Created, Error as DomainError, NetworkPolicy, SandboxId, SandboxSpec, SandboxState, Stage, Transition,
@@ -14,6 +16,7 @@ use hostel_sandbox::{
 use std::collections::hash_map;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 /// A request for a sandbox.
@@ -26,6 +29,8 @@ pub(crate) struct NewSandbox {
     pub network: Option<NetworkPolicy>,
     /// When it is stopped, where the caller named a moment rather than a lifetime.
     pub expires: Option<SystemTime>,
+    /// The pool to claim from; any that fits where absent.
+    pub pool: Option<PoolName>,
 }
 
 /// A sandbox that is there, and how long its making took.
@@ -81,25 +86,48 @@ impl Sandboxes {
         if self.is_draining() {
             return Err(Error::NodeDraining);
         }
-        let NewSandbox { id, spec, network, expires } = new;
-        let resolved = self.resolve(spec, network).await?;
-        let entry = self.reserve(id, &resolved, expires, actor)?;
+        let NewSandbox { id, spec, network, expires, pool } = new;
+        let mut resolved = self.resolve(spec, network).await?;
+        if let Some(pool) = self.pool_for(pool.as_ref(), &mut resolved)? {
+            let identity = Identity { id: id.clone(), expires, actor };
+            if let Some(outcome) = self.claim(&pool, &resolved, identity, repeat.clone()).await? {
+                log(&outcome.record, begin);
+                return Ok(outcome);
+            }
+        }
+        let slot = self.free_slot()?;
+        let record = fresh_record(id.unwrap_or_else(SandboxId::generate), &resolved, expires, actor)?;
+        let entry = self.reserve(record, slot)?;
         let operation = entry.operate().await;
-        let result = match self.make(&entry, &resolved, cancel).await {
-            Ok(created) => self.commit_created(&entry, created, repeat).await,
+        let result = match self.make(entry.id(), &resolved, cancel).await {
+            Ok(created) => self.commit_created(&entry, created, repeat, Change::default()).await,
             Err(error) => Err(error),
         };
         drop(operation);
-        let result = result.inspect_err(|_| self.unreserve(&entry));
-        log(&entry, &result, begin);
-        result
+        match result {
+            Ok(outcome) => {
+                log(&outcome.record, begin);
+                Ok(outcome)
+            }
+            Err(error) => {
+                self.unreserve(&entry);
+                // The caller hears of it; faults of ours are logged where they become its status.
+                tracing::debug!(sandbox = %entry.id(), op = "create", duration = ?begin.elapsed(), %error, "sandbox not made");
+                Err(error)
+            }
+        }
     }
 
     /// Has the backend make it and the template prepare it. Nothing is left where that fails.
-    async fn make(&self, entry: &Entry, resolved: &Resolved, cancel: &CancellationToken) -> Result<Created> {
+    pub(super) async fn make(
+        &self,
+        id: &SandboxId,
+        resolved: &Resolved,
+        cancel: &CancellationToken,
+    ) -> Result<Created> {
         let mut created = tokio::select! {
             biased;
-            created = resolved.backend.create(entry.id(), &resolved.spec) => created?,
+            created = resolved.backend.create(id, &resolved.spec) => created?,
             () = cancel.cancelled() => return Err(gone_caller()),
         };
         let begin = Instant::now();
@@ -118,19 +146,22 @@ impl Sandboxes {
         Ok(created)
     }
 
-    /// Takes an id and a place, so that no other creation has them.
-    pub(super) fn reserve(
-        &self,
-        id: Option<SandboxId>,
-        resolved: &Resolved,
-        expires: Option<SystemTime>,
-        actor: &str,
-    ) -> Result<Arc<Entry>> {
-        let slot = Arc::clone(&self.0.slots).try_acquire_owned().map_err(|_| DomainError::LimitReached {
-            what: "sandboxes",
-            detail: format!("this node holds at most {}: delete some", self.0.settings.max_sandboxes),
-        })?;
-        let record = fresh_record(id.unwrap_or_else(SandboxId::generate), resolved, expires, actor)?;
+    /// A place among the node's sandboxes.
+    ///
+    /// # Errors
+    /// `LimitReached`.
+    pub(super) fn free_slot(&self) -> Result<OwnedSemaphorePermit> {
+        self.slot().ok_or_else(|| {
+            let detail = format!("this node holds at most {}: delete some", self.0.settings.max_sandboxes);
+            DomainError::LimitReached { what: "sandboxes", detail }.into()
+        })
+    }
+
+    /// Takes an id, so that no other creation has it.
+    ///
+    /// # Errors
+    /// `AlreadyExists`.
+    pub(super) fn reserve(&self, record: SandboxRecord, slot: OwnedSemaphorePermit) -> Result<Arc<Entry>> {
         let entry = Arc::new(Entry::new(record, bytes::Bytes::new(), Some(slot)));
         match lock(&self.0.entries).entry(entry.id().clone()) {
             hash_map::Entry::Occupied(_) => {
@@ -148,15 +179,16 @@ impl Sandboxes {
         lock(&self.0.entries).remove(entry.id());
     }
 
-    async fn commit_created(
+    pub(super) async fn commit_created(
         &self,
         entry: &Arc<Entry>,
         created: Created,
         repeat: Option<Repeat>,
+        besides: Change,
     ) -> Result<CreateOutcome> {
         let (record, change) = self.ready(entry, &created);
-        let change =
-            Change { request: repeat.map(|repeat| repeat.fulfilled(entry.id().to_string())), ..change };
+        let request = repeat.map(|repeat| repeat.fulfilled(entry.id().to_string()));
+        let change = Change { request, remove_warm: besides.remove_warm, ..change };
         let (target, shown) = (Arc::clone(entry), Arc::clone(&record));
         let (environment, handle) = (Arc::clone(&created.environment), created.handle.clone());
         let committed = self.0.store.commit_then(change, move || {
@@ -186,7 +218,7 @@ impl Sandboxes {
 }
 
 /// The record of a sandbox that is being made.
-fn fresh_record(
+pub(super) fn fresh_record(
     id: SandboxId,
     resolved: &Resolved,
     expires: Option<SystemTime>,
@@ -220,6 +252,8 @@ fn fresh_record(
         expires,
         parent: None,
         snapshot: None,
+        pool: None,
+        backend_id: None,
     })
 }
 
@@ -235,14 +269,10 @@ fn gone_caller() -> Error {
     DomainError::DeadlineExceeded { what: "the caller went away; the creation".to_owned() }.into()
 }
 
-fn log(entry: &Entry, result: &Result<CreateOutcome>, begin: Instant) {
-    let (sandbox, duration) = (entry.id(), begin.elapsed());
-    match result {
-        Ok(outcome) => tracing::info!(
-            %sandbox, op = "create", ?duration, backend = %outcome.record.backend,
-            actor = outcome.record.transition.actor, "sandbox ready"
-        ),
-        // The caller hears of it; faults of ours are logged where they become its status.
-        Err(error) => tracing::debug!(%sandbox, op = "create", ?duration, %error, "sandbox not made"),
-    }
+fn log(record: &SandboxRecord, begin: Instant) {
+    let pool = record.pool.as_ref().map(AsRef::as_ref);
+    tracing::info!(
+        sandbox = %record.id, op = "create", duration = ?begin.elapsed(), backend = %record.backend, pool,
+        actor = record.transition.actor, "sandbox ready"
+    );
 }

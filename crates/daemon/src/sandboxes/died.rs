@@ -25,7 +25,10 @@ impl Sandboxes {
     }
 
     async fn died(&self, id: &SandboxId, reason: &str) {
-        let Ok(entry) = self.get(id) else { return };
+        if self.0.pools.died(id) {
+            return;
+        }
+        let Some(entry) = self.of_backend_id(id) else { return };
         entry.close();
         let _operation = entry.operate().await;
         let mut record = (*entry.record()).clone();

@@ -1,6 +1,6 @@
 //! Forks: new sandboxes whose files begin as a copy of a live one's.
 
-use super::create::undo;
+use super::create::{fresh_record, undo};
 use super::ready::prepare;
 use super::{Entry, Repeat, Sandboxes};
 use crate::error::{Error, Result};
@@ -120,7 +120,9 @@ impl Sandboxes {
     ) -> Result<Forked> {
         let network = Some(spec.network);
         let resolved = self.resolve(spec, network).await?;
-        let entry = self.reserve(None, &resolved, expires, actor)?;
+        let slot = self.free_slot()?;
+        let record = fresh_record(SandboxId::generate(), &resolved, expires, actor)?;
+        let entry = self.reserve(record, slot)?;
         let forked = match parent.fork(entry.id(), &resolved.spec).await {
             Ok(created) => match prepare(&created.environment, resolved.template.as_ref()).await {
                 Ok(()) => return Ok(Forked { entry, created }),

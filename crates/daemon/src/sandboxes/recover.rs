@@ -3,11 +3,11 @@
 use super::{Entry, Sandboxes};
 use crate::error::Result;
 use crate::lock::lock;
-use crate::record::{Event, EventKind, SandboxRecord};
+use crate::record::{Event, EventKind};
 use crate::store::{Change, StoredSandbox};
 use bytes::Bytes;
 use futures::StreamExt as _;
-use hostel_sandbox::{Error as DomainError, ExecutionEnvironment, SandboxState};
+use hostel_sandbox::{BackendName, Error as DomainError, ExecutionEnvironment, SandboxId, SandboxState};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -34,6 +34,7 @@ impl Sandboxes {
             .collect()
             .await;
         lock(&self.0.entries).extend(recovered.iter().map(|entry| (entry.id().clone(), Arc::clone(entry))));
+        self.0.pools.recover(self).await?;
         let lost = self.record_losses(&recovered).await?;
         tracing::info!(total, lost, duration = ?begin.elapsed(), "sandboxes recovered");
         self.remove_orphans().await;
@@ -54,7 +55,7 @@ impl Sandboxes {
         }
         // Those that are there may be more than the configuration allows now; they stay.
         let slot = Arc::clone(&self.0.slots).try_acquire_owned().ok();
-        let adopted = self.adopt(&record, &handle).await;
+        let adopted = self.adopt(&record.backend, record.backend_id(), &handle).await;
         let entry = Arc::new(Entry::new(record, handle.clone(), slot));
         match adopted {
             Ok(environment) => entry.attach(environment, handle),
@@ -65,15 +66,21 @@ impl Sandboxes {
         entry
     }
 
-    async fn adopt(&self, record: &SandboxRecord, handle: &Bytes) -> Result<Arc<dyn ExecutionEnvironment>> {
-        let backend = self
-            .0
-            .backends
-            .get(&record.backend)
-            .ok_or_else(|| DomainError::not_found("backend", &record.backend))?;
+    /// Has a backend take back a sandbox from before a restart.
+    ///
+    /// # Errors
+    /// `NotFound` where it is gone; what the backend says after some tries.
+    pub(crate) async fn adopt(
+        &self,
+        backend: &BackendName,
+        id: &SandboxId,
+        handle: &Bytes,
+    ) -> Result<Arc<dyn ExecutionEnvironment>> {
+        let named = self.0.backends.get(backend);
+        let backend = named.ok_or_else(|| DomainError::not_found("backend", backend))?;
         let mut attempt = 1;
         loop {
-            match backend.adopt(&record.id, handle).await {
+            match backend.adopt(id, handle).await {
                 Ok(environment) => return Ok(environment),
                 Err(error @ DomainError::NotFound { .. }) => return Err(error.into()),
                 Err(error) if attempt == ATTEMPTS => return Err(error.into()),

@@ -37,6 +37,20 @@ impl Sandboxes {
         }
     }
 
+    /// A template by its name, of a backend by its name.
+    ///
+    /// # Errors
+    /// `NotFound` for either.
+    pub(crate) async fn template_named(
+        &self,
+        backend: &BackendName,
+        id: &TemplateId,
+    ) -> Result<Option<Template>> {
+        let named = self.0.backends.get(backend);
+        let backend = named.ok_or_else(|| DomainError::not_found("backend", backend))?;
+        self.template_for(&backend, Some(id)).await
+    }
+
     /// The templates that a backend has now.
     pub(crate) async fn templates_of(&self, backend: &Arc<dyn Backend>) -> Result<Vec<Template>> {
         let name = backend.name();

@@ -73,15 +73,15 @@ impl NodeInfo {
     /// What live sandboxes may use together, and how many they are.
     fn live(&self) -> (v1::NodeCapacity, u32) {
         let mut taken = v1::NodeCapacity::default();
-        for record in self.sandboxes.all().iter().map(|entry| entry.record()) {
-            if !record.state().is_final() {
-                taken.cpu_millis_taken += u64::from(record.limits.cpu_millis.unwrap_or(0));
-                taken.memory_bytes_taken =
-                    taken.memory_bytes_taken.saturating_add(record.limits.memory_bytes.unwrap_or(0));
-                taken.disk_bytes_taken =
-                    taken.disk_bytes_taken.saturating_add(record.limits.disk_bytes.unwrap_or(0));
-                taken.sandboxes_taken += 1;
-            }
+        let entries = self.sandboxes.all();
+        let records = entries.iter().map(|entry| entry.record());
+        let live = records.filter(|record| !record.state().is_final()).map(|record| record.limits.clone());
+        for limits in live.chain(self.sandboxes.pools().warm_limits()) {
+            let add = |taken: &mut u64, more: Option<u64>| *taken = taken.saturating_add(more.unwrap_or(0));
+            add(&mut taken.cpu_millis_taken, limits.cpu_millis.map(u64::from));
+            add(&mut taken.memory_bytes_taken, limits.memory_bytes);
+            add(&mut taken.disk_bytes_taken, limits.disk_bytes);
+            taken.sandboxes_taken += 1;
         }
         let count = taken.sandboxes_taken;
         (taken, count)

@@ -159,6 +159,11 @@ impl TemplateService for Templates {
                 );
                 return Err(Error::from(DomainError::wrong_state("TEMPLATE_DECLARED", message)).into());
             }
+            if self.0.pools().uses_template(&backend.name(), &id) {
+                let message =
+                    format!("a pool holds sandboxes of the template {id}: give it another or delete it");
+                return Err(Error::from(DomainError::wrong_state("TEMPLATE_IN_USE", message)).into());
+            }
         }
         for (backend, _) in found {
             backend.delete_template(&id).await.map_err(Error::from)?;

@@ -1,7 +1,7 @@
 //! What is written in one transaction.
 
 use super::requests::{RequestKey, StoredRequest};
-use crate::record::{Event, SandboxRecord};
+use crate::record::{Event, SandboxRecord, WarmRecord};
 use bytes::Bytes;
 use hostel_sandbox::SandboxId;
 
@@ -13,6 +13,14 @@ pub(crate) struct StoredSandbox {
     pub handle: Bytes,
 }
 
+/// A warm sandbox as the store keeps it.
+#[derive(Debug, Clone)]
+pub(crate) struct StoredWarm {
+    pub record: WarmRecord,
+    /// What its backend needs to find it again.
+    pub handle: Bytes,
+}
+
 /// All of it becomes durable, or nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Change {
@@ -20,6 +28,10 @@ pub(crate) struct Change {
     pub put: Vec<StoredSandbox>,
     /// Sandboxes to forget.
     pub remove: Vec<SandboxId>,
+    /// Warm sandboxes to write.
+    pub put_warm: Vec<StoredWarm>,
+    /// Warm sandboxes to forget.
+    pub remove_warm: Vec<SandboxId>,
     /// Events to append, in order.
     pub events: Vec<Event>,
     /// A request that this change fulfils, for when it is repeated.

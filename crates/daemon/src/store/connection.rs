@@ -90,6 +90,7 @@ impl Connection {
                 .and_then(|mut statement| statement.execute([id.as_str()]))
                 .map_err(failed)?;
         }
+        self.apply_warm(change)?;
         for event in &mut change.events {
             event.cursor = self.append_event(event)?;
         }

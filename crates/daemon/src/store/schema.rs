@@ -4,7 +4,8 @@ use crate::error::{Error, Result};
 use rusqlite::Connection;
 
 /// Each step brings the database from `user_version` = its index to the next. Steps are never changed, only added.
-const MIGRATIONS: &[&str] = &[r"
+const MIGRATIONS: &[&str] = &[
+    r"
     CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE sandboxes (id TEXT PRIMARY KEY, record TEXT NOT NULL, handle BLOB NOT NULL) WITHOUT ROWID;
     CREATE TABLE events (cursor INTEGER PRIMARY KEY AUTOINCREMENT, event TEXT NOT NULL);
@@ -15,7 +16,14 @@ const MIGRATIONS: &[&str] = &[r"
     ) WITHOUT ROWID;
     CREATE INDEX requests_by_time ON requests (time);
     INSERT INTO settings VALUES ('identity', lower(hex(randomblob(4))));
-"];
+",
+    r"
+    CREATE TABLE pools (
+        name TEXT PRIMARY KEY, record TEXT NOT NULL, counters TEXT NOT NULL, history BLOB NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE warm (id TEXT PRIMARY KEY, record TEXT NOT NULL, handle BLOB NOT NULL) WITHOUT ROWID;
+",
+];
 
 /// Brings the database to the newest version.
 pub(super) fn migrate(connection: &mut Connection) -> Result<()> {

@@ -1,0 +1,170 @@
+//! Pools are made, changed, drained and deleted.
+
+use super::live::stored;
+use super::{LivePool, MOST_POOLS, Pools, no_pool};
+use crate::error::Result;
+use crate::lock::lock;
+use crate::record::PoolRecord;
+use crate::sandboxes::{Repeat, Sandboxes};
+use hostel_pool::{Counters, Health, Pool, PoolName, Status};
+use hostel_sandbox::Error as DomainError;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// A pool as it is now.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct PoolView {
+    pub(crate) record: PoolRecord,
+    pub(crate) status: Status,
+    pub(crate) counters: Counters,
+}
+
+/// A change of what a pool shall be.
+pub(crate) type PoolUpdate = Box<dyn FnOnce(&mut PoolRecord) -> Result<()> + Send>;
+
+impl Pools {
+    /// Makes a pool, which fills behind.
+    ///
+    /// # Errors
+    /// `InvalidArgument`; `AlreadyExists`; `NotFound` for backend or template; `CapabilityMissing`; `LimitReached`;
+    /// `RequestIdReused`.
+    pub(crate) async fn create(
+        &self,
+        sandboxes: &Sandboxes,
+        record: PoolRecord,
+        repeat: Option<Repeat>,
+    ) -> Result<PoolView> {
+        let _turn = self.0.changing.lock().await;
+        if let Some(repeat) = &repeat
+            && let Some(earlier) = self.0.store.request(&repeat.key).await?
+        {
+            repeat.check(&earlier.body)?;
+            if let Ok(pool) = self.get(&record.name) {
+                return Ok(pool.view());
+            }
+        }
+        let name = record.name.clone();
+        if self.get(&name).is_ok() {
+            return Err(DomainError::AlreadyExists { kind: "pool", id: name.to_string() }.into());
+        }
+        if self.all().len() >= MOST_POOLS {
+            let detail = format!("this node has at most {MOST_POOLS}: delete some");
+            return Err(DomainError::LimitReached { what: "pools", detail }.into());
+        }
+        check(sandboxes, &record).await?;
+        let brain = Pool::new(record.spec.clone(), record.generation, self.0.clock.now());
+        let pool = LivePool::new(self, record, brain, HashMap::new());
+        let kept = stored(&lock(&pool.state));
+        self.0.store.keep_pools(vec![kept]).await?;
+        if let Some((key, request)) = repeat.map(|repeat| repeat.fulfilled(name.to_string())) {
+            self.0.store.claim_request(&key, request).await?;
+        }
+        lock(&self.0.live).insert(name.clone(), Arc::clone(&pool));
+        pool.start(sandboxes);
+        tracing::info!(pool = %name, op = "create", "pool made");
+        Ok(pool.view())
+    }
+
+    /// Changes a pool while it works.
+    ///
+    /// # Errors
+    /// `NotFound`; those of [`Self::create`].
+    pub(crate) async fn update(
+        &self,
+        sandboxes: &Sandboxes,
+        name: &PoolName,
+        update: PoolUpdate,
+    ) -> Result<PoolView> {
+        let _turn = self.0.changing.lock().await;
+        let pool = self.get(name)?;
+        let mut new = stored(&lock(&pool.state));
+        let before = new.record.spec.clone();
+        update(&mut new.record)?;
+        if new.record.spec.backend != before.backend {
+            return Err(DomainError::invalid("spec.backend", "cannot be changed: make another pool").into());
+        }
+        // A pool whose template is gone can still be made smaller, or drained.
+        if new.record.spec.template == before.template && new.record.spec.limits == before.limits {
+            new.record.spec.validate()?;
+        } else {
+            check(sandboxes, &new.record).await?;
+        }
+        new.record.updated = SystemTime::now();
+        let record = new.record.clone();
+        self.0.store.keep_pools(vec![new]).await?;
+        pool.tell(|state, now| {
+            // What it is made from is the driver's to say, also meanwhile.
+            let (generation, made_from) = (state.record.generation, state.record.made_from.clone());
+            state.record = PoolRecord { generation, made_from, ..record };
+            state.brain.update(state.wanted(), now);
+        });
+        tracing::info!(pool = %name, op = "update", "pool changed");
+        Ok(pool.view())
+    }
+
+    /// Removes what is warm, makes no more, and returns when nothing is left.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub(crate) async fn drain(&self, sandboxes: &Sandboxes, name: &PoolName) -> Result<PoolView> {
+        self.update(sandboxes, name, draining()).await?;
+        let pool = self.get(name)?;
+        pool.drained().await;
+        Ok(pool.view())
+    }
+
+    /// Drains a pool and forgets it.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub(crate) async fn delete(&self, sandboxes: &Sandboxes, name: &PoolName) -> Result<()> {
+        self.drain(sandboxes, name).await?;
+        let _turn = self.0.changing.lock().await;
+        let pool = lock(&self.0.live).remove(name).ok_or_else(|| no_pool(name))?;
+        pool.gone.cancel();
+        self.0.store.forget_pool(name.clone()).await?;
+        pool.changed.send_replace(());
+        tracing::info!(pool = %name, op = "delete", "pool gone");
+        Ok(())
+    }
+}
+
+impl LivePool {
+    /// It as it is now.
+    pub(crate) fn view(&self) -> PoolView {
+        let state = lock(&self.state);
+        PoolView {
+            record: state.record.clone(),
+            status: state.brain.status(self.clock.now()),
+            counters: state.brain.counters(),
+        }
+    }
+
+    async fn drained(&self) {
+        let mut changed = self.changed.subscribe();
+        while lock(&self.state).brain.status(self.clock.now()).health != Health::Drained {
+            // The sender is ours.
+            if changed.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn draining() -> PoolUpdate {
+    Box::new(|record| {
+        record.spec.draining = true;
+        Ok(())
+    })
+}
+
+/// Whether sandboxes can be made of it.
+async fn check(sandboxes: &Sandboxes, record: &PoolRecord) -> Result<()> {
+    record.spec.validate()?;
+    let backend = sandboxes.backends().get(&record.spec.backend);
+    let backend = backend.ok_or_else(|| DomainError::not_found("backend", &record.spec.backend))?;
+    record.spec.limits.needs().try_for_each(|capability| backend.capabilities().require(capability))?;
+    sandboxes.template_named(&record.spec.backend, &record.spec.template).await?;
+    Ok(())
+}

@@ -1,0 +1,153 @@
+//! A warm sandbox becomes somebody's.
+
+use super::live::Warm;
+use super::{LivePool, Pools};
+use crate::error::Result;
+use crate::lock::lock;
+use crate::record::WarmRecord;
+use crate::store::Change;
+use bytes::Bytes;
+use hostel_pool::{Fit, PoolName};
+use hostel_sandbox::{ExecutionEnvironment, ResourceLimits, SandboxSpec, Stage, Stopwatch};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::task::TaskTracker;
+
+/// Warm sandboxes that are tried before a claim becomes a cold start.
+const TRIES: usize = 3;
+/// How long one may take to become somebody's.
+const BINDING: Duration = Duration::from_secs(2);
+
+/// A warm sandbox that is a caller's, but for its record.
+pub(crate) struct Claimed {
+    pub(crate) record: WarmRecord,
+    pub(crate) environment: Arc<dyn ExecutionEnvironment>,
+    pub(crate) handle: Bytes,
+    pub(crate) limits: ResourceLimits,
+    pub(crate) slot: Option<OwnedSemaphorePermit>,
+    pub(crate) stages: Vec<Stage>,
+}
+
+impl Pools {
+    /// The pool that serves a resolved request: the one named, or one of its backend, template and network, rather
+    /// one whose limits are as asked.
+    ///
+    /// # Errors
+    /// `NotFound` for a pool that was named; `InvalidArgument` where that makes something else.
+    pub(crate) fn for_request(
+        &self,
+        named: Option<&PoolName>,
+        spec: &SandboxSpec,
+        requested: &ResourceLimits,
+    ) -> Result<Option<Arc<LivePool>>> {
+        if let Some(name) = named {
+            let pool = self.get(name)?;
+            if pool.fits(spec, requested) == Fit::No {
+                let made = pool.spec();
+                let problem = format!(
+                    "the pool {name} holds sandboxes of the template {} of {}",
+                    made.template, made.backend
+                );
+                return Err(hostel_sandbox::Error::invalid("pool", problem).into());
+            }
+            return Ok(Some(pool));
+        }
+        let mut second = None;
+        for pool in self.all() {
+            match pool.fits(spec, requested) {
+                Fit::Exact => return Ok(Some(pool)),
+                Fit::WithOtherLimits => second = second.or(Some(pool)),
+                Fit::No => {}
+            }
+        }
+        Ok(second)
+    }
+}
+
+impl LivePool {
+    fn fits(&self, spec: &SandboxSpec, requested: &ResourceLimits) -> Fit {
+        let state = lock(&self.state);
+        match (&spec.backend, &spec.template) {
+            (Some(backend), Some(template)) => state.record.spec.fits(backend, template, requested),
+            _ => Fit::No,
+        }
+    }
+
+    /// Takes a warm sandbox and gives it to the caller; nothing where none is there or fits, or binding failed.
+    pub(crate) async fn claim(
+        self: &Arc<Self>,
+        spec: &SandboxSpec,
+        requested: &ResourceLimits,
+        tasks: &TaskTracker,
+    ) -> Option<Claimed> {
+        let begin = Instant::now();
+        for _ in 0..TRIES {
+            let warm = self.take(spec, requested)?;
+            let mut stopwatch = Stopwatch::start();
+            match bind(&warm, spec, requested).await {
+                Ok((handle, limits)) => {
+                    stopwatch.lap("bind");
+                    self.tell(|state, _| state.brain.claim_took(begin.elapsed()));
+                    let Warm { record, environment, slot, .. } = warm;
+                    let stages = stopwatch.stages();
+                    return Some(Claimed { record, environment, handle, limits, slot, stages });
+                }
+                Err(error) => {
+                    tracing::warn!(pool = %self.name, sandbox = %warm.record.id, %error, "a warm sandbox could not be given and is removed");
+                    self.tell(|state, now| state.brain.claim_failed(&warm.record.id, now));
+                    tasks.spawn(Arc::clone(self).dispose(warm));
+                }
+            }
+        }
+        None
+    }
+
+    /// Takes one out of the pool, in one step: nobody else gets it.
+    fn take(&self, spec: &SandboxSpec, requested: &ResourceLimits) -> Option<Warm> {
+        self.tell(|state, now| {
+            // Disks do not change their size live; a policy belongs to the sandbox's network from its beginning.
+            let fits = |warm: &Warm| {
+                let changes = requested.changes_to(&warm.record.spec.limits);
+                changes.disk_bytes.is_none()
+                    && changes.disk_inodes.is_none()
+                    && warm.record.spec.network == spec.network
+            };
+            if state.warm.values().next().is_some_and(|warm| !fits(warm)) {
+                state.brain.missed(now);
+                return None;
+            }
+            let id = state.brain.claim(now)?;
+            state.warm.remove(&id)
+        })
+    }
+}
+
+/// Binds what differs; where nothing does, the guest is not even asked.
+async fn bind(
+    warm: &Warm,
+    spec: &SandboxSpec,
+    requested: &ResourceLimits,
+) -> hostel_sandbox::Result<(Bytes, ResourceLimits)> {
+    let made = &warm.record.spec;
+    let limits = requested.changes_to(&made.limits);
+    let same = limits == ResourceLimits::default()
+        && spec.env == made.env
+        && spec.user == made.user
+        && spec.workdir == made.workdir;
+    if same {
+        return Ok((warm.handle.clone(), warm.record.limits.clone()));
+    }
+    let spec = SandboxSpec { limits, ..spec.clone() };
+    let bound = tokio::time::timeout(BINDING, warm.environment.bind(&spec)).await;
+    let bound =
+        bound.map_err(|_| hostel_sandbox::Error::DeadlineExceeded { what: "binding it".to_owned() })??;
+    Ok((bound.handle, bound.limits))
+}
+
+impl Claimed {
+    /// What makes the warm sandbox be one no longer, for the change that makes it the caller's.
+    pub(crate) fn removal(&self) -> Change {
+        Change { remove_warm: vec![self.record.id.clone()], ..Change::default() }
+    }
+}

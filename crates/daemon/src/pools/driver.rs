@@ -1,0 +1,91 @@
+//! What keeps a pool going: one task for each, which carries out what its brain decides.
+
+use super::{LivePool, Pools};
+use crate::lock::lock;
+use crate::sandboxes::Sandboxes;
+use hostel_pool::Action;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The longest time between two looks: templates change without telling.
+const LOOK: Duration = Duration::from_secs(5);
+/// How often counters and history are written.
+const WRITE: Duration = Duration::from_secs(10);
+
+impl Pools {
+    /// Starts what keeps each pool going, until the daemon stops. Once, after recovery.
+    pub(crate) fn run(&self, sandboxes: &Sandboxes) {
+        for pool in self.all() {
+            pool.start(sandboxes);
+        }
+        self.watch_memory(sandboxes);
+        let (this, sandboxes) = (self.clone(), sandboxes.clone());
+        sandboxes.clone().tasks().spawn(async move {
+            loop {
+                let stopped = tokio::select! {
+                    () = tokio::time::sleep(WRITE) => false,
+                    () = sandboxes.stopping().cancelled() => true,
+                };
+                this.write().await;
+                if stopped {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Writes what changed of the pools since the last time.
+    async fn write(&self) {
+        let changed: Vec<_> = self.all().iter().filter_map(|pool| pool.to_write()).collect();
+        if changed.is_empty() {
+            return;
+        }
+        if let Err(error) = self.0.store.keep_pools(changed).await {
+            tracing::warn!(%error, "what pools did could not be written; a restart forgets the last of it");
+        }
+    }
+}
+
+impl LivePool {
+    pub(super) fn start(self: &Arc<Self>, sandboxes: &Sandboxes) {
+        sandboxes.tasks().spawn(Arc::clone(self).drive(sandboxes.clone()));
+    }
+
+    async fn drive(self: Arc<Self>, sandboxes: Sandboxes) {
+        loop {
+            self.renew(&sandboxes).await;
+            let (actions, next) = {
+                let mut state = lock(&self.state);
+                state.follow_the_node(sandboxes.is_draining(), self.clock.now());
+                let actions = state.brain.poll(self.clock.now());
+                state.unwritten |= !actions.is_empty();
+                (actions, state.brain.next_wake())
+            };
+            let acted = !actions.is_empty();
+            for action in actions {
+                let this = Arc::clone(&self);
+                match action {
+                    Action::Make { attempt } => {
+                        sandboxes.tasks().spawn(this.make(sandboxes.clone(), attempt))
+                    }
+                    Action::Check { member } => sandboxes.tasks().spawn(this.check(member)),
+                    Action::Remove { member, reason } => {
+                        tracing::debug!(pool = %self.name, sandbox = %member, ?reason, "a warm sandbox is removed");
+                        sandboxes.tasks().spawn(this.remove(member))
+                    }
+                };
+            }
+            if acted {
+                self.changed.send_replace(());
+            }
+            let latest = Instant::now() + LOOK;
+            let next = next.map_or(latest, |next| self.clock.instant(next).min(latest));
+            tokio::select! {
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep_until(next.into()) => {}
+                () = self.gone.cancelled() => return,
+                () = sandboxes.stopping().cancelled() => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! One pool in memory: what it shall be, what decides for it, and its warm sandboxes.
+
+use super::Pools;
+use super::clock::Clock;
+use crate::lock::lock;
+use crate::record::{PoolRecord, WarmRecord};
+use crate::store::{Store, StoredPool};
+use bytes::Bytes;
+use hostel_pool::{Pool, PoolName, PoolSpec, Pressure};
+use hostel_sandbox::{ExecutionEnvironment, ResourceLimits, SandboxId};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
+use tokio_util::sync::CancellationToken;
+
+/// One pool.
+pub(crate) struct LivePool {
+    pub(super) name: PoolName,
+    pub(super) clock: Clock,
+    pub(super) store: Store,
+    pub(super) state: Mutex<State>,
+    /// Something happened that the driver has to look at.
+    pub(super) wake: Notify,
+    /// Told after each change of what is warm or being made.
+    pub(super) changed: watch::Sender<()>,
+    /// Cancelled once it was deleted.
+    pub(super) gone: CancellationToken,
+}
+
+pub(super) struct State {
+    pub(super) record: PoolRecord,
+    pub(super) brain: Pool,
+    pub(super) warm: HashMap<SandboxId, Warm>,
+    /// The node takes no new sandboxes: nothing is kept warm either.
+    pub(super) node_draining: bool,
+    pub(super) pressure: Pressure,
+    /// Counters or history changed since they were written.
+    pub(super) unwritten: bool,
+}
+
+/// A sandbox that waits.
+pub(super) struct Warm {
+    pub(super) record: WarmRecord,
+    pub(super) environment: Arc<dyn ExecutionEnvironment>,
+    pub(super) handle: Bytes,
+    /// Its place among the node's sandboxes.
+    pub(super) slot: Option<OwnedSemaphorePermit>,
+}
+
+impl LivePool {
+    pub(super) fn new(
+        pools: &Pools,
+        record: PoolRecord,
+        brain: Pool,
+        warm: HashMap<SandboxId, Warm>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            name: record.name.clone(),
+            clock: pools.0.clock,
+            store: pools.0.store.clone(),
+            state: Mutex::new(State {
+                record,
+                brain,
+                warm,
+                node_draining: false,
+                pressure: Pressure::None,
+                unwritten: false,
+            }),
+            wake: Notify::new(),
+            changed: watch::Sender::new(()),
+            gone: CancellationToken::new(),
+        })
+    }
+
+    pub(crate) fn name(&self) -> &PoolName {
+        &self.name
+    }
+
+    pub(crate) fn spec(&self) -> PoolSpec {
+        lock(&self.state).record.spec.clone()
+    }
+
+    pub(super) fn warm_limits(&self) -> Vec<ResourceLimits> {
+        lock(&self.state).warm.values().map(|warm| warm.record.limits.clone()).collect()
+    }
+
+    pub(super) fn has(&self, id: &SandboxId) -> bool {
+        lock(&self.state).warm.contains_key(id)
+    }
+
+    /// Tells the pool what happened, and the driver and whoever waits for it.
+    pub(super) fn tell<T>(&self, what: impl FnOnce(&mut State, hostel_pool::Time) -> T) -> T {
+        let answer = {
+            let mut state = lock(&self.state);
+            state.unwritten = true;
+            what(&mut state, self.clock.now())
+        };
+        self.wake.notify_one();
+        self.changed.send_replace(());
+        answer
+    }
+
+    /// What the store keeps of it; nothing where that is what it has.
+    pub(super) fn to_write(&self) -> Option<StoredPool> {
+        let mut state = lock(&self.state);
+        std::mem::take(&mut state.unwritten).then(|| stored(&state))
+    }
+}
+
+pub(super) fn stored(state: &State) -> StoredPool {
+    StoredPool {
+        record: state.record.clone(),
+        counters: state.brain.counters(),
+        history: state.brain.history().encode(),
+    }
+}

@@ -1,0 +1,132 @@
+//! What pools need of the registry: sandboxes without a record, and their becoming one at a claim.
+
+use super::create::{fresh_record, undo};
+use super::resolve::Resolved;
+use super::{CreateOutcome, Entry, Repeat, Sandboxes};
+use crate::error::Result;
+use crate::lock::lock;
+use crate::pools::LivePool;
+use hostel_pool::PoolName;
+use hostel_sandbox::{Created, Error as DomainError, SandboxId, SandboxSpec};
+use std::sync::Arc;
+use std::time::SystemTime;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
+
+/// Whose a claimed sandbox becomes.
+pub(super) struct Identity<'a> {
+    /// The id that was chosen; otherwise it keeps the one it has.
+    pub id: Option<SandboxId>,
+    pub expires: Option<SystemTime>,
+    pub actor: &'a str,
+}
+
+impl Sandboxes {
+    /// A place among the node's sandboxes, where one is free.
+    pub(crate) fn slot(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0.slots).try_acquire_owned().ok()
+    }
+
+    /// Makes a sandbox that nobody has asked for yet: ready, prepared by its template, and without a record. Answers
+    /// with what the backend was given.
+    ///
+    /// # Errors
+    /// As a creation.
+    pub(crate) async fn make_warm(
+        &self,
+        spec: SandboxSpec,
+    ) -> Result<(SandboxSpec, Created, OwnedSemaphorePermit)> {
+        let resolved = self.resolve(spec, None).await?;
+        let slot = self.free_slot()?;
+        let mut created = self.make(&SandboxId::generate(), &resolved, &CancellationToken::new()).await?;
+        super::resolve::merge(&mut created.weaknesses, resolved.weaknesses);
+        Ok((resolved.spec, created, slot))
+    }
+
+    /// Removes a sandbox that has no record.
+    pub(crate) async fn undo(&self, created: &Created) {
+        undo(created).await;
+    }
+
+    /// The pool that serves a request. Its limits are then the request's too, where that says nothing: a sandbox is
+    /// the same, warm or cold.
+    pub(super) fn pool_for(
+        &self,
+        named: Option<&PoolName>,
+        resolved: &mut Resolved,
+    ) -> Result<Option<Arc<LivePool>>> {
+        let pool = self.0.pools.for_request(named, &resolved.spec, &resolved.requested_limits)?;
+        if let Some(pool) = &pool {
+            let limits = resolved.requested_limits.or(&pool.spec().limits);
+            resolved.spec.limits = limits.or(&resolved.spec.limits);
+        }
+        Ok(pool)
+    }
+
+    /// Claims a warm sandbox; nothing where none could be had.
+    ///
+    /// # Errors
+    /// `AlreadyExists` for an id that was chosen; where it cannot be recorded.
+    pub(super) async fn claim(
+        &self,
+        pool: &Arc<LivePool>,
+        resolved: &Resolved,
+        identity: Identity<'_>,
+        repeat: Option<Repeat>,
+    ) -> Result<Option<CreateOutcome>> {
+        let Identity { id, expires, actor } = identity;
+        if let Some(id) = &id {
+            self.check_free(id)?;
+        }
+        let mut record =
+            fresh_record(id.clone().unwrap_or_else(SandboxId::generate), resolved, expires, actor)?;
+        let claimed = pool.claim(&resolved.spec, &resolved.requested_limits, &self.0.tasks).await;
+        let Some(claimed) = claimed else { return Ok(None) };
+        let besides = claimed.removal();
+        if id.is_some() {
+            record.backend_id = Some(claimed.record.id.clone());
+        } else {
+            record.id = claimed.record.id.clone();
+        }
+        record.pool = Some(pool.name().clone());
+        record.spec.limits = resolved.requested_limits.or(&claimed.record.spec.limits);
+        let created = Created {
+            environment: claimed.environment,
+            handle: claimed.handle,
+            limits: claimed.limits,
+            weaknesses: claimed.record.weaknesses,
+            stages: claimed.stages,
+        };
+        let taken = match claimed.slot {
+            Some(slot) => self.reserve(record, slot),
+            // From before a restart with a smaller limit.
+            None => self.free_slot().and_then(|slot| self.reserve(record, slot)),
+        };
+        let entry = match taken {
+            Ok(entry) => entry,
+            Err(error) => {
+                undo(&created).await;
+                return Err(error);
+            }
+        };
+        let operation = entry.operate().await;
+        let result = self.commit_created(&entry, created, repeat, besides).await;
+        drop(operation);
+        result.map(Some).inspect_err(|_| self.unreserve(&entry))
+    }
+
+    /// Refuses an id that a sandbox has, or had while it was warm.
+    pub(super) fn check_free(&self, id: &SandboxId) -> Result<()> {
+        if self.of_backend_id(id).is_some() || self.get(id).is_ok() || self.0.pools.has_warm(id) {
+            return Err(DomainError::AlreadyExists { kind: "sandbox", id: id.to_string() }.into());
+        }
+        Ok(())
+    }
+
+    /// The sandbox that a backend knows by this id.
+    pub(super) fn of_backend_id(&self, id: &SandboxId) -> Option<Arc<Entry>> {
+        let entries = lock(&self.0.entries);
+        let same = entries.get(id).filter(|entry| entry.record().backend_id() == id).cloned();
+        same.or_else(|| entries.values().find(|entry| entry.record().backend_id() == id).cloned())
+    }
+}

@@ -1,0 +1,106 @@
+//! Pools and their warm sandboxes in the database.
+
+use super::change::{Change, StoredWarm};
+use super::connection::Connection;
+use crate::error::{Error, Result};
+use crate::record::PoolRecord;
+use bytes::Bytes;
+use hostel_pool::{Counters, PoolName};
+
+/// A pool as the store keeps it.
+#[derive(Debug, Clone)]
+pub(crate) struct StoredPool {
+    pub record: PoolRecord,
+    pub counters: Counters,
+    /// The demand that it met, as [`hostel_pool::History`] encodes it.
+    pub history: Vec<u8>,
+}
+
+impl Connection {
+    pub(super) fn pools(&self) -> Result<Vec<StoredPool>> {
+        let failed = |error: rusqlite::Error| Error::store("read pools", error);
+        let mut statement =
+            self.sqlite.prepare("SELECT name, record, counters, history FROM pools").map_err(failed)?;
+        let rows = statement
+            .query_map([], |row| {
+                let (name, record): (String, String) = (row.get(0)?, row.get(1)?);
+                let (counters, history): (String, Vec<u8>) = (row.get(2)?, row.get(3)?);
+                Ok((name, record, counters, history))
+            })
+            .map_err(failed)?;
+        rows.map(|row| {
+            let (name, record, counters, history) = row.map_err(failed)?;
+            let damaged = |error| Error::store(&format!("read the pool {name}"), error);
+            let record = serde_json::from_str(&record).map_err(damaged)?;
+            let counters = serde_json::from_str(&counters).map_err(damaged)?;
+            Ok(StoredPool { record, counters, history })
+        })
+        .collect()
+    }
+
+    pub(super) fn warm(&self) -> Result<Vec<StoredWarm>> {
+        let failed = |error: rusqlite::Error| Error::store("read warm sandboxes", error);
+        let mut statement = self.sqlite.prepare("SELECT id, record, handle FROM warm").map_err(failed)?;
+        let rows = statement
+            .query_map([], |row| {
+                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, Vec<u8>>(2)?))
+            })
+            .map_err(failed)?;
+        rows.map(|row| {
+            let (id, record, handle) = row.map_err(failed)?;
+            let record = serde_json::from_str(&record)
+                .map_err(|error| Error::store(&format!("read the warm sandbox {id}"), error))?;
+            Ok(StoredWarm { record, handle: Bytes::from(handle) })
+        })
+        .collect()
+    }
+
+    pub(super) fn keep_pools(&self, pools: &[StoredPool]) -> Result<()> {
+        let unwritable = |error| Error::store("write a pool", error);
+        self.run("BEGIN IMMEDIATE")?;
+        let written = pools.iter().try_for_each(|pool| {
+            let record = serde_json::to_string(&pool.record).map_err(unwritable)?;
+            let counters = serde_json::to_string(&pool.counters).map_err(unwritable)?;
+            self.sqlite
+                .prepare_cached("INSERT OR REPLACE INTO pools VALUES (?1, ?2, ?3, ?4)")
+                .and_then(|mut statement| {
+                    statement.execute((pool.record.name.as_str(), record, counters, &pool.history))
+                })
+                .map(|_| ())
+                .map_err(|error| Error::store("write a pool", error))
+        });
+        match written {
+            Ok(()) => self.run("COMMIT"),
+            Err(error) => self.run("ROLLBACK").and(Err(error)),
+        }
+    }
+
+    pub(super) fn forget_pool(&self, name: &PoolName) -> Result<()> {
+        self.sqlite
+            .execute("DELETE FROM pools WHERE name = ?1", [name.as_str()])
+            .map(|_| ())
+            .map_err(|error| Error::store("forget a pool", error))
+    }
+
+    /// The part of a change that is about warm sandboxes, inside the open transaction.
+    pub(super) fn apply_warm(&self, change: &Change) -> Result<()> {
+        let failed = |error: rusqlite::Error| Error::store("write a warm sandbox", error);
+        for warm in &change.put_warm {
+            let record = serde_json::to_string(&warm.record)
+                .map_err(|error| Error::store("write a warm sandbox", error))?;
+            self.sqlite
+                .prepare_cached("INSERT OR REPLACE INTO warm VALUES (?1, ?2, ?3)")
+                .and_then(|mut statement| {
+                    statement.execute((warm.record.id.as_str(), record, &warm.handle[..]))
+                })
+                .map_err(failed)?;
+        }
+        for id in &change.remove_warm {
+            self.sqlite
+                .prepare_cached("DELETE FROM warm WHERE id = ?1")
+                .and_then(|mut statement| statement.execute([id.as_str()]))
+                .map_err(failed)?;
+        }
+        Ok(())
+    }
+}
