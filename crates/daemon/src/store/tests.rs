@@ -28,6 +28,8 @@ fn record(id: &str) -> SandboxRecord {
         expires: Some(now),
         parent: None,
         snapshot: None,
+        pool: None,
+        backend_id: None,
     }
 }
 

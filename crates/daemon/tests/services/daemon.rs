@@ -3,6 +3,7 @@
 use crate::fake::{Fake, Host};
 use hostel_proto::v1::file_service_client::FileServiceClient;
 use hostel_proto::v1::node_service_client::NodeServiceClient;
+use hostel_proto::v1::pool_service_client::PoolServiceClient;
 use hostel_proto::v1::process_service_client::ProcessServiceClient;
 use hostel_proto::v1::sandbox_service_client::SandboxServiceClient;
 use hostel_proto::v1::template_service_client::TemplateServiceClient;
@@ -84,6 +85,10 @@ impl Running {
 
     pub(crate) fn templates(&self) -> TemplateServiceClient<Channel> {
         TemplateServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn pools(&self) -> PoolServiceClient<Channel> {
+        PoolServiceClient::new(self.channel.clone())
     }
 
     pub(crate) fn node(&self) -> NodeServiceClient<Channel> {

@@ -31,6 +31,8 @@ pub(crate) struct Host {
     pub(crate) creation_ms: AtomicUsize,
     /// Whether `destroy` fails.
     pub(crate) stuck: AtomicBool,
+    /// Whether creations fail.
+    pub(crate) broken: AtomicBool,
     /// Whether `bind` fails.
     pub(crate) unbindable: AtomicBool,
 }
@@ -81,6 +83,8 @@ pub(crate) struct Sandbox {
     processes: Mutex<BTreeMap<ProcessId, Arc<Process>>>,
     files: Mutex<BTreeMap<String, Bytes>>,
     pub(crate) paused: AtomicBool,
+    /// What it was bound to.
+    pub(crate) bound: Mutex<Vec<SandboxSpec>>,
 }
 
 struct Process {
@@ -100,12 +104,16 @@ impl Host {
         self.creations.fetch_add(1, Ordering::SeqCst);
         let wait = self.creation_ms.load(Ordering::SeqCst) as u64;
         tokio::time::sleep(Duration::from_millis(wait)).await;
+        if self.broken.load(Ordering::SeqCst) {
+            return Err(Error::Unavailable { what: "engine", detail: "out of order".to_owned() });
+        }
         let sandbox = Arc::new(Sandbox {
             host: Arc::clone(self),
             id: id.clone(),
             processes: Mutex::default(),
             files: Mutex::new(files),
             paused: AtomicBool::new(false),
+            bound: Mutex::default(),
         });
         self.sandboxes.lock().unwrap().insert(id.clone(), Arc::clone(&sandbox));
         Ok(Created {
@@ -274,6 +282,7 @@ impl ExecutionEnvironment for Sandbox {
     }
 
     async fn bind(&self, spec: &SandboxSpec) -> Result<Bound> {
+        self.bound.lock().unwrap().push(spec.clone());
         if self.host.unbindable.load(Ordering::SeqCst) {
             return Err(Error::Unavailable { what: "guest", detail: "it does not answer".to_owned() });
         }
