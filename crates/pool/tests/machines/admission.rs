@@ -112,7 +112,23 @@ impl Owner {
             status.taken.memory_bytes,
             self.running.iter().map(|needs| needs.memory_bytes).sum::<u64>()
         );
+        self.check_that_no_room_is_wasted();
         assert_eq!(self.admission.next_wake(), self.waiting.values().map(|waiter| waiter.deadline).min());
+    }
+
+    /// Who would fit waits only behind one that was overtaken often enough, or, as a refill, behind demands.
+    fn check_that_no_room_is_wasted(&self) {
+        let taken = self.admission.status(self.now).taken.memory_bytes;
+        let demands = || self.waiting.values().filter(|waiter| waiter.priority != Priority::Refill);
+        if demands().any(|waiter| taken + waiter.needs.memory_bytes <= 100) {
+            assert!(demands().any(|waiter| waiter.passed == OVERTAKING), "room is wasted");
+        }
+        let mut refills = self.waiting.values().filter(|waiter| waiter.priority == Priority::Refill);
+        if demands().count() == 0
+            && let Some(refill) = refills.next()
+        {
+            assert!(taken + refill.needs.memory_bytes + 20 > 100, "room is wasted");
+        }
     }
 
     fn release(&mut self, index: usize) {
@@ -209,4 +225,22 @@ fn what_was_adopted_beyond_the_budget_blocks_until_it_is_released() {
     ));
     admission.release(&amount(150), Time::from_secs(1));
     assert_eq!(admission.poll(Time::from_secs(1)).len(), 1);
+}
+
+#[test]
+fn what_never_fits_a_smaller_node_is_refused() {
+    let mut admission = node();
+    let later = Time::from_secs(60);
+    admission.adopt(&amount(100));
+    for (ticket, memory) in [(1, 90), (2, 40)] {
+        let answer =
+            admission.request(Ticket(ticket), amount(memory), Priority::Cold, later, Time::default());
+        assert_eq!(answer, Admitted::Queued);
+    }
+    let budget = Budget { memory_bytes: 50, ..admission.status(Time::default()).budget };
+    admission.set_budget(budget, Overcommit::default());
+    let decisions = admission.poll(Time::from_secs(1));
+    assert_eq!(decisions.len(), 1);
+    assert_eq!(decisions[0].ticket, Ticket(1));
+    assert_eq!(decisions[0].outcome, Outcome::Refused { why: Why::TooLarge, retry_after: None });
 }
