@@ -34,7 +34,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("hostel-client", &["hostel-proto", "hostel-sandbox"]),
-    ("hostel", &["hostel-client", "hostel-pool", "hostel-sandbox", "hosteld"]),
+    ("hostel", &["hostel-client", "hostel-sandbox", "hosteld"]),
 ];
 /// These hold tests and measurements and may use everything.
 const FREE: &[&str] = &["hostel-tests", "hostel-benches"];

@@ -28,7 +28,8 @@ pub struct Ticket(pub u64);
 /// What a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
-    /// More for a warm sandbox that somebody claims, or for one that runs.
+    /// More for a warm sandbox that somebody claims, or for one that runs; it needs no further `sandboxes`. A claim
+    /// that needs nothing more need not ask: its sandbox was admitted as a refill.
     Claimed,
     /// A sandbox that somebody waits for.
     Cold,
@@ -139,6 +140,8 @@ pub struct Admission {
     /// The mean time between releases, the newest weighing most, and when the last was.
     gap: Option<Duration>,
     released: Option<Time>,
+    /// Whether the ceiling changed since the last poll.
+    shrunk: bool,
 }
 
 impl Admission {
@@ -147,7 +150,18 @@ impl Admission {
     pub fn new(budget: Budget, overcommit: Overcommit, rules: Rules, now: Time) -> Self {
         let ceiling = overcommit.ceiling(&budget);
         let (taken, queue) = (Resources::default(), Queue::default());
-        Self { budget, ceiling, overcommit, rules, taken, queue, now, gap: None, released: None }
+        Self {
+            budget,
+            ceiling,
+            overcommit,
+            rules,
+            taken,
+            queue,
+            now,
+            gap: None,
+            released: None,
+            shrunk: false,
+        }
     }
 
     /// Counts what is there already, without asking: sandboxes that were adopted. It may be more than the node has;
@@ -156,11 +170,12 @@ impl Admission {
         self.taken = self.taken.plus(needs);
     }
 
-    /// Changes what the node has. What is taken stays taken.
+    /// Changes what the node has. What is taken stays taken; the next poll refuses what will never fit any more.
     pub fn set_budget(&mut self, budget: Budget, overcommit: Overcommit) {
         self.budget = budget;
         self.overcommit = overcommit;
         self.ceiling = overcommit.ceiling(&budget);
+        self.shrunk = true;
     }
 
     /// Asks for room. With a deadline that is over, it does not wait.
@@ -176,11 +191,10 @@ impl Admission {
         if self.queue.contains(ticket) {
             return Admitted::Refused { why: Why::Duplicate, retry_after: None };
         }
-        let reserve = self.reserve(priority);
-        if !needs.plus(&reserve).fits(&Resources::default(), &self.ceiling) {
+        let waiting = Waiting::new(ticket, needs, priority, deadline, self.now);
+        if !could_fit(&waiting, &self.rules.reserve, &self.ceiling) {
             return Admitted::Refused { why: Why::TooLarge, retry_after: None };
         }
-        let waiting = Waiting::new(ticket, needs, priority, deadline, self.now);
         if self.may_enter(&waiting) {
             self.taken = self.taken.plus(&needs);
             self.queue.was_overtaken_by(&waiting);
@@ -216,11 +230,20 @@ impl Admission {
     /// Decides about those that wait. The owner of an admitted ticket that nobody waits for any more must release it.
     pub fn poll(&mut self, now: Time) -> Vec<Decision> {
         self.now = self.now.max(now);
-        let mut decisions = Vec::new();
-        for waiting in self.queue.take_expired(self.now) {
-            let retry_after = Some(self.retry_after());
-            let outcome = Outcome::Refused { why: Why::Deadline, retry_after };
-            decisions.push(Decision { ticket: waiting.ticket, outcome });
+        let refused = |why, retry_after| {
+            move |waiting: Waiting| Decision {
+                ticket: waiting.ticket,
+                outcome: Outcome::Refused { why, retry_after },
+            }
+        };
+        let over = self.queue.take_if(|waiting| waiting.deadline <= self.now);
+        let retry_after = Some(self.retry_after());
+        let mut decisions: Vec<Decision> =
+            over.into_iter().map(refused(Why::Deadline, retry_after)).collect();
+        if std::mem::take(&mut self.shrunk) {
+            let (ceiling, reserve) = (self.ceiling, self.rules.reserve);
+            let too_large = self.queue.take_if(|waiting| !could_fit(waiting, &reserve, &ceiling));
+            decisions.extend(too_large.into_iter().map(refused(Why::TooLarge, None)));
         }
         while let Some(waiting) = self.next_to_enter() {
             self.queue.remove(waiting.ticket);
@@ -254,12 +277,8 @@ impl Admission {
         }
     }
 
-    fn reserve(&self, priority: Priority) -> Resources {
-        if priority == Priority::Refill { self.rules.reserve } else { Resources::default() }
-    }
-
     fn has_room(&self, waiting: &Waiting) -> bool {
-        waiting.needs.plus(&self.reserve(waiting.priority)).fits(&self.taken, &self.ceiling)
+        waiting.demand(&self.rules.reserve).fits(&self.taken, &self.ceiling)
     }
 
     /// Whether one that is not in the queue may go before all that are.
@@ -287,4 +306,9 @@ impl Admission {
         let places = u32::try_from(self.queue.len()).unwrap_or(u32::MAX).saturating_add(1);
         self.gap.unwrap_or(ASSUMED_GAP).saturating_mul(places).clamp(SOONEST, LATEST)
     }
+}
+
+/// Whether there would be room if nothing were taken.
+fn could_fit(waiting: &Waiting, reserve: &Resources, ceiling: &Resources) -> bool {
+    waiting.demand(reserve).fits(&Resources::default(), ceiling)
 }

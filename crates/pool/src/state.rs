@@ -102,8 +102,6 @@ pub struct Member {
 struct Removing {
     ready: Ready,
     reason: RemoveReason,
-    /// Whether the action was given.
-    given: bool,
 }
 
 /// One pool.
@@ -115,6 +113,8 @@ pub struct Pool {
     now: Time,
     shelf: Shelf,
     removing: BTreeMap<SandboxId, Removing>,
+    /// Those of `removing` whose action was not given yet. Some may be gone by themselves.
+    unordered: Vec<SandboxId>,
     /// Attempts under way, with the generation they were begun for.
     making: BTreeMap<u64, u64>,
     next_attempt: u64,
@@ -145,6 +145,7 @@ impl Pool {
             now,
             shelf: Shelf::default(),
             removing: BTreeMap::new(),
+            unordered: Vec::new(),
             making: BTreeMap::new(),
             next_attempt: 1,
             sizer: Sizer::new(now),
@@ -193,9 +194,10 @@ impl Pool {
         let target = self.target(now);
         self.retire(target, now);
         let mut actions = Vec::new();
-        for (id, removing) in self.removing.iter_mut().filter(|(_, removing)| !removing.given) {
-            removing.given = true;
-            actions.push(Action::Remove { member: id.clone(), reason: removing.reason });
+        for member in self.unordered.drain(..) {
+            if let Some(removing) = self.removing.get(&member) {
+                actions.push(Action::Remove { member, reason: removing.reason });
+            }
         }
         for _ in 0..self.makes_wanted(target, now) {
             let attempt = self.next_attempt;
@@ -347,7 +349,8 @@ impl Pool {
         };
         *counter = counter.saturating_add(1);
         self.count_idle(&ready, now);
-        self.removing.insert(ready.id.clone(), Removing { ready, reason, given: false });
+        self.unordered.push(ready.id.clone());
+        self.removing.insert(ready.id.clone(), Removing { ready, reason });
     }
 
     fn count_idle(&mut self, ready: &Ready, now: Time) {

@@ -1,6 +1,6 @@
 //! Who waits for room.
 
-use super::{Needs, Priority, Ticket};
+use super::{Needs, Priority, Resources, Ticket};
 use crate::time::Time;
 use std::collections::VecDeque;
 
@@ -22,6 +22,11 @@ impl Waiting {
     pub(super) fn new(ticket: Ticket, needs: Needs, priority: Priority, deadline: Time, now: Time) -> Self {
         // One that never was in the queue came after all that are.
         Self { ticket, needs, priority, deadline, since: now, overtaken: 0, place: u64::MAX }
+    }
+
+    /// The room that must be there: for a refill, what it leaves to others too.
+    pub(super) fn demand(&self, reserve: &Resources) -> Resources {
+        if self.priority == Priority::Refill { self.needs.plus(reserve) } else { self.needs }
     }
 }
 
@@ -53,19 +58,19 @@ impl Queue {
         None
     }
 
-    /// Takes those out whose deadline is over.
-    pub(super) fn take_expired(&mut self, now: Time) -> Vec<Waiting> {
-        let mut expired = Vec::new();
+    /// Takes some out.
+    pub(super) fn take_if(&mut self, chosen: impl Fn(&Waiting) -> bool) -> Vec<Waiting> {
+        let mut taken = Vec::new();
         for line in [&mut self.demands, &mut self.refills] {
             line.retain(|waiting| {
-                let over = waiting.deadline <= now;
-                if over {
-                    expired.push(*waiting);
+                let take = chosen(waiting);
+                if take {
+                    taken.push(*waiting);
                 }
-                !over
+                !take
             });
         }
-        expired
+        taken
     }
 
     /// Counts that `winner` got room before those that came before it. Refills have no claim to their place.

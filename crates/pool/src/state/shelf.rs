@@ -6,6 +6,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
+/// Most checks under way at a time, so that a large pool that was just adopted does not ask all its members at once.
+const MOST_CHECKS: u32 = 32;
+
 /// Numbers members in the order of their coming, so that orders need no copies of ids.
 type Number = u64;
 /// Newest generation first, then those checked since they were adopted, then the oldest.
@@ -39,6 +42,8 @@ pub(super) struct Shelf {
     old: BTreeSet<(u64, Time, Number)>,
     /// Those without a check under way, by their last.
     checks: BTreeSet<(Time, Number)>,
+    /// How many have a check under way.
+    checking: u32,
 }
 
 fn claim_key(number: Number, ready: &Ready) -> ClaimKey {
@@ -82,6 +87,7 @@ impl Shelf {
         self.fresh.remove(&(ready.made, number));
         self.old.remove(&(ready.generation, ready.made, number));
         self.checks.remove(&(ready.checked, number));
+        self.checking -= u32::from(ready.checking);
         Some(ready)
     }
 
@@ -137,13 +143,14 @@ impl Shelf {
 
     /// The next one whose last check is `interval` ago; it is under check from then on.
     pub(super) fn begin_check(&mut self, now: Time, interval: Duration) -> Option<SandboxId> {
-        let (checked, number) = *self.checks.first()?;
+        let (checked, number) = *self.checks.first().filter(|_| self.checking < MOST_CHECKS)?;
         let ready = self.members.get_mut(&number)?;
         if !ready.unchecked && now.since(checked) < interval {
             return None;
         }
         self.checks.remove(&(checked, number));
         ready.checking = true;
+        self.checking += 1;
         Some(ready.id.clone())
     }
 
@@ -153,6 +160,7 @@ impl Shelf {
         let Some(ready) = self.members.get_mut(&number) else { return };
         self.claims.remove(&claim_key(number, ready));
         self.checks.remove(&(ready.checked, number));
+        self.checking -= u32::from(ready.checking);
         ready.unchecked = false;
         ready.checking = false;
         ready.checked = now;
@@ -187,9 +195,12 @@ impl Shelf {
         self.fresh.first().map(|(made, _)| *made)
     }
 
-    /// When the next check is due.
+    /// When the next check is due. Nothing while as many as may are under way: the end of one is an event.
     pub(super) fn next_check(&self, interval: Duration) -> Option<Time> {
-        self.checks.first().map(|(checked, _)| checked.after(interval))
+        self.checks
+            .first()
+            .filter(|_| self.checking < MOST_CHECKS)
+            .map(|(checked, _)| checked.after(interval))
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Ready> {

@@ -1,0 +1,292 @@
+//! A model of a pool's owner: it carries out actions, keeps books of its own, and compares.
+
+use hostel_pool::{Action, Counters, History, Pool, PoolSpec, Pressure, Time};
+use hostel_sandbox::{BackendName, SandboxId, TemplateId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// Where a sandbox is, in the owner's books.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// It is a member and nobody said otherwise.
+    Waiting,
+    /// It died or failed its check, and the pool was told; removal is to follow.
+    Lost,
+    /// The pool asked for its removal.
+    Removing,
+    Claimed,
+    Gone,
+}
+
+pub(crate) struct Host {
+    pub(crate) pool: Pool,
+    pub(crate) now: Time,
+    pub(crate) sandboxes: BTreeMap<SandboxId, Place>,
+    attempts: Vec<u64>,
+    used_attempts: BTreeSet<u64>,
+    checks: Vec<SandboxId>,
+    claimed: Vec<SandboxId>,
+    generation: u64,
+    claims: u64,
+    failures: u64,
+    counters: Counters,
+}
+
+pub(crate) fn spec(min: u32, max: u32) -> PoolSpec {
+    PoolSpec::new(BackendName::parse("jail").unwrap(), TemplateId::parse("host").unwrap(), min, max)
+}
+
+fn pick<T>(list: &[T], index: usize) -> Option<usize> {
+    (!list.is_empty()).then(|| index % list.len())
+}
+
+impl Host {
+    pub(crate) fn new() -> Self {
+        Self::with(spec(2, 6))
+    }
+
+    pub(crate) fn with(spec: PoolSpec) -> Self {
+        let now = Time::from_secs(1_795_000_000);
+        Self {
+            pool: Pool::new(spec, 1, now),
+            now,
+            sandboxes: BTreeMap::new(),
+            attempts: Vec::new(),
+            used_attempts: BTreeSet::new(),
+            checks: Vec::new(),
+            claimed: Vec::new(),
+            generation: 1,
+            claims: 0,
+            failures: 0,
+            counters: Counters::default(),
+        }
+    }
+
+    fn count(&self, place: Place) -> u32 {
+        u32::try_from(self.sandboxes.values().filter(|other| **other == place).count()).unwrap()
+    }
+
+    pub(crate) fn waiting(&self) -> u32 {
+        self.count(Place::Waiting)
+    }
+
+    fn in_place(&self, place: Place) -> Vec<SandboxId> {
+        self.sandboxes.iter().filter(|(_, other)| **other == place).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Claims; who gets one gets one that waits, and nobody else has or will.
+    pub(crate) fn claim(&mut self) {
+        self.claims += 1;
+        let before = self.waiting();
+        if let Some(member) = self.pool.claim(self.now) {
+            let place = self.sandboxes.insert(member.clone(), Place::Claimed);
+            assert_eq!(place, Some(Place::Waiting), "{member} was given");
+            assert!(!self.pool.spec().draining);
+            self.claimed.push(member);
+        } else {
+            assert!(before == 0 || self.pool.spec().draining, "none given of {before}");
+        }
+    }
+
+    pub(crate) fn claim_failed(&mut self) {
+        if let Some(member) = self.claimed.pop() {
+            self.pool.claim_failed(&member, self.now);
+            self.sandboxes.insert(member, Place::Gone);
+        }
+    }
+
+    pub(crate) fn missed(&mut self) {
+        self.claims += 1;
+        self.pool.missed(self.now);
+    }
+
+    pub(crate) fn pass(&mut self, span: Duration) {
+        self.now = self.now.after(span);
+    }
+
+    /// Lets the time pass until the pool wants to be polled, at most two minutes.
+    pub(crate) fn wake(&mut self) {
+        let limit = self.now.after(Duration::from_secs(120));
+        self.now = self.pool.next_wake().unwrap_or(limit).clamp(self.now, limit);
+    }
+
+    pub(crate) fn made(&mut self, index: usize, behind: bool) {
+        let Some(place) = pick(&self.attempts, index) else { return };
+        let attempt = self.attempts.remove(place);
+        let member = SandboxId::parse(format!("sb-{}", self.sandboxes.len())).unwrap();
+        self.sandboxes.insert(member.clone(), Place::Waiting);
+        let generation = self.generation - u64::from(behind && self.generation > 1);
+        self.pool.made(attempt, member, generation, Duration::from_millis(300), self.now);
+    }
+
+    pub(crate) fn make_failed(&mut self, index: usize) {
+        let Some(place) = pick(&self.attempts, index) else { return };
+        let attempt = self.attempts.remove(place);
+        self.failures += 1;
+        self.pool.make_failed(attempt, "no room".to_owned(), self.now);
+        let retry = self.pool.status(self.now).retry_time.unwrap();
+        let wait = retry.since(self.now);
+        assert!(wait > Duration::ZERO && wait <= Duration::from_secs(60), "{wait:?}");
+    }
+
+    pub(crate) fn checked(&mut self, index: usize, healthy: bool) {
+        let Some(place) = pick(&self.checks, index) else { return };
+        let member = self.checks.remove(place);
+        self.pool.checked(&member, healthy, self.now);
+        if !healthy && self.sandboxes[&member] == Place::Waiting {
+            self.sandboxes.insert(member, Place::Lost);
+        }
+    }
+
+    pub(crate) fn died(&mut self, index: usize) {
+        let waiting = self.in_place(Place::Waiting);
+        let Some(place) = pick(&waiting, index) else { return };
+        self.pool.died(&waiting[place], self.now);
+        self.sandboxes.insert(waiting[place].clone(), Place::Lost);
+    }
+
+    pub(crate) fn removed(&mut self, index: usize) {
+        let removing = self.in_place(Place::Removing);
+        let Some(place) = pick(&removing, index) else { return };
+        self.pool.removed(&removing[place], self.now);
+        self.sandboxes.insert(removing[place].clone(), Place::Gone);
+    }
+
+    /// Somebody removes a member behind the pool's back.
+    pub(crate) fn taken_away(&mut self, index: usize) {
+        let waiting = self.in_place(Place::Waiting);
+        let Some(place) = pick(&waiting, index) else { return };
+        self.pool.removed(&waiting[place], self.now);
+        self.sandboxes.insert(waiting[place].clone(), Place::Gone);
+    }
+
+    pub(crate) fn update(&mut self, change: impl FnOnce(&mut PoolSpec)) {
+        let mut spec = self.pool.spec().clone();
+        change(&mut spec);
+        spec.validate().unwrap();
+        self.pool.update(spec, self.now);
+    }
+
+    pub(crate) fn new_generation(&mut self) {
+        self.generation += 1;
+        self.pool.new_generation(self.generation, self.now);
+    }
+
+    pub(crate) fn pressure(&mut self, level: Pressure) {
+        self.pool.pressure(level, self.now);
+    }
+
+    /// The owner dies and comes back: attempts and checks are lost, removals end by themselves, the rest is adopted.
+    pub(crate) fn restart(&mut self) {
+        let ready = self.pool.members().filter(|member| member.removing.is_none());
+        let members = ready.map(|member| (member.id, member.generation, member.made)).collect();
+        let history = History::decode(&self.pool.history().encode()).unwrap();
+        let spec = self.pool.spec().clone();
+        self.pool = Pool::restore(spec, self.generation, self.pool.counters(), &history, members, self.now);
+        self.attempts.clear();
+        self.used_attempts.clear();
+        self.checks.clear();
+        for place in
+            self.sandboxes.values_mut().filter(|place| matches!(place, Place::Lost | Place::Removing))
+        {
+            *place = Place::Gone;
+        }
+    }
+
+    /// Polls, takes on what there is to do, and compares it with the rules. Returns how much there was.
+    pub(crate) fn poll(&mut self) -> usize {
+        let before = self.pool.status(self.now);
+        let actions = self.pool.poll(self.now);
+        let mut makes = 0;
+        for action in &actions {
+            match action {
+                Action::Make { attempt } => {
+                    makes += 1;
+                    assert!(self.used_attempts.insert(*attempt), "attempt {attempt} came twice");
+                    self.attempts.push(*attempt);
+                }
+                Action::Check { member } => {
+                    assert_eq!(self.sandboxes[member], Place::Waiting);
+                    assert!(!self.checks.contains(member), "{member} is under check");
+                    self.checks.push(member.clone());
+                }
+                Action::Remove { member, .. } => {
+                    let place = self.sandboxes.insert(member.clone(), Place::Removing);
+                    assert!(matches!(place, Some(Place::Waiting | Place::Lost)), "{member} was {place:?}");
+                }
+            }
+        }
+        self.checks.retain(|member| {
+            matches!(self.sandboxes[member], Place::Waiting | Place::Claimed)
+                || self.sandboxes[member] == Place::Removing
+        });
+        assert!(self.count(Place::Lost) == 0, "a lost member is not forgotten");
+        let status = self.pool.status(self.now);
+        let spec = self.pool.spec();
+        let surge = if status.pressure == Pressure::None { spec.refill_concurrency } else { 0 };
+        assert!(status.ready <= status.target && status.target <= spec.max_size, "{status:?}");
+        if makes > 0 {
+            assert!(before.retry_time.is_none(), "made before the retry time");
+            assert!(status.creating <= spec.refill_concurrency, "{status:?}");
+            assert!(status.ready + status.creating <= status.target + surge, "{status:?}");
+        }
+        assert!(self.pool.next_wake().is_none_or(|wake| wake > self.now), "a hot loop");
+        assert_eq!(self.pool.poll(self.now), Vec::new(), "each action is given once");
+        actions.len()
+    }
+
+    /// The pool and the owner agree about who is where, and counters only grow.
+    pub(crate) fn check_books(&mut self) {
+        let status = self.pool.status(self.now);
+        assert_eq!(status.ready, self.waiting());
+        assert_eq!(status.creating as usize, self.attempts.len());
+        assert_eq!(status.removing, self.count(Place::Removing) + self.count(Place::Lost));
+        for member in self.pool.members() {
+            let expected = match (member.removing, self.sandboxes[&member.id]) {
+                (None, place) => place == Place::Waiting,
+                (Some(_), place) => matches!(place, Place::Removing | Place::Lost),
+            };
+            assert!(expected, "{member:?} is {:?}", self.sandboxes[&member.id]);
+        }
+        let (old, new) = (self.counters, self.pool.counters());
+        assert_eq!(new.hits + new.misses, self.claims);
+        assert_eq!(new.created as usize, self.sandboxes.len());
+        assert_eq!(new.refill_failures, self.failures);
+        assert!(new.hits >= old.hits && new.misses >= old.misses && new.recycled >= old.recycled);
+        assert!(new.unhealthy >= old.unhealthy && new.surplus >= old.surplus);
+        assert!(new.idle_time >= old.idle_time && new.claim_time >= old.claim_time);
+        self.counters = new;
+    }
+
+    /// Carries everything out at once until there is nothing more to do at this moment.
+    pub(crate) fn carry_out(&mut self) {
+        for _ in 0..10_000 {
+            let found = self.poll();
+            while !self.attempts.is_empty() {
+                self.made(0, false);
+            }
+            while !self.checks.is_empty() {
+                self.checked(0, true);
+            }
+            for _ in 0..self.count(Place::Removing) {
+                self.removed(0);
+            }
+            self.check_books();
+            if found == 0 {
+                return;
+            }
+        }
+        panic!("it never comes to rest: {:?}", self.pool.status(self.now));
+    }
+
+    /// Lets three minutes pass in which everything works and nobody claims: longer than any wait after failures or
+    /// pressure.
+    pub(crate) fn settle(&mut self) {
+        let end = self.now.after(Duration::from_secs(180));
+        while self.now < end {
+            self.carry_out();
+            self.wake();
+        }
+        self.carry_out();
+    }
+}

@@ -1,0 +1,8 @@
+//! Pools and admission beside models of their owner.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod admission;
+mod host;
+mod interleavings;
+mod planning;
+mod scenarios;

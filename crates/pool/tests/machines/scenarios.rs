@@ -1,0 +1,225 @@
+//! What operators rely on, one by one.
+
+use crate::host::{Host, Place, spec};
+use hostel_pool::{Action, Health, Pool, Pressure, RemoveReason, Schedule, Time};
+use hostel_sandbox::SandboxId;
+use std::time::Duration;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn full(min: u32, max: u32) -> Host {
+    let mut host = Host::with(spec(min, max));
+    host.carry_out();
+    assert_eq!(host.waiting(), min.max(2));
+    host
+}
+
+#[test]
+fn a_template_change_rolls_over_without_a_gap() {
+    let mut host = full(5, 5);
+    host.new_generation();
+    for _ in 0..20 {
+        host.poll();
+        let status = host.pool.status(host.now);
+        assert!(status.ready >= 5 && status.ready + status.creating <= 7, "{status:?}");
+        host.pass(SECOND);
+        host.made(0, false);
+        host.removed(0);
+    }
+    host.carry_out();
+    assert!(host.pool.members().all(|member| member.generation == 2));
+    assert_eq!((host.pool.counters().recycled, host.pool.counters().misses), (5, 0));
+}
+
+#[test]
+fn during_a_roll_over_claims_get_the_new_ones_first() {
+    let mut host = full(3, 3);
+    host.new_generation();
+    host.poll();
+    host.made(0, false);
+    let best = host.pool.claim(host.now).unwrap();
+    assert_eq!(best.as_str(), "sb-3");
+    assert!(host.pool.claim(host.now).is_some(), "old ones are given when there are no new ones");
+}
+
+#[test]
+fn of_one_generation_the_oldest_is_given() {
+    let mut host = Host::with(spec(3, 3));
+    host.poll();
+    while host.waiting() < 3 {
+        host.pass(SECOND);
+        host.made(0, false);
+        host.poll();
+    }
+    let order: Vec<String> = (0..3).map(|_| host.pool.claim(host.now).unwrap().to_string()).collect();
+    assert_eq!(order, ["sb-0", "sb-1", "sb-2"]);
+    assert_eq!(host.pool.claim(host.now), None);
+}
+
+#[test]
+fn age_replaces_only_when_the_new_one_is_there() {
+    let mut host = full(3, 3);
+    host.pass(Duration::from_secs(3600));
+    host.poll();
+    let status = host.pool.status(host.now);
+    assert_eq!((status.ready, status.old, status.creating), (3, 3, 2));
+    host.make_failed(0);
+    host.make_failed(0);
+    assert_eq!(host.poll(), 0);
+    let status = host.pool.status(host.now);
+    assert_eq!((status.ready, status.health), (3, Health::Failing));
+    assert_eq!(status.last_failure.unwrap().message, "no room");
+    host.settle();
+    let status = host.pool.status(host.now);
+    assert_eq!((status.ready, status.old, status.health), (3, 0, Health::Healthy));
+    assert_eq!(status.last_failure, None);
+    assert_eq!(host.pool.counters().recycled, 3);
+}
+
+#[test]
+fn failing_refills_are_tried_one_at_a_time_and_ever_more_rarely() {
+    let mut host = Host::with(spec(10, 10));
+    let begin = host.now;
+    let mut tries = 0;
+    while host.now.since(begin) < Duration::from_secs(600) {
+        tries += host.poll();
+        for _ in 0..2 {
+            host.make_failed(0);
+        }
+        host.wake();
+    }
+    assert!((10..40).contains(&tries), "{tries} tries in ten minutes");
+    host.carry_out();
+    host.settle();
+    assert_eq!(host.waiting(), 10);
+}
+
+#[test]
+fn members_that_die_young_do_not_make_a_hot_loop() {
+    let mut host = full(2, 2);
+    let (begin, mut made) = (host.now, 0);
+    while host.now.since(begin) < Duration::from_secs(600) {
+        host.pass(Duration::from_millis(100));
+        for _ in 0..host.waiting() {
+            host.died(0);
+        }
+        host.poll();
+        for _ in 0..2 {
+            host.made(0, false);
+        }
+        made = host.sandboxes.len();
+    }
+    assert!(made < 80, "{made} made in ten minutes");
+    let status = host.pool.status(host.now);
+    assert_eq!(status.health, Health::Failing);
+    assert!(status.last_failure.unwrap().message.contains("died"));
+    host.settle();
+    host.settle();
+    assert_eq!(host.pool.status(host.now).health, Health::Healthy);
+}
+
+#[test]
+fn pressure_shrinks_and_eases_slowly() {
+    let mut host = Host::with(hostel_pool::PoolSpec { pinned_size: Some(6), ..spec(2, 8) });
+    host.carry_out();
+    assert_eq!(host.waiting(), 6);
+    host.pressure(Pressure::High);
+    host.carry_out();
+    assert_eq!(host.waiting(), 2);
+    host.pressure(Pressure::Critical);
+    host.carry_out();
+    assert_eq!(host.waiting(), 0);
+    host.pressure(Pressure::None);
+    host.carry_out();
+    assert_eq!(host.waiting(), 0, "it does not grow back at once");
+    host.settle();
+    assert_eq!(host.waiting(), 6);
+}
+
+#[test]
+fn what_is_made_for_a_pool_that_drains_is_removed() {
+    let mut host = Host::with(spec(2, 2));
+    host.poll();
+    host.update(|spec| spec.draining = true);
+    host.made(0, false);
+    assert_eq!(host.pool.claim(host.now), None);
+    let Action::Remove { reason, .. } = host.pool.poll(host.now).remove(0) else { panic!("not removed") };
+    assert_eq!(reason, RemoveReason::Draining);
+}
+
+#[test]
+fn adopted_members_are_claimed_at_once_but_after_those_that_were_checked() {
+    let mut host = full(3, 3);
+    host.pass(SECOND);
+    host.restart();
+    assert_eq!(host.pool.status(host.now).ready, 3);
+    host.poll();
+    host.checked(2, true);
+    let first = host.pool.claim(host.now).unwrap();
+    assert_eq!(first.as_str(), "sb-2");
+    assert!(host.pool.claim(host.now).is_some());
+}
+
+#[test]
+fn an_unhealthy_member_is_never_given() {
+    let mut host = full(2, 2);
+    host.pass(Duration::from_secs(30));
+    host.poll();
+    host.checked(0, false);
+    assert_eq!(host.in_lost(), 1);
+    assert!(host.pool.claim(host.now).is_some());
+    assert_eq!(host.pool.claim(host.now), None);
+    assert_eq!(host.pool.counters().unhealthy, 1);
+}
+
+impl Host {
+    fn in_lost(&self) -> usize {
+        self.sandboxes.values().filter(|place| **place == Place::Lost).count()
+    }
+}
+
+#[test]
+fn a_schedule_raises_the_size_for_its_hours() {
+    let mut busy = spec(1, 9);
+    busy.headroom = 0;
+    busy.schedules = vec![Schedule { days: vec![], from_minute: 600, to_minute: 660, min_size: 7 }];
+    let midnight = 1_795_000_000 / 86_400 * 86_400;
+    let at = |minute: u64| Time::from_secs(midnight + minute * 60);
+    let mut pool = Pool::new(busy, 1, at(599));
+    pool.poll(at(599));
+    assert_eq!(pool.status(at(599)).target, 1);
+    assert!(pool.next_wake().unwrap() <= at(600));
+    assert_eq!(pool.status(at(600)).target, 7);
+    assert_eq!(pool.status(at(660)).target, 1);
+}
+
+#[test]
+fn the_size_follows_demand_up_at_once_and_down_after_the_delay() {
+    let mut pool = Pool::new(spec(0, 100), 1, Time::default());
+    let mut now = Time::default();
+    let mut members = 0u32;
+    for _ in 0..1200 {
+        now = now.after(Duration::from_millis(100));
+        pool.claim(now);
+        for action in pool.poll(now) {
+            if let Action::Make { attempt } = action {
+                members += 1;
+                let member = SandboxId::parse(format!("sb-{members}")).unwrap();
+                pool.made(attempt, member, 1, Duration::from_millis(150), now);
+            }
+        }
+    }
+    let busy = pool.status(now);
+    assert!((5..12).contains(&busy.target), "{busy:?}");
+    assert!((9.0..12.0).contains(&busy.arrivals_per_second), "{busy:?}");
+    for _ in 0..58 {
+        now = now.after(5 * SECOND);
+        pool.poll(now);
+    }
+    assert!(pool.status(now).target >= busy.target - 2, "it waits for the delay");
+    for _ in 0..12 * 60 * 4 {
+        now = now.after(5 * SECOND);
+        pool.poll(now);
+    }
+    assert_eq!(pool.status(now).target, 2, "the headroom is left");
+}
