@@ -223,3 +223,33 @@ fn the_size_follows_demand_up_at_once_and_down_after_the_delay() {
     }
     assert_eq!(pool.status(now).target, 2, "the headroom is left");
 }
+
+#[test]
+fn an_attempt_for_the_template_before_does_not_hold_up_the_new_one() {
+    let mut host = Host::with(hostel_pool::PoolSpec { headroom: 0, ..spec(1, 1) });
+    assert_eq!(host.poll(), 1);
+    host.new_generation();
+    assert_eq!(host.poll(), 1);
+}
+
+#[test]
+fn a_large_pool_that_was_adopted_is_checked_a_few_at_a_time() {
+    let mut host = Host::with(hostel_pool::PoolSpec { refill_concurrency: 64, ..spec(200, 200) });
+    host.carry_out();
+    host.restart();
+    assert_eq!(host.poll(), 32);
+    let (mut rounds, mut checks) = (0, 32);
+    while host.pool.members().any(|member| member.checking) {
+        (0..32).for_each(|_| host.checked(0, true));
+        checks += host.poll();
+        rounds += 1;
+    }
+    assert_eq!((checks, rounds), (200, 7));
+    // Also when members go while they are under check.
+    host.pass(Duration::from_secs(30));
+    for _ in 0..200 {
+        host.poll();
+        host.claim();
+    }
+    host.settle();
+}
