@@ -3,7 +3,7 @@
 use crate::host::{Host, Place, spec};
 use hostel_pool::{Action, Health, Pool, Pressure, RemoveReason, Schedule, Time};
 use hostel_sandbox::SandboxId;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -170,6 +170,31 @@ fn an_unhealthy_member_is_never_given() {
     assert!(host.pool.claim(host.now).is_some());
     assert_eq!(host.pool.claim(host.now), None);
     assert_eq!(host.pool.counters().unhealthy, 1);
+}
+
+#[test]
+fn ten_thousand_members_are_no_burden() {
+    let now = Time::from_secs(1_795_000_000);
+    let member = |index: u32| SandboxId::parse(format!("sb-{index}")).unwrap();
+    let adopted = (0..10_000).map(|index| (member(index), 1, now)).collect();
+    let full = hostel_pool::PoolSpec { refill_concurrency: 64, ..spec(10_000, 10_000) };
+    let mut pool = Pool::restore(full, 1, Default::default(), &Default::default(), adopted, now);
+    let (begin, mut claiming) = (Instant::now(), Duration::ZERO);
+    for index in 0..10_000u32 {
+        let now = now.after(Duration::from_millis(u64::from(index)));
+        let claim = Instant::now();
+        assert!(pool.claim(now).is_some());
+        claiming += claim.elapsed();
+        for action in pool.poll(now) {
+            match action {
+                Action::Make { attempt } => pool.made(attempt, member(10_000 + index), 1, SECOND / 2, now),
+                Action::Check { member } => pool.checked(&member, true, now),
+                Action::Remove { member, .. } => pool.removed(&member, now),
+            }
+        }
+    }
+    println!("10,000 claims of 10,000: {claiming:?}, with all else {:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
 }
 
 impl Host {
