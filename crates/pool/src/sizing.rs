@@ -68,6 +68,12 @@ impl Sizer {
         sizer
     }
 
+    /// Goes on from a size that was decided before, headroom not included: it counts until the demand asked for less
+    /// during the delay of scaling down.
+    pub fn hold(&mut self, size: u32) {
+        self.held = self.held.max(size);
+    }
+
     /// A claim came.
     pub fn arrived(&mut self, now: Time) {
         self.demand.arrived(now);

@@ -162,8 +162,6 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
-
     #[test]
     fn nothing_is_over_admitted_and_nobody_starves(
         events in prop::collection::vec((event(), prop::bool::weighted(0.8)), 0..250)

@@ -219,37 +219,6 @@ fn a_schedule_raises_the_size_for_its_hours() {
 }
 
 #[test]
-fn the_size_follows_demand_up_at_once_and_down_after_the_delay() {
-    let mut pool = Pool::new(spec(0, 100), 1, Time::default());
-    let mut now = Time::default();
-    let mut members = 0u32;
-    for _ in 0..1200 {
-        now = now.after(Duration::from_millis(100));
-        pool.claim(now);
-        for action in pool.poll(now) {
-            if let Action::Make { attempt } = action {
-                members += 1;
-                let member = SandboxId::parse(format!("sb-{members}")).unwrap();
-                pool.made(attempt, member, 1, Duration::from_millis(150), now);
-            }
-        }
-    }
-    let busy = pool.status(now);
-    assert!((5..12).contains(&busy.target), "{busy:?}");
-    assert!((9.0..12.0).contains(&busy.arrivals_per_second), "{busy:?}");
-    for _ in 0..58 {
-        now = now.after(5 * SECOND);
-        pool.poll(now);
-    }
-    assert!(pool.status(now).target >= busy.target - 2, "it waits for the delay");
-    for _ in 0..12 * 60 * 4 {
-        now = now.after(5 * SECOND);
-        pool.poll(now);
-    }
-    assert_eq!(pool.status(now).target, 2, "the headroom is left");
-}
-
-#[test]
 fn an_attempt_for_the_template_before_does_not_hold_up_the_new_one() {
     let mut host = Host::with(hostel_pool::PoolSpec { headroom: 0, ..spec(1, 1) });
     assert_eq!(host.poll(), 1);
