@@ -247,3 +247,34 @@ fn a_large_pool_that_was_adopted_is_checked_a_few_at_a_time() {
     }
     host.settle();
 }
+
+#[test]
+fn every_wait_is_counted_once() {
+    let mut host = full(3, 3);
+    host.pass(10 * SECOND);
+    host.claim();
+    host.pass(5 * SECOND);
+    host.died(0);
+    host.pass(SECOND);
+    host.taken_away(0);
+    host.pass(SECOND);
+    host.carry_out();
+    host.pool.claim_took(SECOND / 100);
+    let counters = host.pool.counters();
+    assert_eq!(counters.idle_time, (10 + 15 + 16) * SECOND);
+    assert_eq!((counters.claim_time, counters.hits, counters.unhealthy), (SECOND / 100, 1, 1));
+    assert_eq!(counters.created, 6);
+}
+
+#[test]
+fn a_member_that_is_told_twice_is_there_once() {
+    let mut pool = Pool::new(spec(2, 2), 1, Time::default());
+    let member = SandboxId::parse("sb-1").unwrap();
+    pool.made(1, member.clone(), 1, SECOND, Time::default());
+    pool.made(1, member.clone(), 1, SECOND, Time::default());
+    assert_eq!((pool.status(Time::default()).ready, pool.members().count()), (1, 1));
+    pool.died(&member, Time::default());
+    pool.made(1, member, 1, SECOND, Time::default());
+    assert_eq!((pool.status(Time::default()).ready, pool.members().count()), (0, 1));
+    assert_eq!(pool.claim(Time::default()), None);
+}
