@@ -218,7 +218,10 @@ mod tests {
         }
 
         #[test]
-        fn hostile_bytes_are_refused_or_harmless(mut bytes in prop::collection::vec(any::<u8>(), 0..200), mark in any::<bool>()) {
+        fn hostile_bytes_are_refused_or_harmless(
+            mut bytes in prop::collection::vec(any::<u8>(), 0..200),
+            mark in any::<bool>(),
+        ) {
             if mark && bytes.len() >= 4 {
                 bytes[..4].copy_from_slice(b"HPH1");
             }

@@ -255,3 +255,15 @@ fn at_its_deadline_a_request_is_refused_though_there_is_room() {
     let [decision] = admission.poll(deadline)[..] else { panic!("one decision") };
     assert!(matches!(decision.outcome, Outcome::Refused { why: Why::Deadline, .. }));
 }
+
+#[test]
+fn who_needs_nothing_does_not_wait() {
+    let mut admission = node();
+    admission.adopt(&amount(150));
+    let later = Time::from_secs(60);
+    let none = Needs::default();
+    assert_eq!(
+        admission.request(Ticket(1), none, Priority::Claimed, later, Time::default()),
+        Admitted::Admitted
+    );
+}
