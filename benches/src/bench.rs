@@ -74,7 +74,7 @@ impl Bench<'_> {
 async fn create(client: &Client, limits: ResourceLimits) -> Result<SandboxId> {
     let create =
         CreateSandbox { spec: SandboxSpec { limits, ..SandboxSpec::default() }, ..Default::default() };
-    Ok(client.create_sandbox(create).await.context("create a sandbox")?.id)
+    Ok(client.create_sandbox(create).await.context("create a sandbox")?.sandbox.id)
 }
 
 fn heading(name: &str, scale: &Scale) -> Section {

@@ -177,11 +177,12 @@ impl TestDaemon {
         self.ended()
     }
 
-    /// Removes every sandbox, stops, and looks that nothing is left on the host.
+    /// Removes every pool and sandbox, stops, and looks that nothing is left on the host.
     ///
     /// # Panics
     /// Where something is left.
     pub fn finish(&mut self) {
+        self.remove_pools();
         let removed = self.hostel(&["sandbox", "rm", "--all"]);
         assert_eq!(removed.code, Some(0), "{removed:?}");
         assert!(self.stop().success(), "the daemon's log:\n{}", self.log());
@@ -197,6 +198,16 @@ impl TestDaemon {
     }
 }
 
+impl TestDaemon {
+    /// Removes every pool: a daemon that stops leaves warm sandboxes to the next.
+    fn remove_pools(&self) {
+        let pools = self.hostel(&["pool", "list", "-q"]).stdout;
+        for pool in pools.lines() {
+            let _ = self.hostel(&["pool", "rm", "--allow-missing", pool]);
+        }
+    }
+}
+
 impl Drop for TestDaemon {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -208,6 +219,7 @@ impl Drop for TestDaemon {
             self.launch();
             let _ = (0..100).find(|_| self.hostel(&["node", "info"]).code == Some(0));
         }
+        self.remove_pools();
         let _ = self.hostel(&["sandbox", "rm", "--all"]);
         if let Some(mut child) = self.child.take() {
             // Asked to end, it also removes what it keeps in stock.

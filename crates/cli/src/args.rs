@@ -1,12 +1,16 @@
 //! The command line: what can be typed and what it means.
 
 mod cp;
+mod limits;
+mod pool;
 mod process;
 mod sandbox;
+pub(crate) mod schedule;
 mod template;
 pub(crate) mod value;
 
 pub(crate) use cp::{CpArgs, Place};
+pub(crate) use pool::{CreatePoolArgs, PlanArgs, PoolCommand, SetPoolArgs, WatchPoolArgs};
 pub(crate) use process::{AttachArgs, ExecArgs, KillArgs, ProcessOptions, PsArgs};
 pub(crate) use sandbox::{
     CreateArgs, ForkArgs, ListArgs, RmArgs, RunArgs, SandboxCommand, SnapshotArgs, StatsArgs, WatchArgs,
@@ -83,6 +87,9 @@ pub(crate) enum Command {
     /// List, build, import and remove templates.
     #[command(subcommand)]
     Template(TemplateCommand),
+    /// Keep sandboxes warm, so that making one takes no time, and choose how many from facts.
+    #[command(subcommand)]
+    Pool(PoolCommand),
     /// Tell about the machine that the daemon runs on.
     #[command(subcommand)]
     Node(NodeCommand),

@@ -4,6 +4,7 @@ mod attach;
 mod cp;
 mod exec;
 mod node;
+mod pool;
 mod ps;
 mod run;
 mod sandbox;
@@ -14,8 +15,9 @@ mod watch;
 
 use crate::args::{Cli, Command, NodeCommand, SandboxCommand};
 use crate::failure::Failure;
-use crate::output;
+use crate::output::{self, human};
 use clap::CommandFactory as _;
+use hostel_client::model::CreatedSandbox;
 use hostel_client::{Address, Client};
 
 /// The exit code, or why there is none of the command's own.
@@ -37,6 +39,13 @@ impl Context {
     /// Whether to say that the connection broke and is back: to people who look on, and to who asked for it.
     pub(crate) fn tells_of_reconnecting(&self) -> bool {
         !self.json && (self.verbose || crate::terminal::stderr_is_terminal())
+    }
+
+    /// Says how a sandbox came to be, to who asked for more.
+    pub(crate) fn tell_of_start(&self, created: &CreatedSandbox) {
+        if self.verbose && !self.json {
+            output::note(&human::start(created));
+        }
     }
 
     /// Connects to the daemon.
@@ -71,6 +80,7 @@ pub(crate) async fn execute(cli: Cli) -> Outcome {
         Command::Attach(args) => attach::attach(context, args).await,
         Command::Cp(args) => cp::cp(context, args).await,
         Command::Template(command) => template::execute(context, command).await,
+        Command::Pool(command) => pool::execute(context, command).await,
         Command::Node(NodeCommand::Info) => node::info(context).await,
         Command::Node(NodeCommand::Drain { resume }) => node::drain(context, resume).await,
         Command::Doctor => node::doctor(context).await,

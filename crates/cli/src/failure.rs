@@ -150,6 +150,8 @@ fn hint_for(reason: &str, kind: &str) -> Option<&'static str> {
         ("NOT_FOUND", "sandbox") => Some("`hostel sandbox list` shows those that are there"),
         ("NOT_FOUND", "process") => Some("`hostel ps SANDBOX` shows those that are known"),
         ("NOT_FOUND", "template") => Some("`hostel template list` shows those that are there"),
+        ("NOT_FOUND", "pool") => Some("`hostel pool list` shows those that are there"),
+        ("NO_DEMAND", _) => Some("make some sandboxes of its template first, or leave out --window"),
         ("CAPABILITY_MISSING", _) => Some("`hostel doctor` says what this host lacks and how to mend it"),
         ("STDIN_HELD", _) => {
             Some("somebody else writes to it: leave out -i to read along, or add --take-over")
@@ -157,7 +159,9 @@ fn hint_for(reason: &str, kind: &str) -> Option<&'static str> {
         ("SANDBOX_STATE", _) => Some("`hostel sandbox get SANDBOX` says what state it is in and why"),
         ("NODE_DRAINING", _) => Some("`hostel node drain --resume` makes it take sandboxes again"),
         ("CURSOR_EXPIRED", _) => Some("leave out --from to watch from now on"),
-        ("TEMPLATE_IN_USE", _) => Some("`hostel sandbox list` and `hostel template list` show what uses it"),
+        ("TEMPLATE_IN_USE", _) => {
+            Some("`hostel sandbox list`, `hostel pool list` and `hostel template list` show what uses it")
+        }
         _ => None,
     }
 }

@@ -1,5 +1,6 @@
 //! What is printed: data to stdout, as text or JSON; everything else to stderr.
 
+pub(crate) mod bar;
 pub(crate) mod human;
 pub(crate) mod json;
 pub(crate) mod progress;

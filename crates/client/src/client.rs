@@ -4,6 +4,7 @@ use crate::address::Address;
 use crate::error::{Error, Result};
 use hostel_proto::v1::file_service_client::FileServiceClient;
 use hostel_proto::v1::node_service_client::NodeServiceClient;
+use hostel_proto::v1::pool_service_client::PoolServiceClient;
 use hostel_proto::v1::process_service_client::ProcessServiceClient;
 use hostel_proto::v1::sandbox_service_client::SandboxServiceClient;
 use hostel_proto::v1::template_service_client::TemplateServiceClient;
@@ -86,6 +87,10 @@ impl Client {
 
     pub(crate) fn templates(&self) -> TemplateServiceClient<Channel> {
         TemplateServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    pub(crate) fn pools(&self) -> PoolServiceClient<Channel> {
+        PoolServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
     }
 
     pub(crate) fn nodes(&self) -> NodeServiceClient<Channel> {

@@ -2,6 +2,7 @@
 
 mod file;
 mod node;
+mod pool;
 mod process;
 mod sandbox;
 mod status;
@@ -9,11 +10,12 @@ mod template;
 
 pub(crate) use file::{compression, file_info};
 pub(crate) use node::{doctor_check, node};
+pub(crate) use pool::{plan, pool, pool_event, pool_spec};
 pub(crate) use process::{
     exit_status, output_stream, process, process_spec, signal_input, stdin_input, stream_to_wire,
     terminal_size,
 };
-pub(crate) use sandbox::{create_request, event, fork_outcome, sandbox, state_to_wire, stats};
+pub(crate) use sandbox::{create_request, created, event, fork_outcome, sandbox, state_to_wire, stats};
 pub(crate) use status::{error, in_session};
 pub(crate) use template::{build_event, template, template_defaults};
 

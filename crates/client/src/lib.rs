@@ -9,7 +9,7 @@
 //! use hostel_client::{Client, CreateSandbox, Event, Exec};
 //!
 //! let client = Client::connect_default().await?;
-//! let sandbox = client.create_sandbox(CreateSandbox::default()).await?;
+//! let sandbox = client.create_sandbox(CreateSandbox::default()).await?.sandbox;
 //! let mut session = client.exec(Exec::command(&sandbox.id, ["echo", "hello"])).await?;
 //! while let Some(event) = session.output.next().await {
 //!     if let Event::Output { data, .. } = event? {
@@ -30,6 +30,7 @@ mod exec;
 mod file;
 pub mod model;
 mod node;
+mod pool;
 mod process;
 mod sandbox;
 mod template;
@@ -43,6 +44,7 @@ pub use exec::{
 };
 pub use file::{ByteReader, FileReader};
 pub use hostel_sandbox as domain;
+pub use pool::{CreatePool, PoolField, PoolWatch, WatchPools};
 pub use process::StartProcess;
 pub use sandbox::{CreateSandbox, ForkSandbox, ListSandboxes, SandboxWatch, StatsWatch, WatchSandboxes};
 pub use template::{BuildEvent, BuildTemplate, BuildWatch, ImportTemplate};

@@ -3,14 +3,20 @@
 
 mod file;
 mod node;
+mod pool;
 mod process;
 mod sandbox;
 mod template;
 
 pub use file::{FileInfo, WriteFile};
 pub use node::{BackendHealth, BackendInfo, Capacity, DoctorCheck, DoctorStatus, IsolationFact, Node};
+pub use pool::{
+    Failure, PlanRow, Pool, PoolCounters, PoolEvent, PoolHealth, PoolPlan, PoolSchedule, PoolSpec,
+    PoolStatus, Weekday,
+};
 pub use process::{ExitStatus, HeldRange, Process};
 pub use sandbox::{
-    ForkOutcome, Sandbox, SandboxChange, SandboxEvent, SandboxPage, SandboxStats, Transition, Weakness,
+    CreatedSandbox, ForkOutcome, Sandbox, SandboxChange, SandboxEvent, SandboxPage, SandboxStats, Stage,
+    StartKind, Transition, Weakness,
 };
 pub use template::{Template, TemplateOrigin};

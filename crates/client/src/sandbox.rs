@@ -3,7 +3,7 @@
 use crate::client::Client;
 use crate::convert;
 use crate::error::Result;
-use crate::model::{ForkOutcome, Sandbox, SandboxEvent, SandboxPage, SandboxStats, Template};
+use crate::model::{CreatedSandbox, ForkOutcome, Sandbox, SandboxEvent, SandboxPage, SandboxStats, Template};
 use hostel_proto::v1;
 use hostel_proto::v1::watch_sandboxes_response::Item;
 use hostel_sandbox::label::Labels;
@@ -25,7 +25,7 @@ pub struct CreateSandbox {
     pub spec: SandboxSpec,
     /// Whether `spec.network` was asked for; otherwise the template's policy holds.
     pub network_given: bool,
-    /// The pool to claim from.
+    /// The pool to claim from. Absent: any that fits, or none.
     pub pool: Option<String>,
 }
 
@@ -63,15 +63,15 @@ pub struct WatchSandboxes {
 }
 
 impl Client {
-    /// Makes a sandbox and returns when it is ready.
+    /// Makes a sandbox, or claims a warm one from a pool, and returns when it is ready.
     ///
     /// # Errors
     /// [`crate::Error::Invalid`] before anything is sent, else the daemon's refusal.
-    pub async fn create_sandbox(&self, create: CreateSandbox) -> Result<Sandbox> {
+    pub async fn create_sandbox(&self, create: CreateSandbox) -> Result<CreatedSandbox> {
         create.spec.validate()?;
         let request = convert::create_request(create);
         let response = self.sandboxes().create_sandbox(request).await.map_err(convert::error)?;
-        convert::sandbox(convert::required(response.into_inner().sandbox, "the sandbox")?)
+        convert::created(response.into_inner())
     }
 
     /// Tells about a sandbox.

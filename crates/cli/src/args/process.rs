@@ -34,7 +34,7 @@ Examples:
   tar c . | hostel exec -i sb-1 -- tar x -C /workspace
   hostel exec -d sb-1 -- make all        prints the id of the process; see `hostel attach`
 
-With --json, stdout is as for `hostel run --json`; with -d it is the process.")]
+With --json, stdout is as for `hostel run --json`, from \"opened\" on; with -d it is the process.")]
 pub(crate) struct ExecArgs {
     /// How to run it.
     #[command(flatten)]

@@ -1,11 +1,12 @@
 //! `hostel run` and `hostel sandbox`.
 
+use super::limits::LimitOptions;
 use super::process::ProcessOptions;
 use super::value;
 use crate::failure::Failure;
 use clap::{Args, Subcommand};
 use hostel_sandbox::{
-    BackendName, Capability, NetworkPolicy, ResourceLimits, SandboxId, SandboxSpec, SandboxState, TemplateId,
+    BackendName, Capability, NetworkPolicy, SandboxId, SandboxSpec, SandboxState, TemplateId,
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,27 +21,9 @@ pub(crate) struct SandboxOptions {
     /// Backend to make it with [the node's default].
     #[arg(long, value_name = "NAME", value_parser = value::backend)]
     backend: Option<BackendName>,
-    /// Most memory, page cache included: 512M, 1.5G.
-    #[arg(short, long, value_name = "SIZE", value_parser = value::bytes)]
-    memory: Option<u64>,
-    /// Most processor time, in cores: 0.5, 2.
-    #[arg(long, value_name = "CORES", value_parser = value::cpus)]
-    cpus: Option<u32>,
-    /// Most processes and threads.
-    #[arg(long, value_name = "N")]
-    pids: Option<u32>,
-    /// Most bytes that it may add to its files: 1G.
-    #[arg(long, value_name = "SIZE", value_parser = value::bytes)]
-    disk: Option<u64>,
-    /// Most files that it may add.
-    #[arg(long, value_name = "N")]
-    inodes: Option<u64>,
-    /// Most open files of one process.
-    #[arg(long, value_name = "N")]
-    open_files: Option<u32>,
-    /// Most output of all its processes, in bytes per second: 10M.
-    #[arg(long, value_name = "SIZE", value_parser = value::bytes)]
-    output_rate: Option<u64>,
+    /// Its limits.
+    #[command(flatten)]
+    limits: LimitOptions,
     /// Set an environment variable; NAME alone passes on its value. Not for secrets.
     #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = value::env)]
     env: Vec<(String, Option<String>)>,
@@ -62,8 +45,8 @@ pub(crate) struct SandboxOptions {
     /// Fail unless the backend can do this here, for example disk_limit.
     #[arg(long, value_name = "CAPABILITY", value_parser = value::capability, value_delimiter = ',')]
     require: Vec<Capability>,
-    /// Claim it from this pool.
-    #[arg(long, value_name = "NAME")]
+    /// Claim it from this pool [any that fits, where there is one]. When none is warm it is made on demand.
+    #[arg(long, value_name = "NAME", value_parser = value::pool)]
     pool: Option<String>,
 }
 
@@ -77,15 +60,7 @@ impl SandboxOptions {
             backend: self.backend,
             template: self.template,
             labels: self.label.into_iter().collect(),
-            limits: ResourceLimits {
-                memory_bytes: self.memory,
-                cpu_millis: self.cpus,
-                pids: self.pids,
-                disk_bytes: self.disk,
-                disk_inodes: self.inodes,
-                open_files: self.open_files,
-                output_bytes_per_second: self.output_rate,
-            },
+            limits: self.limits.limits(),
             env: environment(&self.env_file, self.env)?,
             user: self.user,
             workdir: self.workdir,
@@ -133,8 +108,9 @@ Examples:
   hostel run --file ./main.py:/workspace/ --workdir /workspace -- python3 main.py
   echo 'some input' | hostel run -i -- wc -c
   hostel run -it -- bash
+  hostel run -v --pool web -- true                  says whether the sandbox was warm, and what took how long
 
-With --json, stdout has one object a line: {\"event\":\"opened\",…}, {\"event\":\"output\",\"stream\",\"offset\",\"text\" or \"base64\"}, {\"event\":\"gap\",…}, {\"event\":\"exited\",\"sandbox_id\",\"process_id\",\"exit\":{…}}.")]
+With --json, stdout has one object a line: {\"event\":\"created\",\"start_kind\":\"warm\" or \"cold\",\"stages\",…}, {\"event\":\"opened\",…}, {\"event\":\"output\",\"stream\",\"offset\",\"text\" or \"base64\"}, {\"event\":\"gap\",…}, {\"event\":\"exited\",\"sandbox_id\",\"process_id\",\"exit\":{…}}.")]
 pub(crate) struct RunArgs {
     /// The sandbox.
     #[command(flatten)]

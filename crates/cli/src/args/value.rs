@@ -1,5 +1,6 @@
 //! Values as people write them.
 
+use hostel_pool::PoolName;
 use hostel_sandbox::size::{parse_bytes, parse_cpus, parse_duration};
 use hostel_sandbox::{
     BackendName, Capability, NetworkPolicy, ProcessId, SandboxId, SandboxState, TemplateId,
@@ -20,6 +21,19 @@ pub(crate) fn template(text: &str) -> Result<TemplateId, String> {
 
 pub(crate) fn backend(text: &str) -> Result<BackendName, String> {
     BackendName::parse(text).map_err(problem)
+}
+
+pub(crate) fn pool(text: &str) -> Result<String, String> {
+    PoolName::parse(text).map(String::from).map_err(problem)
+}
+
+/// A share of all: `0.99` or `99%`.
+pub(crate) fn share(text: &str) -> Result<f64, String> {
+    let (number, whole) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 100.0));
+    let share = number.trim().parse::<f64>().map(|number| number / whole).ok();
+    share
+        .filter(|share| (0.0..=1.0).contains(share))
+        .ok_or_else(|| format!("{text:?} is no share: write 0.99 or 99%"))
 }
 
 /// Bytes: `512M`, `1.5G`, `4096`.

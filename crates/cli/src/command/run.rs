@@ -42,7 +42,7 @@ pub(crate) async fn run(context: &Context, args: RunArgs) -> Outcome {
 
     let mut signals = Signals::listen()?;
     let client = context.connect().await?;
-    let work = Work { client: &client, id: &id, files: args.file, how };
+    let work = Work { context, client: &client, id: &id, files: args.file, how };
     let result = work.run(create, spec, &mut signals).await;
     if args.keep {
         if result.is_ok() && !context.json {
@@ -55,6 +55,7 @@ pub(crate) async fn run(context: &Context, args: RunArgs) -> Outcome {
 }
 
 struct Work<'a> {
+    context: &'a Context,
     client: &'a Client,
     id: &'a SandboxId,
     files: Vec<(PathBuf, String)>,
@@ -65,12 +66,16 @@ impl Work<'_> {
     async fn run(&self, create: CreateSandbox, spec: ProcessSpec, signals: &mut Signals) -> Outcome {
         let limit = spec.timeout;
         let launch = async {
-            self.client.create_sandbox(create).await?;
+            let created = self.client.create_sandbox(create).await?;
+            self.context.tell_of_start(&created);
+            if self.how.json {
+                output::json(&output::json::created(&created))?;
+            }
             for (source, target) in &self.files {
                 let progress = Progress::new(&source.display().to_string(), Progress::total(source), false);
                 self.client.upload(self.id, source, target, &|bytes| progress.add(bytes)).await?;
             }
-            self.client.exec(Exec::new(self.id.clone(), spec)).await
+            Ok::<_, Failure>(self.client.exec(Exec::new(self.id.clone(), spec)).await?)
         };
         let session = tokio::select! {
             session = Box::pin(launch) => session?,

@@ -40,13 +40,19 @@ async fn create(context: &Context, client: &Client, args: CreateArgs) -> Outcome
     create.request_id = args.request_id;
     create.spec.lifetime = args.lifetime;
     create.spec.idle_timeout = args.idle_timeout;
-    let sandbox = client.create_sandbox(create).await?;
-    if !context.json && !args.quiet {
+    let created = client.create_sandbox(create).await?;
+    if context.json {
+        output::json(&created)?;
+        return Ok(SUCCESS);
+    }
+    context.tell_of_start(&created);
+    let sandbox = &created.sandbox;
+    if !args.quiet {
         for weakness in &sandbox.weaknesses {
             output::note(&format!("weaker here: {}: {}", weakness.capability, weakness.detail));
         }
     }
-    changed(context, &sandbox)
+    changed(context, sandbox)
 }
 
 /// Prints a sandbox after a change: its id, or all of it as JSON.
@@ -128,6 +134,7 @@ fn describe(sandbox: &Sandbox) -> String {
         ("expires", expires),
         ("idle timeout", idle),
         ("parent", sandbox.parent_id.clone().unwrap_or_default()),
+        ("start", sandbox.start_kind.name().to_owned()),
         ("pool", sandbox.pool.clone().unwrap_or_default()),
         ("user", sandbox.user.clone()),
         ("directory", sandbox.working_directory.clone()),

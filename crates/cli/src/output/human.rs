@@ -1,5 +1,6 @@
 //! Numbers and texts for people.
 
+use hostel_client::model::CreatedSandbox;
 use hostel_sandbox::size::format_bytes;
 use jiff::Timestamp;
 use std::time::Duration;
@@ -41,6 +42,38 @@ pub(crate) fn span(seconds: u64) -> String {
         6000..172_800 => format!("{}h", seconds / 3600),
         _ => format!("{}d", seconds / 86_400),
     }
+}
+
+/// A measured span to two or three digits: `0ms`, `0.42ms`, `31ms`, `1.3s`, `5m`.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole seconds of a span")]
+pub(crate) fn brief(seconds: f64) -> String {
+    let millis = seconds * 1000.0;
+    match seconds {
+        _ if millis <= 0.0 => "0ms".to_owned(),
+        _ if millis < 0.9995 => format!("{millis:.2}ms"),
+        _ if millis < 9.95 => format!("{millis:.1}ms"),
+        _ if millis < 999.5 => format!("{millis:.0}ms"),
+        _ if seconds < 9.95 => format!("{seconds:.1}s"),
+        _ => span(seconds.round() as u64),
+    }
+}
+
+/// A share in percent, to a hundredth and never rounded up: what is shown as 99% is 99%.
+pub(crate) fn percent(share: f64) -> String {
+    // A hair more, so that 0.29 is not 28.99%.
+    let hundredths = (share * 10_000.0 + 1e-6).floor();
+    let text = format!("{:.2}", hundredths / 100.0);
+    format!("{}%", text.strip_suffix(".00").unwrap_or(&text))
+}
+
+/// How a sandbox came to be, and what took how long: `sb-1 is warm, from the pool web; bind 0.42ms, …`.
+pub(crate) fn start(created: &CreatedSandbox) -> String {
+    let sandbox = &created.sandbox;
+    let pool = sandbox.pool.as_ref().map(|pool| format!(", from the pool {pool}")).unwrap_or_default();
+    let stages: Vec<_> =
+        created.stages.iter().map(|stage| format!("{} {}", stage.name, brief(stage.seconds))).collect();
+    let separator = if stages.is_empty() { "" } else { "; " };
+    format!("{} is {}{pool}{separator}{}", sandbox.id, sandbox.start_kind.name(), stages.join(", "))
 }
 
 /// A duration as it would be typed: `30s`, `1.5s`, `20ms`.
@@ -115,5 +148,13 @@ mod tests {
         assert_eq!([cores(500), cores(2000), cores(1250)], ["0.5", "2", "1.25"]);
         assert_eq!(usage(Some(3), Some(9), |n| n.to_string()), "3 / 9");
         assert_eq!(duration(Duration::from_millis(1500)), "1.5s");
+        let spans = [0.0, 0.00042, 0.0042, 0.031, 0.99949, 0.9996, 1.25, 42.4, 600.0].map(brief);
+        assert_eq!(spans, ["0ms", "0.42ms", "4.2ms", "31ms", "999ms", "1.0s", "1.2s", "42s", "10m"]);
+    }
+
+    #[test]
+    fn shares_are_not_better_than_they_are() {
+        let shares = [0.0, 0.29, 0.5, 0.98999, 0.999, 0.99999, 1.0].map(percent);
+        assert_eq!(shares, ["0%", "29%", "50%", "98.99%", "99.90%", "99.99%", "100%"]);
     }
 }

@@ -4,11 +4,20 @@ pub(crate) use bytes_text::base64;
 
 use bytes_text::Text;
 use hostel_client::Event;
-use hostel_client::model::{ExitStatus, Process};
+use hostel_client::model::{CreatedSandbox, ExitStatus, Process};
 use hostel_sandbox::process::OutputStream;
 use serde_json::{Value, json};
 
 mod bytes_text;
+
+/// A sandbox was made for one command.
+pub(crate) fn created(created: &CreatedSandbox) -> Value {
+    let sandbox = &created.sandbox;
+    json!({
+        "event": "created", "sandbox_id": sandbox.id, "start_kind": sandbox.start_kind, "pool": sandbox.pool,
+        "stages": created.stages
+    })
+}
 
 /// The first line: what is attached.
 pub(crate) fn opened(process: &Process) -> Value {

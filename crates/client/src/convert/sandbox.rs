@@ -2,13 +2,20 @@
 
 use super::{duration_to_wire, optional, required, seconds, time, unknown};
 use crate::error::Result;
-use crate::model::{ForkOutcome, Sandbox, SandboxChange, SandboxEvent, SandboxStats, Transition, Weakness};
+use crate::model::{
+    CreatedSandbox, ForkOutcome, Sandbox, SandboxChange, SandboxEvent, SandboxStats, Stage, StartKind,
+    Transition, Weakness,
+};
 use crate::sandbox::CreateSandbox;
 use hostel_proto::v1;
 use hostel_proto::v1::fork_result::Result as WireOutcome;
 use hostel_sandbox::{BackendName, NetworkPolicy, ResourceLimits, SandboxId, SandboxState, TemplateId};
 
 pub(crate) fn sandbox(wire: v1::Sandbox) -> Result<Sandbox> {
+    let start_kind = match wire.start_kind() {
+        v1::StartKind::Warm => StartKind::Warm,
+        v1::StartKind::Cold | v1::StartKind::Unspecified => StartKind::Cold,
+    };
     Ok(Sandbox {
         id: SandboxId::parse(wire.id)?,
         backend: BackendName::parse(wire.backend)?,
@@ -32,9 +39,17 @@ pub(crate) fn sandbox(wire: v1::Sandbox) -> Result<Sandbox> {
         idle_timeout_seconds: wire.idle_timeout.map(seconds),
         weaknesses: wire.weaknesses.into_iter().map(weakness).collect(),
         parent_id: optional(wire.parent_id),
-        warm: wire.start_kind == v1::StartKind::Warm as i32,
+        start_kind,
         pool: optional(wire.pool),
     })
+}
+
+pub(crate) fn created(wire: v1::CreateSandboxResponse) -> Result<CreatedSandbox> {
+    let stages = wire
+        .stages
+        .into_iter()
+        .map(|stage| Stage { name: stage.name, seconds: stage.duration.map(seconds).unwrap_or_default() });
+    Ok(CreatedSandbox { stages: stages.collect(), sandbox: sandbox(required(wire.sandbox, "the sandbox")?)? })
 }
 
 pub(super) fn weakness(wire: v1::Weakness) -> Weakness {

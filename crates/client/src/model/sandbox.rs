@@ -42,10 +42,50 @@ pub struct Sandbox {
     pub weaknesses: Vec<Weakness>,
     /// The sandbox that it was forked from.
     pub parent_id: Option<String>,
-    /// Whether it was claimed warm from a pool.
-    pub warm: bool,
+    /// Whether it was made on demand or claimed from a pool.
+    pub start_kind: StartKind,
     /// The pool that it was claimed from.
     pub pool: Option<String>,
+}
+
+/// How a sandbox came to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StartKind {
+    /// Made on demand.
+    Cold,
+    /// Claimed ready from a pool.
+    Warm,
+}
+
+impl StartKind {
+    /// As JSON has it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cold => "cold",
+            Self::Warm => "warm",
+        }
+    }
+}
+
+/// A new sandbox, and how long it took.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CreatedSandbox {
+    /// The sandbox, ready for processes and files.
+    #[serde(flatten)]
+    pub sandbox: Sandbox,
+    /// The steps of making it, in order. Empty when an earlier call with the same `request_id` made it.
+    pub stages: Vec<Stage>,
+}
+
+/// One step of making a sandbox.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Stage {
+    /// Its name. Which there are depends on the backend.
+    pub name: String,
+    /// How long it took, in seconds.
+    pub seconds: f64,
 }
 
 /// Why, by whom and when a state was entered.

@@ -1,0 +1,112 @@
+//! What a pool shall be, is and did, for people.
+
+use super::health;
+use crate::args::schedule;
+use crate::output::{human, table};
+use hostel_client::domain::ResourceLimits;
+use hostel_client::model::{Pool, PoolCounters, PoolSpec, PoolStatus};
+
+/// Characters of a command.
+const COMMAND_WIDTH: usize = 80;
+
+/// All that there is to tell about a pool.
+pub(super) fn describe(pool: &Pool) -> String {
+    let Pool { spec, status, counters, .. } = pool;
+    let ago = |time| human::age(Some(time)) + " ago";
+    let spans = |span: Option<_>| span.map(human::duration).unwrap_or_default();
+    let schedules: Vec<_> = spec.schedules.iter().map(schedule::text).collect();
+    let process = spec.warm_process.as_ref();
+    table::facts(&[
+        ("name", pool.name.clone()),
+        ("health", health(status.health).to_owned()),
+        ("now", now(status)),
+        (
+            "last failure",
+            status.last_failure.as_ref().map(|failure| failure.message.clone()).unwrap_or_default(),
+        ),
+        ("retry", status.retry_time.map(|time| human::until(Some(time))).unwrap_or_default()),
+        ("template", spec.template.to_string()),
+        ("backend", spec.backend.as_ref().map(ToString::to_string).unwrap_or_default()),
+        ("size", size(spec)),
+        ("schedules", schedules.join("\n")),
+        ("hit rate aim", spec.target_hit_rate.map(human::percent).unwrap_or_default()),
+        ("shrinks after", spans(spec.scale_down_delay)),
+        ("refill", spec.refill_concurrency.map(|most| format!("{most} at a time")).unwrap_or_default()),
+        ("replaced after", spans(spec.max_age)),
+        ("checked every", spans(spec.health_check_interval)),
+        ("limits", limits(&spec.limits)),
+        ("warm process", process.map(|one| human::command(&one.argv, COMMAND_WIDTH)).unwrap_or_default()),
+        ("demand", demand(status)),
+        ("oldest", status.oldest_age_seconds.map(human::brief).unwrap_or_default()),
+        ("claims", claims(counters)),
+        ("made", made(counters)),
+        ("waited", format!("{} in all", human::brief(counters.idle_seconds))),
+        ("created", pool.create_time.map(ago).unwrap_or_default()),
+        ("changed", pool.update_time.map(ago).unwrap_or_default()),
+    ])
+}
+
+fn now(status: &PoolStatus) -> String {
+    let some = |number: u32, what: &str| {
+        (number > 0).then(|| format!(", {number} being {what}")).unwrap_or_default()
+    };
+    let (making, removing) = (some(status.creating, "made"), some(status.removing, "removed"));
+    format!("{} ready of {}{making}{removing}", status.ready, status.target_size)
+}
+
+fn size(spec: &PoolSpec) -> String {
+    let bounds = format!("{} to {}", spec.min_size, spec.max_size);
+    match (spec.pinned_size, spec.headroom) {
+        (Some(pinned), _) => format!("pinned at {pinned} ({bounds})"),
+        (None, Some(headroom)) => format!("{bounds}, by demand and {headroom} more"),
+        (None, None) => format!("{bounds}, by demand"),
+    }
+}
+
+fn limits(limits: &ResourceLimits) -> String {
+    let size =
+        |name: &str, bytes: Option<u64>| bytes.map(|bytes| format!("{name} {}", human::size(Some(bytes))));
+    let number = |name: &str, number: Option<u64>| number.map(|number| format!("{name} {number}"));
+    let cpus = limits.cpu_millis.map(|millis| format!("cpus {}", human::cores(millis.into())));
+    let parts = [
+        size("memory", limits.memory_bytes),
+        cpus,
+        number("pids", limits.pids.map(u64::from)),
+        size("disk", limits.disk_bytes),
+        number("inodes", limits.disk_inodes),
+        number("open files", limits.open_files.map(u64::from)),
+        size("output a second", limits.output_bytes_per_second),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+fn demand(status: &PoolStatus) -> String {
+    let takes = status.create_seconds.map(|time| format!(", {} to make one", human::brief(time)));
+    format!("{:.2} claims a second{}", status.arrivals_per_second, takes.unwrap_or_default())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a mean for people")]
+fn claims(counters: &PoolCounters) -> String {
+    let Some(rate) = counters.hit_rate() else { return "none yet".to_owned() };
+    let each = human::brief(counters.claim_seconds / counters.hits.max(1) as f64);
+    let mean = if counters.hits == 0 { String::new() } else { format!(", {each} each") };
+    let unfit = more(counters.misses_unfit, "that did not fit");
+    let failed = more(counters.claim_failures, "hits that could not be given");
+    let (hits, misses) = (counters.hits, counters.misses);
+    format!("{hits} hits{mean}; {misses} misses{unfit}; {} hits{failed}", human::percent(rate))
+}
+
+fn made(counters: &PoolCounters) -> String {
+    let parts = [
+        (counters.refill_failures, "attempts failed"),
+        (counters.recycled, "replaced for age or template"),
+        (counters.unhealthy, "removed unwell"),
+        (counters.surplus, "removed as too many"),
+    ];
+    let told = parts.into_iter().map(|(number, what)| more(number, what));
+    counters.created.to_string() + &told.collect::<String>()
+}
+
+fn more(number: u64, what: &str) -> String {
+    if number == 0 { String::new() } else { format!(", {number} {what}") }
+}
