@@ -1,6 +1,7 @@
 //! What is measured.
 
 mod create;
+mod docker;
 mod exec;
 mod files;
 mod latency;
@@ -20,7 +21,8 @@ use hostel_client::{Client, CreateSandbox};
 use hostel_sandbox::{ResourceLimits, SandboxId, SandboxSpec};
 
 /// Names for `--only`, in the order in which they are measured and shown.
-const NAMES: [&str; 8] = ["create", "one_shot", "exec", "stdout", "files", "rate", "memory", "recovery"];
+const NAMES: [&str; 9] =
+    ["create", "one_shot", "exec", "stdout", "files", "rate", "memory", "recovery", docker::NAME];
 
 /// Everything that measuring needs.
 pub(crate) struct Bench<'a> {
@@ -56,6 +58,11 @@ impl Bench<'_> {
             report.sections.push(section);
             // What a failed measurement left must not burden the next.
             daemon::delete_all(&self.client).await.context("clean up between measurements")?;
+        }
+        if self.wants(docker::NAME) && self.peers.docker.is_some() {
+            // The daemon may be another one by now.
+            self.client = self.daemon.client().await?;
+            report.sections.extend(docker::sections(self).await?);
         }
         Ok(())
     }
