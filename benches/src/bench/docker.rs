@@ -112,7 +112,7 @@ async fn create(client: &Client, limits: ResourceLimits) -> Result<SandboxId> {
     let backend = Some(BackendName::parse("docker").context("a name")?);
     let spec = SandboxSpec { limits, backend, ..SandboxSpec::default() };
     let made = client.create_sandbox(CreateSandbox { spec, ..Default::default() }).await;
-    Ok(made.context("create a container")?.id)
+    Ok(made.context("create a container")?.sandbox.id)
 }
 
 fn creation<'a>(staged: &'a StagedClient, stages: &'a Stages) -> Case<'a> {
@@ -155,7 +155,7 @@ fn life<'a>(client: &'a Client, docker: &'a Docker) -> Vec<Case<'a>> {
     ]
 }
 
-async fn first_output(client: &Client) -> Result<Duration> {
+pub(super) async fn first_output(client: &Client) -> Result<Duration> {
     let start = Instant::now();
     let sandbox = create(client, tight()).await?;
     let exec = Exec::command(&sandbox, ["echo", "hi"]);
