@@ -2,10 +2,16 @@
 
 use crate::error::{Error, Result};
 use crate::listen::Address;
+pub use hostel_pool::Overcommit;
 use hostel_sandbox::ResourceLimits;
 use nix::unistd::{Uid, geteuid};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// What is promised by default: limits are caps that most sandboxes stay far below, so memory, processes and disk are
+/// given eightfold, and processors, which are shared anyway, without a bound.
+pub const OVERCOMMIT: Overcommit = Overcommit { memory: 8.0, cpu: f64::INFINITY, pids: 8.0, disk: 8.0 };
 
 /// Configuration of a daemon.
 #[derive(Debug, Clone)]
@@ -16,10 +22,16 @@ pub struct Config {
     pub runtime_directory: PathBuf,
     /// Where templates are declared: `DIRECTORY/*.toml` and `DIRECTORY/*/template.toml`.
     pub template_directories: Vec<PathBuf>,
+    /// Where pools are declared: `DIRECTORY/*.toml`.
+    pub pool_directories: Vec<PathBuf>,
+    /// Where metrics are served for Prometheus; nowhere where absent.
+    pub metrics_listen: Option<SocketAddr>,
     /// Where clients connect.
     pub listen: Vec<Address>,
     /// Most sandboxes that are not ended.
     pub max_sandboxes: usize,
+    /// How much more than the node has may be promised to sandboxes.
+    pub overcommit: Overcommit,
     /// Most watchers at a time.
     pub max_watchers: usize,
     /// How long the record of an ended sandbox stays.
@@ -50,18 +62,19 @@ impl Config {
         let user = geteuid();
         let variable =
             |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let (state, runtime, templates) = if user.is_root() {
-            let templates = PathBuf::from("/etc/hostel/templates.d");
-            (PathBuf::from("/var/lib/hostel"), PathBuf::from("/run/hostel"), Some(templates))
+        let (state, runtime, declared) = if user.is_root() {
+            let declared = PathBuf::from("/etc/hostel");
+            (PathBuf::from("/var/lib/hostel"), PathBuf::from("/run/hostel"), Some(declared))
         } else {
             (
                 user_state(variable("XDG_STATE_HOME"), variable("HOME"))?,
                 user_runtime(variable("XDG_RUNTIME_DIR"), user),
-                user_templates(variable("XDG_CONFIG_HOME"), variable("HOME")),
+                user_declarations(variable("XDG_CONFIG_HOME"), variable("HOME")),
             )
         };
-        let template_directories = templates.into_iter().collect();
-        Ok(Self { template_directories, ..Self::in_directories(&state, &runtime) })
+        let below = |name: &str| declared.iter().map(|directory| directory.join(name)).collect();
+        let (template_directories, pool_directories) = (below("templates.d"), below("pools.d"));
+        Ok(Self { template_directories, pool_directories, ..Self::in_directories(&state, &runtime) })
     }
 
     /// The defaults with these directories, and the socket `hosteld.sock` in the second.
@@ -71,8 +84,11 @@ impl Config {
             state_directory: state.to_owned(),
             runtime_directory: runtime.to_owned(),
             template_directories: Vec::new(),
+            pool_directories: Vec::new(),
+            metrics_listen: None,
             listen: vec![Address::Unix(runtime.join("hosteld.sock"))],
             max_sandboxes: 4096,
+            overcommit: OVERCOMMIT,
             max_watchers: 1024,
             record_retention: Duration::from_secs(3600),
             default_limits: ResourceLimits::defaults(),
@@ -119,6 +135,23 @@ impl Config {
         self
     }
 
+    /// Looks for pools in these directories instead, where any are given, and promises that much.
+    #[must_use]
+    pub fn with_pools(mut self, directories: Vec<PathBuf>, overcommit: Option<Overcommit>) -> Self {
+        if !directories.is_empty() {
+            self.pool_directories = directories;
+        }
+        self.overcommit = overcommit.unwrap_or(self.overcommit);
+        self
+    }
+
+    /// Serves metrics there.
+    #[must_use]
+    pub fn with_metrics(mut self, listen: Option<SocketAddr>) -> Self {
+        self.metrics_listen = listen.or(self.metrics_listen);
+        self
+    }
+
     /// Checks what can be checked without touching anything.
     ///
     /// # Errors
@@ -132,6 +165,10 @@ impl Config {
         }
         if self.listen.is_empty() {
             return Err(Error::Config("give at least one address to listen on".to_owned()));
+        }
+        if let Some(address) = self.metrics_listen.filter(|address| !address.ip().is_loopback()) {
+            let problem = format!("metrics would be open to everybody at {address}: give a loopback address");
+            return Err(Error::Config(problem));
         }
         self.listen.iter().try_for_each(Address::validate)
     }
@@ -154,8 +191,8 @@ fn user_state(state_home: Option<PathBuf>, home: Option<PathBuf>) -> Result<Path
         .ok_or_else(|| Error::Config("neither XDG_STATE_HOME nor HOME is set: give --state-dir".to_owned()))
 }
 
-fn user_templates(config_home: Option<PathBuf>, home: Option<PathBuf>) -> Option<PathBuf> {
-    config_home.or_else(|| home.map(|home| home.join(".config"))).map(|base| base.join("hostel/templates.d"))
+fn user_declarations(config_home: Option<PathBuf>, home: Option<PathBuf>) -> Option<PathBuf> {
+    config_home.or_else(|| home.map(|home| home.join(".config"))).map(|base| base.join("hostel"))
 }
 
 fn user_runtime(runtime: Option<PathBuf>, user: Uid) -> PathBuf {

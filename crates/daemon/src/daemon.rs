@@ -1,10 +1,12 @@
 //! The daemon as a whole: built with everything bound and recovered, run until told to stop, then drained.
 
 use crate::backends::Backends;
+use crate::capacity::budget;
 use crate::config::Config;
 use crate::deadline::DeadlineLayer;
 use crate::error::{Error, Result};
 use crate::health;
+use crate::host::Machine;
 use crate::listen::{Address, Listeners};
 use crate::sandboxes::{Sandboxes, Settings};
 use crate::services::{Files, NodeInfo, Pools, Processes, SandboxCalls, Templates};
@@ -77,6 +79,8 @@ async fn assemble(config: Config, directories: Directories, backends: Backends) 
     let stop = CancellationToken::new();
     let settings = Settings {
         max_sandboxes: config.max_sandboxes,
+        budget: budget(&Machine::look(&config.state_directory), config.max_sandboxes),
+        overcommit: config.overcommit,
         max_watchers: config.max_watchers,
         record_retention: config.record_retention,
         default_limits: config.default_limits.clone(),
@@ -85,6 +89,10 @@ async fn assemble(config: Config, directories: Directories, backends: Backends) 
     let sandboxes = Sandboxes::new(store.clone(), backends, settings, stop.clone());
     sandboxes.recover().await?;
     sandboxes.declare(&config.template_directories).await;
+    sandboxes.pools().declare(&sandboxes, &config.pool_directories).await;
+    if let Some(address) = config.metrics_listen {
+        crate::metrics::serve(&sandboxes, address).await?;
+    }
     let (routes, health) = routes(&config, &sandboxes).await?;
     Ok(Daemon {
         config,

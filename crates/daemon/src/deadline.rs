@@ -7,7 +7,7 @@ use hostel_sandbox::Error as DomainError;
 use http::{Request, Response};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tower::{Layer, Service};
 
 /// Calls that take as long as their client sends, waits or listens.
@@ -61,7 +61,7 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<In>) -> Self::Future {
+    fn call(&mut self, mut request: Request<In>) -> Self::Future {
         let method = request.uri().path().rsplit('/').next().unwrap_or_default();
         let asked = request.headers().get("grpc-timeout").and_then(|value| parse(value.to_str().ok()?));
         let default = (!UNBOUNDED.contains(&method)).then_some(self.default);
@@ -69,6 +69,7 @@ where
             return Box::pin(self.inner.call(request));
         };
         let what = format!("the call of {method}");
+        request.extensions_mut().insert(Until(Instant::now() + limit.saturating_sub(margin(limit))));
         let timed = tokio::time::timeout(limit, self.inner.call(request));
         Box::pin(async move {
             match timed.await {
@@ -79,6 +80,20 @@ where
             }
         })
     }
+}
+
+/// Until when a call may wait for something, so that its answer comes before its deadline.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Until(Instant);
+
+/// Until when this call may wait; not at all where it has no deadline.
+pub(crate) fn until<T>(request: &tonic::Request<T>) -> Instant {
+    request.extensions().get::<Until>().map_or_else(Instant::now, |until| until.0)
+}
+
+/// What is left for the answer: a tenth, and at most half a second.
+fn margin(limit: Duration) -> Duration {
+    (limit / 10).min(Duration::from_millis(500))
 }
 
 /// Reads a `grpc-timeout`: at most eight digits and a unit.

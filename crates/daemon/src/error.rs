@@ -35,6 +35,14 @@ pub enum Error {
     /// The operator took the node out of service for new sandboxes.
     #[error("this node takes no new sandboxes: it is being drained")]
     NodeDraining,
+    /// There is no room for a sandbox, now or at all.
+    #[error("this node has no room for the sandbox: {detail}")]
+    NoRoom {
+        /// Why, and what is short.
+        detail: String,
+        /// When to come again; `None` where that does not help.
+        retry_after: Option<std::time::Duration>,
+    },
     /// The daemon is shutting down; sandboxes go on and the next daemon has them.
     #[error("the daemon is shutting down; what runs goes on, connect again")]
     Draining,
@@ -93,6 +101,22 @@ impl Error {
             return hostel_sandbox::Error::LimitReached { what: "disk", detail }.into();
         }
         Self::Store { detail }
+    }
+
+    /// Its stable reason, as metrics count it: few values.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::Domain(error) => error.reason(),
+            Self::RequestIdReused { .. } => "request_id_reused",
+            Self::RequestAnswered { .. } => "REQUEST_ANSWERED",
+            Self::CursorExpired { .. } => "CURSOR_EXPIRED",
+            Self::NodeDraining => "NODE_DRAINING",
+            Self::NoRoom { .. } => "NO_ROOM",
+            Self::Draining => "DRAINING",
+            Self::NotYet { .. } => "CAPABILITY_MISSING",
+            Self::CommandFailed { reason, .. } => reason,
+            Self::Store { .. } | Self::Config(_) | Self::Directory { .. } | Self::Listen { .. } => "INTERNAL",
+        }
     }
 
     /// A sandbox that is not there.

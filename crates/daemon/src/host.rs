@@ -13,6 +13,8 @@ pub(crate) struct Machine {
     pub kernel: String,
     pub cpus: u32,
     pub memory_bytes: u64,
+    /// Most processes and threads.
+    pub pids: u64,
     /// Room for files where the state is, in bytes.
     pub disk_bytes: u64,
 }
@@ -26,6 +28,7 @@ impl Machine {
             cpus: std::thread::available_parallelism()
                 .map_or(1, |count| u32::try_from(count.get()).unwrap_or(1)),
             memory_bytes: memory(&read("/proc/meminfo")),
+            pids: pids(),
             disk_bytes: disk(state_directory).0,
         }
     }
@@ -40,6 +43,12 @@ fn memory(meminfo: &str) -> u64 {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let kilobytes = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
     kilobytes.unwrap_or(0) * 1024
+}
+
+/// The lower of what the kernel has numbers for and what it has memory for (proc_sys_kernel(5)).
+fn pids() -> u64 {
+    let bound = |name: &str| read(&format!("/proc/sys/kernel/{name}")).parse().unwrap_or(0);
+    [bound("pid_max"), bound("threads-max")].into_iter().filter(|most| *most > 0).min().unwrap_or(0)
 }
 
 /// Bytes of the file system at a path, and how many are free.

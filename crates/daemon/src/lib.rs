@@ -12,12 +12,15 @@ pub mod listen;
 pub mod logging;
 pub mod templates;
 
+mod capacity;
 mod convert;
 mod daemon;
 mod deadline;
+mod declared;
 mod health;
 mod host;
 mod lock;
+mod metrics;
 mod page;
 mod pools;
 mod record;

@@ -1,45 +1,15 @@
 //! `hosteld`: parse, build, run until told to stop.
 #![forbid(unsafe_code)]
 
-use clap::Parser;
-use hosteld::listen::Address;
-use hosteld::logging::{self, LogFormat};
+mod arguments;
+
+use arguments::Arguments;
+use clap::Parser as _;
+use hosteld::logging;
 use hosteld::{Config, Error};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-
-/// The execution daemon of Hostel: sandboxes on this machine, over gRPC.
-#[derive(Debug, Parser)]
-#[command(version, about)]
-struct Arguments {
-    /// Where clients connect: unix:///path or tcp://127.0.0.1:port. May be given several times.
-    #[arg(long, env = "HOSTEL_LISTEN", value_delimiter = ',', value_name = "ADDRESS")]
-    listen: Vec<Address>,
-    /// What outlives a reboot: records and templates. [/var/lib/hostel, for users ~/.local/state/hostel]
-    #[arg(long, env = "HOSTEL_STATE_DIR", value_name = "DIRECTORY")]
-    state_dir: Option<PathBuf>,
-    /// What does not: the socket hosteld.sock. [/run/hostel, for users $XDG_RUNTIME_DIR/hostel]
-    #[arg(long, env = "HOSTEL_RUNTIME_DIR", value_name = "DIRECTORY")]
-    runtime_dir: Option<PathBuf>,
-    /// The Docker engine: unix:///path or tcp://host:port. [unix:///var/run/docker.sock]
-    #[arg(long, env = "DOCKER_HOST", value_name = "ADDRESS")]
-    docker_host: Option<String>,
-    /// The image of containers whose creator names no template. [debian:bookworm-slim]
-    #[arg(long, env = "HOSTEL_DOCKER_IMAGE", value_name = "IMAGE")]
-    docker_image: Option<String>,
-    /// Directory of template declarations, *.toml and */template.toml. May be given several times.
-    /// [/etc/hostel/templates.d, for users ~/.config/hostel/templates.d]
-    #[arg(long, env = "HOSTEL_TEMPLATES_DIR", value_delimiter = ',', value_name = "DIRECTORY")]
-    templates_dir: Vec<PathBuf>,
-    /// How logs are written to standard error.
-    #[arg(long, env = "HOSTEL_LOG_FORMAT", value_enum, default_value_t)]
-    log_format: LogFormat,
-    /// Check the configuration, say what it is, and exit.
-    #[arg(long)]
-    check: bool,
-}
 
 /// EX_CONFIG of sysexits(3).
 const BAD_CONFIGURATION: u8 = 78;
@@ -65,7 +35,9 @@ fn configure(arguments: Arguments) -> Result<Config, Error> {
     let config = base
         .with(arguments.state_dir, arguments.runtime_dir, arguments.listen)
         .with_docker(arguments.docker_host, arguments.docker_image)
-        .with_templates(arguments.templates_dir);
+        .with_templates(arguments.templates_dir)
+        .with_pools(arguments.pools_dir, arguments.overcommit)
+        .with_metrics(arguments.metrics_listen);
     config.validate()?;
     Ok(config)
 }

@@ -7,6 +7,7 @@
 mod change;
 mod claim;
 mod clock;
+mod declare;
 mod driver;
 mod generation;
 mod live;
@@ -17,6 +18,7 @@ mod refill;
 
 pub(crate) use change::{PoolUpdate, PoolView};
 pub(crate) use clock::moment;
+pub(crate) use declare::read as read_declarations;
 pub(crate) use live::LivePool;
 pub(crate) use plan::PlanView;
 

@@ -35,13 +35,16 @@ pub(crate) use update::Update;
 pub(crate) use watch::{WatchFilter, WatchItem};
 
 use crate::backends::Backends;
+use crate::capacity::Capacity;
 use crate::error::{Error, Result};
 use crate::lock::lock;
+use crate::metrics::Metrics;
 use crate::pools::Pools;
 use crate::record::{Event, SandboxRecord};
 use crate::store::{Change, RequestKey, Store, StoredRequest};
 use deadlines::Deadlines;
 use declare::Declared;
+use hostel_pool::{Budget, Overcommit};
 use hostel_sandbox::{BackendName, ResourceLimits, SandboxId, TemplateId};
 use repeat::InFlight;
 use std::collections::HashMap;
@@ -57,6 +60,10 @@ use tokio_util::task::TaskTracker;
 pub(crate) struct Settings {
     /// Most sandboxes that are not ended.
     pub max_sandboxes: usize,
+    /// What the node has for sandboxes.
+    pub budget: Budget,
+    /// How much more of it may be promised.
+    pub overcommit: Overcommit,
     /// Most watchers at a time.
     pub max_watchers: usize,
     /// How long the record of an ended sandbox stays.
@@ -77,7 +84,8 @@ struct Inner {
     settings: Settings,
     pools: Pools,
     entries: Mutex<HashMap<SandboxId, Arc<Entry>>>,
-    slots: Arc<Semaphore>,
+    capacity: Capacity,
+    metrics: Metrics,
     watchers: Arc<Semaphore>,
     templates: Mutex<HashMap<(BackendName, TemplateId), hostel_sandbox::template::Template>>,
     creations: InFlight<CreateOutcome>,
@@ -95,7 +103,8 @@ impl Sandboxes {
     /// An empty registry; [`Self::recover`] fills it.
     pub(crate) fn new(store: Store, backends: Backends, settings: Settings, stop: CancellationToken) -> Self {
         Self(Arc::new(Inner {
-            slots: Arc::new(Semaphore::new(settings.max_sandboxes)),
+            capacity: Capacity::new(settings.budget, settings.overcommit),
+            metrics: Metrics::new(),
             watchers: Arc::new(Semaphore::new(settings.max_watchers)),
             pools: Pools::new(store.clone()),
             store,
@@ -142,6 +151,14 @@ impl Sandboxes {
 
     pub(crate) fn pools(&self) -> &Pools {
         &self.0.pools
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    pub(crate) fn capacity(&self) -> &Capacity {
+        &self.0.capacity
     }
 
     pub(crate) fn store(&self) -> &Store {

@@ -31,6 +31,11 @@ impl From<Error> for Status {
                 status(Code::OutOfRange, "CURSOR_EXPIRED", message, HashMap::new())
             }
             Error::NodeDraining => status(Code::Unavailable, "NODE_DRAINING", message, HashMap::new()),
+            Error::NoRoom { retry_after, .. } => {
+                let mut details = ErrorDetails::with_error_info("NO_ROOM", DOMAIN, HashMap::new());
+                details.set_retry_info(retry_after);
+                Status::with_error_details(Code::ResourceExhausted, message, details)
+            }
             Error::Draining => retryable(Code::Unavailable, "DRAINING", message),
             Error::NotYet { what } => {
                 let metadata = metadata([("capability", what.to_owned())]);

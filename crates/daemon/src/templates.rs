@@ -91,10 +91,14 @@ pub fn read(directories: &[PathBuf]) -> (Vec<Declaration>, Vec<Problem>) {
 /// What `hosteld --check` says: the configuration with the templates that it declares, and what is wrong with them.
 #[must_use]
 pub fn check(config: &crate::Config) -> (String, Vec<Problem>) {
-    let (declared, problems) = read(&config.template_directories);
+    let (declared, mut problems) = read(&config.template_directories);
     let names: Vec<&str> = declared.iter().map(|one| one.template.id.as_str()).collect();
     let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-    (format!("{config}\ntemplates: {names}"), problems)
+    let (pools, wrong) = crate::pools::read_declarations(&config.pool_directories);
+    problems.extend(wrong);
+    let pools: Vec<&str> = pools.iter().map(|one| one.record.name.as_str()).collect();
+    let pools = if pools.is_empty() { "none".to_owned() } else { pools.join(", ") };
+    (format!("{config}\ntemplates: {names}\npools: {pools}"), problems)
 }
 
 /// Reads one declaration.

@@ -65,6 +65,8 @@ pub(crate) struct Inner {
     /// What is believed before that.
     believed: Capabilities,
     standing: Mutex<HashMap<SandboxId, Standing>>,
+    /// What could not be removed because the engine was away.
+    unfinished: Mutex<Vec<Handle>>,
     /// The adoptions are over: what is not standing is nobody's.
     swept: AtomicBool,
     /// Why the engine cannot be used now.
@@ -91,6 +93,20 @@ impl Inner {
         let Some(facts) = self.engine.known() else { return &self.believed };
         self.capabilities
             .get_or_init(|| abilities::capabilities(&facts, &self.ground, !self.engine.may_be_local()))
+    }
+
+    /// What is to be known about the engine.
+    ///
+    /// # Errors
+    /// `Unavailable` where it cannot be reached or is too old.
+    pub(crate) async fn facts(&self) -> Result<Arc<Facts>> {
+        if !self.ground.knows_engine()
+            && let Some(namespace) = self.engine.mount_namespace().await
+        {
+            // First: what can be done is decided once, when the facts are there.
+            self.ground.learn(namespace);
+        }
+        self.engine.facts().await
     }
 
     fn standing(&self) -> MutexGuard<'_, HashMap<SandboxId, Standing>> {
@@ -127,6 +143,44 @@ impl Inner {
     /// Notes that it is gone.
     pub(crate) fn unstand(&self, id: &SandboxId) {
         self.standing().remove(id);
+    }
+
+    /// Notes that a sandbox is over, but could not be removed: it is once the engine is back.
+    pub(crate) fn removal_failed(&self, handle: &Handle) {
+        let mut unfinished = lock(&self.unfinished);
+        if !unfinished.iter().any(|known| known.container == handle.container) {
+            unfinished.push(handle.clone());
+        }
+    }
+
+    /// Removes what could not be removed before.
+    pub(crate) async fn finish_removals(&self) {
+        let unfinished = std::mem::take(&mut *lock(&self.unfinished));
+        for handle in unfinished {
+            if self.remove_everything(&handle.sandbox, Some(&handle.container)).await.is_err() {
+                lock(&self.unfinished).push(handle);
+                continue;
+            }
+            if handle.own_image {
+                self.remove_image(&handle.image).await;
+            }
+            self.unstand(&handle.sandbox);
+        }
+    }
+
+    /// Removes what is on this host of sandboxes that are not standing.
+    ///
+    /// # Errors
+    /// `Internal`.
+    pub(crate) async fn clean_ground(self: &Arc<Self>) -> Result<()> {
+        let inner = Arc::clone(self);
+        let cleaned = tokio::task::spawn_blocking(move || {
+            for sandbox in inner.ground.found().into_iter().filter(|sandbox| !inner.stands(sandbox)) {
+                inner.ground.remove_disk(&sandbox);
+                inner.ground.remove_control(&sandbox);
+            }
+        });
+        cleaned.await.map_err(|error| Error::internal("remove what is left on this host", error))
     }
 
     pub(crate) fn stands(&self, id: &SandboxId) -> bool {
@@ -196,7 +250,7 @@ impl Inner {
             Ok(State::Running) => false,
             Ok(State::Paused) => true,
             Ok(State::Gone) => {
-                self.remove_everything(id, Some(&handle.container)).await;
+                let _ = self.remove_everything(id, Some(&handle.container)).await;
                 return Err(Error::not_found("sandbox", id));
             }
             // An engine that is away takes no sandbox with it: a guest that answers is alive.
@@ -213,7 +267,7 @@ impl Inner {
             (Err(error), Err(_)) => Err(error),
             (Err(error), Ok(_)) => {
                 tracing::warn!(sandbox = %id, %error, "a guest from before the restart does not answer; its sandbox is removed");
-                self.remove_everything(id, Some(&handle.container)).await;
+                let _ = self.remove_everything(id, Some(&handle.container)).await;
                 Err(Error::not_found("sandbox", id))
             }
         }
@@ -258,8 +312,7 @@ impl Docker {
     pub async fn open(config: Config) -> Result<Self> {
         let engine = Engine::new(&config.host)?;
         let default_image = config.default_image.clone();
-        let theirs = engine.mount_namespace().await;
-        let opened = tokio::task::spawn_blocking(move || Ground::open(&config, theirs));
+        let opened = tokio::task::spawn_blocking(move || Ground::open(&config));
         let ground = opened.await.map_err(|error| Error::internal("open the Docker backend", error))??;
         let (deaths, events) = mpsc::channel(EVENTS);
         let inner = Arc::new(Inner {
@@ -274,10 +327,11 @@ impl Docker {
             seeding: tokio::sync::Mutex::default(),
             capabilities: OnceLock::new(),
             standing: Mutex::default(),
+            unfinished: Mutex::default(),
             swept: AtomicBool::new(false),
             trouble: Mutex::default(),
         });
-        let reached = tokio::time::timeout(FIRST_CONTACT, inner.engine.facts()).await;
+        let reached = tokio::time::timeout(FIRST_CONTACT, inner.facts()).await;
         match reached {
             Ok(Ok(facts)) => tracing::debug!(version = facts.version, driver = facts.driver, "Docker engine"),
             Ok(Err(error)) => *lock(&inner.trouble) = Some(error.to_string()),
@@ -347,14 +401,7 @@ impl Backend for Docker {
             Err(error) => return Err(error),
         };
         let removed = self.inner.sweep(&found).await;
-        let inner = Arc::clone(&self.inner);
-        let cleaned = tokio::task::spawn_blocking(move || {
-            for sandbox in inner.ground.found().into_iter().filter(|sandbox| !inner.stands(sandbox)) {
-                inner.ground.remove_disk(&sandbox);
-                inner.ground.remove_control(&sandbox);
-            }
-        });
-        cleaned.await.map_err(|error| Error::internal("remove what earlier daemons left", error))?;
+        self.inner.clean_ground().await?;
         self.inner.remove_deleted_images().await;
         Ok(removed)
     }

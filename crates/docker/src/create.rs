@@ -87,7 +87,7 @@ impl Inner {
         self.stand(id)?;
         let made = Box::pin(self.build(id, spec, &recipe)).await;
         if made.is_err() {
-            self.remove_everything(id, None).await;
+            let _ = self.remove_everything(id, None).await;
             if recipe.own_image {
                 self.remove_image(&recipe.image.id).await;
             }
@@ -97,7 +97,7 @@ impl Inner {
     }
 
     async fn draft(&self, spec: &SandboxSpec, recipe: &Recipe) -> Result<Draft> {
-        let facts = self.engine.facts().await?;
+        let facts = self.facts().await?;
         let capabilities = self.capabilities();
         let mut limits = spec.limits.clone();
         limits.memory_bytes = limits.memory_bytes.filter(|_| facts.memory);
@@ -282,14 +282,17 @@ impl Inner {
     }
 
     /// Removes everything of a sandbox, as far as it can be; the rest goes with the next sweep.
-    pub(crate) async fn remove_everything(&self, id: &SandboxId, container: Option<&str>) {
+    ///
+    /// # Errors
+    /// Where the container could not be removed, which is logged.
+    pub(crate) async fn remove_everything(&self, id: &SandboxId, container: Option<&str>) -> Result<()> {
         let named = container::name(&self.ground, id);
-        if let Err(fault) = self.remove_container(container.unwrap_or(&named)).await {
-            tracing::warn!(sandbox = %id, error = %fault, "a container is left for the next sweep");
-            return;
-        }
+        self.remove_container(container.unwrap_or(&named)).await.inspect_err(|error| {
+            tracing::warn!(sandbox = %id, %error, "a container is left for the next sweep");
+        })?;
         self.ground.remove_disk(id);
         self.ground.remove_control(id);
+        Ok(())
     }
 
     /// Kills and removes a container, by id or name. Succeeds where there is none.

@@ -123,7 +123,7 @@ impl Environment {
         if limits.memory_bytes.is_none() && limits.cpu_millis.is_none() && limits.pids.is_none() {
             return Ok(());
         }
-        let facts = self.inner.engine.facts().await?;
+        let facts = self.inner.facts().await?;
         let memory = limits.memory_bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
         let body = ContainerUpdateBody {
             memory,
@@ -151,7 +151,8 @@ impl ExecutionEnvironment for Environment {
             return Ok(());
         }
         self.inner.ending(&self.id);
-        self.inner.remove_container(&self.handle.container).await?;
+        let removed = self.inner.remove_container(&self.handle.container).await;
+        removed.inspect_err(|_| self.inner.removal_failed(&self.handle))?;
         *gone = true;
         self.guest.close().await;
         let (inner, id) = (Arc::clone(&self.inner), self.id.clone());

@@ -15,7 +15,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use tokio::net::UnixListener;
 
 /// In a sandbox's control directory: where the guest listens, where it says that it is ready, what it is told.
@@ -36,10 +36,8 @@ pub(crate) struct Ground {
     guest: PathBuf,
     executable: &'static [u8],
     root: bool,
-    /// Whether the place is a mount of ours.
-    mounts: bool,
-    /// Whether disks can be mounted here for the engine to see, or why not.
-    disks: Result<(), String>,
+    /// Whether the engine sees what we mount; once it was reached.
+    shared: OnceLock<bool>,
     /// Whether the place is there.
     ready: Mutex<bool>,
 }
@@ -81,7 +79,7 @@ fn is_mount_point(path: &Path) -> bool {
     path.parent().is_some_and(|parent| device(path) != device(parent))
 }
 
-fn disks(root: bool, shared: bool) -> Result<(), String> {
+fn disks(root: bool, shared: bool) -> Result<(), &'static str> {
     let problem = if !root {
         "the daemon runs as an ordinary user"
     } else if !shared {
@@ -93,28 +91,24 @@ fn disks(root: bool, shared: bool) -> Result<(), String> {
     } else {
         return Ok(());
     };
-    Err(problem.to_owned())
+    Err(problem)
 }
 
 impl Ground {
-    /// Makes the directories. `engine` is the engine's mount
-    /// namespace, where it is known.
+    /// Makes the directories.
     ///
     /// # Errors
     /// `Internal`.
-    pub(crate) fn open(config: &Config, engine: Option<PathBuf>) -> Result<Self> {
+    pub(crate) fn open(config: &Config) -> Result<Self> {
         let state = config.state_directory.clone();
         let place = config.runtime_directory.join("place");
         for directory in [&state, &state.join("disks"), &state.join("seeds"), &config.runtime_directory] {
             private_directory(directory)?;
         }
         let root = nix::unistd::geteuid().is_root();
-        let shared = mounts_are_shared(engine);
-        let disks = disks(root, shared);
         let digest = Sha256::digest(config.guest);
         let name: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         let guest = place.join(format!("guest-{name}"));
-        let mounts = root && shared;
         Ok(Self {
             instance: instance(&state)?,
             state,
@@ -122,8 +116,7 @@ impl Ground {
             guest,
             executable: config.guest,
             root,
-            mounts,
-            disks,
+            shared: OnceLock::new(),
             ready: Mutex::default(),
         })
     }
@@ -139,7 +132,7 @@ impl Ground {
         }
         let place = &self.place;
         fs::create_dir_all(place).map_err(failed("make", place))?;
-        if self.mounts && !is_mount_point(place) {
+        if self.root && self.shares_mounts() && !is_mount_point(place) {
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
             mount(Some("hostel"), place, Some("tmpfs"), flags, Some(PLACE_OPTIONS))
                 .map_err(|errno| Error::internal(format!("mount {}", place.display()), errno))?;
@@ -164,18 +157,33 @@ impl Ground {
         fs::rename(&new, &self.guest).map_err(failed("put in place", &self.guest))
     }
 
+    /// Whether it is known what the engine sees.
+    pub(crate) fn knows_engine(&self) -> bool {
+        self.shared.get().is_some()
+    }
+
+    /// Hears in which mount namespace the engine is.
+    pub(crate) fn learn(&self, engine: PathBuf) {
+        let _ = self.shared.set(mounts_are_shared(Some(engine)));
+    }
+
+    /// Before the engine was reached the host's first process stands for it.
+    fn shares_mounts(&self) -> bool {
+        self.shared.get().copied().unwrap_or_else(|| mounts_are_shared(None))
+    }
+
     /// Takes the place away where no sandbox needs it any more.
     pub(crate) fn clear(&self) {
         let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.mounts && is_mount_point(&self.place) && self.found().is_empty() {
+        if is_mount_point(&self.place) && self.found().is_empty() {
             let _ = umount2(&self.place, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
             *ready = false;
         }
     }
 
     /// Whether sandboxes can have disks that we make.
-    pub(crate) fn disks(&self) -> Result<(), &str> {
-        self.disks.as_ref().copied().map_err(String::as_str)
+    pub(crate) fn disks(&self) -> Result<(), &'static str> {
+        disks(self.root, self.shares_mounts())
     }
 
     /// The guest's executable.

@@ -43,7 +43,7 @@ impl Inner {
     /// One connection's worth of events. Ends when the engine hangs up.
     async fn listen(self: &Arc<Self>) -> Result<()> {
         let client = self.engine.client().await?;
-        self.engine.facts().await?;
+        self.facts().await?;
         // From a moment ago, so that nothing falls between the look and the first event.
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let since = now.as_secs().saturating_sub(1).to_string();
@@ -115,8 +115,10 @@ impl Inner {
                 self.died(&sandbox, &container, "guest_died").await;
             }
         }
+        self.finish_removals().await;
         if self.is_swept() {
             self.sweep(&found).await;
+            self.clean_ground().await?;
         }
         Ok(())
     }

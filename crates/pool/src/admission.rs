@@ -191,6 +191,10 @@ impl Admission {
         if self.queue.contains(ticket) {
             return Admitted::Refused { why: Why::Duplicate, retry_after: None };
         }
+        if needs == Needs::default() {
+            // Nothing is taken from those that wait.
+            return Admitted::Admitted;
+        }
         let waiting = Waiting::new(ticket, needs, priority, deadline, self.now);
         if !could_fit(&waiting, &self.rules.reserve, &self.ceiling) {
             return Admitted::Refused { why: Why::TooLarge, retry_after: None };

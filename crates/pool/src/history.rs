@@ -177,6 +177,16 @@ mod tests {
     }
 
     #[test]
+    fn a_span_that_nothing_recorded_is_refused() {
+        let mut bytes = of(&[(5, 1)]).encode();
+        codec::write_record(MAX_SPAN.as_secs(), 1, |byte| bytes.push(byte));
+        assert!(History::decode(&bytes).is_ok());
+        codec::write_record(1, 1, |byte| bytes.push(byte));
+        assert_eq!(History::decode(&bytes), Err(HistoryError::Damaged));
+        assert_eq!(History::decode(b"HPH2"), Err(HistoryError::Unknown));
+    }
+
+    #[test]
     fn what_is_old_or_too_much_goes() {
         let mut history = History::new();
         for second in 0..700_000u64 {
@@ -208,7 +218,10 @@ mod tests {
         }
 
         #[test]
-        fn hostile_bytes_are_refused_or_harmless(mut bytes in prop::collection::vec(any::<u8>(), 0..200), mark in any::<bool>()) {
+        fn hostile_bytes_are_refused_or_harmless(
+            mut bytes in prop::collection::vec(any::<u8>(), 0..200),
+            mark in any::<bool>(),
+        ) {
             if mark && bytes.len() >= 4 {
                 bytes[..4].copy_from_slice(b"HPH1");
             }

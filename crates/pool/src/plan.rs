@@ -64,7 +64,8 @@ pub struct PlanRow {
 }
 
 /// Replays `history` against fixed sizes and, in the last row, against the controller. Each replay begins with a full
-/// pool. Claims of one second are spread over it; members neither age nor fail.
+/// pool. Claims of one second are spread over it by chance; members neither age nor fail. Of more than 20 million
+/// claims, the newest are replayed.
 #[must_use]
 pub fn plan(history: &History, sizes: &[u32], options: &PlanOptions) -> Vec<PlanRow> {
     let fixed = sizes.iter().map(|size| {

@@ -90,7 +90,8 @@ impl Schedule {
     /// When it begins on a day counted from the epoch; nothing when it does not on that day of the week.
     fn begin(&self, day: u64) -> Option<Time> {
         let listed = self.days.is_empty() || self.days.contains(&Weekday::of_day(day));
-        listed.then(|| Time::from_secs(day * SECONDS_OF_DAY + u64::from(self.from_minute) * 60))
+        let midnight = day.saturating_mul(SECONDS_OF_DAY);
+        listed.then(|| Time::from_secs(midnight.saturating_add(u64::from(self.from_minute) * 60)))
     }
 
     /// Whether it holds at `now`.

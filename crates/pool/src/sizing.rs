@@ -68,6 +68,12 @@ impl Sizer {
         sizer
     }
 
+    /// Goes on from a size that was decided before, headroom not included: it counts until the demand asked for less
+    /// during the delay of scaling down.
+    pub fn hold(&mut self, size: u32) {
+        self.held = self.held.max(size);
+    }
+
     /// A claim came.
     pub fn arrived(&mut self, now: Time) {
         self.demand.arrived(now);
@@ -101,6 +107,11 @@ impl Sizer {
                 .min(self.demand.most_ever_useful(lead.time(), now));
         self.looked = Some(now);
         self.stirred = false;
+        self.follow(wanted, spec.scale_down_delay, now);
+    }
+
+    /// Goes up to `wanted` at once, and down to the most that was wanted during `delay`.
+    fn follow(&mut self, wanted: u32, delay: Duration, now: Time) {
         if wanted >= self.held {
             self.held = wanted;
             self.less = None;
@@ -108,7 +119,7 @@ impl Sizer {
         }
         let (since, most) = self.less.unwrap_or((now, wanted));
         let most = most.max(wanted);
-        if now.since(since) >= spec.scale_down_delay {
+        if now.since(since) >= delay {
             // What was the most during the delay is safe to go down to; a new delay begins there.
             self.held = most;
             self.less = (wanted < most).then_some((now, wanted));
@@ -159,5 +170,24 @@ impl Sizer {
     #[must_use]
     pub fn is_saturated(&self) -> bool {
         self.saturated
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn down_to_the_most_of_the_delay() {
+        let mut sizer = Sizer::new(Time::default());
+        let mut follow = |wanted, second| {
+            sizer.follow(wanted, Duration::from_secs(60), Time::from_secs(second));
+            sizer.held
+        };
+        assert_eq!(follow(10, 0), 10);
+        assert_eq!((follow(3, 1), follow(7, 30), follow(2, 60)), (10, 10, 10));
+        assert_eq!((follow(2, 61), follow(2, 120)), (7, 7));
+        assert_eq!(follow(2, 121), 2);
+        assert_eq!((follow(5, 122), follow(4, 123), follow(5, 170), follow(4, 190)), (5, 5, 5, 5));
     }
 }

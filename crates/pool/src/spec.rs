@@ -196,3 +196,67 @@ fn lasts(field: &str, value: Duration, least: Duration) -> Result<()> {
     }
     Err(Error::invalid(field, format!("{value:?} is outside {least:?} to 366 days")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> PoolSpec {
+        PoolSpec::new(BackendName::parse("jail").unwrap(), TemplateId::parse("host").unwrap(), 1, 5)
+    }
+
+    #[test]
+    fn what_is_stored_comes_back_and_what_is_left_out_has_its_default() {
+        let full = PoolSpec { pinned_size: Some(3), target_hit_rate: 0.9, ..spec() };
+        let stored = serde_json::to_string(&full).unwrap();
+        assert_eq!(serde_json::from_str::<PoolSpec>(&stored).unwrap(), full);
+        let short = r#"{"backend": "jail", "template": "host", "min_size": 1, "max_size": 5}"#;
+        assert_eq!(serde_json::from_str::<PoolSpec>(short).unwrap(), spec());
+    }
+
+    #[test]
+    fn wrong_values_are_named() {
+        let second = Duration::from_secs(1);
+        let limits = ResourceLimits { pids: Some(1), ..ResourceLimits::default() };
+        let night = Schedule { days: vec![], from_minute: 0, to_minute: 60, min_size: 6 };
+        let wrong = [
+            ("spec.limits.pids", PoolSpec { limits, ..spec() }),
+            ("spec.max_size", PoolSpec { max_size: 0, min_size: 0, ..spec() }),
+            ("spec.max_size", PoolSpec { max_size: 10_001, ..spec() }),
+            ("spec.min_size", PoolSpec { min_size: 6, ..spec() }),
+            ("spec.pinned_size", PoolSpec { pinned_size: Some(0), ..spec() }),
+            ("spec.pinned_size", PoolSpec { pinned_size: Some(6), ..spec() }),
+            ("spec.headroom", PoolSpec { headroom: 10_001, ..spec() }),
+            ("spec.refill_concurrency", PoolSpec { refill_concurrency: 0, ..spec() }),
+            ("spec.refill_concurrency", PoolSpec { refill_concurrency: 65, ..spec() }),
+            ("spec.max_age", PoolSpec { max_age: 9 * second, ..spec() }),
+            ("spec.max_age", PoolSpec { max_age: Duration::MAX, ..spec() }),
+            ("spec.health_check_interval", PoolSpec { health_check_interval: second / 2, ..spec() }),
+            ("spec.scale_down_delay", PoolSpec { scale_down_delay: Duration::MAX, ..spec() }),
+            ("spec.target_hit_rate", PoolSpec { target_hit_rate: f64::NAN, ..spec() }),
+            ("spec.target_hit_rate", PoolSpec { target_hit_rate: 1.0, ..spec() }),
+            ("spec.schedules[0].min_size", PoolSpec { schedules: vec![night.clone()], ..spec() }),
+            ("spec.schedules", PoolSpec { schedules: vec![night; 65], ..spec() }),
+        ];
+        assert!(spec().validate().is_ok());
+        for (field, wrong) in wrong {
+            let Err(Error::InvalidArgument { field: named, .. }) = wrong.validate() else {
+                panic!("{field} is taken");
+            };
+            assert_eq!(named, field);
+        }
+    }
+
+    #[test]
+    fn a_claim_fits_by_backend_template_and_limits() {
+        let limits = ResourceLimits { pids: Some(64), ..ResourceLimits::default() };
+        let pool = PoolSpec { limits: limits.clone(), ..spec() };
+        let (jail, host) = (pool.backend.clone(), pool.template.clone());
+        assert_eq!(pool.fits(&jail, &host, &ResourceLimits::default()), Fit::Exact);
+        assert_eq!(pool.fits(&jail, &host, &limits), Fit::Exact);
+        let more = ResourceLimits { pids: Some(65), ..ResourceLimits::default() };
+        assert_eq!(pool.fits(&jail, &host, &more), Fit::WithOtherLimits);
+        assert_eq!(pool.fits(&jail, &TemplateId::parse("other").unwrap(), &limits), Fit::No);
+        assert_eq!(pool.fits(&BackendName::parse("docker").unwrap(), &host, &limits), Fit::No);
+    }
+}

@@ -71,6 +71,22 @@ pub enum RemoveReason {
     Draining,
 }
 
+impl RemoveReason {
+    /// The reason in `lower_snake_case`, for logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Age => "age",
+            Self::Stale => "stale",
+            Self::Unhealthy => "unhealthy",
+            Self::Died => "died",
+            Self::Surplus => "surplus",
+            Self::Pressure => "pressure",
+            Self::Draining => "draining",
+        }
+    }
+}
+
 /// How short the node is of memory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Pressure {
@@ -181,6 +197,8 @@ impl Pool {
             pool.shelf.put(id, generation, made.min(now), None, false);
         }
         pool.shelf.mark_all(pool.generation, now, pool.spec.max_age);
+        // What is there was wanted a moment ago. To remove it at once would cut the delay of scaling down short.
+        pool.sizer.hold(pool.shelf.len().saturating_sub(pool.spec.headroom));
         pool
     }
 

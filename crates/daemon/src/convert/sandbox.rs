@@ -17,7 +17,7 @@ use hostel_sandbox::{
     BackendName, Capability, Error as DomainError, SandboxId, SandboxSpec, SandboxState, TemplateId,
 };
 use std::collections::BTreeSet;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tonic_types::StatusExt as _;
 
 /// Most forks of one call.
@@ -25,7 +25,7 @@ const MOST_FORKS: u32 = 100;
 /// Longest grace period of a deletion.
 const LONGEST_GRACE: Duration = Duration::from_secs(300);
 
-pub(crate) fn new_sandbox(request: v1::CreateSandboxRequest) -> Result<NewSandbox> {
+pub(crate) fn new_sandbox(request: v1::CreateSandboxRequest, until: Instant) -> Result<NewSandbox> {
     let (expires, lifetime) = match request.expiration {
         Some(create_sandbox_request::Expiration::ExpireTime(time)) => {
             (Some(system_time("expire_time", time)?), None)
@@ -52,7 +52,7 @@ pub(crate) fn new_sandbox(request: v1::CreateSandboxRequest) -> Result<NewSandbo
     spec.validate().map_err(as_the_api_spells_it)?;
     let id = optional_id(request.sandbox_id, SandboxId::parse)?;
     let pool = optional_id(request.pool, PoolName::parse)?;
-    Ok(NewSandbox { id, spec, network: chosen_network, expires, pool })
+    Ok(NewSandbox { id, spec, network: chosen_network, expires, pool, until })
 }
 
 /// The domain's field names, as the request spells them.

@@ -123,6 +123,7 @@ impl Pools {
         let _turn = self.0.changing.lock().await;
         let pool = lock(&self.0.live).remove(name).ok_or_else(|| no_pool(name))?;
         pool.gone.cancel();
+        sandboxes.metrics().forget_pool(name.as_str());
         self.0.store.forget_pool(name.clone()).await?;
         pool.changed.send_replace(());
         tracing::info!(pool = %name, op = "delete", "pool gone");

@@ -2,16 +2,16 @@
 
 use super::live::Warm;
 use super::{LivePool, Pools};
+use crate::capacity::Room;
 use crate::error::Result;
 use crate::lock::lock;
 use crate::record::WarmRecord;
 use crate::store::Change;
 use bytes::Bytes;
-use hostel_pool::{Fit, PoolName};
+use hostel_pool::{Fit, Needs, PoolName};
 use hostel_sandbox::{ExecutionEnvironment, ResourceLimits, SandboxSpec, Stage, Stopwatch};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::TaskTracker;
 
 /// Warm sandboxes that are tried before a claim becomes a cold start.
@@ -25,7 +25,7 @@ pub(crate) struct Claimed {
     pub(crate) environment: Arc<dyn ExecutionEnvironment>,
     pub(crate) handle: Bytes,
     pub(crate) limits: ResourceLimits,
-    pub(crate) slot: Option<OwnedSemaphorePermit>,
+    pub(crate) room: Room,
     pub(crate) stages: Vec<Stage>,
 }
 
@@ -83,15 +83,15 @@ impl LivePool {
     ) -> Option<Claimed> {
         let begin = Instant::now();
         for _ in 0..TRIES {
-            let warm = self.take(spec, requested)?;
+            let mut warm = self.take(spec, requested)?;
             let mut stopwatch = Stopwatch::start();
-            match bind(&warm, spec, requested).await {
+            match bind(&mut warm, spec, requested).await {
                 Ok((handle, limits)) => {
                     stopwatch.lap("bind");
                     self.tell(|state, _| state.brain.claim_took(begin.elapsed()));
-                    let Warm { record, environment, slot, .. } = warm;
+                    let Warm { record, environment, room, .. } = warm;
                     let stages = stopwatch.stages();
-                    return Some(Claimed { record, environment, handle, limits, slot, stages });
+                    return Some(Claimed { record, environment, handle, limits, room, stages });
                 }
                 Err(error) => {
                     tracing::warn!(pool = %self.name, sandbox = %warm.record.id, %error, "a warm sandbox could not be given and is removed");
@@ -125,10 +125,10 @@ impl LivePool {
 
 /// Binds what differs; where nothing does, the guest is not even asked.
 async fn bind(
-    warm: &Warm,
+    warm: &mut Warm,
     spec: &SandboxSpec,
     requested: &ResourceLimits,
-) -> hostel_sandbox::Result<(Bytes, ResourceLimits)> {
+) -> Result<(Bytes, ResourceLimits)> {
     let made = &warm.record.spec;
     let limits = requested.changes_to(&made.limits);
     let same = limits == ResourceLimits::default()
@@ -138,6 +138,7 @@ async fn bind(
     if same {
         return Ok((warm.handle.clone(), warm.record.limits.clone()));
     }
+    warm.room.resize(Needs::of(&limits.or(&warm.record.limits)))?;
     let spec = SandboxSpec { limits, ..spec.clone() };
     let bound = tokio::time::timeout(BINDING, warm.environment.bind(&spec)).await;
     let bound =

@@ -5,6 +5,7 @@ use crate::lock::lock;
 use crate::sandboxes::Sandboxes;
 use hostel_pool::Action;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// The longest time between two looks: templates change without telling.
@@ -47,7 +48,11 @@ impl Pools {
 }
 
 impl LivePool {
+    /// Starts what keeps it going, once.
     pub(super) fn start(self: &Arc<Self>, sandboxes: &Sandboxes) {
+        if self.driven.swap(true, Ordering::AcqRel) {
+            return;
+        }
         sandboxes.tasks().spawn(Arc::clone(self).drive(sandboxes.clone()));
     }
 

@@ -2,6 +2,7 @@
 
 use super::Pools;
 use super::clock::Clock;
+use crate::capacity::Room;
 use crate::lock::lock;
 use crate::record::{PoolRecord, WarmRecord};
 use crate::store::{Store, StoredPool};
@@ -9,8 +10,9 @@ use bytes::Bytes;
 use hostel_pool::{Pool, PoolName, PoolSpec, Pressure};
 use hostel_sandbox::{ExecutionEnvironment, ResourceLimits, SandboxId};
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
-use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 /// One pool.
@@ -25,6 +27,8 @@ pub(crate) struct LivePool {
     pub(super) changed: watch::Sender<()>,
     /// Cancelled once it was deleted.
     pub(super) gone: CancellationToken,
+    /// Whether its driver runs.
+    pub(super) driven: AtomicBool,
 }
 
 pub(super) struct State {
@@ -43,8 +47,8 @@ pub(super) struct Warm {
     pub(super) record: WarmRecord,
     pub(super) environment: Arc<dyn ExecutionEnvironment>,
     pub(super) handle: Bytes,
-    /// Its place among the node's sandboxes.
-    pub(super) slot: Option<OwnedSemaphorePermit>,
+    /// What it takes of the node.
+    pub(super) room: Room,
 }
 
 impl LivePool {
@@ -69,6 +73,7 @@ impl LivePool {
             wake: Notify::new(),
             changed: watch::Sender::new(()),
             gone: CancellationToken::new(),
+            driven: AtomicBool::new(false),
         })
     }
 

@@ -8,7 +8,7 @@ use crate::lock::lock;
 use crate::sandboxes::Sandboxes;
 use crate::store::{Change, StoredPool, StoredWarm};
 use futures::StreamExt as _;
-use hostel_pool::{History, Pool, PoolName};
+use hostel_pool::{History, Needs, Pool, PoolName};
 use hostel_sandbox::SandboxId;
 use std::collections::{HashMap, HashSet};
 
@@ -82,7 +82,10 @@ impl Pools {
 async fn adopt(sandboxes: &Sandboxes, stored: StoredWarm) -> Result<Warm, SandboxId> {
     let StoredWarm { record, handle } = stored;
     match sandboxes.adopt(&record.backend, &record.id, &handle).await {
-        Ok(environment) => Ok(Warm { slot: sandboxes.slot(), record, environment, handle }),
+        Ok(environment) => {
+            let room = sandboxes.capacity().adopt(Needs::of(&record.limits));
+            Ok(Warm { record, environment, handle, room })
+        }
         Err(error) => {
             tracing::warn!(sandbox = %record.id, pool = %record.pool, %error, "a warm sandbox did not outlive the last daemon");
             Err(record.id)

@@ -30,6 +30,7 @@ impl LivePool {
         match made {
             Ok(warm) => {
                 let (id, generation) = (warm.record.id.clone(), warm.record.generation);
+                sandboxes.metrics().refilled(self.name.as_str(), begin.elapsed());
                 tracing::debug!(pool = %self.name, sandbox = %id, duration = ?begin.elapsed(), "warm sandbox ready");
                 self.tell(|state, now| {
                     state.warm.insert(id.clone(), warm);
@@ -50,7 +51,7 @@ impl LivePool {
             limits: record.spec.limits.clone(),
             ..SandboxSpec::default()
         };
-        let (resolved, created, slot) = sandboxes.make_warm(spec).await?;
+        let (resolved, created, room) = sandboxes.make_warm(spec).await?;
         let id = created.environment.id().clone();
         if let Some(process) = &record.warm_process {
             let mut process = process.clone();
@@ -81,7 +82,7 @@ impl LivePool {
             return Err(error);
         }
         let (environment, handle) = (created.environment, created.handle);
-        Ok(Warm { record: warm, environment, handle, slot: Some(slot) })
+        Ok(Warm { record: warm, environment, handle, room })
     }
 
     /// Asks one whether it is well.

@@ -12,6 +12,7 @@ use super::{Repeat, Sandboxes};
 use crate::error::{Error, Result};
 use crate::lock::lock;
 use crate::store::RequestKey;
+use hostel_pool::Needs;
 use hostel_sandbox::process::{AttachOptions, ExitReason, ExitStatus, Output, ProcessSpec};
 use hostel_sandbox::template::{Template, TemplateSource};
 use hostel_sandbox::{
@@ -150,10 +151,6 @@ impl Sandboxes {
             return Err(Error::NodeDraining);
         }
         let plan = self.plan(request).await?;
-        let _slot = Arc::clone(&self.0.slots).try_acquire_owned().map_err(|_| DomainError::LimitReached {
-            what: "sandboxes",
-            detail: format!("this node holds at most {}: delete some", self.0.settings.max_sandboxes),
-        })?;
         let spec = SandboxSpec {
             backend: Some(plan.backend.name()),
             template: plan.template.source.base().cloned(),
@@ -164,6 +161,7 @@ impl Sandboxes {
             ..SandboxSpec::default()
         };
         let resolved = self.resolve(spec, plan.template.network).await?;
+        let _room = self.0.capacity.take_now(Needs::of(&resolved.spec.limits)).await?;
         let created = plan.backend.create(&SandboxId::generate(), &resolved.spec).await?;
         let sandbox = Unrecorded::new(self, created);
         run_steps(&sandbox.environment, &plan.steps, log).await?;

@@ -4,11 +4,13 @@ use super::ready::prepare;
 use super::resolve::{self, Resolved};
 use super::warm::Identity;
 use super::{Entry, Repeat, Sandboxes};
+use crate::capacity::Room;
 use crate::error::{Error, Result};
 use crate::lock::lock;
+use crate::metrics::Start;
 use crate::record::{Event, EventKind, SandboxRecord};
 use crate::store::{Change, StoredRequest};
-use hostel_pool::PoolName;
+use hostel_pool::{Needs, PoolName, Priority};
 use hostel_sandbox::template::Template;
 use hostel_sandbox::{
     Created, Error as DomainError, NetworkPolicy, SandboxId, SandboxSpec, SandboxState, Stage, Transition,
@@ -16,7 +18,6 @@ use hostel_sandbox::{
 use std::collections::hash_map;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 /// A request for a sandbox.
@@ -31,6 +32,8 @@ pub(crate) struct NewSandbox {
     pub expires: Option<SystemTime>,
     /// The pool to claim from; any that fits where absent.
     pub pool: Option<PoolName>,
+    /// Until when to wait for room.
+    pub until: Instant,
 }
 
 /// A sandbox that is there, and how long its making took.
@@ -82,22 +85,39 @@ impl Sandboxes {
         repeat: Option<Repeat>,
         cancel: &CancellationToken,
     ) -> Result<CreateOutcome> {
+        let made = self.claim_or_make(new, actor, repeat, cancel).await;
+        made.inspect_err(|error| self.0.metrics.not_created(error.reason()))
+    }
+
+    async fn claim_or_make(
+        &self,
+        new: NewSandbox,
+        actor: &str,
+        repeat: Option<Repeat>,
+        cancel: &CancellationToken,
+    ) -> Result<CreateOutcome> {
         let begin = Instant::now();
         if self.is_draining() {
             return Err(Error::NodeDraining);
         }
-        let NewSandbox { id, spec, network, expires, pool } = new;
+        let NewSandbox { id, spec, network, expires, pool, until } = new;
         let mut resolved = self.resolve(spec, network).await?;
         if let Some(pool) = self.pool_for(pool.as_ref(), &mut resolved)? {
             let identity = Identity { id: id.clone(), expires, actor };
             if let Some(outcome) = self.claim(&pool, &resolved, identity, repeat.clone()).await? {
-                log(&outcome.record, begin);
+                self.tell_created(&outcome, begin);
                 return Ok(outcome);
             }
         }
-        let slot = self.free_slot()?;
+        let asked = Instant::now();
+        let room = tokio::select! {
+            biased;
+            room = self.0.capacity.take(Needs::of(&resolved.spec.limits), Priority::Cold, until) => room?,
+            () = cancel.cancelled() => return Err(gone_caller()),
+        };
+        self.0.metrics.waited(asked.elapsed());
         let record = fresh_record(id.unwrap_or_else(SandboxId::generate), &resolved, expires, actor)?;
-        let entry = self.reserve(record, slot)?;
+        let entry = self.reserve(record, room)?;
         let operation = entry.operate().await;
         let result = match self.make(entry.id(), &resolved, cancel).await {
             Ok(created) => self.commit_created(&entry, created, repeat, Change::default()).await,
@@ -106,7 +126,7 @@ impl Sandboxes {
         drop(operation);
         match result {
             Ok(outcome) => {
-                log(&outcome.record, begin);
+                self.tell_created(&outcome, begin);
                 Ok(outcome)
             }
             Err(error) => {
@@ -146,23 +166,12 @@ impl Sandboxes {
         Ok(created)
     }
 
-    /// A place among the node's sandboxes.
-    ///
-    /// # Errors
-    /// `LimitReached`.
-    pub(super) fn free_slot(&self) -> Result<OwnedSemaphorePermit> {
-        self.slot().ok_or_else(|| {
-            let detail = format!("this node holds at most {}: delete some", self.0.settings.max_sandboxes);
-            DomainError::LimitReached { what: "sandboxes", detail }.into()
-        })
-    }
-
     /// Takes an id, so that no other creation has it.
     ///
     /// # Errors
     /// `AlreadyExists`.
-    pub(super) fn reserve(&self, record: SandboxRecord, slot: OwnedSemaphorePermit) -> Result<Arc<Entry>> {
-        let entry = Arc::new(Entry::new(record, bytes::Bytes::new(), Some(slot)));
+    pub(super) fn reserve(&self, record: SandboxRecord, room: Room) -> Result<Arc<Entry>> {
+        let entry = Arc::new(Entry::new(record, bytes::Bytes::new(), Some(room)));
         match lock(&self.0.entries).entry(entry.id().clone()) {
             hash_map::Entry::Occupied(_) => {
                 Err(DomainError::AlreadyExists { kind: "sandbox", id: entry.id().to_string() }.into())
@@ -201,6 +210,18 @@ impl Sandboxes {
         }
         self.schedule(entry);
         Ok(CreateOutcome { record, stages: created.stages })
+    }
+
+    /// Says in log and metrics that a sandbox is ready.
+    fn tell_created(&self, outcome: &CreateOutcome, begin: Instant) {
+        let (record, duration) = (&outcome.record, begin.elapsed());
+        let pool = record.pool.as_ref().map(AsRef::as_ref);
+        let start = if pool.is_some() { Start::Warm } else { Start::Cold };
+        self.0.metrics.created(&record.backend, start, duration, &outcome.stages);
+        tracing::info!(
+            sandbox = %record.id, op = "create", ?duration, backend = %record.backend, pool,
+            actor = record.transition.actor, "sandbox ready"
+        );
     }
 
     /// The record of a sandbox that was just made, and the change that makes it known.
@@ -267,12 +288,4 @@ pub(super) async fn undo(created: &Created) {
 
 fn gone_caller() -> Error {
     DomainError::DeadlineExceeded { what: "the caller went away; the creation".to_owned() }.into()
-}
-
-fn log(record: &SandboxRecord, begin: Instant) {
-    let pool = record.pool.as_ref().map(AsRef::as_ref);
-    tracing::info!(
-        sandbox = %record.id, op = "create", duration = ?begin.elapsed(), backend = %record.backend, pool,
-        actor = record.transition.actor, "sandbox ready"
-    );
 }

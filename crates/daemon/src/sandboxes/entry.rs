@@ -1,13 +1,15 @@
 //! One sandbox in memory: its record as last committed, the live environment behind it, and who uses it now.
 
+use crate::capacity::Room;
 use crate::error::Result;
 use crate::lock::lock;
 use crate::record::SandboxRecord;
 use bytes::Bytes;
+use hostel_pool::Needs;
 use hostel_sandbox::{Error as DomainError, ExecutionEnvironment, Inside, SandboxId, SandboxState};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
-use tokio::sync::{MutexGuard, OwnedSemaphorePermit};
+use tokio::sync::MutexGuard;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// One sandbox.
@@ -24,8 +26,8 @@ struct View {
     record: Arc<SandboxRecord>,
     handle: Bytes,
     environment: Option<Arc<dyn ExecutionEnvironment>>,
-    /// Its place among the node's sandboxes; given back when it ends.
-    slot: Option<OwnedSemaphorePermit>,
+    /// What it takes of the node; given back when it ends.
+    room: Option<Room>,
     /// It is about to be stopped: no new calls.
     closing: bool,
     /// Calls under way.
@@ -37,7 +39,7 @@ struct View {
 }
 
 impl Entry {
-    pub(super) fn new(record: SandboxRecord, handle: Bytes, slot: Option<OwnedSemaphorePermit>) -> Self {
+    pub(super) fn new(record: SandboxRecord, handle: Bytes, room: Option<Room>) -> Self {
         Self {
             id: record.id.clone(),
             operation: tokio::sync::Mutex::new(()),
@@ -46,7 +48,7 @@ impl Entry {
                 record: Arc::new(record),
                 handle,
                 environment: None,
-                slot,
+                room,
                 closing: false,
                 calls: 0,
                 last_call: SystemTime::now(),
@@ -78,11 +80,19 @@ impl Entry {
         let mut view = lock(&self.view);
         let dropped = record.state().is_final().then(|| {
             view.handle = Bytes::new();
-            (view.environment.take(), view.slot.take())
+            (view.environment.take(), view.room.take())
         });
         view.record = record;
         drop(view);
         drop(dropped);
+    }
+
+    /// Takes more or less of the node, at once or not at all.
+    ///
+    /// # Errors
+    /// `NoRoom`.
+    pub(super) fn resize(&self, needs: Needs) -> Result<()> {
+        lock(&self.view).room.as_mut().map_or(Ok(()), |room| room.resize(needs))
     }
 
     /// Lets go of everything: its record is gone.
@@ -90,7 +100,7 @@ impl Entry {
         let mut view = lock(&self.view);
         view.closing = true;
         view.handle = Bytes::new();
-        let dropped = (view.environment.take(), view.slot.take());
+        let dropped = (view.environment.take(), view.room.take());
         drop(view);
         drop(dropped);
         self.ending.cancel();

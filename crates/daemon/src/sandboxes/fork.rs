@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::record::SandboxRecord;
 use crate::store::{Change, StoredRequest};
 use futures::StreamExt as _;
+use hostel_pool::Needs;
 use hostel_sandbox::label::Labels;
 use hostel_sandbox::{
     Created, Error as DomainError, ExecutionEnvironment, NetworkPolicy, ResourceLimits, SandboxId,
@@ -120,9 +121,9 @@ impl Sandboxes {
     ) -> Result<Forked> {
         let network = Some(spec.network);
         let resolved = self.resolve(spec, network).await?;
-        let slot = self.free_slot()?;
+        let room = self.0.capacity.take_now(Needs::of(&resolved.spec.limits)).await?;
         let record = fresh_record(SandboxId::generate(), &resolved, expires, actor)?;
-        let entry = self.reserve(record, slot)?;
+        let entry = self.reserve(record, room)?;
         let forked = match parent.fork(entry.id(), &resolved.spec).await {
             Ok(created) => match prepare(&created.environment, resolved.template.as_ref()).await {
                 Ok(()) => return Ok(Forked { entry, created }),

@@ -7,6 +7,7 @@ use crate::record::{Event, EventKind};
 use crate::store::{Change, StoredSandbox};
 use bytes::Bytes;
 use futures::StreamExt as _;
+use hostel_pool::Needs;
 use hostel_sandbox::{BackendName, Error as DomainError, ExecutionEnvironment, SandboxId, SandboxState};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -53,10 +54,10 @@ impl Sandboxes {
         if record.state().is_final() {
             return Arc::new(Entry::new(record, handle, None));
         }
-        // Those that are there may be more than the configuration allows now; they stay.
-        let slot = Arc::clone(&self.0.slots).try_acquire_owned().ok();
+        // Those that are there may be more than the node has now; they stay.
+        let room = self.0.capacity.adopt(Needs::of(&record.limits));
         let adopted = self.adopt(&record.backend, record.backend_id(), &handle).await;
-        let entry = Arc::new(Entry::new(record, handle.clone(), slot));
+        let entry = Arc::new(Entry::new(record, handle.clone(), Some(room)));
         match adopted {
             Ok(environment) => entry.attach(environment, handle),
             Err(error) => {

@@ -3,6 +3,7 @@
 use super::Sandboxes;
 use crate::error::Result;
 use crate::record::{Event, EventKind, SandboxRecord};
+use hostel_pool::Needs;
 use hostel_sandbox::label::Labels;
 use hostel_sandbox::{Error as DomainError, NetworkPolicy, ResourceLimits, SandboxId, SandboxState};
 use std::sync::Arc;
@@ -42,7 +43,16 @@ impl Sandboxes {
                 return Err(DomainError::missing(network.needs(), detail).into());
             }
             if let Some(limits) = &update.limits {
-                record.limits = environment.update_limits(limits).await?;
+                let before = Needs::of(&record.limits);
+                entry.resize(Needs::of(&limits.or(&record.limits)))?;
+                match environment.update_limits(limits).await {
+                    Ok(changed) => record.limits = changed,
+                    Err(error) => {
+                        // Only less than it has, or what it had: there is room.
+                        entry.resize(before)?;
+                        return Err(error.into());
+                    }
+                }
             }
             record.updated = SystemTime::now();
             let event = Event::other(EventKind::Updated, &record, "requested", &actor);

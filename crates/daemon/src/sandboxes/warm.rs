@@ -3,14 +3,14 @@
 use super::create::{fresh_record, undo};
 use super::resolve::Resolved;
 use super::{CreateOutcome, Entry, Repeat, Sandboxes};
+use crate::capacity::Room;
 use crate::error::Result;
 use crate::lock::lock;
 use crate::pools::LivePool;
-use hostel_pool::PoolName;
+use hostel_pool::{Needs, PoolName, Priority};
 use hostel_sandbox::{Created, Error as DomainError, SandboxId, SandboxSpec};
 use std::sync::Arc;
-use std::time::SystemTime;
-use tokio::sync::OwnedSemaphorePermit;
+use std::time::{Instant, SystemTime};
 use tokio_util::sync::CancellationToken;
 
 /// Whose a claimed sandbox becomes.
@@ -22,25 +22,19 @@ pub(super) struct Identity<'a> {
 }
 
 impl Sandboxes {
-    /// A place among the node's sandboxes, where one is free.
-    pub(crate) fn slot(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.0.slots).try_acquire_owned().ok()
-    }
-
     /// Makes a sandbox that nobody has asked for yet: ready, prepared by its template, and without a record. Answers
     /// with what the backend was given.
     ///
     /// # Errors
     /// As a creation.
-    pub(crate) async fn make_warm(
-        &self,
-        spec: SandboxSpec,
-    ) -> Result<(SandboxSpec, Created, OwnedSemaphorePermit)> {
+    pub(crate) async fn make_warm(&self, spec: SandboxSpec) -> Result<(SandboxSpec, Created, Room)> {
         let resolved = self.resolve(spec, None).await?;
-        let slot = self.free_slot()?;
+        // It waits for nobody: others go first, and it comes again.
+        let needs = Needs::of(&resolved.spec.limits);
+        let room = self.0.capacity.take(needs, Priority::Refill, Instant::now()).await?;
         let mut created = self.make(&SandboxId::generate(), &resolved, &CancellationToken::new()).await?;
         super::resolve::merge(&mut created.weaknesses, resolved.weaknesses);
-        Ok((resolved.spec, created, slot))
+        Ok((resolved.spec, created, room))
     }
 
     /// Removes a sandbox that has no record.
@@ -80,8 +74,10 @@ impl Sandboxes {
         }
         let mut record =
             fresh_record(id.clone().unwrap_or_else(SandboxId::generate), resolved, expires, actor)?;
+        let begin = Instant::now();
         let claimed = pool.claim(&resolved.spec, &resolved.requested_limits, &self.0.tasks).await;
         let Some(claimed) = claimed else { return Ok(None) };
+        self.0.metrics.claimed(pool.name().as_str(), begin.elapsed());
         let besides = claimed.removal();
         if id.is_some() {
             record.backend_id = Some(claimed.record.id.clone());
@@ -97,12 +93,7 @@ impl Sandboxes {
             weaknesses: claimed.record.weaknesses,
             stages: claimed.stages,
         };
-        let taken = match claimed.slot {
-            Some(slot) => self.reserve(record, slot),
-            // From before a restart with a smaller limit.
-            None => self.free_slot().and_then(|slot| self.reserve(record, slot)),
-        };
-        let entry = match taken {
+        let entry = match self.reserve(record, claimed.room) {
             Ok(entry) => entry,
             Err(error) => {
                 undo(&created).await;

@@ -2,6 +2,7 @@
 
 use super::{Answer, Frames, peer};
 use crate::convert::{api_duration, duration, optional_id, sandbox as convert, sandbox_id, watch};
+use crate::deadline::until;
 use crate::listen::Peer;
 use crate::page;
 use crate::request_id::repeat;
@@ -28,11 +29,11 @@ impl SandboxService for SandboxCalls {
         &self,
         request: Request<v1::CreateSandboxRequest>,
     ) -> Answer<v1::CreateSandboxResponse> {
-        let peer = peer(&request)?;
+        let (peer, until) = (peer(&request)?, until(&request));
         let mut request = request.into_inner();
         let id = std::mem::take(&mut request.request_id);
         let repeat = repeat(&peer, "CreateSandbox", id, &request)?;
-        let new = convert::new_sandbox(request)?;
+        let new = convert::new_sandbox(request, until)?;
         let outcome = self.0.create(new, peer.actor.to_string(), repeat).await?;
         Ok(Response::new(convert::api_created(&outcome)))
     }

@@ -1,14 +1,12 @@
 //! The format of a file, from text to a template.
 
 use super::{Declaration, Problem, default_name, keys};
-use hostel_sandbox::size::{parse_bytes, parse_cpus, parse_duration};
+use crate::declared::{CommandLine, Resources, Source, Span};
 use hostel_sandbox::template::{Probe, Template, TemplateCommand, TemplateSource};
-use hostel_sandbox::{Error as DomainError, NetworkPolicy, ResourceLimits, TemplateId};
+use hostel_sandbox::{Error as DomainError, NetworkPolicy, TemplateId};
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 use toml::de::DeTable;
 
 #[derive(Deserialize)]
@@ -30,18 +28,6 @@ struct File {
     #[serde(default)]
     start: Vec<Start>,
     probe: Option<ProbeTable>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct Resources {
-    memory: Option<Bytes>,
-    cpus: Option<Cpus>,
-    pids: Option<u32>,
-    disk: Option<Bytes>,
-    inodes: Option<u64>,
-    open_files: Option<u32>,
-    output_rate: Option<Bytes>,
 }
 
 #[derive(Deserialize)]
@@ -67,65 +53,6 @@ struct ProbeTable {
     timeout: Option<Span>,
 }
 
-/// `["program", "argument"]`, or a line for the shell.
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "a command: [\"program\", \"argument\"], or a text for sh -c")]
-enum CommandLine {
-    Program(Vec<String>),
-    Shell(String),
-}
-
-impl CommandLine {
-    fn argv(self) -> Vec<String> {
-        match self {
-            Self::Program(argv) => argv,
-            Self::Shell(line) => vec!["sh".to_owned(), "-c".to_owned(), line],
-        }
-    }
-}
-
-/// A number, or a text that means one.
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "a number, or a text such as \"512M\" or \"30s\"")]
-enum Scalar {
-    Integer(i64),
-    Float(f64),
-    Text(String),
-}
-
-impl Scalar {
-    fn text(self) -> String {
-        match self {
-            Self::Integer(number) => number.to_string(),
-            Self::Float(number) => number.to_string(),
-            Self::Text(text) => text,
-        }
-    }
-}
-
-macro_rules! scalar {
-    ($name:ident, $value:ty, $parse:expr) => {
-        #[derive(Clone, Copy, Deserialize)]
-        #[serde(try_from = "Scalar")]
-        struct $name($value);
-
-        impl TryFrom<Scalar> for $name {
-            type Error = String;
-
-            fn try_from(scalar: Scalar) -> Result<Self, String> {
-                $parse(&scalar.text()).map(Self).map_err(|error| match error {
-                    DomainError::InvalidArgument { problem, .. } => problem,
-                    other => other.to_string(),
-                })
-            }
-        }
-    };
-}
-
-scalar!(Bytes, u64, parse_bytes);
-scalar!(Cpus, u32, parse_cpus);
-scalar!(Span, Duration, parse_duration);
-
 /// Reads a file's text.
 pub(super) fn parse(file: &Path, text: &str) -> Result<Declaration, Vec<Problem>> {
     let source = Source { file, text };
@@ -150,21 +77,6 @@ pub(super) fn parse(file: &Path, text: &str) -> Result<Declaration, Vec<Problem>
     })
 }
 
-struct Source<'a> {
-    file: &'a Path,
-    text: &'a str,
-}
-
-impl Source<'_> {
-    fn problem(&self, span: Option<Range<usize>>, key: &str, message: &str) -> Problem {
-        let before = |span: Range<usize>| self.text.as_bytes().iter().take(span.start);
-        let line = span.map(|span| before(span).filter(|byte| **byte == b'\n').count() + 1);
-        // What the parser says may have several lines; a log line has one.
-        let message = message.trim().replace('\n', ", ");
-        Problem { file: self.file.to_owned(), line, key: key.to_owned(), message }
-    }
-}
-
 fn declaration(file: &Path, read: File) -> hostel_sandbox::Result<Declaration> {
     let name = read.name.unwrap_or_else(|| default_name(file));
     let id = TemplateId::parse(name).map_err(|error| renamed(error, "name"))?;
@@ -185,7 +97,7 @@ fn declaration(file: &Path, read: File) -> hostel_sandbox::Result<Declaration> {
     template.user = read.user;
     template.workdir = read.workdir;
     template.network = read.network;
-    template.limits = limits(&read.resources);
+    template.limits = read.resources.limits();
     template.start_commands = read.start.into_iter().map(start_command).collect();
     template.probe = read.probe.map(probe);
     template.validate()?;
@@ -193,18 +105,6 @@ fn declaration(file: &Path, read: File) -> hostel_sandbox::Result<Declaration> {
     let here = file.parent().unwrap_or_else(|| Path::new(""));
     let rootfs = read.rootfs.map(|path| here.join(path));
     Ok(Declaration { file: file.to_owned(), template, image: read.image, rootfs, base })
-}
-
-fn limits(resources: &Resources) -> ResourceLimits {
-    ResourceLimits {
-        memory_bytes: resources.memory.map(|bytes| bytes.0),
-        cpu_millis: resources.cpus.map(|cpus| cpus.0),
-        pids: resources.pids,
-        disk_bytes: resources.disk.map(|bytes| bytes.0),
-        disk_inodes: resources.inodes,
-        open_files: resources.open_files,
-        output_bytes_per_second: resources.output_rate.map(|bytes| bytes.0),
-    }
 }
 
 fn start_command(start: Start) -> TemplateCommand {

@@ -224,11 +224,15 @@ async fn a_full_or_drained_node_takes_no_more() {
     let config = Config { max_sandboxes: 1, ..node.config() };
     let daemon = node.start_with(config).await;
     let id = daemon.create(CreateSandboxRequest::default()).await.unwrap().id;
-    let error = daemon.create(CreateSandboxRequest::default()).await.unwrap_err();
-    assert_eq!((error.code(), reason(&error).as_str()), (Code::ResourceExhausted, "LIMIT_REACHED"));
-    daemon.delete(&id).await.unwrap();
-    let id = daemon.create(CreateSandboxRequest::default()).await.unwrap().id;
-    daemon.delete(&id).await.unwrap();
+    let mut hurried = tonic::Request::new(CreateSandboxRequest::default());
+    hurried.set_timeout(Duration::from_millis(300));
+    let error = daemon.sandboxes().create_sandbox(hurried).await.unwrap_err();
+    assert_eq!((error.code(), reason(&error).as_str()), (Code::ResourceExhausted, "NO_ROOM"));
+    assert!(error.get_error_details().retry_info().is_some());
+    // Who waits is next.
+    let (waited, deleted) = tokio::join!(daemon.create(CreateSandboxRequest::default()), daemon.delete(&id));
+    deleted.unwrap();
+    daemon.delete(&waited.unwrap().id).await.unwrap();
     daemon.node().drain_node(v1::DrainNodeRequest { resume: false }).await.unwrap();
     let error = daemon.create(CreateSandboxRequest::default()).await.unwrap_err();
     assert_eq!((error.code(), reason(&error).as_str()), (Code::Unavailable, "NODE_DRAINING"));

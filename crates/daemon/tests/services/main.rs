@@ -6,6 +6,7 @@ mod fake;
 
 mod files;
 mod lifecycle;
+mod metrics;
 mod pools;
 mod processes;
 mod requests;

@@ -1,7 +1,7 @@
 //! Histories as bytes.
 
 use super::durations::CLASSES;
-use super::{Durations, History, LAST_SECOND, MAX_BYTES};
+use super::{Durations, History, LAST_SECOND, MAX_BYTES, MAX_SPAN};
 
 const MARK: &[u8; 4] = b"HPH1";
 /// Stands before a record that does not fit into one byte.
@@ -93,11 +93,13 @@ pub(super) fn decode(bytes: &[u8]) -> Result<History, HistoryError> {
         *count = u32::try_from(number).map_err(|_| HistoryError::Damaged)?;
     }
     let records = rest.clone();
-    let mut last = start;
+    let (mut last, mut first) = (start, None);
     while rest.len() > 0 {
         let (gap, _) = read_record(&mut rest).ok_or(HistoryError::Damaged)?;
         last = last.saturating_add(gap);
-        if last > LAST_SECOND {
+        // What is recorded never spans more, and who replays it counts on that.
+        let first = *first.get_or_insert(last);
+        if last > LAST_SECOND || last - first > MAX_SPAN.as_secs() {
             return Err(HistoryError::Damaged);
         }
     }

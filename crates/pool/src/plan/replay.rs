@@ -1,7 +1,7 @@
 //! A pool in fast motion: only how many are ready and when the next ones will be.
 
 use super::PlanOptions;
-use crate::history::{Durations, History};
+use crate::history::{Arrivals, Durations, History};
 use crate::random::Random;
 use crate::time::Time;
 use std::cmp::Reverse;
@@ -11,6 +11,8 @@ use std::time::Duration;
 /// Without a claim for so long, the size is looked at again.
 const STEP: f64 = 5.0;
 const MAX_WAITS: usize = 100_000;
+/// Most claims that are replayed, the newest: 33 a second for a week. It bounds the time a replay takes.
+const MAX_CLAIMS: u64 = 20_000_000;
 
 /// What a replay found.
 #[derive(Debug, Default)]
@@ -112,11 +114,25 @@ impl Times {
     }
 }
 
-/// When a replay begins: the first second that it looks at.
+/// When a replay begins: the first second that it looks at, beyond all where it looks at none.
 pub(super) fn begin(history: &History, options: &PlanOptions) -> Time {
     let since = options.since.unwrap_or_default();
-    let first = history.arrivals().map(|arrivals| Time::from_secs(arrivals.second)).find(|at| *at >= since);
-    first.unwrap_or(since)
+    let mut total: u64 = history.arrivals().map(|arrivals| u64::from(arrivals.count)).sum();
+    let first = history.arrivals().find(|arrivals| {
+        let replayed = total <= MAX_CLAIMS && Time::from_secs(arrivals.second) >= since;
+        total -= u64::from(arrivals.count);
+        replayed
+    });
+    let beyond = || history.arrivals().last().map_or(0, |last| last.second + 1);
+    Time::from_secs(first.map_or_else(beyond, |arrivals| arrivals.second))
+}
+
+/// Where in a second its claims come: anywhere, and the same in each replay, so that rows can be compared.
+fn spread(arrivals: Arrivals, offsets: &mut Vec<u64>) {
+    let mut random = Random::new(arrivals.second);
+    offsets.clear();
+    offsets.extend((0..arrivals.count).map(|_| (random.unit() * 1e6) as u64));
+    offsets.sort_unstable();
 }
 
 impl Replay {
@@ -153,10 +169,12 @@ impl Replay {
         let begin = begin(history, options);
         let first = begin.0.as_secs();
         let step = (STEP * 1e6) as u64;
+        let mut offsets = Vec::new();
         for arrivals in history.arrivals().filter(|arrivals| arrivals.second >= first) {
             let second = (arrivals.second - first).saturating_mul(1_000_000);
-            for index in 0..u64::from(arrivals.count) {
-                let at = second + index * 1_000_000 / u64::from(arrivals.count);
+            spread(arrivals, &mut offsets);
+            for offset in &offsets {
+                let at = second + offset;
                 while at - self.now > step {
                     self.advance(self.now + step);
                     self.resize(begin, &mut target);

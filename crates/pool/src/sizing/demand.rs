@@ -34,16 +34,20 @@ impl FadingRate {
     }
 }
 
-/// Mean and mean square of the counts in windows of one length, fading.
+/// Mean and variance of the counts in windows of one length, fading. The variance is half the mean square of the
+/// differences between neighbours (the Allan variance): what rises or falls over many windows is a change of the rate,
+/// which is seen elsewhere, and no burst.
 #[derive(Debug, Clone)]
 struct Windows {
     /// In seconds, a power of two: near the lead time, where bursts matter.
     length: u64,
     begin: Time,
     count: u64,
+    /// The count of the window before.
+    previous: f64,
     weight: f64,
     mean: f64,
-    square: f64,
+    variance: f64,
 }
 
 impl Windows {
@@ -57,17 +61,25 @@ impl Windows {
         if ended == 0 {
             return;
         }
-        let (kept, count) = (self.fade(1.0), self.count as f64);
-        self.weight = kept * self.weight + 1.0 - kept;
-        self.mean = kept * self.mean + (1.0 - kept) * count;
-        self.square = kept * self.square + (1.0 - kept) * count * count;
-        // The others were empty.
-        let kept = self.fade((ended - 1) as f64);
-        self.weight = kept * self.weight + 1.0 - kept;
-        self.mean *= kept;
-        self.square *= kept;
+        self.close(self.count as f64);
+        if ended > 1 {
+            // The others were empty: the first of them differs from the one before, the rest from nothing.
+            self.close(0.0);
+            let kept = self.fade((ended - 2) as f64);
+            self.weight = kept * self.weight + 1.0 - kept;
+            self.mean *= kept;
+            self.variance *= kept;
+        }
         self.begin = self.begin.after(Duration::from_secs(ended.saturating_mul(self.length)));
         self.count = 0;
+    }
+
+    fn close(&mut self, count: f64) {
+        let (kept, difference) = (self.fade(1.0), count - self.previous);
+        self.weight = kept * self.weight + 1.0 - kept;
+        self.mean = kept * self.mean + (1.0 - kept) * count;
+        self.variance = kept * self.variance + (1.0 - kept) * difference * difference / 2.0;
+        self.previous = count;
     }
 
     fn dispersion(&self) -> f64 {
@@ -76,18 +88,17 @@ impl Windows {
         if seen < 10.0 || self.mean <= 0.0 {
             return 1.0;
         }
-        let (mean, square) = (self.mean / self.weight, self.square / self.weight);
-        (mean.mul_add(-mean, square) / mean).clamp(1.0, MOST_DISPERSION)
+        (self.variance / self.mean).clamp(1.0, MOST_DISPERSION)
     }
 
     fn change(&mut self, length: u64, now: Time) {
         self.advance(now);
         let (dispersion, ratio) = (self.dispersion(), length as f64 / self.length as f64);
         // The mean goes with the length; how bursty it is is taken over until there is something better.
-        let mean = self.mean / self.weight.max(1e-9) * ratio;
         self.length = length;
-        self.mean = mean * self.weight;
-        self.square = mean.mul_add(mean, dispersion * mean) * self.weight;
+        self.mean *= ratio;
+        self.previous *= ratio;
+        self.variance = dispersion * self.mean;
     }
 }
 
@@ -110,7 +121,15 @@ impl Demand {
         Self {
             fast: rate(FAST),
             slow: rate(SLOW),
-            windows: Windows { length: 1, begin: now, count: 0, weight: 0.0, mean: 0.0, square: 0.0 },
+            windows: Windows {
+                length: 1,
+                begin: now,
+                count: 0,
+                previous: 0.0,
+                weight: 0.0,
+                mean: 0.0,
+                variance: 0.0,
+            },
             recent: VecDeque::new(),
             peak: 0.0,
             peak_at: now,
@@ -182,11 +201,13 @@ mod tests {
 
     #[test]
     fn an_even_demand_is_seen_as_it_is() {
-        let (demand, now) = feed((1..20_000).map(|index| f64::from(index) / 5.0));
+        let (mut demand, now) = feed((1..20_000).map(|index| f64::from(index) / 5.0));
         assert!((4.9..5.2).contains(&demand.rate(now)), "{}", demand.rate(now));
         assert!(demand.dispersion() < 1.1, "{}", demand.dispersion());
         let later = now.after(Duration::from_secs(600));
         assert!((1.6..2.1).contains(&demand.rate(later)), "{}", demand.rate(later));
+        demand.use_window(Duration::from_secs(1), later);
+        assert!(demand.dispersion() < 1.5, "that it ended is no burst: {}", demand.dispersion());
     }
 
     #[test]

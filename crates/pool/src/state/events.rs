@@ -57,7 +57,8 @@ impl Pool {
         self.counters.claim_time = self.counters.claim_time.saturating_add(took);
     }
 
-    /// An attempt gave a member. Where it is not wanted any more, the next poll has it removed.
+    /// An attempt gave a member, and making it took so long, a wait for room on the node not counted. Where it is not
+    /// wanted any more, the next poll has it removed.
     pub fn made(&mut self, attempt: u64, member: SandboxId, generation: u64, took: Duration, now: Time) {
         let now = self.advance(now);
         self.stirred = true;

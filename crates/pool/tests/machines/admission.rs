@@ -162,8 +162,6 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
-
     #[test]
     fn nothing_is_over_admitted_and_nobody_starves(
         events in prop::collection::vec((event(), prop::bool::weighted(0.8)), 0..250)
@@ -243,4 +241,29 @@ fn what_never_fits_a_smaller_node_is_refused() {
     assert_eq!(decisions.len(), 1);
     assert_eq!(decisions[0].ticket, Ticket(1));
     assert_eq!(decisions[0].outcome, Outcome::Refused { why: Why::TooLarge, retry_after: None });
+}
+
+#[test]
+fn at_its_deadline_a_request_is_refused_though_there_is_room() {
+    let mut admission = node();
+    admission.adopt(&amount(100));
+    let deadline = Time::from_secs(60);
+    let answer = admission.request(Ticket(1), amount(1), Priority::Cold, deadline, Time::default());
+    assert_eq!(answer, Admitted::Queued);
+    assert_eq!(admission.next_wake(), Some(deadline));
+    admission.release(&amount(100), deadline);
+    let [decision] = admission.poll(deadline)[..] else { panic!("one decision") };
+    assert!(matches!(decision.outcome, Outcome::Refused { why: Why::Deadline, .. }));
+}
+
+#[test]
+fn who_needs_nothing_does_not_wait() {
+    let mut admission = node();
+    admission.adopt(&amount(150));
+    let later = Time::from_secs(60);
+    let none = Needs::default();
+    assert_eq!(
+        admission.request(Ticket(1), none, Priority::Claimed, later, Time::default()),
+        Admitted::Admitted
+    );
 }

@@ -26,6 +26,8 @@ pub(crate) struct Host {
     used_attempts: BTreeSet<u64>,
     checks: Vec<SandboxId>,
     claimed: Vec<SandboxId>,
+    /// When each was made or found well last.
+    well: BTreeMap<SandboxId, Time>,
     generation: u64,
     claims: u64,
     failures: u64,
@@ -55,6 +57,7 @@ impl Host {
             used_attempts: BTreeSet::new(),
             checks: Vec::new(),
             claimed: Vec::new(),
+            well: BTreeMap::new(),
             generation: 1,
             claims: 0,
             failures: 0,
@@ -115,6 +118,7 @@ impl Host {
         let attempt = self.attempts.remove(place);
         let member = SandboxId::parse(format!("sb-{}", self.sandboxes.len())).unwrap();
         self.sandboxes.insert(member.clone(), Place::Waiting);
+        self.well.insert(member.clone(), self.now);
         let generation = self.generation - u64::from(behind && self.generation > 1);
         self.pool.made(attempt, member, generation, Duration::from_millis(300), self.now);
     }
@@ -133,6 +137,7 @@ impl Host {
         let Some(place) = pick(&self.checks, index) else { return };
         let member = self.checks.remove(place);
         self.pool.checked(&member, healthy, self.now);
+        self.well.insert(member.clone(), self.now);
         if !healthy && self.sandboxes[&member] == Place::Waiting {
             self.sandboxes.insert(member, Place::Lost);
         }
@@ -232,7 +237,17 @@ impl Host {
         }
         assert!(self.pool.next_wake().is_none_or(|wake| wake > self.now), "a hot loop");
         assert_eq!(self.pool.poll(self.now), Vec::new(), "each action is given once");
+        self.check_the_wake();
         actions.len()
+    }
+
+    /// Until the pool wants to be polled there is nothing to do.
+    fn check_the_wake(&self) {
+        let wake = self.pool.next_wake().unwrap_or_else(|| self.now.after(Duration::from_secs(86_400)));
+        let before = wake.before(Duration::from_nanos(1));
+        let mut copy = self.pool.clone();
+        assert_eq!(copy.poll(before), Vec::new(), "slept over at {before:?}, {:?}", copy.status(before));
+        assert_eq!(copy.status(before).target, self.pool.status(self.now).target, "the size was slept over");
     }
 
     /// The pool and the owner agree about who is where, and counters only grow.
@@ -288,5 +303,11 @@ impl Host {
             self.wake();
         }
         self.carry_out();
+        let interval = self.pool.spec().health_check_interval;
+        for member in self.pool.members() {
+            assert_eq!(member.generation, self.generation, "{member:?}");
+            assert!(self.now.since(self.well[&member.id]) < interval, "{member:?} was not checked in time");
+            assert!(self.now.since(member.made) < self.pool.spec().max_age, "{member:?} is too old");
+        }
     }
 }

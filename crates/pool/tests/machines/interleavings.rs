@@ -88,8 +88,6 @@ fn happen(host: &mut Host, event: Event) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
-
     #[test]
     fn whatever_happens_the_invariants_hold(
         events in prop::collection::vec((event(), prop::bool::weighted(0.7)), 0..200)

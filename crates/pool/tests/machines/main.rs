@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod admission;
+mod demand;
 mod host;
 mod interleavings;
 mod planning;

@@ -86,3 +86,15 @@ fn no_demand_is_no_division_by_zero() {
     let rows = plan(&History::new(), &[0, 5], &PlanOptions::new(spec(0, 5), u64::MAX));
     assert!(rows.iter().all(|row| row.hit_rate == 1.0 && row.idle_seconds == 0.0), "{rows:?}");
 }
+
+#[test]
+fn only_what_is_asked_for_is_replayed() {
+    let mut history = History::new();
+    (0..100u64).for_each(|second| history.arrived(Time::from_secs(1_795_000_000 + second)));
+    let since = |second: u64| PlanOptions {
+        since: Some(Time::from_secs(1_795_000_000 + second)),
+        ..PlanOptions::new(spec(0, 5), 1)
+    };
+    assert_eq!(plan(&history, &[1], &since(90))[0].claims, 10);
+    assert_eq!(plan(&history, &[1], &since(100))[0].claims, 0);
+}

@@ -3,7 +3,7 @@
 use crate::host::{Host, Place, spec};
 use hostel_pool::{Action, Health, Pool, Pressure, RemoveReason, Schedule, Time};
 use hostel_sandbox::SandboxId;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -172,6 +172,31 @@ fn an_unhealthy_member_is_never_given() {
     assert_eq!(host.pool.counters().unhealthy, 1);
 }
 
+#[test]
+fn ten_thousand_members_are_no_burden() {
+    let now = Time::from_secs(1_795_000_000);
+    let member = |index: u32| SandboxId::parse(format!("sb-{index}")).unwrap();
+    let adopted = (0..10_000).map(|index| (member(index), 1, now)).collect();
+    let full = hostel_pool::PoolSpec { refill_concurrency: 64, ..spec(10_000, 10_000) };
+    let mut pool = Pool::restore(full, 1, Default::default(), &Default::default(), adopted, now);
+    let (begin, mut claiming) = (Instant::now(), Duration::ZERO);
+    for index in 0..10_000u32 {
+        let now = now.after(Duration::from_millis(u64::from(index)));
+        let claim = Instant::now();
+        assert!(pool.claim(now).is_some());
+        claiming += claim.elapsed();
+        for action in pool.poll(now) {
+            match action {
+                Action::Make { attempt } => pool.made(attempt, member(10_000 + index), 1, SECOND / 2, now),
+                Action::Check { member } => pool.checked(&member, true, now),
+                Action::Remove { member, .. } => pool.removed(&member, now),
+            }
+        }
+    }
+    println!("10,000 claims of 10,000: {claiming:?}, with all else {:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
+}
+
 impl Host {
     fn in_lost(&self) -> usize {
         self.sandboxes.values().filter(|place| **place == Place::Lost).count()
@@ -194,32 +219,62 @@ fn a_schedule_raises_the_size_for_its_hours() {
 }
 
 #[test]
-fn the_size_follows_demand_up_at_once_and_down_after_the_delay() {
-    let mut pool = Pool::new(spec(0, 100), 1, Time::default());
-    let mut now = Time::default();
-    let mut members = 0u32;
-    for _ in 0..1200 {
-        now = now.after(Duration::from_millis(100));
-        pool.claim(now);
-        for action in pool.poll(now) {
-            if let Action::Make { attempt } = action {
-                members += 1;
-                let member = SandboxId::parse(format!("sb-{members}")).unwrap();
-                pool.made(attempt, member, 1, Duration::from_millis(150), now);
-            }
-        }
+fn an_attempt_for_the_template_before_does_not_hold_up_the_new_one() {
+    let mut host = Host::with(hostel_pool::PoolSpec { headroom: 0, ..spec(1, 1) });
+    assert_eq!(host.poll(), 1);
+    host.new_generation();
+    assert_eq!(host.poll(), 1);
+}
+
+#[test]
+fn a_large_pool_that_was_adopted_is_checked_a_few_at_a_time() {
+    let mut host = Host::with(hostel_pool::PoolSpec { refill_concurrency: 64, ..spec(200, 200) });
+    host.carry_out();
+    host.restart();
+    assert_eq!(host.poll(), 32);
+    let (mut rounds, mut checks) = (0, 32);
+    while host.pool.members().any(|member| member.checking) {
+        (0..32).for_each(|_| host.checked(0, true));
+        checks += host.poll();
+        rounds += 1;
     }
-    let busy = pool.status(now);
-    assert!((5..12).contains(&busy.target), "{busy:?}");
-    assert!((9.0..12.0).contains(&busy.arrivals_per_second), "{busy:?}");
-    for _ in 0..58 {
-        now = now.after(5 * SECOND);
-        pool.poll(now);
+    assert_eq!((checks, rounds), (200, 7));
+    // Also when members go while they are under check.
+    host.pass(Duration::from_secs(30));
+    for _ in 0..200 {
+        host.poll();
+        host.claim();
     }
-    assert!(pool.status(now).target >= busy.target - 2, "it waits for the delay");
-    for _ in 0..12 * 60 * 4 {
-        now = now.after(5 * SECOND);
-        pool.poll(now);
-    }
-    assert_eq!(pool.status(now).target, 2, "the headroom is left");
+    host.settle();
+}
+
+#[test]
+fn every_wait_is_counted_once() {
+    let mut host = full(3, 3);
+    host.pass(10 * SECOND);
+    host.claim();
+    host.pass(5 * SECOND);
+    host.died(0);
+    host.pass(SECOND);
+    host.taken_away(0);
+    host.pass(SECOND);
+    host.carry_out();
+    host.pool.claim_took(SECOND / 100);
+    let counters = host.pool.counters();
+    assert_eq!(counters.idle_time, (10 + 15 + 16) * SECOND);
+    assert_eq!((counters.claim_time, counters.hits, counters.unhealthy), (SECOND / 100, 1, 1));
+    assert_eq!(counters.created, 6);
+}
+
+#[test]
+fn a_member_that_is_told_twice_is_there_once() {
+    let mut pool = Pool::new(spec(2, 2), 1, Time::default());
+    let member = SandboxId::parse("sb-1").unwrap();
+    pool.made(1, member.clone(), 1, SECOND, Time::default());
+    pool.made(1, member.clone(), 1, SECOND, Time::default());
+    assert_eq!((pool.status(Time::default()).ready, pool.members().count()), (1, 1));
+    pool.died(&member, Time::default());
+    pool.made(1, member, 1, SECOND, Time::default());
+    assert_eq!((pool.status(Time::default()).ready, pool.members().count()), (0, 1));
+    assert_eq!(pool.claim(Time::default()), None);
 }

@@ -1,0 +1,83 @@
+//! The command line of `hosteld`.
+
+use clap::Parser;
+use hosteld::config::{OVERCOMMIT, Overcommit};
+use hosteld::listen::Address;
+use hosteld::logging::LogFormat;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// The execution daemon of Hostel: sandboxes on this machine, over gRPC.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub(crate) struct Arguments {
+    /// Where clients connect: unix:///path or tcp://127.0.0.1:port. May be given several times.
+    #[arg(long, env = "HOSTEL_LISTEN", value_delimiter = ',', value_name = "ADDRESS")]
+    pub(crate) listen: Vec<Address>,
+    /// What outlives a reboot: records and templates. [/var/lib/hostel, for users ~/.local/state/hostel]
+    #[arg(long, env = "HOSTEL_STATE_DIR", value_name = "DIRECTORY")]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// What does not: the socket hosteld.sock. [/run/hostel, for users $XDG_RUNTIME_DIR/hostel]
+    #[arg(long, env = "HOSTEL_RUNTIME_DIR", value_name = "DIRECTORY")]
+    pub(crate) runtime_dir: Option<PathBuf>,
+    /// The Docker engine: unix:///path or tcp://host:port. [unix:///var/run/docker.sock]
+    #[arg(long, env = "DOCKER_HOST", value_name = "ADDRESS")]
+    pub(crate) docker_host: Option<String>,
+    /// The image of containers whose creator names no template. [debian:bookworm-slim]
+    #[arg(long, env = "HOSTEL_DOCKER_IMAGE", value_name = "IMAGE")]
+    pub(crate) docker_image: Option<String>,
+    /// Directory of template declarations, *.toml and */template.toml. May be given several times.
+    /// [/etc/hostel/templates.d, for users ~/.config/hostel/templates.d]
+    #[arg(long, env = "HOSTEL_TEMPLATES_DIR", value_delimiter = ',', value_name = "DIRECTORY")]
+    pub(crate) templates_dir: Vec<PathBuf>,
+    /// Directory of pool declarations, *.toml. May be given several times.
+    /// [/etc/hostel/pools.d, for users ~/.config/hostel/pools.d]
+    #[arg(long, env = "HOSTEL_POOLS_DIR", value_delimiter = ',', value_name = "DIRECTORY")]
+    pub(crate) pools_dir: Vec<PathBuf>,
+    /// How many times the node's memory, processors, processes and disk may be promised to sandboxes, for example
+    /// memory=1.5,disk=2. What is not named stays. [memory=8,cpu=inf,pids=8,disk=8]
+    #[arg(long, env = "HOSTEL_OVERCOMMIT", value_parser = overcommit, value_name = "RATIOS")]
+    pub(crate) overcommit: Option<Overcommit>,
+    /// Where metrics are served for Prometheus, at /metrics: a loopback address and port, for example 127.0.0.1:9464.
+    #[arg(long, env = "HOSTEL_METRICS_LISTEN", value_name = "ADDRESS")]
+    pub(crate) metrics_listen: Option<SocketAddr>,
+    /// How logs are written to standard error.
+    #[arg(long, env = "HOSTEL_LOG_FORMAT", value_enum, default_value_t)]
+    pub(crate) log_format: LogFormat,
+    /// Check the configuration, say what it is, and exit.
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+/// Reads `NAME=RATIO,…` over the defaults.
+fn overcommit(text: &str) -> Result<Overcommit, String> {
+    let mut overcommit = OVERCOMMIT;
+    for part in text.split(',') {
+        let (name, ratio) = part.split_once('=').ok_or_else(|| format!("{part:?} is not NAME=RATIO"))?;
+        let ratio: f64 = ratio.trim().parse().map_err(|_| format!("{ratio:?} is not a number"))?;
+        let field = match name.trim() {
+            "memory" => &mut overcommit.memory,
+            "cpu" => &mut overcommit.cpu,
+            "pids" => &mut overcommit.pids,
+            "disk" => &mut overcommit.disk,
+            other => return Err(format!("{other:?} is not one of memory, cpu, pids and disk")),
+        };
+        *field = ratio;
+    }
+    overcommit.validate().map_err(|error| error.to_string())?;
+    Ok(overcommit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ratios_are_put_over_the_defaults() {
+        let overcommit = overcommit("memory=1.5, disk=2").unwrap();
+        assert_eq!((overcommit.memory, overcommit.disk, overcommit.pids), (1.5, 2.0, OVERCOMMIT.pids));
+        for wrong in ["memory", "swap=2", "memory=0", "memory=lots"] {
+            assert!(super::overcommit(wrong).is_err(), "{wrong}");
+        }
+    }
+}

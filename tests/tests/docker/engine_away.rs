@@ -1,0 +1,123 @@
+//! Engines that stop, die and come back.
+
+use crate::setup::{container, get, health, instance, own_engine, refusal};
+use hostel_tests::{TestDaemon, TestEngine, eventually, signal};
+use rustix::process::Signal;
+use std::io::Read as _;
+use std::process::Child;
+
+/// Prints numbered lines until a file is there.
+const COUNT: &str = "i=0; while [ ! -e /tmp/enough ]; do echo line $i; i=$((i+1)); sleep 0.001; done";
+
+fn count(daemon: &TestDaemon, id: &str) -> Child {
+    daemon.command(&["exec", id, "--", "sh", "-c", COUNT]).spawn().unwrap()
+}
+
+/// Ends the counting; every line must have come, in order.
+fn check_count(daemon: &TestDaemon, id: &str, mut counting: Child) {
+    let _ = daemon.shell(id, "touch /tmp/enough");
+    let mut text = String::new();
+    counting.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    assert!(counting.wait().unwrap().success());
+    for (number, line) in text.lines().enumerate() {
+        assert_eq!(line, format!("line {number}"));
+    }
+    assert!(text.lines().count() > 10);
+}
+
+/// What must be so while the engine is away.
+fn is_told(daemon: &TestDaemon) {
+    eventually("it is told", || health(daemon)["health"] == "unavailable");
+    assert!(health(daemon)["detail"].as_str().unwrap().contains("engine"), "{}", health(daemon));
+    let refused = refusal(daemon, &[]);
+    assert_eq!(refused["reason"], "UNAVAILABLE", "{refused}");
+    // Jails need no engine.
+    assert_eq!(daemon.hostel(&["run", "--", "echo", "jail"]).success(), "jail");
+}
+
+fn is_back(daemon: &TestDaemon) {
+    eventually("it is back", || health(daemon)["health"] != "unavailable");
+    assert_eq!(daemon.hostel(&["run", "--backend", "docker", "--", "echo", "new"]).success(), "new");
+}
+
+fn containers(engine: &TestEngine) -> usize {
+    engine.docker(&["ps", "--all", "--quiet"]).success().lines().count()
+}
+
+#[test]
+fn containers_that_outlive_their_engine_are_not_lost() {
+    let Some((mut engine, mut daemon)) = own_engine(&["--live-restore"]) else { return };
+    let (id, removed, dying) = (container(&daemon), container(&daemon), container(&daemon));
+    let counting = count(&daemon, &id);
+    let mut doomed = Some(daemon.command(&["exec", &dying, "--", "sleep", "1000"]).spawn().unwrap());
+    let name = format!("hostel-{}-{dying}", instance(&daemon));
+    let first_process = engine.docker(&["inspect", "--format", "{{.State.Pid}}", &name]);
+    let first_process: u32 = first_process.success().parse().unwrap();
+    for violent in [false, true] {
+        if violent {
+            engine.kill()
+        } else {
+            engine.stop()
+        }
+        is_told(&daemon);
+        assert_eq!(daemon.shell(&id, "echo through the guest"), "through the guest");
+        assert_eq!(get(&daemon, &id)["state"], "ready");
+        if !violent {
+            // A daemon that starts meanwhile takes it back through its guest.
+            daemon.kill();
+            daemon.restart();
+            is_told(&daemon);
+            assert_eq!(daemon.shell(&id, "echo taken back"), "taken back");
+            assert_eq!(get(&daemon, &removed)["state"], "ready");
+        } else {
+            // Nobody tells of this death; it is seen when the engine is back.
+            signal(first_process, Signal::KILL);
+            let ended = doomed.take().unwrap().wait().unwrap();
+            assert_ne!(ended.code(), Some(0));
+            let refused = daemon.hostel(&["--json", "sandbox", "rm", &removed]);
+            assert!(refused.code == Some(0) || refused.stderr.contains("UNAVAILABLE"), "{refused:?}");
+        }
+        engine.restart();
+        is_back(&daemon);
+        assert_eq!(daemon.shell(&id, "echo still here"), "still here");
+    }
+    eventually("the death is told", || get(&daemon, &dying)["state"] == "failed");
+    // What was asked for while the engine was away is done by itself.
+    eventually("it is removed", || daemon.hostel(&["sandbox", "get", &removed]).code != Some(0));
+    check_count(&daemon, &id, counting);
+    daemon.finish();
+    eventually("no container is left", || containers(&engine) == 0);
+}
+
+#[test]
+fn containers_that_die_with_their_engine_are_told_and_new_ones_can_be_made() {
+    let Some((mut engine, mut daemon)) = own_engine(&[]) else { return };
+    for violent in [false, true] {
+        let id = container(&daemon);
+        let running = daemon.command(&["exec", &id, "--", "sleep", "1000"]).spawn().unwrap();
+        eventually("it runs", || daemon.hostel(&["ps", &id]).stdout.contains("running"));
+        if violent {
+            engine.kill()
+        } else {
+            engine.stop()
+        }
+        is_told(&daemon);
+        if violent {
+            // The engine had no time to end what it started; the next one does.
+            assert_eq!(daemon.shell(&id, "echo through the guest"), "through the guest");
+        }
+        engine.restart();
+        eventually("its end is told", || get(&daemon, &id)["state"] == "failed");
+        assert_eq!(get(&daemon, &id)["last_transition"]["reason"], "guest_died");
+        let ended = running.wait_with_output().unwrap();
+        // An engine that stops asks its containers to stop first, and so does one that finds an earlier one's.
+        let code = ended.status.code().unwrap();
+        assert!([137, 143].contains(&code), "{code}: {}", String::from_utf8_lossy(&ended.stderr));
+        // Nothing of the dead one waits for the next start of the daemon.
+        eventually("what it left is removed", || containers(&engine) == 0);
+        is_back(&daemon);
+        let _ = daemon.hostel(&["sandbox", "rm", &id]).success();
+    }
+    daemon.finish();
+    assert_eq!(containers(&engine), 0);
+}

@@ -1,0 +1,156 @@
+//! Images that are not as one would wish.
+
+use crate::setup::{error, prepared_on};
+use hostel_tests::{TestDaemon, docker, shared_engine};
+use std::fs;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+/// An image of a test, removed with it.
+struct TestImage<'a> {
+    host: &'a str,
+    name: String,
+}
+
+impl<'a> TestImage<'a> {
+    /// An image that has one static program, and nothing else.
+    fn with_one_program(host: &'a str, name: &str, options: &[&str]) -> Self {
+        let place = tempfile::tempdir().unwrap();
+        fs::create_dir(place.path().join("bin")).unwrap();
+        let program = place.path().join("bin/probe");
+        fs::write(&program, hostel_guest_binary::PROBE).unwrap();
+        fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let mut tar = Command::new("tar");
+        tar.args(["--create", "--owner=0", "--group=0", "--directory"]).arg(place.path()).arg(".");
+        let archive = tar.output().unwrap().stdout;
+        Self::import(host, name, options, &archive)
+    }
+
+    /// Everything that another image has, made to be something else.
+    fn of(host: &'a str, base: &str, name: &str, options: &[&str]) -> Self {
+        let helper = docker(host, &["create", base, "sh"]).success().to_owned();
+        let export = Command::new("docker").args(["--host", host, "export", &helper]).output().unwrap();
+        let _ = docker(host, &["rm", &helper]);
+        Self::import(host, name, options, &export.stdout)
+    }
+
+    /// An image that says to be for another architecture.
+    fn foreign(host: &'a str, architecture: &str) -> Self {
+        let native = Self::with_one_program(host, "native", &[]);
+        let place = tempfile::tempdir().unwrap();
+        // `docker import --platform` is not heeded by engines of some years ago.
+        let script = format!(
+            "set -e; docker --host {host} save {0} | tar x; [ $(ls *.json | wc -l) -ge 1 ]; \
+             sed -i 's/\"architecture\":\"[a-z0-9]*\"/\"architecture\":\"{architecture}\"/; s/{0}/{0}-foreign/' \
+             $(grep -rl --include=* -E 'architecture|RepoTags' . | grep -v layer); \
+             tar c . | docker --host {host} load --quiet",
+            native.name
+        );
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script]).current_dir(place.path());
+        let output = shell.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        Self { host, name: format!("{}-foreign", native.name) }
+    }
+
+    fn import(host: &'a str, name: &str, options: &[&str], archive: &[u8]) -> Self {
+        let name = format!("hostel-test-{name}-{}", std::process::id());
+        let mut import = Command::new("docker");
+        import.args(["--host", host, "import"]).args(options).args(["-", &name]);
+        let mut child = import.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(archive).unwrap();
+        assert!(child.wait().unwrap().success());
+        Self { host, name }
+    }
+}
+
+impl Drop for TestImage<'_> {
+    fn drop(&mut self) {
+        let _ = docker(self.host, &["rmi", "--force", &self.name]);
+    }
+}
+
+/// A daemon that has a template of an image.
+fn daemon_with(host: &str, image: &str, more: &str) -> TestDaemon {
+    let mut daemon = prepared_on(host, image);
+    fs::create_dir_all(daemon.templates()).unwrap();
+    fs::write(daemon.templates().join("t.toml"), format!("image = \"{image}\"\n{more}")).unwrap();
+    daemon.restart();
+    daemon
+}
+
+fn refused(daemon: &TestDaemon) -> serde_json::Value {
+    let refused = daemon.hostel(&["--json", "sandbox", "create", "--backend", "docker", "--template", "t"]);
+    assert_eq!(refused.code, Some(125), "{refused:?}");
+    assert_eq!(daemon.hostel(&["sandbox", "list", "--all", "-q"]).stdout, "");
+    error(&refused.stderr)
+}
+
+fn run(daemon: &TestDaemon, command: &[&str]) -> String {
+    let mut arguments = vec!["run", "--backend", "docker", "--template", "t", "--"];
+    arguments.extend_from_slice(command);
+    daemon.hostel(&arguments).success().to_owned()
+}
+
+#[test]
+fn an_image_that_the_engine_does_not_have_is_named() {
+    let Some((host, _)) = shared_engine() else { return };
+    let mut daemon = daemon_with(&host, "hostel-test-no-such-image:3", "");
+    let error = refused(&daemon);
+    assert_eq!(error["reason"], "NOT_FOUND", "{error}");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("hostel-test-no-such-image:3") && message.contains("docker pull"), "{message}");
+    daemon.finish();
+}
+
+#[test]
+fn an_image_for_another_architecture_is_refused_with_both_names() {
+    let Some((host, _)) = shared_engine() else { return };
+    let other = if cfg!(target_arch = "x86_64") { "arm64" } else { "amd64" };
+    let image = TestImage::foreign(&host, other);
+    let mut daemon = daemon_with(&host, &image.name, "");
+    let error = refused(&daemon);
+    assert_eq!(error["reason"], "INVALID_ARGUMENT", "{error}");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains(&format!("linux/{other}")) && message.contains("this host"), "{message}");
+    daemon.finish();
+}
+
+#[test]
+fn an_image_without_shell_or_libc_works() {
+    let Some((host, _)) = shared_engine() else { return };
+    let image = TestImage::with_one_program(&host, "bare", &[]);
+    let mut daemon = daemon_with(&host, &image.name, "");
+    let report = run(&daemon, &["/bin/probe", "report"]);
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    assert!(report.is_object(), "{report}");
+    let create = ["sandbox", "create", "-q", "--backend", "docker", "--template", "t"];
+    let id = daemon.hostel(&create).success().to_owned();
+    let shell = daemon.hostel(&["--json", "exec", &id, "--", "sh", "-c", "true"]);
+    assert_ne!(shell.code, Some(0), "{shell:?}");
+    assert!(shell.stderr.contains("sh"), "{shell:?}");
+    // Files need no program inside either.
+    let file = daemon.home().join("file");
+    fs::write(&file, "content").unwrap();
+    let inside = format!("{id}:/workspace/file");
+    let _ = daemon.hostel(&["cp", file.to_str().unwrap(), &inside]).success();
+    assert_eq!(daemon.hostel(&["cp", &inside, "-"]).success(), "content");
+    daemon.finish();
+}
+
+#[test]
+fn what_an_image_would_start_by_itself_is_not_started() {
+    let Some((host, base)) = shared_engine() else { return };
+    let marker = "while :; do echo x >> /tmp/entrypoint; done";
+    let entrypoint = format!("ENTRYPOINT [\"sh\", \"-c\", \"{marker}\"]");
+    let options = ["--change", &entrypoint, "--change", "CMD [\"more\"]"];
+    let health = ["--change", "HEALTHCHECK --interval=1s CMD touch /tmp/health"];
+    let image = TestImage::of(&host, &base, "loop", &[&options[..], &health[..]].concat());
+    let mut daemon = daemon_with(&host, &image.name, "");
+    let seen = run(&daemon, &["sh", "-c", "ls /tmp; cat /proc/[0-9]*/cmdline | tr '\\0' ' '"]);
+    assert!(!seen.contains("entrypoint") && !seen.contains("health"), "{seen}");
+    // The same by hand, so that what is not seen could have been.
+    let by_hand = docker(&host, &["inspect", "--format", "{{.Config.Entrypoint}}", &image.name]);
+    assert!(by_hand.success().contains(marker), "{by_hand:?}");
+    daemon.finish();
+}
