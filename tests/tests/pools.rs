@@ -46,7 +46,8 @@ fn a_run_hits_the_pool_and_says_so() {
     let told =
         daemon.hostel(&["run", "-v", "--pool", "web", "--env", "WHO=me", "--", "sh", "-c", "echo $WHO"]);
     assert_eq!(told.success(), "me");
-    assert!(told.stderr.contains(" is warm, from the pool web; bind "), "{told:?}");
+    assert!(told.stderr.contains(" is warm, from the pool web, after "), "{told:?}");
+    assert!(told.stderr.contains("ms; bind "), "{told:?}");
 
     healthy(&daemon, "web");
     let created = json(&daemon, &["sandbox", "create", "--id", "mine", "--pool", "web"]);
@@ -63,7 +64,7 @@ fn a_run_hits_the_pool_and_says_so() {
     assert_eq!(lines[1][6..9], ["3", "0", "100%"]);
     assert_eq!(daemon.hostel(&["pool", "ls", "-q"]).success(), "web");
     let get = daemon.hostel(&["pool", "get", "web"]);
-    assert!(get.success().contains("3 hits, ") && get.stdout.contains("by demand"), "{get:?}");
+    assert!(get.success().contains("hits 3, ") && get.stdout.contains("by demand"), "{get:?}");
     daemon.finish();
 }
 
@@ -72,7 +73,7 @@ fn without_a_pool_that_fits_a_start_is_cold() {
     let mut daemon = TestDaemon::start();
     let cold = daemon.hostel(&["-v", "run", "--", "true"]);
     let _ = cold.success();
-    assert!(cold.stderr.contains(" is cold; "), "{cold:?}");
+    assert!(cold.stderr.contains(" is cold, after "), "{cold:?}");
     assert_eq!(json(&daemon, &["sandbox", "create"])["start_kind"], "cold");
     let nobody = daemon.hostel(&["run", "--pool", "nobody", "--", "true"]);
     assert!(nobody.failure(125).contains("hostel pool list"), "{nobody:?}");
@@ -103,7 +104,12 @@ fn a_pool_is_changed_while_it_works() {
     assert_eq!(spec["schedules"][0]["from_minute"], 480);
     eventually("the pool grows", || json(&daemon, &["pool", "get", "web"])["status"]["ready"] == 3);
     let get = daemon.hostel(&["pool", "get", "web"]);
-    assert!(get.success().contains("pinned at 3") && get.stdout.contains(schedule), "{get:?}");
+    assert!(
+        get.success().contains("pinned at 3 (1 to 10)")
+            && get.stdout.contains("1h\n")
+            && get.stdout.contains(schedule),
+        "{get:?}"
+    );
 
     let spec = json(&daemon, &["pool", "set", "web", "--no-pin", "--no-schedules"])["spec"].clone();
     assert_eq!((&spec["pinned_size"], spec["schedules"].as_array().map(Vec::len)), (&Value::Null, Some(0)));

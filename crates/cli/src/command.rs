@@ -19,6 +19,7 @@ use crate::output::{self, human};
 use clap::CommandFactory as _;
 use hostel_client::model::CreatedSandbox;
 use hostel_client::{Address, Client};
+use std::time::Duration;
 
 /// The exit code, or why there is none of the command's own.
 pub(crate) type Outcome = Result<u8, Failure>;
@@ -42,9 +43,9 @@ impl Context {
     }
 
     /// Says how a sandbox came to be, to who asked for more.
-    pub(crate) fn tell_of_start(&self, created: &CreatedSandbox) {
+    pub(crate) fn tell_of_start(&self, created: &CreatedSandbox, took: Duration) {
         if self.verbose && !self.json {
-            output::note(&human::start(created));
+            output::note(&human::start(created, took));
         }
     }
 

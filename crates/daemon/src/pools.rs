@@ -75,6 +75,11 @@ impl Pools {
         self.all().iter().flat_map(|pool| pool.warm_limits()).collect()
     }
 
+    /// Has each pool look at the node: something changed there.
+    pub(crate) fn wake(&self) {
+        self.all().iter().for_each(|pool| pool.wake());
+    }
+
     /// Whether a warm sandbox has this id.
     pub(crate) fn has_warm(&self, id: &SandboxId) -> bool {
         self.all().iter().any(|pool| pool.has(id))

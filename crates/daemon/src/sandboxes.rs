@@ -188,6 +188,7 @@ impl Sandboxes {
     pub(crate) async fn set_draining(&self, draining: bool) -> Result<()> {
         self.0.store.set_setting("draining", draining.to_string()).await?;
         self.0.draining.store(draining, Ordering::Release);
+        self.0.pools.wake();
         tracing::info!(draining, "the operator changed whether new sandboxes are taken");
         Ok(())
     }

@@ -66,34 +66,34 @@ pub(crate) struct OnePool {
 /// What a pool shall be, as far as it is said.
 #[derive(Debug, Default, Args)]
 pub(crate) struct PoolOptions {
-    /// Template of its sandboxes [the backend's default].
+    /// Template of its sandboxes.
     #[arg(short = 'T', long, value_name = "NAME", value_parser = value::template)]
     pub(crate) template: Option<TemplateId>,
-    /// Fewest to keep warm [1].
+    /// Fewest to keep warm.
     #[arg(long, value_name = "N")]
     pub(crate) min: Option<u32>,
-    /// Most to keep warm [10].
+    /// Most to keep warm.
     #[arg(long, value_name = "N")]
     pub(crate) max: Option<u32>,
     /// Keep so many warm, whatever the demand.
     #[arg(long, value_name = "N")]
     pub(crate) pin: Option<u32>,
-    /// Keep so many beyond what the demand asks for [2].
+    /// Keep so many beyond what the demand asks for.
     #[arg(long, value_name = "N")]
     headroom: Option<u32>,
-    /// How many are made at the same time [2].
+    /// How many are made at the same time.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     refill_concurrency: Option<u32>,
-    /// Age at which a warm sandbox is replaced [1h].
+    /// Age at which a warm sandbox is replaced.
     #[arg(long, value_name = "DURATION", value_parser = value::duration)]
     max_age: Option<Duration>,
-    /// How often a warm sandbox is checked [30s].
+    /// How often a warm sandbox is checked.
     #[arg(long, value_name = "DURATION", value_parser = value::duration)]
     check_interval: Option<Duration>,
-    /// Share of claims that shall find a warm sandbox: 0.99 or 99% [0.99].
+    /// Share of claims that shall find a warm sandbox: 0.99 or 99%.
     #[arg(long, value_name = "SHARE", value_parser = value::share)]
     target_hit_rate: Option<f64>,
-    /// How long the demand must ask for less before the pool shrinks [5m].
+    /// How long the demand must ask for less before the pool shrinks.
     #[arg(long, value_name = "DURATION", value_parser = value::duration)]
     scale_down_delay: Option<Duration>,
     /// Keep more at some hours of the week, UTC: "mon-fri 08:00-18:00 min=20". May be given several times.
@@ -149,13 +149,16 @@ fn waiting(command: Vec<String>) -> Option<ProcessSpec> {
 /// What pool to make.
 #[derive(Debug, Args)]
 #[command(after_help = "\
+Where nothing is said: the default template of the backend, --min 1 --max 10 --headroom 2 --refill-concurrency 2 \
+--max-age 1h --check-interval 30s --target-hit-rate 0.99 --scale-down-delay 5m.
+
 Without --pin the size follows the demand, between --min and --max, so that the target hit rate is reached. Times of \
 schedules are UTC; of several that hold the greatest counts.
 
 CMD is started in each warm sandbox and waits there, under the id warm: `hostel attach -i SANDBOX warm` writes to it.
 
 Examples:
-  hostel pool create default                             of the default backend and template, 1 to 10
+  hostel pool create default
   hostel pool create web --template web --min 2 --max 40 --memory 1G --wait
   hostel pool create day --max 30 --schedule 'mon-fri 07:30-18:00 min=20'
   hostel pool create shells --pin 4 -- sh")]
@@ -201,7 +204,7 @@ impl CreatePoolArgs {
 #[command(after_help = "\
 Examples:
   hostel pool set web --min 4 --max 40
-  hostel pool set web --pin 0                            nothing warm, for now
+  hostel pool set web --min 0 --pin 0                    nothing warm, for now
   hostel pool set web --no-pin                           demand decides again
   hostel pool set web --template web-2                   replaces what is warm, one after the other
   hostel pool set web --resume                           after hostel pool drain")]

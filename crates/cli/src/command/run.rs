@@ -11,7 +11,7 @@ use hostel_client::domain::SandboxId;
 use hostel_client::domain::process::ProcessSpec;
 use hostel_client::{Client, CreateSandbox, Error, Exec};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 /// When we are killed with SIGKILL nobody deletes the sandbox; it then goes this long after its command ended.
@@ -66,10 +66,11 @@ impl Work<'_> {
     async fn run(&self, create: CreateSandbox, spec: ProcessSpec, signals: &mut Signals) -> Outcome {
         let limit = spec.timeout;
         let launch = async {
+            let begin = Instant::now();
             let created = self.client.create_sandbox(create).await?;
-            self.context.tell_of_start(&created);
+            self.context.tell_of_start(&created, begin.elapsed());
             if self.how.json {
-                output::json(&output::json::created(&created))?;
+                output::json(&output::json::created(&created, begin.elapsed()))?;
             }
             for (source, target) in &self.files {
                 let progress = Progress::new(&source.display().to_string(), Progress::total(source), false);

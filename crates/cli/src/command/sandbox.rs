@@ -8,6 +8,7 @@ use hostel_client::domain::{ResourceLimits, SandboxId};
 use hostel_client::model::{ForkOutcome, Sandbox};
 use hostel_client::{Client, ForkSandbox, ListSandboxes};
 use serde_json::json;
+use std::time::Instant;
 
 pub(crate) async fn execute(context: &Context, command: SandboxCommand) -> Outcome {
     let client = context.connect().await?;
@@ -40,12 +41,14 @@ async fn create(context: &Context, client: &Client, args: CreateArgs) -> Outcome
     create.request_id = args.request_id;
     create.spec.lifetime = args.lifetime;
     create.spec.idle_timeout = args.idle_timeout;
+    let begin = Instant::now();
     let created = client.create_sandbox(create).await?;
+    let took = begin.elapsed();
     if context.json {
         output::json(&created)?;
         return Ok(SUCCESS);
     }
-    context.tell_of_start(&created);
+    context.tell_of_start(&created, took);
     let sandbox = &created.sandbox;
     if !args.quiet {
         for weakness in &sandbox.weaknesses {

@@ -66,23 +66,29 @@ pub(crate) fn percent(share: f64) -> String {
     format!("{}%", text.strip_suffix(".00").unwrap_or(&text))
 }
 
-/// How a sandbox came to be, and what took how long: `sb-1 is warm, from the pool web; bind 0.42ms, …`.
-pub(crate) fn start(created: &CreatedSandbox) -> String {
+/// How a sandbox came to be, and what took how long: `sb-1 is warm, from the pool web, after 1.3ms; bind 0.02ms`.
+pub(crate) fn start(created: &CreatedSandbox, took: Duration) -> String {
     let sandbox = &created.sandbox;
     let pool = sandbox.pool.as_ref().map(|pool| format!(", from the pool {pool}")).unwrap_or_default();
     let stages: Vec<_> =
         created.stages.iter().map(|stage| format!("{} {}", stage.name, brief(stage.seconds))).collect();
     let separator = if stages.is_empty() { "" } else { "; " };
-    format!("{} is {}{pool}{separator}{}", sandbox.id, sandbox.start_kind.name(), stages.join(", "))
+    let (kind, took) = (sandbox.start_kind.name(), brief(took.as_secs_f64()));
+    format!("{} is {kind}{pool}, after {took}{separator}{}", sandbox.id, stages.join(", "))
 }
 
-/// A duration as it would be typed: `30s`, `1.5s`, `20ms`.
+/// A duration as it would be typed: `30s`, `1.5s`, `20ms`, `1h30m`.
 pub(crate) fn duration(duration: Duration) -> String {
-    if duration < Duration::from_secs(1) {
-        format!("{}ms", duration.as_millis())
-    } else {
-        format!("{}s", duration.as_secs_f64())
+    let seconds = duration.as_secs();
+    if seconds == 0 && !duration.is_zero() {
+        return format!("{}ms", duration.as_millis());
     }
+    if seconds < 60 || duration.subsec_nanos() > 0 {
+        return format!("{}s", duration.as_secs_f64());
+    }
+    let parts =
+        [("d", seconds / 86_400), ("h", seconds / 3600 % 24), ("m", seconds / 60 % 60), ("s", seconds % 60)];
+    parts.iter().filter(|(_, number)| *number > 0).map(|(unit, number)| format!("{number}{unit}")).collect()
 }
 
 /// Processor time in seconds, to the millisecond.
@@ -147,7 +153,9 @@ mod tests {
         assert_eq!([span(5), span(100), span(7200), span(200_000)], ["5s", "1m", "2h", "2d"]);
         assert_eq!([cores(500), cores(2000), cores(1250)], ["0.5", "2", "1.25"]);
         assert_eq!(usage(Some(3), Some(9), |n| n.to_string()), "3 / 9");
-        assert_eq!(duration(Duration::from_millis(1500)), "1.5s");
+        let typed =
+            [0, 20, 1500, 60_000, 5_400_000, 90_061_000].map(|ms| duration(Duration::from_millis(ms)));
+        assert_eq!(typed, ["0s", "20ms", "1.5s", "1m", "1h30m", "1d1h1m1s"]);
         let spans = [0.0, 0.00042, 0.0042, 0.031, 0.99949, 0.9996, 1.25, 42.4, 600.0].map(brief);
         assert_eq!(spans, ["0ms", "0.42ms", "4.2ms", "31ms", "999ms", "1.0s", "1.2s", "42s", "10m"]);
     }

@@ -7,15 +7,16 @@ use hostel_client::Event;
 use hostel_client::model::{CreatedSandbox, ExitStatus, Process};
 use hostel_sandbox::process::OutputStream;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 mod bytes_text;
 
-/// A sandbox was made for one command.
-pub(crate) fn created(created: &CreatedSandbox) -> Value {
+/// A sandbox was made for one command; `took` is from asking to the answer.
+pub(crate) fn created(created: &CreatedSandbox, took: Duration) -> Value {
     let sandbox = &created.sandbox;
     json!({
         "event": "created", "sandbox_id": sandbox.id, "start_kind": sandbox.start_kind, "pool": sandbox.pool,
-        "stages": created.stages
+        "seconds": took.as_secs_f64(), "stages": created.stages
     })
 }
 

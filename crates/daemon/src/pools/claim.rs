@@ -30,8 +30,8 @@ pub(crate) struct Claimed {
 }
 
 impl Pools {
-    /// The pool that serves a resolved request: the one named, or one of its backend, template and network, rather
-    /// one whose limits are as asked.
+    /// The pool that serves a resolved request: the one named, or one of its backend and template. Rather one that is
+    /// not being drained, of those one whose limits are as asked, and of those one that has something warm.
     ///
     /// # Errors
     /// `NotFound` for a pool that was named; `InvalidArgument` where that makes something else.
@@ -53,15 +53,9 @@ impl Pools {
             }
             return Ok(Some(pool));
         }
-        let mut second = None;
-        for pool in self.all() {
-            match pool.fits(spec, requested) {
-                Fit::Exact => return Ok(Some(pool)),
-                Fit::WithOtherLimits => second = second.or(Some(pool)),
-                Fit::No => {}
-            }
-        }
-        Ok(second)
+        let pools = self.all().into_iter();
+        let fitting = pools.filter_map(|pool| Some((pool.rank(spec, requested)?, pool)));
+        Ok(fitting.min_by_key(|(rank, _)| *rank).map(|(_, pool)| pool))
     }
 }
 
@@ -72,6 +66,17 @@ impl LivePool {
             (Some(backend), Some(template)) => state.record.spec.fits(backend, template, requested),
             _ => Fit::No,
         }
+    }
+
+    /// How well it suits a request, the least is best; nothing where it does not.
+    fn rank(&self, spec: &SandboxSpec, requested: &ResourceLimits) -> Option<(bool, bool, bool)> {
+        let other_limits = match self.fits(spec, requested) {
+            Fit::Exact => false,
+            Fit::WithOtherLimits => true,
+            Fit::No => return None,
+        };
+        let state = lock(&self.state);
+        Some((state.record.spec.draining, other_limits, state.warm.is_empty()))
     }
 
     /// Takes a warm sandbox and gives it to the caller; nothing where none is there or fits, or binding failed.

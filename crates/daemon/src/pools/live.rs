@@ -85,6 +85,10 @@ impl LivePool {
         lock(&self.state).record.spec.clone()
     }
 
+    pub(super) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
     pub(super) fn warm_limits(&self) -> Vec<ResourceLimits> {
         lock(&self.state).warm.values().map(|warm| warm.record.limits.clone()).collect()
     }

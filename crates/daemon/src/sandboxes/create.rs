@@ -60,15 +60,16 @@ impl Sandboxes {
         let Some(repeat) = repeat else {
             let cancel = CancellationToken::new();
             let _cancelled_with_the_caller = cancel.clone().drop_guard();
-            return self.to_the_end(async move { this.create_now(new, &actor, None, &cancel).await }).await;
+            let work = Box::pin(async move { this.create_now(new, &actor, None, &cancel).await });
+            return self.to_the_end(work).await;
         };
         let asked = repeat.clone();
-        let work = async move {
+        let work = Box::pin(async move {
             if let Some(earlier) = this.0.store.request(&asked.key).await? {
                 return this.created_before(&asked, &earlier);
             }
             this.create_now(new, &actor, Some(asked), &CancellationToken::new()).await
-        };
+        });
         self.0.creations.once(&self.0.tasks, &repeat, work).await
     }
 

@@ -299,3 +299,35 @@ async fn no_warm_sandbox_goes_to_two_callers() {
     assert!(counters.hits >= 40);
     assert_eq!(node.host.live(), 240);
 }
+
+#[tokio::test]
+async fn of_the_pools_that_fit_one_that_has_something_warm_serves() {
+    let node = Node::new();
+    let daemon = node.start().await;
+    make(&daemon, "empty", spec(0)).await.unwrap();
+    make(&daemon, "p", spec(2)).await.unwrap();
+    make(&daemon, "q", PoolSpec { draining: true, ..spec(2) }).await.unwrap();
+    full(&daemon, 2).await;
+    let pool = |made: v1::CreateSandboxResponse| made.sandbox.unwrap().pool;
+    let made = claim(&daemon, CreateSandboxRequest::default()).await.unwrap();
+    assert_eq!(pool(made), "p");
+    // Whoever names one gets that one, warm or not.
+    let named = CreateSandboxRequest { pool: "empty".into(), ..Default::default() };
+    assert_eq!(claim(&daemon, named).await.unwrap().start_kind(), StartKind::Cold);
+    assert_eq!(get(&daemon, "empty").await.unwrap().counters.unwrap().misses, 1);
+}
+
+#[tokio::test]
+async fn pools_follow_a_node_that_is_drained_at_once() {
+    let node = Node::new();
+    let daemon = node.start().await;
+    make(&daemon, "p", spec(2)).await.unwrap();
+    full(&daemon, 2).await;
+    let begin = std::time::Instant::now();
+    for (resume, ready) in [(false, 0), (true, 2)] {
+        daemon.node().drain_node(v1::DrainNodeRequest { resume }).await.unwrap();
+        full(&daemon, ready).await;
+    }
+    // Without being told, pools look every five seconds.
+    assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
+}

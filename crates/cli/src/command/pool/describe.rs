@@ -29,7 +29,7 @@ pub(super) fn describe(pool: &Pool) -> String {
         ("backend", spec.backend.as_ref().map(ToString::to_string).unwrap_or_default()),
         ("size", size(spec)),
         ("schedules", schedules.join("\n")),
-        ("hit rate aim", spec.target_hit_rate.map(human::percent).unwrap_or_default()),
+        ("target hit rate", spec.target_hit_rate.map(human::percent).unwrap_or_default()),
         ("shrinks after", spans(spec.scale_down_delay)),
         ("refill", spec.refill_concurrency.map(|most| format!("{most} at a time")).unwrap_or_default()),
         ("replaced after", spans(spec.max_age)),
@@ -47,10 +47,7 @@ pub(super) fn describe(pool: &Pool) -> String {
 }
 
 fn now(status: &PoolStatus) -> String {
-    let some = |number: u32, what: &str| {
-        (number > 0).then(|| format!(", {number} being {what}")).unwrap_or_default()
-    };
-    let (making, removing) = (some(status.creating, "made"), some(status.removing, "removed"));
+    let (making, removing) = (more(status.creating, "being made"), more(status.removing, "being removed"));
     format!("{} ready of {}{making}{removing}", status.ready, status.target_size)
 }
 
@@ -93,7 +90,7 @@ fn claims(counters: &PoolCounters) -> String {
     let unfit = more(counters.misses_unfit, "that did not fit");
     let failed = more(counters.claim_failures, "hits that could not be given");
     let (hits, misses) = (counters.hits, counters.misses);
-    format!("{hits} hits{mean}; {misses} misses{unfit}; {} hits{failed}", human::percent(rate))
+    format!("hits {hits}{mean}; misses {misses}{unfit}; {} hit{failed}", human::percent(rate))
 }
 
 fn made(counters: &PoolCounters) -> String {
@@ -107,6 +104,7 @@ fn made(counters: &PoolCounters) -> String {
     counters.created.to_string() + &told.collect::<String>()
 }
 
-fn more(number: u64, what: &str) -> String {
+fn more(number: impl Into<u64>, what: &str) -> String {
+    let number = number.into();
     if number == 0 { String::new() } else { format!(", {number} {what}") }
 }

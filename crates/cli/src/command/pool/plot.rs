@@ -61,20 +61,20 @@ mod tests {
         let lines: Vec<_> = text.lines().collect();
         let full = |count| "█".repeat(count);
         assert_eq!(lines[0], format!("size  hit rate{}idle memory", " ".repeat(32)));
-        assert_eq!(lines[1], format!("   0  {}   0.00%  {} 0 B", " ".repeat(30), " ".repeat(12)));
+        assert_eq!(lines[1], format!("   0  {}      0%  {} 0 B", " ".repeat(30), " ".repeat(12)));
         assert_eq!(
             lines[2],
-            format!("   2  {}{}  50.00%  {}{} 512 MiB", full(15), " ".repeat(15), full(6), " ".repeat(6))
+            format!("   2  {}{}     50%  {}{} 512 MiB", full(15), " ".repeat(15), full(6), " ".repeat(6))
         );
-        assert_eq!(lines[3], format!("  16  {}▊  99.50%  {} 1 GiB  ◀ smallest for 99%", full(29), full(12)));
-        assert_eq!(lines[4], format!("auto  {} 100%  {}{} 256 MiB", full(30), full(3), " ".repeat(9)));
+        assert_eq!(lines[3], format!("  16  {}▉  99.50%  {} 1 GiB  ◀ smallest for 99%", full(29), full(12)));
+        assert_eq!(lines[4], format!("auto  {}    100%  {}{} 256 MiB", full(30), full(3), " ".repeat(9)));
         assert_eq!(text.matches('◀').count(), 1);
     }
 
     #[test]
     fn it_says_when_no_size_is_enough() {
         let text = plot(&[row(Some(1), 0.4, 1), row(None, 1.0, 1)], None, 0.999);
-        assert!(text.ends_with("99.9%: try larger ones with --sizes"), "{text}");
+        assert!(text.ends_with("99.90%: try larger ones with --sizes"), "{text}");
         assert!(!text.contains('◀'));
         // Nobody waits and nothing is kept: no division by nothing.
         assert!(plot(&[row(Some(0), 1.0, 0)], Some(0), 0.99).contains("◀"));
