@@ -194,6 +194,12 @@ fn short(needs: &Needs, status: &AdmissionStatus) -> Vec<(&'static str, u64, u64
 }
 
 impl Room {
+    /// Whether the node has room for it to be that large, now.
+    pub(crate) fn may_become(&self, needs: Needs) -> bool {
+        let (more, status) = (needs.minus(&self.needs), self.capacity.status());
+        more.fits(&status.taken, &status.ceiling)
+    }
+
     /// Takes more or less, at once or not at all.
     ///
     /// # Errors

@@ -111,12 +111,14 @@ impl LivePool {
     /// Takes one out of the pool, in one step: nobody else gets it.
     fn take(&self, spec: &SandboxSpec, requested: &ResourceLimits) -> Option<Warm> {
         self.tell(|state, now| {
-            // Disks do not change their size live; a policy belongs to the sandbox's network from its beginning.
+            // Disks do not change their size live; a policy belongs to the sandbox's network from its beginning. What
+            // the node has no room for waits as a cold start, and takes no warm sandbox with it.
             let fits = |warm: &Warm| {
                 let changes = requested.changes_to(&warm.record.spec.limits);
                 changes.disk_bytes.is_none()
                     && changes.disk_inodes.is_none()
                     && warm.record.spec.network == spec.network
+                    && warm.room.may_become(Needs::of(&changes.or(&warm.record.limits)))
             };
             if state.warm.values().next().is_some_and(|warm| !fits(warm)) {
                 state.brain.missed(now);

@@ -162,7 +162,7 @@ impl Sandboxes {
             return Err(error);
         }
         if resolved.template.as_ref().is_some_and(Template::prepares) {
-            created.stages.push(Stage { name: "start", duration: begin.elapsed() });
+            created.stages.push(Stage { name: "prepare", duration: begin.elapsed() });
         }
         Ok(created)
     }

@@ -114,6 +114,20 @@ async fn an_empty_pool_costs_a_cold_start_and_never_a_wait() {
 }
 
 #[tokio::test]
+async fn what_the_node_has_no_room_for_takes_no_warm_sandbox_with_it() {
+    let node = Node::new();
+    let daemon = node.start().await;
+    make(&daemon, "p", spec(2)).await.unwrap();
+    full(&daemon, 2).await;
+    let limits = Some(ResourceLimits { memory_bytes: Some(1 << 49), ..Default::default() });
+    let refused = claim(&daemon, CreateSandboxRequest { limits, ..Default::default() }).await.unwrap_err();
+    assert_eq!(reason(&refused), "NO_ROOM");
+    let pool = full(&daemon, 2).await;
+    let counters = pool.counters.unwrap();
+    assert_eq!((counters.misses_unfit, counters.claim_failures, counters.created), (1, 0, 2));
+}
+
+#[tokio::test]
 async fn one_that_cannot_be_bound_is_removed_and_the_caller_gets_another() {
     let node = Node::new();
     let daemon = node.start().await;
