@@ -8,9 +8,9 @@ cargo build --release --workspace
 target=${CARGO_TARGET_DIR:-target}
 bench=$target/release/hostel-bench
 if [ $# -gt 0 ]; then
-	exec "$bench" "$@"
+	exec scripts/with-docker.sh "$bench" "$@"
 fi
-"$bench" --json "$target/benchmarks.json"
+scripts/with-docker.sh "$bench" --json "$target/benchmarks.json"
 "$bench" report "$target/benchmarks.json" >"$target/benchmarks.md"
 mv "$target/benchmarks.md" docs/benchmarks.md
 echo 'written: docs/benchmarks.md'

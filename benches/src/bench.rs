@@ -1,6 +1,8 @@
 //! What is measured.
 
+mod claims;
 mod create;
+mod docker;
 mod exec;
 mod files;
 mod latency;
@@ -20,7 +22,18 @@ use hostel_client::{Client, CreateSandbox};
 use hostel_sandbox::{ResourceLimits, SandboxId, SandboxSpec};
 
 /// Names for `--only`, in the order in which they are measured and shown.
-const NAMES: [&str; 8] = ["create", "one_shot", "exec", "stdout", "files", "rate", "memory", "recovery"];
+const NAMES: [&str; 10] = [
+    "create",
+    "one_shot",
+    "exec",
+    "stdout",
+    "files",
+    "rate",
+    claims::NAME,
+    "memory",
+    "recovery",
+    docker::NAME,
+];
 
 /// Everything that measuring needs.
 pub(crate) struct Bench<'a> {
@@ -39,7 +52,7 @@ impl Bench<'_> {
         }
         let mut sections = latency::sections(self).await?;
         report.sections.append(&mut sections);
-        for name in ["stdout", "files", "rate", "memory", "recovery"] {
+        for name in ["stdout", "files", "rate", claims::NAME, "memory", "recovery"] {
             if !self.wants(name) {
                 continue;
             }
@@ -49,6 +62,7 @@ impl Bench<'_> {
                 "stdout" => stdout::measure(self, &mut section).await,
                 "files" => files::measure(self, &mut section).await,
                 "rate" => rate::measure(self, &mut section).await,
+                claims::NAME => claims::measure(self, &mut section).await,
                 "memory" => memory::measure(self, &mut section).await,
                 _ => recovery::measure(self, &mut section).await,
             };
@@ -56,6 +70,11 @@ impl Bench<'_> {
             report.sections.push(section);
             // What a failed measurement left must not burden the next.
             daemon::delete_all(&self.client).await.context("clean up between measurements")?;
+        }
+        if self.wants(docker::NAME) && self.peers.docker.is_some() {
+            // The daemon may be another one by now.
+            self.client = self.daemon.client().await?;
+            report.sections.extend(docker::sections(self).await?);
         }
         Ok(())
     }
@@ -82,6 +101,7 @@ fn heading(name: &str, scale: &Scale) -> Section {
         "stdout" => stdout::heading(scale),
         "files" => files::heading(scale),
         "rate" => rate::heading(scale),
+        claims::NAME => claims::heading(scale),
         "memory" => memory::heading(scale),
         _ => recovery::heading(scale),
     }

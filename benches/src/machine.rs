@@ -74,7 +74,7 @@ pub(crate) async fn describe(client: &Client) -> Result<Machine> {
         hosteld: format!("hosteld {}", node.version),
         isolation: features(true),
         isolation_missing: features(false),
-        peers: [version("bwrap"), version("runc")].into_iter().flatten().collect(),
+        peers: [version("bwrap"), version("runc"), version("dockerd")].into_iter().flatten().collect(),
         load_before: load(),
         load_after: String::new(),
     })

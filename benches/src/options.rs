@@ -34,7 +34,7 @@ pub(crate) struct RunArguments {
     /// Write the results here.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
-    /// Only these: create, one_shot, exec, stdout, files, rate, memory, recovery.
+    /// Only these: create, one_shot, exec, stdout, files, rate, claims, memory, recovery, docker.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) only: Vec<String>,
     /// Where hosteld and hostel are. [beside this program]
@@ -105,6 +105,8 @@ pub(crate) struct Scale {
     pub(crate) warm_up: usize,
     /// Rest before each of them: what goes on behind a finished sample, ours or a peer's, is over by then.
     pub(crate) pause: Duration,
+    /// Samples of what is done with containers.
+    pub(crate) containers: usize,
     /// Samples of each throughput.
     pub(crate) bulk_samples: usize,
     /// Bytes of output in each.
@@ -126,6 +128,7 @@ impl Scale {
         samples: 300,
         warm_up: 10,
         pause: Duration::from_millis(10),
+        containers: 25,
         bulk_samples: 9,
         stdout_bytes: 2 << 30,
         file_bytes: 256 << 20,
@@ -138,6 +141,7 @@ impl Scale {
         samples: 10,
         warm_up: 2,
         pause: Duration::from_millis(10),
+        containers: 2,
         bulk_samples: 1,
         stdout_bytes: 256 << 20,
         file_bytes: 32 << 20,

@@ -1,10 +1,12 @@
 //! The programs that we are compared with.
 
 mod bwrap;
+mod docker;
 mod host;
 mod runc;
 
 pub(crate) use bwrap::Bwrap;
+pub(crate) use docker::{Docker, DockerContainer};
 pub(crate) use host::{dd_arguments, echo, spawn, stream_dd, write_and_read};
 pub(crate) use runc::{Runc, RuncContainer};
 
@@ -36,6 +38,7 @@ pub(crate) fn roomy() -> ResourceLimits {
 pub(crate) struct Peers {
     pub(crate) bwrap: Option<Bwrap>,
     pub(crate) runc: Option<Runc>,
+    pub(crate) docker: Option<Docker>,
     /// Our own command line.
     pub(crate) hostel: Option<PathBuf>,
     /// Which are not, and why.
@@ -48,11 +51,12 @@ impl Peers {
         let mut missing = Vec::new();
         let bwrap = note(&mut missing, "bwrap (package bubblewrap)", Bwrap::find());
         let runc = note(&mut missing, "runc (package runc)", Runc::find(directory));
+        let docker = note(&mut missing, "docker (package docker.io)", Docker::find());
         let hostel = Some(binaries.join("hostel")).filter(|path| path.is_file());
         if hostel.is_none() {
             missing.push("the command line: no hostel beside hosteld".to_owned());
         }
-        Ok(Self { bwrap, runc, hostel, missing })
+        Ok(Self { bwrap, runc, docker, hostel, missing })
     }
 }
 

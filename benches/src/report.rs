@@ -131,6 +131,11 @@ impl Section {
         self.rows.iter().find(|row| row.name == name).map(|row| to_f64(row.summary.p50))
     }
 
+    /// The 99th percentile of a row; nothing if it was not measured.
+    pub(crate) fn p99(&self, name: &str) -> Option<f64> {
+        self.rows.iter().find(|row| row.name == name).map(|row| to_f64(row.summary.p99))
+    }
+
     pub(crate) fn expect(
         &mut self,
         what: impl Into<String>,

@@ -33,15 +33,20 @@ impl StagedClient {
         Ok(Self(SandboxServiceClient::new(channel)))
     }
 
-    /// Makes a sandbox with these limits.
-    pub(crate) async fn create(&self, limits: &hostel_sandbox::ResourceLimits) -> Result<Staged> {
+    /// Makes a sandbox with these limits on a backend; an empty name is the default one.
+    pub(crate) async fn create(
+        &self,
+        backend: &str,
+        limits: &hostel_sandbox::ResourceLimits,
+    ) -> Result<Staged> {
         let limits = v1::ResourceLimits {
             memory_bytes: limits.memory_bytes,
             cpu_millis: limits.cpu_millis,
             pids: limits.pids,
             ..Default::default()
         };
-        let request = v1::CreateSandboxRequest { limits: Some(limits), ..Default::default() };
+        let backend = backend.to_owned();
+        let request = v1::CreateSandboxRequest { backend, limits: Some(limits), ..Default::default() };
         let mut client = self.0.clone();
         let start = Instant::now();
         let answer = client.create_sandbox(request).await.context("create a sandbox")?.into_inner();

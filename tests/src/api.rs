@@ -2,6 +2,7 @@
 
 use crate::TestDaemon;
 use hostel_proto::v1::file_service_client::FileServiceClient;
+use hostel_proto::v1::pool_service_client::PoolServiceClient;
 use hostel_proto::v1::process_service_client::ProcessServiceClient;
 use hostel_proto::v1::sandbox_service_client::SandboxServiceClient;
 use hostel_proto::v1::template_service_client::TemplateServiceClient;
@@ -50,6 +51,12 @@ impl Api {
     #[must_use]
     pub fn files(&self) -> FileServiceClient<Channel> {
         FileServiceClient::new(self.channel.clone())
+    }
+
+    /// `PoolService`.
+    #[must_use]
+    pub fn pools(&self) -> PoolServiceClient<Channel> {
+        PoolServiceClient::new(self.channel.clone())
     }
 
     /// `TemplateService`.

@@ -25,7 +25,20 @@ const PREPARED: Floor =
 pub(super) struct Stages(RefCell<Vec<(String, Vec<Duration>)>>);
 
 impl Stages {
-    fn add(&self, staged: &Staged) {
+    /// A row for each.
+    pub(super) fn show(&self, section: &mut Section) -> Result<()> {
+        for (name, durations) in self.0.borrow().iter() {
+            let mut samples = Samples::new()?;
+            for duration in durations {
+                samples.add_duration(*duration)?;
+            }
+            let label = format!("of that, step `{name}`");
+            section.row(&format!("stage_{name}"), label, samples.summary(Unit::Nanoseconds));
+        }
+        Ok(())
+    }
+
+    pub(super) fn add(&self, staged: &Staged) {
         let mut all = self.0.borrow_mut();
         for (name, duration) in &staged.stages {
             match all.iter_mut().find(|(known, _)| known == name) {
@@ -50,14 +63,14 @@ pub(super) fn heading() -> Section {
 
 pub(super) fn cases<'a>(client: &'a StagedClient, stages: &'a Stages) -> Vec<Case<'a>> {
     let take = move || async move {
-        let staged = client.create(&tight()).await?;
+        let staged = client.create("", &tight()).await?;
         stages.add(&staged);
         client.delete(&staged.id).await?;
         Ok(staged.total)
     };
     vec![
         Case::timed(NAME, "hostel_warm", "Hostel, after another", move || async move {
-            let first = client.create(&tight()).await?;
+            let first = client.create("", &tight()).await?;
             client.delete(&first.id).await?;
             take().await
         }),
@@ -73,16 +86,5 @@ pub(super) fn finish(section: &mut Section, stages: &Stages) -> Result<()> {
             section.expect(what, median / floor.nanoseconds, Bound::AtMost, 2.5, "×");
         }
     }
-    for (name, durations) in stages.0.borrow().iter() {
-        let mut samples = Samples::new()?;
-        for duration in durations {
-            samples.add_duration(*duration)?;
-        }
-        section.row(
-            &format!("stage_{name}"),
-            format!("of that, step `{name}`"),
-            samples.summary(Unit::Nanoseconds),
-        );
-    }
-    Ok(())
+    stages.show(section)
 }

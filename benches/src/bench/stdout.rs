@@ -48,17 +48,21 @@ pub(super) async fn measure(bench: &Bench<'_>, section: &mut Section) -> Result<
 
 async fn stream(client: &Client, sandbox: &SandboxId, bytes: u64) -> Result<Duration> {
     let arguments = peers::dd_arguments(bytes);
-    let exec = Exec::command(sandbox, std::iter::once("dd".to_owned()).chain(arguments));
+    stream_of(client, Exec::command(sandbox, std::iter::once("dd".to_owned()).chain(arguments)), bytes).await
+}
+
+/// Runs a program that writes so many bytes, and counts them.
+pub(super) async fn stream_of(client: &Client, exec: Exec, bytes: u64) -> Result<Duration> {
     let mut count = 0;
     let start = Instant::now();
     let mut session = client.exec(exec).await.context("exec")?;
     while let Some(event) = session.output.next().await {
-        match event.context("the output of dd")? {
+        match event.context("the output of a program")? {
             Event::Output { data, .. } => count += u64::try_from(data.len())?,
             Event::Gap { missing, .. } => bail!("output {missing:?} is missing"),
             Event::Exited(status) => {
                 let duration = start.elapsed();
-                ensure!(status.shell_code() == 0, "dd ended with {}", status.shell_code());
+                ensure!(status.shell_code() == 0, "it ended with {}", status.shell_code());
                 ensure!(count == bytes, "{count} of {bytes} bytes came");
                 return Ok(duration);
             }

@@ -18,7 +18,6 @@ pub(crate) use sandbox::{
 pub(crate) use template::{BuildArgs, ImportArgs, InstallArgs, TemplateCommand};
 
 use clap::{Args, Parser, Subcommand};
-use std::path::PathBuf;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -112,21 +111,8 @@ pub(crate) enum Command {
     found again at the next start.\n\nExample:\n  hostel up --state-dir /srv/hostel --listen tcp://127.0.0.1:7070"
 )]
 pub(crate) struct UpArgs {
-    /// Where to listen: unix:///path or tcp://127.0.0.1:port. May be given several times.
-    #[arg(long, env = "HOSTEL_LISTEN", value_delimiter = ',', value_name = "ADDRESS")]
-    pub(crate) listen: Vec<hosteld::listen::Address>,
-    /// Directory of what outlives a reboot: records and templates.
-    #[arg(long, env = "HOSTEL_STATE_DIR", value_name = "DIR")]
-    pub(crate) state_dir: Option<PathBuf>,
-    /// Directory of what does not: the socket.
-    #[arg(long, env = "HOSTEL_RUNTIME_DIR", value_name = "DIR")]
-    pub(crate) runtime_dir: Option<PathBuf>,
-    /// Directory of template declarations, *.toml and */template.toml. May be given several times.
-    #[arg(long, env = "HOSTEL_TEMPLATES_DIR", value_delimiter = ',', value_name = "DIR")]
-    pub(crate) templates_dir: Vec<PathBuf>,
-    /// How logs are written to stderr.
-    #[arg(long, env = "HOSTEL_LOG_FORMAT", value_enum, default_value_t)]
-    pub(crate) log_format: hosteld::logging::LogFormat,
+    #[command(flatten)]
+    pub(crate) daemon: hosteld::arguments::Arguments,
 }
 
 /// What can be asked of a node.

@@ -1,52 +1,66 @@
-//! The command line of `hosteld`.
+//! Options of the daemon on a command line.
 
-use clap::Parser;
-use hosteld::config::{OVERCOMMIT, Overcommit};
-use hosteld::listen::Address;
-use hosteld::logging::LogFormat;
+use crate::config::{OVERCOMMIT, Overcommit};
+use crate::listen::Address;
+use crate::logging::LogFormat;
+use crate::{Config, Error};
+use clap::Args;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// The execution daemon of Hostel: sandboxes on this machine, over gRPC.
-#[derive(Debug, Parser)]
-#[command(version, about)]
-pub(crate) struct Arguments {
+/// What a daemon is told, by `hosteld` and `hostel up` alike.
+#[derive(Debug, Args)]
+pub struct Arguments {
     /// Where clients connect: unix:///path or tcp://127.0.0.1:port. May be given several times.
     #[arg(long, env = "HOSTEL_LISTEN", value_delimiter = ',', value_name = "ADDRESS")]
-    pub(crate) listen: Vec<Address>,
+    pub listen: Vec<Address>,
     /// What outlives a reboot: records and templates. [/var/lib/hostel, for users ~/.local/state/hostel]
     #[arg(long, env = "HOSTEL_STATE_DIR", value_name = "DIRECTORY")]
-    pub(crate) state_dir: Option<PathBuf>,
+    pub state_dir: Option<PathBuf>,
     /// What does not: the socket hosteld.sock. [/run/hostel, for users $XDG_RUNTIME_DIR/hostel]
     #[arg(long, env = "HOSTEL_RUNTIME_DIR", value_name = "DIRECTORY")]
-    pub(crate) runtime_dir: Option<PathBuf>,
+    pub runtime_dir: Option<PathBuf>,
     /// The Docker engine: unix:///path or tcp://host:port. [unix:///var/run/docker.sock]
     #[arg(long, env = "DOCKER_HOST", value_name = "ADDRESS")]
-    pub(crate) docker_host: Option<String>,
+    pub docker_host: Option<String>,
     /// The image of containers whose creator names no template. [debian:bookworm-slim]
     #[arg(long, env = "HOSTEL_DOCKER_IMAGE", value_name = "IMAGE")]
-    pub(crate) docker_image: Option<String>,
+    pub docker_image: Option<String>,
     /// Directory of template declarations, *.toml and */template.toml. May be given several times.
     /// [/etc/hostel/templates.d, for users ~/.config/hostel/templates.d]
     #[arg(long, env = "HOSTEL_TEMPLATES_DIR", value_delimiter = ',', value_name = "DIRECTORY")]
-    pub(crate) templates_dir: Vec<PathBuf>,
+    pub templates_dir: Vec<PathBuf>,
     /// Directory of pool declarations, *.toml. May be given several times.
     /// [/etc/hostel/pools.d, for users ~/.config/hostel/pools.d]
     #[arg(long, env = "HOSTEL_POOLS_DIR", value_delimiter = ',', value_name = "DIRECTORY")]
-    pub(crate) pools_dir: Vec<PathBuf>,
+    pub pools_dir: Vec<PathBuf>,
     /// How many times the node's memory, processors, processes and disk may be promised to sandboxes, for example
     /// memory=1.5,disk=2. What is not named stays. [memory=8,cpu=inf,pids=8,disk=8]
     #[arg(long, env = "HOSTEL_OVERCOMMIT", value_parser = overcommit, value_name = "RATIOS")]
-    pub(crate) overcommit: Option<Overcommit>,
+    pub overcommit: Option<Overcommit>,
     /// Where metrics are served for Prometheus, at /metrics: a loopback address and port, for example 127.0.0.1:9464.
     #[arg(long, env = "HOSTEL_METRICS_LISTEN", value_name = "ADDRESS")]
-    pub(crate) metrics_listen: Option<SocketAddr>,
+    pub metrics_listen: Option<SocketAddr>,
     /// How logs are written to standard error.
     #[arg(long, env = "HOSTEL_LOG_FORMAT", value_enum, default_value_t)]
-    pub(crate) log_format: LogFormat,
-    /// Check the configuration, say what it is, and exit.
-    #[arg(long)]
-    pub(crate) check: bool,
+    pub log_format: LogFormat,
+}
+
+impl Arguments {
+    /// The configuration that they mean, over the defaults of whoever runs this.
+    ///
+    /// # Errors
+    /// [`Error::Config`] saying what would work.
+    pub fn configure(self) -> Result<Config, Error> {
+        let config = Config::for_this_user()?
+            .with(self.state_dir, self.runtime_dir, self.listen)
+            .with_docker(self.docker_host, self.docker_image)
+            .with_templates(self.templates_dir)
+            .with_pools(self.pools_dir, self.overcommit)
+            .with_metrics(self.metrics_listen);
+        config.validate()?;
+        Ok(config)
+    }
 }
 
 /// Reads `NAME=RATIO,…` over the defaults.

@@ -5,6 +5,7 @@
 //! `hostel up` are both a few lines around these two.
 #![forbid(unsafe_code)]
 
+pub mod arguments;
 pub mod backends;
 pub mod config;
 pub mod error;

@@ -1,24 +1,31 @@
 //! `hosteld`: parse, build, run until told to stop.
 #![forbid(unsafe_code)]
 
-mod arguments;
-
-use arguments::Arguments;
-use clap::Parser as _;
-use hosteld::logging;
-use hosteld::{Config, Error};
+use clap::Parser;
+use hosteld::arguments::Arguments;
+use hosteld::{Config, Error, logging};
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// The execution daemon of Hostel: sandboxes on this machine, over gRPC.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct CommandLine {
+    #[command(flatten)]
+    arguments: Arguments,
+    /// Check the configuration, say what it is, and exit.
+    #[arg(long)]
+    check: bool,
+}
 
 /// EX_CONFIG of sysexits(3).
 const BAD_CONFIGURATION: u8 = 78;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let CommandLine { arguments, check } = CommandLine::parse();
     logging::start(arguments.log_format);
-    let check = arguments.check;
-    match configure(arguments) {
+    match arguments.configure() {
         Err(error) => fail(&error, BAD_CONFIGURATION),
         Ok(config) if check => {
             let (text, problems) = hosteld::templates::check(&config);
@@ -28,18 +35,6 @@ fn main() -> ExitCode {
         }
         Ok(config) => run(config),
     }
-}
-
-fn configure(arguments: Arguments) -> Result<Config, Error> {
-    let base = Config::for_this_user()?;
-    let config = base
-        .with(arguments.state_dir, arguments.runtime_dir, arguments.listen)
-        .with_docker(arguments.docker_host, arguments.docker_image)
-        .with_templates(arguments.templates_dir)
-        .with_pools(arguments.pools_dir, arguments.overcommit)
-        .with_metrics(arguments.metrics_listen);
-    config.validate()?;
-    Ok(config)
 }
 
 fn run(config: Config) -> ExitCode {

@@ -9,6 +9,7 @@ use crate::environment::Environment;
 use crate::ground::SOCKET;
 use crate::handle::Handle;
 use crate::image::Image;
+use crate::seeds::Seeds;
 use crate::snapshot;
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, RemoveContainerOptionsBuilder,
@@ -23,7 +24,8 @@ use hostel_sandbox::{
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::net::UnixListener;
+use tokio::net::unix::SocketAddr;
+use tokio::net::{UnixListener, UnixStream};
 
 /// How long a started container may take until its guest reports.
 const BIRTH: Duration = Duration::from_secs(30);
@@ -136,18 +138,18 @@ impl Inner {
         let draft = self.draft(spec, recipe).await?;
         self.ground.make_ready()?;
         let report = self.ground.make_control(id, &draft.config, draft.facts.first_id)?;
-        // Before the container: the engine looks for everything that it shall bind.
-        self.make_disk(id, recipe, &draft).await?;
-        clock.lap("disk");
-        let container = self.make_container(id, recipe, &draft).await?;
+        let seeds = self.lay_ground(id, recipe, &draft).await?;
+        clock.lap("ground");
+        // At once: what the engine looks for before it binds is there from the first moment.
+        let (container, filled) = tokio::join!(
+            self.make_container(id, recipe, &draft),
+            self.fill_disk(id, recipe, &draft, seeds.as_ref())
+        );
+        let container = container?;
+        filled?;
         clock.lap("container");
-        let client = self.engine.client().await?;
-        bounded(WORK, client.start_container(&container, None::<StartContainerOptions>))
-            .await
-            .map_err(|fault| not_started(fault, recipe))?;
+        let guest = self.start_container(id, &container, &report, recipe, &draft).await?;
         clock.lap("start");
-        let guest = self.wait_for_guest(id, &container, &report, &draft).await?;
-        clock.lap("guest");
         let GuestConfig { token, env, user, workdir, .. } = draft.config;
         let handle = Handle {
             sandbox: id.clone(),
@@ -211,23 +213,73 @@ impl Inner {
         Ok(made.id)
     }
 
-    async fn make_disk(self: &Arc<Self>, id: &SandboxId, recipe: &Recipe, draft: &Draft) -> Result<()> {
+    /// Makes the places of a disk, still without one: an engine binds only what is there.
+    async fn lay_ground(
+        self: &Arc<Self>,
+        id: &SandboxId,
+        recipe: &Recipe,
+        draft: &Draft,
+    ) -> Result<Option<Seeds>> {
         if !draft.disk.is_ours() {
-            return Ok(());
+            return Ok(None);
         }
-        let (mounted, seeds) = tokio::join!(
-            self.ground.mount_disk(id, draft.disk, &draft.limits),
-            self.seeds(&recipe.image, &draft.places)
-        );
-        mounted?;
-        let seeds = seeds?;
+        let seeds = self.seeds(&recipe.image, &draft.places).await?;
+        self.ground.make_mount_point(id)?;
+        if draft.disk == Kind::Memory {
+            self.ground.mount_memory(id, &draft.limits)?;
+        }
+        self.make_places(id, draft, &seeds)?;
+        Ok(Some(seeds))
+    }
+
+    fn make_places(&self, id: &SandboxId, draft: &Draft, seeds: &Seeds) -> Result<()> {
+        let owner = seeds.ids_of(&draft.config.user).unwrap_or_default();
+        self.ground.make_places(id, &draft.places, owner, draft.facts.first_id)
+    }
+
+    async fn fill_disk(
+        &self,
+        id: &SandboxId,
+        recipe: &Recipe,
+        draft: &Draft,
+        seeds: Option<&Seeds>,
+    ) -> Result<()> {
+        let Some(seeds) = seeds else { return Ok(()) };
+        if draft.disk == Kind::Image {
+            self.ground.mount_image(id, &draft.limits).await?;
+        }
         let point = self.ground.mount_point(id);
         match &recipe.copy_of {
             Some(parent) => snapshot::copy_disk(&self.ground.mount_point(parent), &point).await?,
-            None => self.plant(&seeds, &draft.places, &point).await?,
+            None => self.plant(seeds, &draft.places, &point).await?,
         }
-        let owner = seeds.ids_of(&draft.config.user).unwrap_or_default();
-        self.ground.make_places(id, &draft.places, owner, draft.facts.first_id)
+        // Whatever came into them, they are directories.
+        self.make_places(id, draft, seeds)
+    }
+
+    /// Starts a container and waits for its guest, which speaks before the engine has finished its own part.
+    async fn start_container(
+        self: &Arc<Self>,
+        id: &SandboxId,
+        container: &str,
+        report: &UnixListener,
+        recipe: &Recipe,
+        draft: &Draft,
+    ) -> Result<Guest> {
+        let client = self.engine.client().await?;
+        let name = container.to_owned();
+        let mut start = self.tasks.spawn(async move {
+            bounded(WORK, client.start_container(&name, None::<StartContainerOptions>)).await
+        });
+        let accepted = tokio::select! {
+            accepted = report.accept() => Some(accepted),
+            started = &mut start => {
+                let started = started.map_err(|error| Error::internal("start a container", error))?;
+                started.map_err(|fault| not_started(fault, recipe))?;
+                None
+            }
+        };
+        self.wait_for_guest(id, container, report, accepted, draft).await
     }
 
     async fn wait_for_guest(
@@ -235,16 +287,21 @@ impl Inner {
         id: &SandboxId,
         container: &str,
         report: &UnixListener,
+        mut accepted: Option<std::io::Result<(UnixStream, SocketAddr)>>,
         draft: &Draft,
     ) -> Result<Guest> {
         let begin = Instant::now();
         let (stream, _) = loop {
-            tokio::select! {
-                accepted = report.accept() => {
-                    break accepted.map_err(|error| Error::internal("hear from a guest", error))?;
-                }
-                () = tokio::time::sleep(LOOK) => self.must_run(container, begin).await?,
+            if let Some(accepted) = accepted {
+                break accepted.map_err(|error| Error::internal("hear from a guest", error))?;
             }
+            accepted = tokio::select! {
+                now = report.accept() => Some(now),
+                () = tokio::time::sleep(LOOK) => {
+                    self.must_run(container, begin).await?;
+                    None
+                }
+            };
         };
         let stream = stream.into_std().map_err(|error| Error::internal("use a guest's connection", error))?;
         let endpoint = Endpoint::open(&self.ground.control(id), SOCKET, draft.config.token.clone())?;

@@ -122,48 +122,47 @@ pub(crate) fn inside(disk: &Path, place: &str) -> PathBuf {
 }
 
 impl Ground {
-    /// Makes and mounts an empty disk.
+    /// Makes the directory that a disk is mounted on.
+    ///
+    /// # Errors
+    /// `Internal`.
+    pub(crate) fn make_mount_point(&self, sandbox: &SandboxId) -> Result<()> {
+        let point = self.mount_point(sandbox);
+        fs::create_dir_all(&point)
+            .map_err(|error| Error::internal(format!("make {}", point.display()), error))
+    }
+
+    /// Mounts an empty disk in memory.
+    ///
+    /// # Errors
+    /// `Internal`.
+    pub(crate) fn mount_memory(&self, sandbox: &SandboxId, limits: &ResourceLimits) -> Result<()> {
+        let memory = limits.memory_bytes.unwrap_or(u64::MAX);
+        let bytes = limits.disk_bytes.unwrap_or(memory / MEMORY_PER_DISK).min(memory);
+        let inodes = limits.disk_inodes.unwrap_or(0);
+        let options = format!("size={bytes},nr_inodes={inodes},mode=0755");
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+        mount(Some("disk"), &self.mount_point(sandbox), Some("tmpfs"), flags, Some(options.as_str()))
+            .map_err(|errno| Error::internal("mount a disk in memory", errno))
+    }
+
+    /// Makes a disk in a file and mounts it. It has the directories that its mount point has from the first moment,
+    /// so that whoever looks for one meanwhile finds it.
     ///
     /// # Errors
     /// `LimitReached` for a full host, `Internal`.
-    pub(crate) async fn mount_disk(
-        &self,
-        sandbox: &SandboxId,
-        kind: Kind,
-        limits: &ResourceLimits,
-    ) -> Result<()> {
-        let point = self.mount_point(sandbox);
-        fs::create_dir_all(&point)
-            .map_err(|error| Error::internal(format!("make {}", point.display()), error))?;
-        if kind == Kind::Memory {
-            let memory = limits.memory_bytes.unwrap_or(u64::MAX);
-            let bytes = limits.disk_bytes.unwrap_or(memory / MEMORY_PER_DISK).min(memory);
-            let inodes = limits.disk_inodes.unwrap_or(0);
-            let options = format!("size={bytes},nr_inodes={inodes},mode=0755");
-            let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-            return mount(Some("disk"), &point, Some("tmpfs"), flags, Some(options.as_str()))
-                .map_err(|errno| Error::internal("mount a disk in memory", errno));
-        }
+    pub(crate) async fn mount_image(&self, sandbox: &SandboxId, limits: &ResourceLimits) -> Result<()> {
         let image = self.disk_image(sandbox);
         let bytes = limits.disk_bytes.unwrap_or(UNCAPPED).max(SMALLEST);
         fs::File::create_new(&image)
             .and_then(|file| file.set_len(bytes))
             .map_err(|error| Error::internal(format!("make {}", image.display()), error))?;
         let image = image.display().to_string();
+        let point = self.mount_point(sandbox).display().to_string();
         // No journal: after a crash of the host the sandbox is gone anyway.
-        let options = [
-            "-q",
-            "-F",
-            "-m",
-            "0",
-            "-O",
-            "^has_journal",
-            "-E",
-            "nodiscard,lazy_itable_init=1,root_owner=0:0",
-            &image,
-        ];
-        tools::run("mkfs.ext4", options, DEADLINE).await?;
-        let point = point.display().to_string();
+        let features = ["-q", "-F", "-m", "0", "-O", "^has_journal"];
+        let extended = ["-E", "nodiscard,lazy_itable_init=1,root_owner=0:0", "-d", &point, &image];
+        tools::run("mkfs.ext4", features.into_iter().chain(extended), DEADLINE).await?;
         let options = ["-t", "ext4", "-o", "loop,nosuid,nodev,noatime,discard", &image, &point];
         tools::run("mount", options, DEADLINE).await
     }

@@ -137,8 +137,7 @@ impl Inner {
     pub(crate) async fn plant(&self, seeds: &Seeds, places: &[Place], disk: &Path) -> Result<()> {
         for place in places {
             let file = seeds.file(&place.path);
-            // Only its own directory, which a disk makes by itself: header and end take 1.5 KiB.
-            if std::fs::metadata(&file).map_or(0, |found| found.len()) < 512 {
+            if !begins_with_directory(&file) {
                 continue;
             }
             let parent = place.path.rsplit_once('/').map_or("", |(parent, _)| parent.trim_start_matches('/'));
@@ -176,6 +175,15 @@ impl Inner {
             .map_err(|fault| fault.during("make a container to look into an image"))?;
         Ok(helper)
     }
+}
+
+/// Whether an archive is of a directory. A place that is a link or a file in its image, or not there, is an empty
+/// directory for us.
+fn begins_with_directory(archive: &Path) -> bool {
+    let mut header = [0; 512];
+    let read = std::fs::File::open(archive).and_then(|mut file| io::Read::read_exact(&mut file, &mut header));
+    // Type flags of pax(1): a directory, or a header that extends the next one.
+    read.is_ok() && matches!(header[156], b'5' | b'x' | b'g')
 }
 
 /// A container that is removed once nobody needs it.

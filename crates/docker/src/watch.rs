@@ -99,19 +99,20 @@ impl Inner {
 
     /// Compares what we think is there with what is.
     async fn look_after_everything(self: &Arc<Self>) -> Result<()> {
+        // Before the list: what is made meanwhile is not in it.
+        let living = self.living();
         let found = self.containers().await?;
-        let running: HashSet<&str> = found
+        let alive: HashSet<&str> = found
             .iter()
             .filter(|container| {
-                matches!(
-                    container.state,
-                    Some(ContainerSummaryStateEnum::RUNNING | ContainerSummaryStateEnum::PAUSED)
-                )
+                use ContainerSummaryStateEnum as State;
+                // A guest speaks before the engine notes that it started.
+                matches!(container.state, Some(State::CREATED | State::RUNNING | State::PAUSED))
             })
             .filter_map(|container| container.id.as_deref())
             .collect();
-        for (sandbox, container) in self.living() {
-            if !running.contains(container.as_str()) {
+        for (sandbox, container) in living {
+            if !alive.contains(container.as_str()) {
                 self.died(&sandbox, &container, "guest_died").await;
             }
         }

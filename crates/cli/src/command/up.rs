@@ -4,18 +4,13 @@ use super::{Outcome, SUCCESS};
 use crate::args::UpArgs;
 use crate::failure::Failure;
 use crate::signals::{self, Signals};
-use hosteld::Config;
 use tokio::sync::Notify;
 
 pub(crate) async fn up(args: UpArgs) -> Outcome {
-    hosteld::logging::start(args.log_format);
+    hosteld::logging::start(args.daemon.log_format);
     let failed = |error: hosteld::Error| Failure::other("DAEMON", error.to_string());
     let mut signals = Signals::listen()?;
-    let config = Config::for_this_user()
-        .map_err(failed)?
-        .with(args.state_dir, args.runtime_dir, args.listen)
-        .with_templates(args.templates_dir);
-    config.validate().map_err(failed)?;
+    let config = args.daemon.configure().map_err(failed)?;
     let daemon = Box::pin(hosteld::build(config)).await.map_err(failed)?;
     let stop = Notify::new();
     // The first signal ends the daemon in good order; whoever signals twice does not want to wait for that.
