@@ -12,6 +12,8 @@ pub(crate) struct Facts {
     pub(crate) driver: String,
     /// Whether that driver can cap a container's root.
     pub(crate) quota: bool,
+    /// Whether that cap counts the image's own files, too.
+    pub(crate) counts_image: bool,
     pub(crate) memory: bool,
     pub(crate) swap: bool,
     pub(crate) cpu: bool,
@@ -42,6 +44,8 @@ impl Facts {
         Self {
             version: info.server_version.clone().unwrap_or_default(),
             quota,
+            // Of a subvolume it limits everything that it refers to, shared or not.
+            counts_image: driver == "btrfs",
             driver,
             memory: info.memory_limit.unwrap_or(false),
             swap: info.swap_limit.unwrap_or(false),

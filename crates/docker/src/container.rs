@@ -74,6 +74,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) template: &'a TemplateId,
     /// The image's id.
     pub(crate) image: &'a str,
+    /// What the image itself takes.
+    pub(crate) image_bytes: u64,
     pub(crate) limits: &'a ResourceLimits,
     pub(crate) disk: Kind,
     pub(crate) places: &'a [Place],
@@ -151,7 +153,9 @@ impl Plan<'_> {
         if facts.seccomp {
             security.push(format!("seccomp={}", seccomp::profile()));
         }
+        let own = if facts.counts_image { self.image_bytes } else { 0 };
         let root_bytes = limits.disk_bytes.filter(|_| self.disk == Kind::Root);
+        let root_bytes = root_bytes.map(|bytes| bytes.saturating_add(own));
         HostConfig {
             memory,
             // The same: no swap.

@@ -179,6 +179,7 @@ impl Inner {
             sandbox: id,
             template: &recipe.template.id,
             image: &recipe.image.id,
+            image_bytes: recipe.image.bytes,
             limits: &draft.limits,
             disk: draft.disk,
             places: &draft.places,

@@ -219,6 +219,14 @@ fn make_place(path: &Path, mode: u32, (uid, gid): (u32, u32)) -> io::Result<()> 
         Err(_) => {}
     }
     fs::create_dir_all(path)?;
+    set_owner(path, mode, (uid, gid))
+}
+
+/// Gives a directory its owner and mode.
+///
+/// # Errors
+/// Of the kernel.
+pub(crate) fn set_owner(path: &Path, mode: u32, (uid, gid): (u32, u32)) -> io::Result<()> {
     chown(path, Some(uid), Some(gid))?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }

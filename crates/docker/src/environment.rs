@@ -151,18 +151,17 @@ impl ExecutionEnvironment for Environment {
             return Ok(());
         }
         self.inner.ending(&self.id);
-        let removed = self.inner.remove_container(&self.handle.container).await;
+        // At once: a disk that is still in use goes with its last user.
+        let (inner, id) = (Arc::clone(&self.inner), self.id.clone());
+        let disk = tokio::task::spawn_blocking(move || inner.ground.remove_disk(&id));
+        let (removed, disk) = tokio::join!(self.inner.remove_container(&self.handle.container), disk);
         removed.inspect_err(|_| self.inner.removal_failed(&self.handle))?;
         *gone = true;
         self.guest.close().await;
-        let (inner, id) = (Arc::clone(&self.inner), self.id.clone());
         let image = self.handle.own_image.then(|| self.handle.image.clone());
-        let removed = tokio::task::spawn_blocking(move || {
-            inner.ground.remove_disk(&id);
-            inner.ground.remove_control(&id);
-            inner.unstand(&id);
-        });
-        removed.await.map_err(|error| Error::internal("remove a disk", error))?;
+        disk.map_err(|error| Error::internal("remove a disk", error))?;
+        self.inner.ground.remove_control(&self.id);
+        self.inner.unstand(&self.id);
         if let Some(image) = image {
             self.inner.remove_image(&image).await;
         }

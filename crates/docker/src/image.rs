@@ -15,6 +15,8 @@ const ARCHITECTURE: &str = "arm64";
 pub(crate) struct Image {
     /// `sha256:…`.
     pub(crate) id: String,
+    /// What its files take, as the engine adds them up.
+    pub(crate) bytes: u64,
     pub(crate) env: BTreeMap<String, String>,
     /// Who programs run as, where it is not root.
     pub(crate) user: Option<String>,
@@ -54,6 +56,7 @@ impl Image {
         let said = |text: Option<String>| text.filter(|text| !text.is_empty());
         Ok(Self {
             id: found.id.unwrap_or_else(|| reference.to_owned()),
+            bytes: found.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
             env: config.env.unwrap_or_default().iter().filter_map(pair).collect(),
             // Root is what images say that say nothing.
             user: said(config.user)

@@ -5,7 +5,7 @@
 
 use crate::backend::Inner;
 use crate::container::LABEL_INSTANCE;
-use crate::disk::Place;
+use crate::disk::{self, Place};
 use crate::engine::{Fault, TRANSFER, WORK, bounded};
 use crate::image::Image;
 use crate::tools;
@@ -25,6 +25,9 @@ pub(crate) const LABEL_SEEDS: &str = "hostel.seeds";
 /// That directory.
 pub(crate) const SEEDS_INSIDE: &str = "/.hostel/places";
 const PASSWD: &str = "/etc/passwd";
+/// Of an archive's headers: their size, and where they say what they are of.
+const HEADER: usize = 512;
+const TYPE_FLAG: usize = 156;
 /// Most bytes of one place of an image.
 const MOST: u64 = 8 << 30;
 
@@ -134,14 +137,22 @@ impl Inner {
     ///
     /// # Errors
     /// `LimitReached` for a disk too small for it; `Internal`.
-    pub(crate) async fn plant(&self, seeds: &Seeds, places: &[Place], disk: &Path) -> Result<()> {
+    pub(crate) async fn plant(&self, seeds: &Seeds, places: &[Place], point: &Path) -> Result<()> {
         for place in places {
             let file = seeds.file(&place.path);
-            if !begins_with_directory(&file) {
-                continue;
+            let failed = |error: io::Error| Error::internal(format!("read {}", file.display()), error);
+            match start_of(&file).map_err(failed)? {
+                Start::Filled => {}
+                // No process for each: most images have most places empty.
+                Start::Empty { mode, owner, group } => {
+                    let path = disk::inside(point, &place.path);
+                    disk::set_owner(&path, mode, (owner, group)).map_err(failed)?;
+                    continue;
+                }
+                Start::Other => continue,
             }
             let parent = place.path.rsplit_once('/').map_or("", |(parent, _)| parent.trim_start_matches('/'));
-            let parent = disk.join(parent);
+            let parent = point.join(parent);
             let fail = |error: io::Error| Error::internal(format!("fill {}", parent.display()), error);
             std::fs::create_dir_all(&parent).map_err(fail)?;
             let input = std::fs::File::open(&file).map_err(fail)?;
@@ -177,13 +188,41 @@ impl Inner {
     }
 }
 
-/// Whether an archive is of a directory. A place that is a link or a file in its image, or not there, is an empty
-/// directory for us.
-fn begins_with_directory(archive: &Path) -> bool {
-    let mut header = [0; 512];
-    let read = std::fs::File::open(archive).and_then(|mut file| io::Read::read_exact(&mut file, &mut header));
-    // Type flags of pax(1): a directory, or a header that extends the next one.
-    read.is_ok() && matches!(header[156], b'5' | b'x' | b'g')
+/// What an archive of a place begins with.
+enum Start {
+    /// A directory.
+    Filled,
+    /// A directory in which nothing is.
+    Empty { mode: u32, owner: u32, group: u32 },
+    /// A link or a file, or nothing: an empty directory for us.
+    Other,
+}
+
+/// Looks at the first header, as pax(1) describes it.
+fn start_of(archive: &Path) -> io::Result<Start> {
+    let mut header = [0; HEADER];
+    let mut file = match std::fs::File::open(archive) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Start::Other),
+        opened => opened?,
+    };
+    let length = file.metadata()?.len();
+    if length < HEADER as u64 {
+        return Ok(Start::Other);
+    }
+    io::Read::read_exact(&mut file, &mut header)?;
+    let octal = |from: usize, to: usize| {
+        let text = String::from_utf8_lossy(&header[from..to]);
+        u32::from_str_radix(text.trim_matches(|c: char| c == '\0' || c == ' '), 8).ok()
+    };
+    Ok(match (header[TYPE_FLAG], octal(100, 108), octal(108, 116), octal(116, 124)) {
+        // Two blocks of zeros end an archive.
+        (b'5', Some(mode), Some(owner), Some(group)) if length <= 3 * HEADER as u64 => {
+            Start::Empty { mode: mode & 0o7777, owner, group }
+        }
+        // A directory, or a header that extends the next one.
+        (b'5' | b'x' | b'g', ..) => Start::Filled,
+        _ => Start::Other,
+    })
 }
 
 /// A container that is removed once nobody needs it.
@@ -206,6 +245,24 @@ impl Drop for Helper {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn archives_of_empty_directories_need_no_unpacking() {
+        let home = tempfile::tempdir().unwrap();
+        let write = |name: &str, kind: u8, length: usize| {
+            let mut archive = vec![0; length];
+            archive[100..107].copy_from_slice(b"0041777");
+            archive[108..115].copy_from_slice(b"0001750");
+            archive[116..123].copy_from_slice(b"0000007");
+            archive[TYPE_FLAG] = kind;
+            std::fs::write(home.path().join(name), archive).unwrap();
+            start_of(&home.path().join(name)).unwrap()
+        };
+        assert!(matches!(write("empty", b'5', 1536), Start::Empty { mode: 0o1777, owner: 1000, group: 7 }));
+        assert!(matches!(write("filled", b'5', 4096), Start::Filled));
+        assert!(matches!(write("link", b'2', 1536), Start::Other));
+        assert!(matches!(start_of(&home.path().join("none")), Ok(Start::Other)));
+    }
 
     #[test]
     fn users_are_found_by_name_and_number() {

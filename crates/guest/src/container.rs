@@ -5,9 +5,10 @@ use crate::zygote::confine;
 use hostel_guest_protocol::{GuestConfig, VERSION, Welcome, frame};
 use prost::Message;
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -74,7 +75,11 @@ impl Opened {
         };
         let socket = options.socket.as_ref().ok_or(io::ErrorKind::InvalidInput)?;
         // A full or missing disk is no reason not to start: long output is then forgotten earlier.
-        let spill = options.spill.as_ref().and_then(|path| File::open(path).ok());
+        let spill = options.spill.as_ref().and_then(|path| {
+            // Bound in where the root is read-only; elsewhere it is a directory of the root, under the same cap.
+            let _ = fs::DirBuilder::new().mode(0o700).create(path);
+            File::open(path).ok()
+        });
         Ok(Self {
             config,
             listener: UnixListener::bind(socket)?.into(),
