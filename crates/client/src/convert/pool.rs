@@ -153,6 +153,7 @@ fn status(wire: v1::PoolStatus) -> PoolStatus {
             .last_failure
             .map(|failure| Failure { reason: failure.reason, message: failure.message }),
         retry_time: time(wire.retry_time),
+        saturated: wire.saturated,
     }
 }
 

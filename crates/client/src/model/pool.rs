@@ -197,6 +197,8 @@ pub struct PoolStatus {
     pub last_failure: Option<Failure>,
     /// When refilling is tried again after failures. `None` when it is not held back.
     pub retry_time: Option<Timestamp>,
+    /// Whether claims come faster than sandboxes can be made: no size gives the hit rate then.
+    pub saturated: bool,
 }
 
 /// Why something failed that nobody asked for directly.

@@ -173,6 +173,7 @@ pub(crate) fn api_pool(view: &PoolView) -> v1::Pool {
             oldest_age: status.oldest_age.map(api_duration),
             last_failure: failure,
             retry_time: status.retry_time.map(|time| timestamp(moment(time))),
+            saturated: status.saturated,
         }),
         counters: Some(v1::PoolCounters {
             hits: counters.hits,

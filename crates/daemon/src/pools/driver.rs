@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// The longest time between two looks: templates change without telling.
 const LOOK: Duration = Duration::from_secs(5);
 /// How often counters and history are written.
-const WRITE: Duration = Duration::from_secs(10);
+const WRITE: Duration = Duration::from_secs(2);
 
 impl Pools {
     /// Starts what keeps each pool going, until the daemon stops. Once, after recovery.

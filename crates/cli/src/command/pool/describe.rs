@@ -24,6 +24,10 @@ pub(super) fn describe(pool: &Pool) -> String {
             "last failure",
             status.last_failure.as_ref().map(|failure| failure.message.clone()).unwrap_or_default(),
         ),
+        (
+            "saturated",
+            if status.saturated { "yes: raise --refill-concurrency".to_owned() } else { String::new() },
+        ),
         ("retry", status.retry_time.map(|time| human::until(Some(time))).unwrap_or_default()),
         ("template", spec.template.to_string()),
         ("backend", spec.backend.as_ref().map(ToString::to_string).unwrap_or_default()),
