@@ -48,9 +48,15 @@ fn archive(directory: &Path) -> PathBuf {
     root
 }
 
+/// A daemon that looks at no budget of disk: these disks are smaller than what a sandbox may use by default.
+fn unbounded() -> Setup {
+    let arguments = ["--overcommit", "disk=inf"].map(Into::into).to_vec();
+    Setup { arguments, ..Setup::default() }
+}
+
 #[test]
 fn a_full_disk_is_told_and_survived() {
-    let mut daemon = TestDaemon::prepare(Setup::default());
+    let mut daemon = TestDaemon::prepare(unbounded());
     let Some(disk) = SmallDisk::mount(daemon.state()) else {
         eprintln!("SKIPPED: nothing can be mounted here");
         return;
@@ -112,7 +118,7 @@ fn a_full_disk_is_told_and_survived() {
 
 #[test]
 fn a_daemon_that_finds_no_space_says_so_and_ends() {
-    let mut daemon = TestDaemon::prepare(Setup::default());
+    let mut daemon = TestDaemon::prepare(unbounded());
     let Some(disk) = SmallDisk::mount(daemon.state()) else {
         eprintln!("SKIPPED: nothing can be mounted here");
         return;

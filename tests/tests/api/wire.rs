@@ -156,12 +156,15 @@ async fn a_client_that_opens_a_thousand_streams_and_goes_is_forgotten() {
     stage.clear();
 }
 
+const WAIT_THEN_WRITE: &str = "while [ ! -e /tmp/attached ]; do sleep 0.01; done; exec yes";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_does_not_read_holds_its_process_back_and_nobody_else() {
     let stage = Stage::set().await;
     let mut streams = Vec::new();
     for _ in 0..4 {
-        let started = stage.api.processes().start_process(stage.process(&["yes"])).await.unwrap();
+        let process = stage.process(&["sh", "-c", WAIT_THEN_WRITE]);
+        let started = stage.api.processes().start_process(process).await.unwrap();
         let process_id = started.into_inner().process.unwrap().id;
         let sandbox_id = stage.victim.clone();
         let output =
@@ -170,6 +173,8 @@ async fn a_reader_that_does_not_read_holds_its_process_back_and_nobody_else() {
         let stream = reader.processes().stream_output(output).await.unwrap().into_inner();
         streams.push((process_id, reader, stream));
     }
+    // What nobody is attached to may write what it likes.
+    let _ = stage.daemon.hostel(&["exec", &stage.victim, "--", "touch", "/tmp/attached"]).success();
     // Another client has much to read meanwhile.
     for _ in 0..4 {
         let copied =

@@ -8,4 +8,5 @@ mod engine_events;
 mod full_disk;
 mod images;
 mod old_engine;
+mod pools;
 mod setup;

@@ -6,7 +6,10 @@ use super::schema;
 use crate::error::{Error, Result};
 use crate::record::{Cursor, Event};
 use bytes::Bytes;
+use hostel_sandbox::SandboxId;
 use rusqlite::OptionalExtension as _;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::path::Path;
 use std::time::Duration;
 
@@ -54,9 +57,14 @@ impl Connection {
     }
 
     pub(super) fn sandboxes(&self) -> Result<Vec<StoredSandbox>> {
+        let kept = self.kept("SELECT id, record, handle FROM sandboxes")?;
+        Ok(kept.into_iter().map(|(record, handle)| StoredSandbox { record, handle }).collect())
+    }
+
+    /// Records with their handles, of one of the tables that have both.
+    pub(super) fn kept<T: DeserializeOwned>(&self, sql: &str) -> Result<Vec<(T, Bytes)>> {
         let failed = |error: rusqlite::Error| Error::store("read sandboxes", error);
-        let mut statement =
-            self.sqlite.prepare("SELECT id, record, handle FROM sandboxes").map_err(failed)?;
+        let mut statement = self.sqlite.prepare(sql).map_err(failed)?;
         let rows = statement
             .query_map([], |row| {
                 Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, Vec<u8>>(2)?))
@@ -66,29 +74,43 @@ impl Connection {
             let (id, record, handle) = row.map_err(failed)?;
             let record = serde_json::from_str(&record)
                 .map_err(|error| Error::store(&format!("read the record of {id}"), error))?;
-            Ok(StoredSandbox { record, handle: Bytes::from(handle) })
+            Ok((record, Bytes::from(handle)))
         })
         .collect()
     }
 
+    /// Writes one into such a table.
+    pub(super) fn keep(
+        &self,
+        sql: &str,
+        id: &SandboxId,
+        record: &impl Serialize,
+        handle: &[u8],
+    ) -> Result<()> {
+        let record = serde_json::to_string(record).map_err(|error| Error::store("write a record", error))?;
+        self.sqlite
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.execute((id.as_str(), record, handle)))
+            .map(|_| ())
+            .map_err(|error| Error::store("write a change", error))
+    }
+
+    /// Removes one from such a table.
+    pub(super) fn drop_kept(&self, sql: &str, id: &SandboxId) -> Result<()> {
+        self.sqlite
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.execute([id.as_str()]))
+            .map(|_| ())
+            .map_err(|error| Error::store("write a change", error))
+    }
+
     /// Writes one change inside the open transaction and gives its events their cursors.
     pub(super) fn apply(&self, change: &mut Change) -> Result<()> {
-        let failed = |error: rusqlite::Error| Error::store("write a change", error);
-        for sandbox in &change.put {
-            let record = serde_json::to_string(&sandbox.record)
-                .map_err(|error| Error::store("write a record", error))?;
-            self.sqlite
-                .prepare_cached("INSERT OR REPLACE INTO sandboxes VALUES (?1, ?2, ?3)")
-                .and_then(|mut statement| {
-                    statement.execute((sandbox.record.id.as_str(), record, &sandbox.handle[..]))
-                })
-                .map_err(failed)?;
+        for StoredSandbox { record, handle } in &change.put {
+            self.keep("INSERT OR REPLACE INTO sandboxes VALUES (?1, ?2, ?3)", &record.id, record, handle)?;
         }
         for id in &change.remove {
-            self.sqlite
-                .prepare_cached("DELETE FROM sandboxes WHERE id = ?1")
-                .and_then(|mut statement| statement.execute([id.as_str()]))
-                .map_err(failed)?;
+            self.drop_kept("DELETE FROM sandboxes WHERE id = ?1", id)?;
         }
         self.apply_warm(change)?;
         for event in &mut change.events {

@@ -4,7 +4,6 @@ use super::change::{Change, StoredWarm};
 use super::connection::Connection;
 use crate::error::{Error, Result};
 use crate::record::PoolRecord;
-use bytes::Bytes;
 use hostel_pool::{Counters, PoolName};
 
 /// A pool as the store keeps it.
@@ -39,20 +38,8 @@ impl Connection {
     }
 
     pub(super) fn warm(&self) -> Result<Vec<StoredWarm>> {
-        let failed = |error: rusqlite::Error| Error::store("read warm sandboxes", error);
-        let mut statement = self.sqlite.prepare("SELECT id, record, handle FROM warm").map_err(failed)?;
-        let rows = statement
-            .query_map([], |row| {
-                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, Vec<u8>>(2)?))
-            })
-            .map_err(failed)?;
-        rows.map(|row| {
-            let (id, record, handle) = row.map_err(failed)?;
-            let record = serde_json::from_str(&record)
-                .map_err(|error| Error::store(&format!("read the warm sandbox {id}"), error))?;
-            Ok(StoredWarm { record, handle: Bytes::from(handle) })
-        })
-        .collect()
+        let kept = self.kept("SELECT id, record, handle FROM warm")?;
+        Ok(kept.into_iter().map(|(record, handle)| StoredWarm { record, handle }).collect())
     }
 
     pub(super) fn keep_pools(&self, pools: &[StoredPool]) -> Result<()> {
@@ -84,22 +71,11 @@ impl Connection {
 
     /// The part of a change that is about warm sandboxes, inside the open transaction.
     pub(super) fn apply_warm(&self, change: &Change) -> Result<()> {
-        let failed = |error: rusqlite::Error| Error::store("write a warm sandbox", error);
-        for warm in &change.put_warm {
-            let record = serde_json::to_string(&warm.record)
-                .map_err(|error| Error::store("write a warm sandbox", error))?;
-            self.sqlite
-                .prepare_cached("INSERT OR REPLACE INTO warm VALUES (?1, ?2, ?3)")
-                .and_then(|mut statement| {
-                    statement.execute((warm.record.id.as_str(), record, &warm.handle[..]))
-                })
-                .map_err(failed)?;
+        for StoredWarm { record, handle } in &change.put_warm {
+            self.keep("INSERT OR REPLACE INTO warm VALUES (?1, ?2, ?3)", &record.id, record, handle)?;
         }
         for id in &change.remove_warm {
-            self.sqlite
-                .prepare_cached("DELETE FROM warm WHERE id = ?1")
-                .and_then(|mut statement| statement.execute([id.as_str()]))
-                .map_err(failed)?;
+            self.drop_kept("DELETE FROM warm WHERE id = ?1", id)?;
         }
         Ok(())
     }

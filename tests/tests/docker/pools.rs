@@ -1,0 +1,98 @@
+//! Pools of containers: claims at once, a daemon that is killed, an engine that goes away.
+
+use crate::setup::{daemon_on, instance, own_engine};
+use hostel_proto::v1::{CreateSandboxRequest, DeleteSandboxRequest, StartKind};
+use hostel_tests::{Api, TestDaemon, docker, eventually, shared_engine};
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+fn pool(daemon: &TestDaemon) -> Value {
+    serde_json::from_str(daemon.hostel(&["--json", "pool", "get", "c"]).success()).unwrap()
+}
+
+fn make_pool(daemon: &TestDaemon, size: &str) {
+    let sizes = ["--min", "0", "--max", "20", "--pin", size, "--refill-concurrency", "2"];
+    let limits = ["--memory", "64M", "--disk", "64M", "--max-age", "24h", "--wait"];
+    let made = [&["pool", "create", "c", "--backend", "docker"], &sizes[..], &limits[..]].concat();
+    let _ = daemon.hostel(&made).success();
+}
+
+fn ready(daemon: &TestDaemon, size: u64) {
+    eventually("the pool is full", || {
+        let status = pool(daemon)["status"].clone();
+        status["ready"] == size && status["creating"] == 0 && status["removing"] == 0
+    });
+}
+
+fn claim() -> CreateSandboxRequest {
+    CreateSandboxRequest { backend: "docker".into(), ..Default::default() }
+}
+
+/// Claims and deletes, one after another. → ids, and how many were warm.
+async fn claims(api: Api, count: usize) -> (Vec<String>, u64) {
+    let (mut ids, mut warm) = (Vec::new(), 0);
+    for _ in 0..count {
+        let made = api.sandboxes().create_sandbox(claim()).await.unwrap().into_inner();
+        warm += u64::from(made.start_kind() == StartKind::Warm);
+        let id = made.sandbox.unwrap().id;
+        let delete = DeleteSandboxRequest { sandbox_id: id.clone(), ..Default::default() };
+        api.sandboxes().delete_sandbox(delete).await.unwrap();
+        ids.push(id);
+    }
+    (ids, warm)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn warm_containers_go_to_one_caller_each_and_outlive_the_daemon() {
+    let Some((host, image)) = shared_engine() else { return };
+    let mut daemon = daemon_on(&host, &image);
+    make_pool(&daemon, "6");
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..10 {
+        let api = Api::connect(&daemon).await;
+        clients.spawn(claims(api, 3));
+    }
+    let (mut ids, mut warm) = (BTreeSet::new(), 0);
+    while let Some(done) = clients.join_next().await {
+        let (claimed, hits) = done.unwrap();
+        assert!(claimed.into_iter().all(|id| ids.insert(id)), "one went to two");
+        warm += hits;
+    }
+    assert!(ids.len() == 30 && warm >= 6, "{warm} of {} were warm", ids.len());
+    ready(&daemon, 6);
+
+    let label = format!("label=hostel.instance={}", instance(&daemon));
+    let containers = || {
+        let listed = docker(&host, &["ps", "--all", "--quiet", "--filter", &label]);
+        listed.success().lines().map(ToOwned::to_owned).collect::<BTreeSet<_>>()
+    };
+    let before = containers();
+    assert_eq!(before.len(), 6);
+    daemon.kill();
+    daemon.restart();
+    ready(&daemon, 6);
+    assert_eq!(containers(), before, "taken back, not made again");
+    let script = ["--env", "A=1", "--", "sh", "-c", "echo $A"];
+    let ran = daemon.hostel(&[&["--json", "run", "--backend", "docker"], &script[..]].concat());
+    assert!(ran.success().contains("\"start_kind\":\"warm\""), "{ran:?}");
+    assert!(ran.stdout.contains("\"text\":\"1\\n\""), "{ran:?}");
+    let _ = daemon.hostel(&["pool", "rm", "c"]).success();
+    eventually("no container is left", || containers().is_empty());
+}
+
+#[test]
+fn refills_fail_while_the_engine_is_away_and_go_on_after() {
+    let Some((mut engine, daemon)) = own_engine(&[]) else { return };
+    make_pool(&daemon, "2");
+    // Its containers die with it.
+    engine.stop();
+    eventually("refills fail", || {
+        let status = pool(&daemon)["status"].clone();
+        status["health"] == "failing" && status["last_failure"]["message"].to_string().contains("engine")
+    });
+    engine.restart();
+    ready(&daemon, 2);
+    assert_eq!(pool(&daemon)["status"]["health"], "healthy");
+    let ran = daemon.hostel(&["--json", "run", "--backend", "docker", "--", "true"]);
+    assert!(ran.success().contains("\"start_kind\":\"warm\""), "{ran:?}");
+}
