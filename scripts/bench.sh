@@ -4,9 +4,10 @@
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-cargo build --release --workspace
+# As packages have it: with link-time optimisation.
+cargo build --profile dist --workspace
 target=${CARGO_TARGET_DIR:-target}
-bench=$target/release/hostel-bench
+bench=$target/dist/hostel-bench
 if [ $# -gt 0 ]; then
 	exec scripts/with-docker.sh "$bench" "$@"
 fi

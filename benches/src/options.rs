@@ -64,7 +64,7 @@ impl RunArguments {
         let directory = directory.canonicalize().with_context(|| format!("open {}", directory.display()))?;
         ensure!(
             directory.join("hosteld").is_file(),
-            "no hosteld in {}: run `cargo build --release --workspace`",
+            "no hosteld in {}: run `cargo build --profile dist --workspace`",
             directory.display()
         );
         Ok(directory)

@@ -45,11 +45,11 @@ impl Report {
         self.write_machine(out)?;
         writeln!(out, "## Commands\n\n```sh")?;
         writeln!(out, "make bench    # or, step by step:")?;
-        writeln!(out, "cargo build --release --workspace")?;
-        writeln!(out, "target/release/{} --json target/benchmarks.json", self.command)?;
+        writeln!(out, "cargo build --profile dist --workspace")?;
+        writeln!(out, "target/dist/{} --json target/benchmarks.json", self.command)?;
         writeln!(
             out,
-            "target/release/hostel-bench report target/benchmarks.json > docs/benchmarks.md\n```\n"
+            "target/dist/hostel-bench report target/benchmarks.json > docs/benchmarks.md\n```\n"
         )?;
         for section in &self.sections {
             write_section(out, section)?;
