@@ -47,10 +47,7 @@ impl Report {
         writeln!(out, "make bench    # or, step by step:")?;
         writeln!(out, "cargo build --profile dist --workspace")?;
         writeln!(out, "target/dist/{} --json target/benchmarks.json", self.command)?;
-        writeln!(
-            out,
-            "target/dist/hostel-bench report target/benchmarks.json > docs/benchmarks.md\n```\n"
-        )?;
+        writeln!(out, "target/dist/hostel-bench report target/benchmarks.json > docs/benchmarks.md\n```\n")?;
         for section in &self.sections {
             write_section(out, section)?;
         }

@@ -6,12 +6,17 @@ use hostel_tests::{Api, TestDaemon, docker, eventually, shared_engine};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
+/// Pool size, clients, and claims of each: few, as a container takes long; with `HOSTEL_TEST_MANY=1` a thousand.
+fn scale() -> (usize, usize, usize) {
+    if std::env::var_os("HOSTEL_TEST_MANY").is_some() { (40, 50, 20) } else { (6, 10, 3) }
+}
+
 fn pool(daemon: &TestDaemon) -> Value {
     serde_json::from_str(daemon.hostel(&["--json", "pool", "get", "c"]).success()).unwrap()
 }
 
 fn make_pool(daemon: &TestDaemon, size: &str) {
-    let sizes = ["--min", "0", "--max", "20", "--pin", size, "--refill-concurrency", "2"];
+    let sizes = ["--min", "0", "--max", "60", "--pin", size, "--refill-concurrency", "2"];
     let limits = ["--memory", "64M", "--disk", "64M", "--max-age", "24h", "--wait"];
     let made = [&["pool", "create", "c", "--backend", "docker"], &sizes[..], &limits[..]].concat();
     let _ = daemon.hostel(&made).success();
@@ -46,11 +51,12 @@ async fn claims(api: Api, count: usize) -> (Vec<String>, u64) {
 async fn warm_containers_go_to_one_caller_each_and_outlive_the_daemon() {
     let Some((host, image)) = shared_engine() else { return };
     let mut daemon = daemon_on(&host, &image);
-    make_pool(&daemon, "6");
+    let (size, many, each) = scale();
+    make_pool(&daemon, &size.to_string());
     let mut clients = tokio::task::JoinSet::new();
-    for _ in 0..10 {
+    for _ in 0..many {
         let api = Api::connect(&daemon).await;
-        clients.spawn(claims(api, 3));
+        clients.spawn(claims(api, each));
     }
     let (mut ids, mut warm) = (BTreeSet::new(), 0);
     while let Some(done) = clients.join_next().await {
@@ -58,8 +64,9 @@ async fn warm_containers_go_to_one_caller_each_and_outlive_the_daemon() {
         assert!(claimed.into_iter().all(|id| ids.insert(id)), "one went to two");
         warm += hits;
     }
-    assert!(ids.len() == 30 && warm >= 6, "{warm} of {} were warm", ids.len());
-    ready(&daemon, 6);
+    assert_eq!(ids.len(), many * each);
+    assert!(warm >= size as u64, "{warm} of {} were warm", ids.len());
+    ready(&daemon, size as u64);
 
     let label = format!("label=hostel.instance={}", instance(&daemon));
     let containers = || {
@@ -67,10 +74,10 @@ async fn warm_containers_go_to_one_caller_each_and_outlive_the_daemon() {
         listed.success().lines().map(ToOwned::to_owned).collect::<BTreeSet<_>>()
     };
     let before = containers();
-    assert_eq!(before.len(), 6);
+    assert_eq!(before.len(), size);
     daemon.kill();
     daemon.restart();
-    ready(&daemon, 6);
+    ready(&daemon, size as u64);
     assert_eq!(containers(), before, "taken back, not made again");
     let script = ["--env", "A=1", "--", "sh", "-c", "echo $A"];
     let ran = daemon.hostel(&[&["--json", "run", "--backend", "docker"], &script[..]].concat());
