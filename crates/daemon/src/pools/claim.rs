@@ -1,6 +1,6 @@
 //! A warm sandbox becomes somebody's.
 
-use super::live::Warm;
+use super::live::{Claiming, Warm};
 use super::{LivePool, Pools};
 use crate::capacity::Room;
 use crate::error::Result;
@@ -27,6 +27,8 @@ pub(crate) struct Claimed {
     pub(crate) limits: ResourceLimits,
     pub(crate) room: Room,
     pub(crate) stages: Vec<Stage>,
+    /// Dropped once it is recorded.
+    _claiming: Claiming,
 }
 
 impl Pools {
@@ -86,7 +88,7 @@ impl LivePool {
         requested: &ResourceLimits,
         tasks: &TaskTracker,
     ) -> Option<Claimed> {
-        let begin = Instant::now();
+        let (begin, claiming) = (Instant::now(), self.claiming());
         for _ in 0..TRIES {
             let mut warm = self.take(spec, requested)?;
             let mut stopwatch = Stopwatch::start();
@@ -96,7 +98,15 @@ impl LivePool {
                     self.tell(|state, _| state.brain.claim_took(begin.elapsed()));
                     let Warm { record, environment, room, .. } = warm;
                     let stages = stopwatch.stages();
-                    return Some(Claimed { record, environment, handle, limits, room, stages });
+                    return Some(Claimed {
+                        record,
+                        environment,
+                        handle,
+                        limits,
+                        room,
+                        stages,
+                        _claiming: claiming,
+                    });
                 }
                 Err(error) => {
                     tracing::warn!(pool = %self.name, sandbox = %warm.record.id, %error, "a warm sandbox could not be given and is removed");

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 /// The longest time between two looks: templates change without telling.
 const LOOK: Duration = Duration::from_secs(5);
+/// The longest time that a refill waits behind claims.
+const BEHIND_CLAIMS: Duration = Duration::from_millis(20);
 /// How often counters and history are written.
 const WRITE: Duration = Duration::from_secs(2);
 
@@ -56,8 +58,19 @@ impl LivePool {
         sandboxes.tasks().spawn(Arc::clone(self).drive(sandboxes.clone()));
     }
 
+    /// Waits, not for long, until no claim is under way.
+    async fn let_claims_through(&self) {
+        let through = async {
+            while self.claims.load(Ordering::Acquire) > 0 {
+                self.wake.notified().await;
+            }
+        };
+        let _ = tokio::time::timeout(BEHIND_CLAIMS, through).await;
+    }
+
     async fn drive(self: Arc<Self>, sandboxes: Sandboxes) {
         loop {
+            self.let_claims_through().await;
             self.renew(&sandboxes).await;
             let (actions, next) = {
                 let mut state = lock(&self.state);

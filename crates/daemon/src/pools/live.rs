@@ -10,7 +10,7 @@ use bytes::Bytes;
 use hostel_pool::{Pool, PoolName, PoolSpec, Pressure};
 use hostel_sandbox::{ExecutionEnvironment, ResourceLimits, SandboxId};
 use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,19 @@ pub(crate) struct LivePool {
     pub(super) gone: CancellationToken,
     /// Whether its driver runs.
     pub(super) driven: AtomicBool,
+    /// Claims under way. Refills begin behind them: on a small machine they would take the time that callers wait.
+    pub(super) claims: AtomicUsize,
+}
+
+/// A claim under way, until its caller has the sandbox.
+pub(super) struct Claiming(Arc<LivePool>);
+
+impl Drop for Claiming {
+    fn drop(&mut self) {
+        if self.0.claims.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.wake.notify_one();
+        }
+    }
 }
 
 pub(super) struct State {
@@ -74,6 +87,7 @@ impl LivePool {
             changed: watch::Sender::new(()),
             gone: CancellationToken::new(),
             driven: AtomicBool::new(false),
+            claims: AtomicUsize::new(0),
         })
     }
 
@@ -87,6 +101,12 @@ impl LivePool {
 
     pub(super) fn wake(&self) {
         self.wake.notify_one();
+    }
+
+    /// Begins a claim.
+    pub(super) fn claiming(self: &Arc<Self>) -> Claiming {
+        self.claims.fetch_add(1, Ordering::AcqRel);
+        Claiming(Arc::clone(self))
     }
 
     pub(super) fn warm_limits(&self) -> Vec<ResourceLimits> {
