@@ -35,7 +35,7 @@ pub struct Arguments {
     #[arg(long, env = "HOSTEL_POOLS_DIR", value_delimiter = ',', value_name = "DIRECTORY")]
     pub pools_dir: Vec<PathBuf>,
     /// How many times the node's memory, processors, processes and disk may be promised to sandboxes, for example
-    /// memory=1.5,disk=2. What is not named stays. [memory=8,cpu=inf,pids=8,disk=8]
+    /// memory=1.5,disk=2. What is not named stays. [memory=16,cpu=inf,pids=16,disk=64]
     #[arg(long, env = "HOSTEL_OVERCOMMIT", value_parser = overcommit, value_name = "RATIOS")]
     pub overcommit: Option<Overcommit>,
     /// Where metrics are served for Prometheus, at /metrics: a loopback address and port, for example 127.0.0.1:9464.

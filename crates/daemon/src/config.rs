@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What is promised by default: limits are caps that most sandboxes stay far below, so memory, processes and disk are
-/// given eightfold, and processors, which are shared anyway, without a bound.
-pub const OVERCOMMIT: Overcommit = Overcommit { memory: 8.0, cpu: f64::INFINITY, pids: 8.0, disk: 8.0 };
+/// given many times over, and processors, which are shared anyway, without a bound. An idle sandbox uses less than a
+/// megabyte of what it may have.
+pub const OVERCOMMIT: Overcommit = Overcommit { memory: 16.0, cpu: f64::INFINITY, pids: 16.0, disk: 64.0 };
 
 /// Configuration of a daemon.
 #[derive(Debug, Clone)]
