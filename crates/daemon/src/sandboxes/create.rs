@@ -103,6 +103,9 @@ impl Sandboxes {
         }
         let NewSandbox { id, spec, network, expires, pool, until } = new;
         let mut resolved = self.resolve(spec, network).await?;
+        if let Some(id) = &id {
+            self.check_free(id)?;
+        }
         if let Some(pool) = self.pool_for(pool.as_ref(), &mut resolved)? {
             let identity = Identity { id: id.clone(), expires, actor };
             if let Some(outcome) = self.claim(&pool, &resolved, identity, repeat.clone()).await? {

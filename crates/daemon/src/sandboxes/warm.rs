@@ -60,7 +60,7 @@ impl Sandboxes {
     /// Claims a warm sandbox; nothing where none could be had.
     ///
     /// # Errors
-    /// `AlreadyExists` for an id that was chosen; where it cannot be recorded.
+    /// `AlreadyExists` for an id that was chosen and that another creation took meanwhile; where it cannot be recorded.
     pub(super) async fn claim(
         &self,
         pool: &Arc<LivePool>,
@@ -69,9 +69,6 @@ impl Sandboxes {
         repeat: Option<Repeat>,
     ) -> Result<Option<CreateOutcome>> {
         let Identity { id, expires, actor } = identity;
-        if let Some(id) = &id {
-            self.check_free(id)?;
-        }
         let mut record =
             fresh_record(id.clone().unwrap_or_else(SandboxId::generate), resolved, expires, actor)?;
         let begin = Instant::now();

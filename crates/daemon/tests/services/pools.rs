@@ -204,7 +204,14 @@ async fn one_that_dies_is_replaced_and_a_claimed_one_is_its_callers() {
     claim(&daemon, CreateSandboxRequest { sandbox_id: "mine".into(), ..Default::default() }).await.unwrap();
     // Nobody else can have the name that the backend knows it by.
     let taken = CreateSandboxRequest { sandbox_id: next.to_string(), ..Default::default() };
-    assert_eq!(claim(&daemon, taken).await.unwrap_err().code(), Code::AlreadyExists);
+    assert_eq!(claim(&daemon, taken.clone()).await.unwrap_err().code(), Code::AlreadyExists);
+    let gone = v1::DeletePoolRequest { name: "p".into(), allow_missing: false };
+    daemon.pools().delete_pool(gone).await.unwrap();
+    assert_eq!(
+        claim(&daemon, taken).await.unwrap_err().code(),
+        Code::AlreadyExists,
+        "without a pool neither"
+    );
     let watch = v1::WatchSandboxesRequest { sandbox_ids: vec!["mine".into()], ..Default::default() };
     let mut events = daemon.sandboxes().watch_sandboxes(watch).await.unwrap().into_inner();
     events.message().await.unwrap();
