@@ -11,6 +11,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("hostel-proto", &[]),
     ("hostel-sandbox", &[]),
     ("hostel-pool", &["hostel-sandbox"]),
+    ("hostel-egress", &["hostel-sandbox"]),
+    ("hostel-gateway", &["hostel-sandbox"]),
+    ("hostel-testkit", &[]),
     ("hostel-guest-protocol", &[]),
     ("hostel-system-calls", &[]),
     ("hostel-guest", &["hostel-guest-protocol", "hostel-system-calls"]),
@@ -26,6 +29,8 @@ const ARROWS: &[(&str, &[&str])] = &[
         "hosteld",
         &[
             "hostel-docker",
+            "hostel-egress",
+            "hostel-gateway",
             "hostel-guest-binary",
             "hostel-jail",
             "hostel-pool",
@@ -34,7 +39,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("hostel-client", &["hostel-proto", "hostel-sandbox"]),
-    ("hostel", &["hostel-client", "hostel-sandbox", "hosteld"]),
+    ("hostel", &["hostel-client", "hostel-sandbox", "hostel-testkit", "hosteld"]),
 ];
 /// These hold tests and measurements and may use everything.
 const FREE: &[&str] = &["hostel-tests", "hostel-benches"];

@@ -1,6 +1,7 @@
 //! The border between `hostel.v1` and the words of the domain: generated types end here.
 
 mod file;
+mod network;
 mod node;
 mod pool;
 mod process;

@@ -2,6 +2,7 @@
 
 pub(crate) mod attachment;
 pub(crate) mod file;
+pub(crate) mod network;
 pub(crate) mod node;
 pub(crate) mod pool;
 pub(crate) mod process;
@@ -9,9 +10,11 @@ pub(crate) mod sandbox;
 pub(crate) mod template;
 pub(crate) mod watch;
 
+pub(crate) use network::{api_network, network};
+
 use crate::error::Result;
 use hostel_proto::v1;
-use hostel_sandbox::{Error as DomainError, NetworkPolicy, ResourceLimits, SandboxId, Weakness};
+use hostel_sandbox::{Error as DomainError, ResourceLimits, SandboxId, Weakness};
 use std::time::{Duration, SystemTime};
 
 /// The id of a sandbox in a request.
@@ -77,34 +80,6 @@ pub(crate) fn api_limits(limits: &ResourceLimits) -> v1::ResourceLimits {
     }
 }
 
-/// The network policy of a request; `None` where it says nothing.
-pub(crate) fn network(policy: Option<v1::NetworkPolicy>) -> Result<Option<NetworkPolicy>> {
-    let Some(policy) = policy else { return Ok(None) };
-    let mode = policy.mode();
-    if !policy.rules.is_empty() && mode != v1::NetworkMode::Allowlist {
-        let problem = "rules are only for NETWORK_MODE_ALLOWLIST";
-        return Err(DomainError::invalid("network_policy.rules", problem).into());
-    }
-    match mode {
-        v1::NetworkMode::Unspecified if policy.mode != 0 => {
-            Err(DomainError::invalid("network_policy.mode", format!("{} is not a mode", policy.mode)).into())
-        }
-        v1::NetworkMode::Unspecified => Ok(None),
-        v1::NetworkMode::None => Ok(Some(NetworkPolicy::None)),
-        v1::NetworkMode::Allowlist => Ok(Some(NetworkPolicy::Allowlist)),
-        v1::NetworkMode::Open => Ok(Some(NetworkPolicy::Open)),
-    }
-}
-
-pub(crate) fn api_network(policy: NetworkPolicy) -> v1::NetworkPolicy {
-    let mode = match policy {
-        NetworkPolicy::None => v1::NetworkMode::None,
-        NetworkPolicy::Allowlist => v1::NetworkMode::Allowlist,
-        NetworkPolicy::Open => v1::NetworkMode::Open,
-    };
-    v1::NetworkPolicy { mode: mode.into(), rules: Vec::new() }
-}
-
 pub(crate) fn api_weakness(weakness: &Weakness) -> v1::Weakness {
     v1::Weakness { capability: weakness.capability.name().to_owned(), detail: weakness.detail.clone() }
 }
@@ -129,14 +104,5 @@ mod tests {
         );
         let now = SystemTime::now();
         assert_eq!(system_time("f", timestamp(now)).unwrap(), now);
-    }
-
-    #[test]
-    fn rules_without_an_allowlist_are_contradictory() {
-        let rules = vec![v1::NetworkRule::default()];
-        let policy = v1::NetworkPolicy { mode: v1::NetworkMode::Open.into(), rules };
-        assert!(network(Some(policy)).is_err());
-        assert!(network(Some(v1::NetworkPolicy { mode: 77, rules: vec![] })).is_err());
-        assert_eq!(network(None).unwrap(), None);
     }
 }

@@ -25,6 +25,20 @@ fn check(kind: &'static str, text: &str) -> Result<()> {
     ))
 }
 
+/// Checks a name that people give: letters, digits, `_` and `-`, 1 to 63 of them, beginning with a letter or digit.
+pub(crate) fn check_name(field: &str, text: &str) -> Result<()> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
+    if plain && (1..=MAX_ID_LEN).contains(&text.len()) && !text.starts_with(['_', '-']) {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        field,
+        format!(
+            "{text:.80?} is not a name: use 1–{MAX_ID_LEN} letters, digits, '_' and '-', not beginning with '_' or '-'"
+        ),
+    ))
+}
+
 /// Twelve random lowercase alphanumerics: 62 bits, enough that ids never meet on one node.
 fn random_suffix() -> String {
     const ALPHABET: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";

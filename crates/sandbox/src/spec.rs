@@ -5,34 +5,12 @@ use crate::error::{Error, Result};
 use crate::id::{BackendName, TemplateId};
 use crate::label::{self, Labels};
 use crate::limits::ResourceLimits;
+use crate::model::ModelAccess;
+use crate::network::NetworkPolicy;
+use crate::secret::{MAX_SECRETS, SecretRef};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-
-/// What a sandbox may reach.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum NetworkPolicy {
-    /// Nothing but its own loopback.
-    #[default]
-    None,
-    /// What a list of rules names.
-    Allowlist,
-    /// Everything that is not private to the host.
-    Open,
-}
-
-impl NetworkPolicy {
-    /// The capability a backend needs to give this.
-    #[must_use]
-    pub fn needs(self) -> Capability {
-        match self {
-            Self::None => Capability::NetworkNone,
-            Self::Allowlist => Capability::NetworkAllowlist,
-            Self::Open => Capability::NetworkOpen,
-        }
-    }
-}
 
 /// Most environment variables of a sandbox or process.
 pub const MAX_ENV: usize = 1024;
@@ -60,6 +38,10 @@ pub struct SandboxSpec {
     pub workdir: Option<String>,
     /// What it may reach.
     pub network: NetworkPolicy,
+    /// Secrets it may use without holding them.
+    pub secrets: Vec<SecretRef>,
+    /// Its way to a model; `None` is no way.
+    pub model: Option<ModelAccess>,
     /// It is deleted this long after its creation.
     pub lifetime: Option<Duration>,
     /// It is deleted when no process ran and nobody called for this long.
@@ -77,6 +59,11 @@ impl SandboxSpec {
         label::validate(&self.labels)?;
         self.limits.validate()?;
         validate_env("env", &self.env)?;
+        self.network.validate()?;
+        self.validate_secrets()?;
+        if let Some(model) = &self.model {
+            model.budget.validate()?;
+        }
         if let Some(workdir) = &self.workdir {
             validate_path("workdir", workdir)?;
         }
@@ -88,6 +75,21 @@ impl SandboxSpec {
                 value < Duration::from_millis(100) || value > Duration::from_secs(366 * 86_400)
             }) {
                 return Err(Error::invalid(field, "must be between 0.1 s and 366 days"));
+            }
+        }
+        Ok(())
+    }
+
+    fn validate_secrets(&self) -> Result<()> {
+        if self.secrets.len() > MAX_SECRETS {
+            let problem = format!("{} of them, at most {MAX_SECRETS}", self.secrets.len());
+            return Err(Error::invalid("secrets", problem));
+        }
+        let mut names = BTreeSet::new();
+        for secret in &self.secrets {
+            secret.validate()?;
+            if !names.insert(&secret.name) {
+                return Err(Error::invalid("secrets", format!("{} is there twice", secret.name)));
             }
         }
         Ok(())

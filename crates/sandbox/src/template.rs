@@ -4,8 +4,9 @@ use crate::error::{Error, Result};
 use crate::id::{SandboxId, TemplateId};
 use crate::label::{self, Labels};
 use crate::limits::ResourceLimits;
+use crate::network::NetworkPolicy;
 use crate::process::ProcessSpec;
-use crate::spec::{NetworkPolicy, validate_env, validate_path, validate_user};
+use crate::spec::{validate_env, validate_path, validate_user};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -194,7 +195,7 @@ impl Template {
         self.env = env;
         self.user = self.user.take().or_else(|| base.user.clone());
         self.workdir = self.workdir.take().or_else(|| base.workdir.clone());
-        self.network = self.network.or(base.network);
+        self.network = self.network.take().or_else(|| base.network.clone());
         if self.start_commands.is_empty() {
             self.start_commands.clone_from(&base.start_commands);
         }

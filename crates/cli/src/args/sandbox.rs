@@ -64,7 +64,7 @@ impl SandboxOptions {
             env: environment(&self.env_file, self.env)?,
             user: self.user,
             workdir: self.workdir,
-            network: self.network.unwrap_or_default(),
+            network: self.network.clone().unwrap_or_default(),
             required_capabilities: self.require.into_iter().collect(),
             ..SandboxSpec::default()
         };

@@ -102,8 +102,8 @@ pub(crate) fn file(text: &str) -> Result<(std::path::PathBuf, String), String> {
 
 pub(crate) fn network(text: &str) -> Result<NetworkPolicy, String> {
     match text {
-        "none" => Ok(NetworkPolicy::None),
-        "open" => Ok(NetworkPolicy::Open),
+        "none" => Ok(NetworkPolicy::none()),
+        "open" => Ok(NetworkPolicy::open()),
         _ => Err(format!("{text:?} is no network policy: none or open")),
     }
 }

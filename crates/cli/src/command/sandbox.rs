@@ -141,7 +141,7 @@ fn describe(sandbox: &Sandbox) -> String {
         ("pool", sandbox.pool.clone().unwrap_or_default()),
         ("user", sandbox.user.clone()),
         ("directory", sandbox.working_directory.clone()),
-        ("network", format!("{:?}", sandbox.network).to_lowercase()),
+        ("network", sandbox.network.mode.to_string()),
         ("memory", size(limits.memory_bytes)),
         ("cpu", limits.cpu_millis.map_or_else(String::new, |millis| human::cores(millis.into()))),
         ("pids", number(limits.pids.map(u64::from))),

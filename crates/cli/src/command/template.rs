@@ -112,7 +112,7 @@ fn describe(template: &Template) -> String {
         ("labels", human::labels(&template.labels)),
         ("user", text(&template.user)),
         ("directory", text(&template.working_directory)),
-        ("network", template.network.map_or_else(String::new, |policy| format!("{policy:?}").to_lowercase())),
+        ("network", template.network.as_ref().map_or_else(String::new, |policy| policy.mode.to_string())),
         ("env", env.join("\n")),
         ("start", start.join("\n")),
         (

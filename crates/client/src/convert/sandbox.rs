@@ -1,5 +1,6 @@
 //! Sandboxes, limits, network policies, changes and statistics.
 
+use super::network::{network, network_to_wire};
 use super::{duration_to_wire, optional, required, seconds, time, unknown};
 use crate::error::Result;
 use crate::model::{
@@ -9,7 +10,7 @@ use crate::model::{
 use crate::sandbox::CreateSandbox;
 use hostel_proto::v1;
 use hostel_proto::v1::fork_result::Result as WireOutcome;
-use hostel_sandbox::{BackendName, NetworkPolicy, ResourceLimits, SandboxId, SandboxState, TemplateId};
+use hostel_sandbox::{BackendName, ResourceLimits, SandboxId, SandboxState, TemplateId};
 
 pub(crate) fn sandbox(wire: v1::Sandbox) -> Result<Sandbox> {
     let start_kind = match wire.start_kind() {
@@ -32,7 +33,7 @@ pub(crate) fn sandbox(wire: v1::Sandbox) -> Result<Sandbox> {
         env: wire.env.into_iter().collect(),
         user: wire.user,
         working_directory: wire.working_directory,
-        network: network(wire.network_policy),
+        network: network(wire.network_policy)?,
         create_time: time(wire.create_time),
         ready_time: time(wire.ready_time),
         expire_time: time(wire.expire_time),
@@ -80,23 +81,6 @@ pub(super) fn limits_to_wire(limits: &ResourceLimits) -> v1::ResourceLimits {
     }
 }
 
-pub(super) fn network(wire: Option<v1::NetworkPolicy>) -> NetworkPolicy {
-    match wire.map(|policy| policy.mode()) {
-        Some(v1::NetworkMode::Allowlist) => NetworkPolicy::Allowlist,
-        Some(v1::NetworkMode::Open) => NetworkPolicy::Open,
-        Some(v1::NetworkMode::None | v1::NetworkMode::Unspecified) | None => NetworkPolicy::None,
-    }
-}
-
-pub(super) fn network_to_wire(policy: NetworkPolicy) -> v1::NetworkPolicy {
-    let mode = match policy {
-        NetworkPolicy::None => v1::NetworkMode::None,
-        NetworkPolicy::Allowlist => v1::NetworkMode::Allowlist,
-        NetworkPolicy::Open => v1::NetworkMode::Open,
-    };
-    v1::NetworkPolicy { mode: mode.into(), rules: Vec::new() }
-}
-
 /// A state; `None` where the API says that there is none.
 fn state(number: i32) -> Result<Option<SandboxState>> {
     use v1::SandboxState as Wire;
@@ -137,7 +121,7 @@ pub(crate) fn create_request(create: CreateSandbox) -> v1::CreateSandboxRequest 
         env: spec.env.into_iter().collect(),
         user: spec.user.unwrap_or_default(),
         working_directory: spec.workdir.unwrap_or_default(),
-        network_policy: create.network_given.then(|| network_to_wire(spec.network)),
+        network_policy: create.network_given.then(|| network_to_wire(&spec.network)),
         expiration: spec
             .lifetime
             .map(|lifetime| v1::create_sandbox_request::Expiration::Lifetime(duration_to_wire(lifetime))),

@@ -1,6 +1,7 @@
 //! Templates, what they are asked to be, and how their builds go.
 
-use super::sandbox::{limits, limits_to_wire, network, network_to_wire};
+use super::network::{network, network_to_wire};
+use super::sandbox::{limits, limits_to_wire};
 use super::{duration_to_wire, optional, output_stream, process_spec, required, time};
 use crate::error::Result;
 use crate::model::{Template, TemplateOrigin};
@@ -35,7 +36,7 @@ pub(crate) fn template(wire: v1::Template) -> Result<Template> {
         env: defaults.env.into_iter().collect(),
         user: optional(defaults.user),
         working_directory: optional(defaults.working_directory),
-        network: defaults.network_policy.map(|policy| network(Some(policy))),
+        network: defaults.network_policy.map(|policy| network(Some(policy))).transpose()?,
         start_commands: defaults.start_commands.into_iter().map(command).collect(),
         readiness_probe: defaults.readiness_probe.map(|probe| Probe {
             command: command(probe.command.unwrap_or_default()),
@@ -72,7 +73,7 @@ pub(crate) fn template_defaults(wanted: &Wanted) -> v1::TemplateDefaults {
         env: wanted.env.clone().into_iter().collect(),
         user: wanted.user.clone().unwrap_or_default(),
         working_directory: wanted.workdir.clone().unwrap_or_default(),
-        network_policy: wanted.network.map(network_to_wire),
+        network_policy: wanted.network.as_ref().map(network_to_wire),
         start_commands: wanted.start_commands.iter().map(to_wire).collect(),
         readiness_probe: wanted.probe.as_ref().map(|probe| v1::ReadinessProbe {
             command: Some(to_wire(&probe.command)),

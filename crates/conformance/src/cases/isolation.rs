@@ -263,12 +263,12 @@ async fn its_loopback_is_its_own(h: H) -> Outcome {
 }
 
 async fn an_allow_list_without_rules_allows_nothing(h: H) -> Outcome {
-    let sandbox = h.sandbox_with(|spec| spec.network = NetworkPolicy::Allowlist).await?;
+    let sandbox = h.sandbox_with(|spec| spec.network = NetworkPolicy::allowlist(Vec::new())).await?;
     does_not_reach_the_host(&sandbox).await
 }
 
 async fn an_open_network_does_not_reach_the_host(h: H) -> Outcome {
-    let sandbox = h.sandbox_with(|spec| spec.network = NetworkPolicy::Open).await?;
+    let sandbox = h.sandbox_with(|spec| spec.network = NetworkPolicy::open()).await?;
     does_not_reach_the_host(&sandbox).await
 }
 
@@ -284,13 +284,13 @@ async fn what_is_required_and_missing_is_refused(h: H) -> Outcome {
         );
     }
     for (policy, capability) in [
-        (NetworkPolicy::Open, Capability::NetworkOpen),
-        (NetworkPolicy::Allowlist, Capability::NetworkAllowlist),
-        (NetworkPolicy::None, Capability::NetworkNone),
+        (NetworkPolicy::open(), Capability::NetworkOpen),
+        (NetworkPolicy::allowlist(Vec::new()), Capability::NetworkAllowlist),
+        (NetworkPolicy::none(), Capability::NetworkNone),
     ] {
         if !h.has(capability) {
             let mut spec = h.spec();
-            spec.network = policy;
+            spec.network = policy.clone();
             let id = hostel_sandbox::SandboxId::generate();
             h.watch_id(&id);
             // Never silently weaker, whoever asks.

@@ -44,10 +44,12 @@ pub(crate) fn new_sandbox(request: v1::CreateSandboxRequest, until: Instant) -> 
         env: request.env,
         user: optional(request.user),
         workdir: optional(request.working_directory),
-        network: chosen_network.unwrap_or_default(),
+        network: chosen_network.clone().unwrap_or_default(),
         lifetime,
         idle_timeout: request.idle_timeout.map(|timeout| duration("idle_timeout", timeout)).transpose()?,
         required_capabilities: capabilities(&request.required_capabilities)?,
+        secrets: Vec::new(),
+        model: None,
     };
     spec.validate().map_err(as_the_api_spells_it)?;
     let id = optional_id(request.sandbox_id, SandboxId::parse)?;
@@ -200,7 +202,7 @@ pub(crate) fn api_sandbox(record: &SandboxRecord) -> v1::Sandbox {
         env: record.spec.env.clone(),
         user: record.spec.user.clone().unwrap_or_default(),
         working_directory: record.spec.workdir.clone().unwrap_or_default(),
-        network_policy: Some(api_network(record.spec.network)),
+        network_policy: Some(api_network(&record.spec.network)),
         create_time: Some(timestamp(record.created)),
         ready_time: record.ready.map(timestamp),
         update_time: Some(timestamp(record.updated)),

@@ -150,7 +150,7 @@ fn api_defaults(template: &Template) -> v1::TemplateDefaults {
         env: template.env.clone(),
         user: template.user.clone().unwrap_or_default(),
         working_directory: template.workdir.clone().unwrap_or_default(),
-        network_policy: template.network.map(api_network),
+        network_policy: template.network.as_ref().map(api_network),
         start_commands: template.start_commands.iter().map(api_command).collect(),
         readiness_probe: template.probe.as_ref().map(|probe| v1::ReadinessProbe {
             command: Some(api_command(&probe.command)),
@@ -186,7 +186,7 @@ mod tests {
             env: [("A".to_owned(), "b".to_owned())].into(),
             user: "agent".to_owned(),
             working_directory: "/workspace".to_owned(),
-            network_policy: Some(api_network(hostel_sandbox::NetworkPolicy::None)),
+            network_policy: Some(api_network(&hostel_sandbox::NetworkPolicy::none())),
             start_commands: vec![v1::ProcessSpec { command: vec!["true".to_owned()], ..Default::default() }],
             readiness_probe: Some(v1::ReadinessProbe {
                 command: Some(v1::ProcessSpec { command: vec!["true".to_owned()], ..Default::default() }),

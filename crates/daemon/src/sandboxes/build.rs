@@ -160,7 +160,7 @@ impl Sandboxes {
             limits: plan.limits.clone(),
             ..SandboxSpec::default()
         };
-        let resolved = self.resolve(spec, plan.template.network).await?;
+        let resolved = self.resolve(spec, plan.template.network.clone()).await?;
         let _room = self.0.capacity.take_now(Needs::of(&resolved.spec.limits)).await?;
         let created = plan.backend.create(&SandboxId::generate(), &resolved.spec).await?;
         let sandbox = Unrecorded::new(self, created);

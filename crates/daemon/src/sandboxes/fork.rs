@@ -119,7 +119,7 @@ impl Sandboxes {
         expires: Option<SystemTime>,
         actor: &str,
     ) -> Result<Forked> {
-        let network = Some(spec.network);
+        let network = Some(spec.network.clone());
         let resolved = self.resolve(spec, network).await?;
         let room = self.0.capacity.take_now(Needs::of(&resolved.spec.limits)).await?;
         let record = fresh_record(SandboxId::generate(), &resolved, expires, actor)?;
@@ -194,7 +194,7 @@ fn child_spec(parent: &SandboxRecord, request: &ForkRequest) -> SandboxSpec {
     spec.limits = request.limits.or(&parent.requested_limits);
     spec.labels.extend(request.labels.clone());
     spec.env.extend(request.env.clone());
-    spec.network = request.network.unwrap_or(spec.network);
+    spec.network = request.network.clone().unwrap_or(spec.network);
     spec.lifetime = request.lifetime.or(spec.lifetime);
     spec.idle_timeout = request.idle_timeout.or(spec.idle_timeout);
     spec

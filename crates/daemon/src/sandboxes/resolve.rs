@@ -42,7 +42,7 @@ impl Sandboxes {
         })?;
         let capabilities = backend.capabilities();
         let template = self.template_for(&backend, spec.template.as_ref()).await?;
-        let from_template = template.as_ref().and_then(|template| template.network);
+        let from_template = template.as_ref().and_then(|template| template.network.clone());
         spec.network = network.or(from_template).unwrap_or_default();
         require_all(capabilities, &spec)?;
 

@@ -98,7 +98,7 @@ impl Sandboxes {
         template.workdir.clone_from(&record.spec.workdir);
         template.limits.clone_from(&record.requested_limits);
         if let Ok(Some(base)) = self.template_of(&record).await {
-            template.network = base.network;
+            template.network.clone_from(&base.network);
             template.start_commands = base.start_commands;
             template.probe = base.probe;
         }

@@ -37,7 +37,9 @@ impl Sandboxes {
             let environment = entry.live()?;
             let mut record = (*entry.record()).clone();
             apply(&mut record, &update)?;
-            if let Some(network) = update.network.filter(|network| *network != entry.record().spec.network) {
+            if let Some(network) =
+                update.network.as_ref().filter(|network| **network != entry.record().spec.network)
+            {
                 // No backend changes the policy of a running sandbox yet.
                 let detail = "the network policy of a running sandbox cannot be changed";
                 return Err(DomainError::missing(network.needs(), detail).into());

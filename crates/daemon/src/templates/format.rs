@@ -3,7 +3,7 @@
 use super::{Declaration, Problem, default_name, keys};
 use crate::declared::{CommandLine, Resources, Source, Span};
 use hostel_sandbox::template::{Probe, Template, TemplateCommand, TemplateSource};
-use hostel_sandbox::{Error as DomainError, NetworkPolicy, TemplateId};
+use hostel_sandbox::{Error as DomainError, NetworkMode, NetworkPolicy, TemplateId};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ struct File {
     base: Option<String>,
     user: Option<String>,
     workdir: Option<String>,
-    network: Option<NetworkPolicy>,
+    network: Option<Network>,
     #[serde(default)]
     resources: Resources,
     #[serde(default)]
@@ -28,6 +28,14 @@ struct File {
     #[serde(default)]
     start: Vec<Start>,
     probe: Option<ProbeTable>,
+}
+
+/// `network = "open"`, or a table with rules.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Network {
+    Mode(NetworkMode),
+    Policy(NetworkPolicy),
 }
 
 #[derive(Deserialize)]
@@ -96,7 +104,10 @@ fn declaration(file: &Path, read: File) -> hostel_sandbox::Result<Declaration> {
     template.env = read.env;
     template.user = read.user;
     template.workdir = read.workdir;
-    template.network = read.network;
+    template.network = read.network.map(|network| match network {
+        Network::Mode(mode) => NetworkPolicy { mode, ..NetworkPolicy::default() },
+        Network::Policy(policy) => policy,
+    });
     template.limits = read.resources.limits();
     template.start_commands = read.start.into_iter().map(start_command).collect();
     template.probe = read.probe.map(probe);

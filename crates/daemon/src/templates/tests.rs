@@ -63,7 +63,10 @@ timeout = 10
     );
     assert_eq!(template.limits.memory_bytes, Some(2 << 30));
     assert_eq!((template.limits.cpu_millis, template.limits.disk_bytes), (Some(1500), Some(1 << 30)));
-    assert_eq!((template.network, template.env["LANG"].as_str()), (Some(NetworkPolicy::None), "C.UTF-8"));
+    assert_eq!(
+        (template.network.clone(), template.env["LANG"].as_str()),
+        (Some(NetworkPolicy::none()), "C.UTF-8")
+    );
     assert_eq!(template.start_commands[0].timeout, Some(Duration::from_secs(5)));
     assert_eq!(template.start_commands[1].argv, ["sh", "-c", "server &"]);
     let probe = template.probe.unwrap();

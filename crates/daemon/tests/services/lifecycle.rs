@@ -44,7 +44,7 @@ async fn a_sandbox_lives_from_creation_to_deletion() {
 async fn what_is_asked_for_and_missing_is_refused_with_its_name() {
     let daemon = Node::new().start().await;
     let disk = v1::ResourceLimits { disk_bytes: Some(1 << 30), ..Default::default() };
-    let open = v1::NetworkPolicy { mode: v1::NetworkMode::Open.into(), rules: vec![] };
+    let open = v1::NetworkPolicy { mode: v1::NetworkMode::Open.into(), ..Default::default() };
     for (request, capability) in [
         (CreateSandboxRequest { limits: Some(disk), ..Default::default() }, "disk_limit"),
         (CreateSandboxRequest { network_policy: Some(open), ..Default::default() }, "network_open"),

@@ -1,0 +1,2 @@
+//! For tests and demonstrations: a scripted model endpoint.
+#![forbid(unsafe_code)]
