@@ -410,7 +410,7 @@ mod tests {
         #[test]
         fn the_form_is_a_fixed_point(text in "\\PC{0,40}") {
             if let Ok(name) = normal_name(&text) {
-                prop_assert_eq!(normal_name(&name).as_ref(), Ok(&name));
+                prop_assert_eq!(normal_name(&name), Ok(name));
             }
         }
     }
