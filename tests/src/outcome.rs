@@ -67,12 +67,21 @@ impl Outcome {
     /// # Panics
     /// Where it cannot be started, or does not end within a minute: nothing of ours may hang.
     #[must_use]
-    pub fn of(mut command: Command) -> Self {
+    pub fn of(command: Command) -> Self {
+        Self::within(2 * PATIENCE, command)
+    }
+
+    /// Runs a command to its end that may take longer: one that fetches packages, say.
+    ///
+    /// # Panics
+    /// Where it cannot be started, or does not end by then.
+    #[must_use]
+    pub fn within(patience: Duration, mut command: Command) -> Self {
         let shown = format!("{:?}", command.get_args().collect::<Vec<_>>());
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
         let (pid, (sender, ended)) = (child.id(), sync_channel(1));
         std::thread::spawn(move || sender.send(child.wait_with_output()));
-        let output = ended.recv_timeout(2 * PATIENCE).unwrap_or_else(|_| {
+        let output = ended.recv_timeout(patience).unwrap_or_else(|_| {
             crate::signal(pid, rustix::process::Signal::KILL);
             panic!("{shown} hangs")
         });

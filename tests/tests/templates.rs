@@ -1,12 +1,12 @@
 //! Templates as operators declare them and people build them, with real jails, the real claude CLI and real Docker.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use hostel_tests::{TestDaemon, eventually, executable, leftovers};
+use hostel_tests::{Outcome, TestDaemon, eventually, executable, leftovers, package, root};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 /// A daemon that was started with these declarations.
 fn declared(files: &[(&str, &str)]) -> TestDaemon {
@@ -256,36 +256,6 @@ fn a_build_that_the_daemon_dies_over_leaves_nothing() {
     eventually("nothing is left", || leftovers(&daemon).is_empty());
 }
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
-}
-
-/// The package of the claude CLI as npm has it, fetched once.
-fn package() -> Result<PathBuf, String> {
-    let pins = fs::read_to_string(root().join("images/pins")).unwrap();
-    let platform = if cfg!(target_arch = "x86_64") { "linux-x64" } else { "linux-arm64" };
-    let line = pins.lines().find(|line| line.starts_with("claude ") && line.contains(platform)).unwrap();
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let cache = root().join(".cache/npm");
-    fs::create_dir_all(&cache).unwrap();
-    let file = cache.join(format!("claude-{}-{platform}.tgz", words[1]));
-    if file.exists() {
-        return Ok(file);
-    }
-    let place = tempfile::tempdir_in(&cache).unwrap();
-    let npm = Command::new("npm")
-        .args(["pack", "--silent", "--ignore-scripts", &format!("{}@{}", words[3], words[1])])
-        .current_dir(place.path())
-        .output()
-        .map_err(|error| format!("npm: {error}"))?;
-    if !npm.status.success() {
-        return Err(String::from_utf8_lossy(&npm.stderr).into_owned());
-    }
-    let name = String::from_utf8_lossy(&npm.stdout).trim().to_owned();
-    fs::rename(place.path().join(name), &file).unwrap();
-    Ok(file)
-}
-
 #[test]
 fn the_real_claude_runs_in_a_jail_without_docker() {
     let package = match package() {
@@ -320,7 +290,9 @@ fn one_recipe_serves_containers_and_jails() {
     let recipes = root().join("images");
     let build = |backend| {
         let recipes = ["--recipes", recipes.to_str().unwrap(), "--backend", backend];
-        daemon.hostel(&[["template", "build", "agent-min"].as_slice(), &recipes].concat())
+        // It fetches packages the first time.
+        let command = daemon.command(&[["template", "build", "agent-min"].as_slice(), &recipes].concat());
+        Outcome::within(Duration::from_secs(300), command)
     };
     assert_eq!(build("docker").success(), "agent-min");
     let script = "claude --version; id -un; pwd";

@@ -23,4 +23,4 @@ pub use sandbox::{
     StartKind, Transition, Weakness,
 };
 pub use template::{Template, TemplateOrigin};
-pub use usage::{Budget, BudgetPeriod, ModelUsage, Secret, Usage, UsageGroup, UsageRow};
+pub use usage::{Budget, BudgetPeriod, BudgetUse, ModelUsage, Secret, Usage, UsageGroup, UsageRow};

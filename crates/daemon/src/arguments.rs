@@ -1,6 +1,6 @@
 //! Options of the daemon on a command line.
 
-use crate::config::{OVERCOMMIT, Overcommit};
+use crate::config::{OVERCOMMIT, Overcommit, ReachConfig};
 use crate::listen::Address;
 use crate::logging::LogFormat;
 use crate::{Config, Error};
@@ -41,6 +41,27 @@ pub struct Arguments {
     /// Where metrics are served for Prometheus, at /metrics: a loopback address and port, for example 127.0.0.1:9464.
     #[arg(long, env = "HOSTEL_METRICS_LISTEN", value_name = "ADDRESS")]
     pub metrics_listen: Option<SocketAddr>,
+    /// Directory of lists of network rules, NAME.toml each. May be given several times.
+    /// [/etc/hostel/network.d, for users ~/.config/hostel/network.d]
+    #[arg(long, env = "HOSTEL_NETWORK_DIR", value_delimiter = ',', value_name = "DIRECTORY")]
+    pub network_dir: Vec<PathBuf>,
+    /// Directory of values of secrets, a file each, readable by nobody else. May be given several times.
+    /// [/etc/hostel/secrets.d, for users ~/.config/hostel/secrets.d]
+    #[arg(long, env = "HOSTEL_SECRETS_DIR", value_delimiter = ',', value_name = "DIRECTORY")]
+    pub secrets_dir: Vec<PathBuf>,
+    /// The model gateway's upstreams and prices. [/etc/hostel/gateway.toml; without it, Anthropic's API where
+    /// ANTHROPIC_API_KEY is set]
+    #[arg(long, env = "HOSTEL_GATEWAY", value_name = "FILE")]
+    pub gateway: Option<PathBuf>,
+    /// DNS server that resolves names for sandboxes, address and port. May be given several times. [the host's own]
+    #[arg(long, env = "HOSTEL_NAME_SERVER", value_delimiter = ',', value_name = "ADDRESS")]
+    pub name_server: Vec<SocketAddr>,
+    /// Certificates (PEM) to trust besides the host's where TLS of sandboxes is opened.
+    #[arg(long, env = "HOSTEL_TRUST", value_name = "FILE")]
+    pub trust: Option<PathBuf>,
+    /// Let sandboxes reach things also while the audit log cannot be written, rather than refuse.
+    #[arg(long, env = "HOSTEL_UNAUDITED")]
+    pub unaudited: bool,
     /// How logs are written to standard error.
     #[arg(long, env = "HOSTEL_LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
@@ -57,7 +78,15 @@ impl Arguments {
             .with_docker(self.docker_host, self.docker_image)
             .with_templates(self.templates_dir)
             .with_pools(self.pools_dir, self.overcommit)
-            .with_metrics(self.metrics_listen);
+            .with_metrics(self.metrics_listen)
+            .with_reach(ReachConfig {
+                preset_directories: self.network_dir,
+                secret_directories: self.secrets_dir,
+                gateway_file: self.gateway,
+                name_servers: self.name_server,
+                trust: self.trust,
+                unaudited: self.unaudited,
+            });
         config.validate()?;
         Ok(config)
     }

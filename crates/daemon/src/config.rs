@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::listen::Address;
+pub use crate::reach::ReachConfig;
 pub use hostel_pool::Overcommit;
 use hostel_sandbox::ResourceLimits;
 use nix::unistd::{Uid, geteuid};
@@ -27,6 +28,8 @@ pub struct Config {
     pub pool_directories: Vec<PathBuf>,
     /// Where metrics are served for Prometheus; nowhere where absent.
     pub metrics_listen: Option<SocketAddr>,
+    /// What sandboxes may reach, and through what.
+    pub reach: ReachConfig,
     /// Where clients connect.
     pub listen: Vec<Address>,
     /// Most sandboxes that are not ended.
@@ -73,9 +76,19 @@ impl Config {
                 user_declarations(variable("XDG_CONFIG_HOME"), variable("HOME")),
             )
         };
-        let below = |name: &str| declared.iter().map(|directory| directory.join(name)).collect();
-        let (template_directories, pool_directories) = (below("templates.d"), below("pools.d"));
-        Ok(Self { template_directories, pool_directories, ..Self::in_directories(&state, &runtime) })
+        let below =
+            |name: &str| -> Vec<PathBuf> { declared.iter().map(|directory| directory.join(name)).collect() };
+        Ok(Self {
+            template_directories: below("templates.d"),
+            pool_directories: below("pools.d"),
+            reach: ReachConfig {
+                preset_directories: below("network.d"),
+                secret_directories: below("secrets.d"),
+                gateway_file: below("gateway.toml").pop().filter(|file| file.exists()),
+                ..ReachConfig::default()
+            },
+            ..Self::in_directories(&state, &runtime)
+        })
     }
 
     /// The defaults with these directories, and the socket `hosteld.sock` in the second.
@@ -87,6 +100,7 @@ impl Config {
             template_directories: Vec::new(),
             pool_directories: Vec::new(),
             metrics_listen: None,
+            reach: ReachConfig::default(),
             listen: vec![Address::Unix(runtime.join("hosteld.sock"))],
             max_sandboxes: 4096,
             overcommit: OVERCOMMIT,
@@ -143,6 +157,13 @@ impl Config {
             self.pool_directories = directories;
         }
         self.overcommit = overcommit.unwrap_or(self.overcommit);
+        self
+    }
+
+    /// Lets sandboxes reach things as told there, where it tells.
+    #[must_use]
+    pub fn with_reach(mut self, told: ReachConfig) -> Self {
+        self.reach = told.or(self.reach);
         self
     }
 

@@ -8,17 +8,23 @@ use crate::error::{Error, Result};
 use crate::health;
 use crate::host::Machine;
 use crate::listen::{Address, Listeners};
+use crate::reach::Reach;
 use crate::sandboxes::{Sandboxes, Settings};
-use crate::services::{Files, NodeInfo, Pools, Processes, SandboxCalls, Templates};
+use crate::services::{
+    Files, Networks, NodeInfo, Pools, Processes, SandboxCalls, Secrets, Templates, Usage,
+};
 use crate::state_directory::Directories;
 use crate::store::{Store, StoreThread};
 use hostel_proto::FILE_DESCRIPTOR_SET;
 use hostel_proto::v1::file_service_server::FileServiceServer;
+use hostel_proto::v1::network_service_server::NetworkServiceServer;
 use hostel_proto::v1::node_service_server::NodeServiceServer;
 use hostel_proto::v1::pool_service_server::PoolServiceServer;
 use hostel_proto::v1::process_service_server::ProcessServiceServer;
 use hostel_proto::v1::sandbox_service_server::SandboxServiceServer;
+use hostel_proto::v1::secret_service_server::SecretServiceServer;
 use hostel_proto::v1::template_service_server::TemplateServiceServer;
+use hostel_proto::v1::usage_service_server::UsageServiceServer;
 use sd_notify::NotifyState;
 use std::pin::pin;
 use std::time::{Duration, Instant, SystemTime};
@@ -86,7 +92,8 @@ async fn assemble(config: Config, directories: Directories, backends: Backends) 
         default_limits: config.default_limits.clone(),
         default_lifetime: config.default_lifetime,
     };
-    let sandboxes = Sandboxes::new(store.clone(), backends, settings, stop.clone());
+    let reach = Reach::open(&config.reach, &config.state_directory).await?;
+    let sandboxes = Sandboxes::new(store.clone(), backends, reach, settings, stop.clone());
     sandboxes.recover().await?;
     sandboxes.declare(&config.template_directories).await;
     sandboxes.pools().declare(&sandboxes, &config.pool_directories).await;
@@ -130,6 +137,9 @@ async fn routes(config: &Config, sandboxes: &Sandboxes) -> Result<(Routes, Healt
         .add_service(TemplateServiceServer::new(Templates(sandboxes.clone())).max_decoding_message_size(most))
         .add_service(NodeServiceServer::new(node).max_decoding_message_size(most))
         .add_service(PoolServiceServer::new(Pools(sandboxes.clone())).max_decoding_message_size(most))
+        .add_service(NetworkServiceServer::new(Networks(sandboxes.clone())).max_decoding_message_size(most))
+        .add_service(UsageServiceServer::new(Usage(sandboxes.clone())).max_decoding_message_size(most))
+        .add_service(SecretServiceServer::new(Secrets(sandboxes.clone())).max_decoding_message_size(most))
         .add_service(health_service)
         .add_service(reflection);
     Ok((routes.routes(), health))
@@ -226,6 +236,9 @@ impl Drain {
         self.stop.cancel();
         if tokio::time::timeout(self.limit, self.sandboxes.finish()).await.is_err() {
             tracing::warn!(limit = ?self.limit, "work under way did not end in time; the next start takes it up");
+        }
+        if tokio::time::timeout(self.limit, self.sandboxes.reach().shutdown()).await.is_err() {
+            tracing::warn!(limit = ?self.limit, "connections of sandboxes did not end in time");
         }
         for backend in self.sandboxes.backends().all() {
             if tokio::time::timeout(self.limit, backend.shutdown()).await.is_err() {

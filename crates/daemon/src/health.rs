@@ -1,16 +1,20 @@
 //! What the health service says of us (`grpc.health.v1`).
 
 use hostel_proto::v1::file_service_server::SERVICE_NAME as FILES;
+use hostel_proto::v1::network_service_server::SERVICE_NAME as NETWORKS;
 use hostel_proto::v1::node_service_server::SERVICE_NAME as NODE;
 use hostel_proto::v1::pool_service_server::SERVICE_NAME as POOLS;
 use hostel_proto::v1::process_service_server::SERVICE_NAME as PROCESSES;
 use hostel_proto::v1::sandbox_service_server::SERVICE_NAME as SANDBOXES;
+use hostel_proto::v1::secret_service_server::SERVICE_NAME as SECRETS;
 use hostel_proto::v1::template_service_server::SERVICE_NAME as TEMPLATES;
+use hostel_proto::v1::usage_service_server::SERVICE_NAME as USAGE;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 /// Our services, and the whole.
-const SERVED: [&str; 7] = [SANDBOXES, PROCESSES, FILES, TEMPLATES, NODE, POOLS, ""];
+const SERVED: [&str; 10] =
+    [SANDBOXES, PROCESSES, FILES, TEMPLATES, NODE, POOLS, NETWORKS, USAGE, SECRETS, ""];
 
 /// All is well.
 pub(crate) async fn serving(health: &HealthReporter) {

@@ -24,6 +24,7 @@ mod lock;
 mod metrics;
 mod page;
 mod pools;
+mod reach;
 mod record;
 mod request_id;
 mod sandboxes;

@@ -40,6 +40,7 @@ use crate::error::{Error, Result};
 use crate::lock::lock;
 use crate::metrics::Metrics;
 use crate::pools::Pools;
+use crate::reach::Reach;
 use crate::record::{Event, SandboxRecord};
 use crate::store::{Change, RequestKey, Store, StoredRequest};
 use deadlines::Deadlines;
@@ -83,6 +84,7 @@ struct Inner {
     backends: Backends,
     settings: Settings,
     pools: Pools,
+    reach: Reach,
     entries: Mutex<HashMap<SandboxId, Arc<Entry>>>,
     capacity: Capacity,
     metrics: Metrics,
@@ -101,7 +103,13 @@ struct Inner {
 
 impl Sandboxes {
     /// An empty registry; [`Self::recover`] fills it.
-    pub(crate) fn new(store: Store, backends: Backends, settings: Settings, stop: CancellationToken) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        backends: Backends,
+        reach: Reach,
+        settings: Settings,
+        stop: CancellationToken,
+    ) -> Self {
         Self(Arc::new(Inner {
             capacity: Capacity::new(settings.budget, settings.overcommit),
             metrics: Metrics::new(),
@@ -109,6 +117,7 @@ impl Sandboxes {
             pools: Pools::new(store.clone()),
             store,
             backends,
+            reach,
             settings,
             entries: Mutex::default(),
             templates: Mutex::default(),
@@ -151,6 +160,10 @@ impl Sandboxes {
 
     pub(crate) fn pools(&self) -> &Pools {
         &self.0.pools
+    }
+
+    pub(crate) fn reach(&self) -> &Reach {
+        &self.0.reach
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {

@@ -3,19 +3,25 @@
 mod attach;
 mod byte_streams;
 mod file_service;
+mod network_service;
 mod node_service;
 mod pool_service;
 mod process_service;
 mod sandbox_service;
+mod secret_service;
 mod template_service;
 mod upload;
+mod usage_service;
 
 pub(crate) use file_service::Files;
+pub(crate) use network_service::Networks;
 pub(crate) use node_service::NodeInfo;
 pub(crate) use pool_service::Pools;
 pub(crate) use process_service::Processes;
 pub(crate) use sandbox_service::SandboxCalls;
+pub(crate) use secret_service::Secrets;
 pub(crate) use template_service::Templates;
+pub(crate) use usage_service::Usage;
 
 use crate::listen::Peer;
 use futures::Stream;

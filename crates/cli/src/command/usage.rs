@@ -132,7 +132,7 @@ fn row(budget: &Budget) -> [String; 7] {
         if budget.label_selector.is_empty() { "all".to_owned() } else { budget.label_selector.clone() },
         budget.period.name().to_owned(),
         of(human::dollars(used.cost_micros), bounds.cost_micros.map(human::dollars)),
-        of(used.tokens().to_string(), bounds.tokens.map(|most| most.to_string())),
+        of(used.tokens.to_string(), bounds.tokens.map(|most| most.to_string())),
         of(used.requests.to_string(), bounds.requests.map(|most| most.to_string())),
         rates.into_iter().flatten().collect::<Vec<_>>().join(", "),
     ]

@@ -2,7 +2,7 @@
 
 use super::required;
 use crate::error::Result;
-use crate::model::{Budget, BudgetPeriod, ModelUsage, Usage, UsageRow};
+use crate::model::{Budget, BudgetPeriod, BudgetUse, ModelUsage, Usage, UsageRow};
 use hostel_proto::v1;
 use hostel_sandbox::{ModelAccess, ModelBudget};
 
@@ -45,8 +45,12 @@ pub(crate) fn budget(wire: v1::Budget) -> Budget {
         label_selector: wire.label_selector,
         bounds: bounds(wire.budget.unwrap_or_default()),
         period,
-        used: figures(wire.used.unwrap_or_default()),
+        used: spent(wire.used.unwrap_or_default()),
     }
+}
+
+fn spent(wire: v1::BudgetUse) -> BudgetUse {
+    BudgetUse { requests: wire.requests, tokens: wire.tokens, cost_micros: wire.cost_micros }
 }
 
 pub(crate) fn period_to_wire(period: BudgetPeriod) -> v1::BudgetPeriod {

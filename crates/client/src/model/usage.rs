@@ -25,22 +25,6 @@ pub struct ModelUsage {
     pub interrupted_requests: u64,
 }
 
-impl ModelUsage {
-    /// Tokens of every kind together.
-    #[must_use]
-    pub fn tokens(&self) -> u64 {
-        [
-            self.input_tokens,
-            self.output_tokens,
-            self.cache_write_5m_tokens,
-            self.cache_write_1h_tokens,
-            self.cache_read_tokens,
-        ]
-        .into_iter()
-        .fold(0, u64::saturating_add)
-    }
-}
-
 /// Usage, added up by something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Usage {
@@ -89,7 +73,18 @@ pub struct Budget {
     /// What they are for.
     pub period: BudgetPeriod,
     /// What was used of it in this period.
-    pub used: ModelUsage,
+    pub used: BudgetUse,
+}
+
+/// How far a budget is used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct BudgetUse {
+    /// Requests that were forwarded.
+    pub requests: u64,
+    /// Tokens of every kind together.
+    pub tokens: u64,
+    /// Money in millionths of a US dollar.
+    pub cost_micros: u64,
 }
 
 /// What the bounds of a budget are for.

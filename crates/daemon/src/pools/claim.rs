@@ -9,7 +9,7 @@ use crate::record::WarmRecord;
 use crate::store::Change;
 use bytes::Bytes;
 use hostel_pool::{Fit, Needs, PoolName};
-use hostel_sandbox::{ExecutionEnvironment, ResourceLimits, SandboxSpec, Stage, Stopwatch};
+use hostel_sandbox::{ExecutionEnvironment, ResourceLimits, SandboxId, SandboxSpec, Stage, Stopwatch};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::task::TaskTracker;
@@ -81,18 +81,19 @@ impl LivePool {
         Some((state.record.spec.draining, other_limits, state.warm.is_empty()))
     }
 
-    /// Takes a warm sandbox and gives it to the caller; nothing where none is there or fits, or binding failed.
+    /// Takes a warm sandbox and gives it to the caller, as `equip` says of its id; nothing where none is there or fits, or binding failed.
     pub(crate) async fn claim(
         self: &Arc<Self>,
-        spec: &SandboxSpec,
+        equip: &(dyn Fn(&SandboxId) -> SandboxSpec + Sync),
         requested: &ResourceLimits,
         tasks: &TaskTracker,
     ) -> Option<Claimed> {
         let (begin, claiming) = (Instant::now(), self.claiming());
         for _ in 0..TRIES {
-            let mut warm = self.take(spec, requested)?;
+            let mut warm = self.take(requested)?;
+            let spec = equip(&warm.record.id);
             let mut stopwatch = Stopwatch::start();
-            match bind(&mut warm, spec, requested).await {
+            match bind(&mut warm, &spec, requested).await {
                 Ok((handle, limits)) => {
                     stopwatch.lap("bind");
                     self.tell(|state, _| state.brain.claim_took(begin.elapsed()));
@@ -119,15 +120,14 @@ impl LivePool {
     }
 
     /// Takes one out of the pool, in one step: nobody else gets it.
-    fn take(&self, spec: &SandboxSpec, requested: &ResourceLimits) -> Option<Warm> {
+    fn take(&self, requested: &ResourceLimits) -> Option<Warm> {
         self.tell(|state, now| {
-            // Disks do not change their size live; a policy belongs to the sandbox's network from its beginning. What
-            // the node has no room for waits as a cold start, and takes no warm sandbox with it.
+            // Disks do not change their size live. What the node has no room for waits as a cold start, and takes no
+            // warm sandbox with it.
             let fits = |warm: &Warm| {
                 let changes = requested.changes_to(&warm.record.spec.limits);
                 changes.disk_bytes.is_none()
                     && changes.disk_inodes.is_none()
-                    && warm.record.spec.network == spec.network
                     && warm.room.may_become(Needs::of(&changes.or(&warm.record.limits)))
             };
             if state.warm.values().next().is_some_and(|warm| !fits(warm)) {

@@ -61,7 +61,7 @@ impl LivePool {
                 Err(error) => Err(error),
             };
             if let Err(error) = started {
-                sandboxes.undo(&created).await;
+                sandboxes.undo(created.environment.id(), &created).await;
                 return Err(error.into());
             }
         }
@@ -78,7 +78,7 @@ impl LivePool {
         let stored = StoredWarm { record: warm.clone(), handle: created.handle.clone() };
         let change = Change { put_warm: vec![stored], ..Change::default() };
         if let Err(error) = sandboxes.store().commit_then(change, || ()).await {
-            sandboxes.undo(&created).await;
+            sandboxes.undo(created.environment.id(), &created).await;
             return Err(error);
         }
         let (environment, handle) = (created.environment, created.handle);

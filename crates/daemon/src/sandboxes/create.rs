@@ -149,25 +149,49 @@ impl Sandboxes {
         resolved: &Resolved,
         cancel: &CancellationToken,
     ) -> Result<Created> {
+        let equipped = self.0.reach.equip(id, &resolved.spec);
         let mut created = tokio::select! {
             biased;
-            created = resolved.backend.create(id, &resolved.spec) => created?,
+            created = resolved.backend.create(id, &equipped) => created?,
             () = cancel.cancelled() => return Err(gone_caller()),
         };
-        let begin = Instant::now();
+        let mut begin = Instant::now();
+        // What cannot be held to its policy does not start.
+        let prepared = async {
+            self.connect(id, &mut created, &resolved.spec).await?;
+            begin = Instant::now();
+            prepare(&created.environment, resolved.template.as_ref()).await
+        };
         let prepared = tokio::select! {
             biased;
             () = cancel.cancelled() => Err(gone_caller()),
-            prepared = prepare(&created.environment, resolved.template.as_ref()) => prepared,
+            prepared = prepared => prepared,
         };
         if let Err(error) = prepared {
-            undo(&created).await;
+            self.undo(id, &created).await;
             return Err(error);
         }
         if resolved.template.as_ref().is_some_and(Template::prepares) {
             created.stages.push(Stage { name: "prepare", duration: begin.elapsed() });
         }
         Ok(created)
+    }
+
+    /// Lets a sandbox reach what its policy says, before anything runs in it.
+    ///
+    /// # Errors
+    /// Where that cannot be enforced.
+    pub(super) async fn connect(
+        &self,
+        id: &SandboxId,
+        created: &mut Created,
+        spec: &SandboxSpec,
+    ) -> Result<()> {
+        let begin = Instant::now();
+        if self.0.reach.connect(id, &created.environment, spec).await? {
+            created.stages.push(Stage { name: "network", duration: begin.elapsed() });
+        }
+        Ok(())
     }
 
     /// Takes an id, so that no other creation has it.
@@ -209,11 +233,19 @@ impl Sandboxes {
             target.show(shown);
         });
         if let Err(error) = committed.await {
-            undo(&created).await;
+            self.undo(entry.id(), &created).await;
             return Err(error);
         }
         self.schedule(entry);
         Ok(CreateOutcome { record, stages: created.stages })
+    }
+
+    /// Destroys a sandbox that nobody will hear of.
+    pub(crate) async fn undo(&self, id: &SandboxId, created: &Created) {
+        self.0.reach.disconnect(id).await;
+        if let Err(error) = created.environment.destroy().await {
+            tracing::warn!(sandbox = %id, %error, "a sandbox that was given up could not be removed; the next start does it");
+        }
     }
 
     /// Says in log and metrics that a sandbox is ready.
@@ -280,14 +312,6 @@ pub(super) fn fresh_record(
         pool: None,
         backend_id: None,
     })
-}
-
-/// Destroys a sandbox that nobody will hear of.
-pub(super) async fn undo(created: &Created) {
-    let sandbox = created.environment.id().clone();
-    if let Err(error) = created.environment.destroy().await {
-        tracing::warn!(%sandbox, %error, "a sandbox that was given up could not be removed; the next start does it");
-    }
 }
 
 fn gone_caller() -> Error {

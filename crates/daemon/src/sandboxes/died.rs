@@ -43,6 +43,7 @@ impl Sandboxes {
         {
             tracing::warn!(sandbox = %id, %error, "what a dead sandbox left could not be removed; the next start does it");
         }
+        self.0.reach.disconnect(entry.id()).await;
         record.enter(SandboxState::Failed, reason, "backend", String::new());
         let event = Event::of(EventKind::StateChanged, Some(old), &record);
         if let Err(error) = self.commit(&entry, record, event, None).await {

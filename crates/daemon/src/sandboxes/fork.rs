@@ -1,7 +1,8 @@
 //! Forks: new sandboxes whose files begin as a copy of a live one's.
 
-use super::create::{fresh_record, undo};
+use super::create::fresh_record;
 use super::ready::prepare;
+use super::resolve::Resolved;
 use super::{Entry, Repeat, Sandboxes};
 use crate::error::{Error, Result};
 use crate::record::SandboxRecord;
@@ -124,18 +125,27 @@ impl Sandboxes {
         let room = self.0.capacity.take_now(Needs::of(&resolved.spec.limits)).await?;
         let record = fresh_record(SandboxId::generate(), &resolved, expires, actor)?;
         let entry = self.reserve(record, room)?;
-        let forked = match parent.fork(entry.id(), &resolved.spec).await {
-            Ok(created) => match prepare(&created.environment, resolved.template.as_ref()).await {
-                Ok(()) => return Ok(Forked { entry, created }),
-                Err(error) => {
-                    undo(&created).await;
-                    error
-                }
-            },
-            Err(error) => error.into(),
+        let forked = self.fork_into(&entry, parent, &resolved).await;
+        let created = forked.inspect_err(|_| self.unreserve(&entry))?;
+        Ok(Forked { entry, created })
+    }
+
+    async fn fork_into(
+        &self,
+        entry: &Entry,
+        parent: &Arc<dyn ExecutionEnvironment>,
+        resolved: &Resolved,
+    ) -> Result<Created> {
+        let mut created = parent.fork(entry.id(), &self.0.reach.equip(entry.id(), &resolved.spec)).await?;
+        let prepared = match self.connect(entry.id(), &mut created, &resolved.spec).await {
+            Ok(()) => prepare(&created.environment, resolved.template.as_ref()).await,
+            Err(error) => Err(error),
         };
-        self.unreserve(&entry);
-        Err(forked)
+        if let Err(error) = prepared {
+            self.undo(entry.id(), &created).await;
+            return Err(error);
+        }
+        Ok(created)
     }
 
     async fn commit_forks(
@@ -178,7 +188,7 @@ impl Sandboxes {
         });
         if let Err(error) = committed.await {
             for (fork, _) in &*shown {
-                undo(&fork.created).await;
+                self.undo(fork.entry.id(), &fork.created).await;
                 self.unreserve(&fork.entry);
             }
             return Err(error);

@@ -59,7 +59,13 @@ impl Sandboxes {
         let adopted = self.adopt(&record.backend, record.backend_id(), &handle).await;
         let entry = Arc::new(Entry::new(record, handle.clone(), Some(room)));
         match adopted {
-            Ok(environment) => entry.attach(environment, handle),
+            Ok(environment) => {
+                let record = entry.record();
+                if let Err(error) = self.0.reach.connect(entry.id(), &environment, &record.spec).await {
+                    tracing::error!(sandbox = %entry.id(), %error, "a sandbox reaches nothing any more; update its network policy to try again");
+                }
+                entry.attach(environment, handle);
+            }
             Err(error) => {
                 tracing::warn!(sandbox = %entry.id(), %error, "a sandbox did not outlive the last daemon");
             }

@@ -45,6 +45,7 @@ impl Sandboxes {
         let from_template = template.as_ref().and_then(|template| template.network.clone());
         spec.network = network.or(from_template).unwrap_or_default();
         require_all(capabilities, &spec)?;
+        self.0.reach.check(&spec)?;
 
         let requested_limits = spec.limits.clone();
         spec.backend = Some(backend.name());

@@ -78,6 +78,7 @@ impl Sandboxes {
                 }
                 environment.destroy().await.inspect_err(|_| self.schedule(entry))?;
             }
+            self.0.reach.disconnect(entry.id()).await;
             if !forget {
                 record.enter(SandboxState::Stopped, reason, actor, String::new());
                 let event = Event::of(EventKind::StateChanged, Some(SandboxState::Stopping), &record);

@@ -1,12 +1,12 @@
-//! Changing a live sandbox: labels, times, limits.
+//! Changing a live sandbox: labels, times, limits, what it may reach.
 
-use super::Sandboxes;
+use super::{Entry, Sandboxes};
 use crate::error::Result;
 use crate::record::{Event, EventKind, SandboxRecord};
 use hostel_pool::Needs;
 use hostel_sandbox::label::Labels;
 use hostel_sandbox::{
-    Error as DomainError, ModelAccess, NetworkPolicy, ResourceLimits, SandboxId, SandboxState, SecretRef,
+    Error as DomainError, ExecutionEnvironment, ModelAccess, NetworkPolicy, ResourceLimits, SandboxId, SandboxSpec, SandboxState, SecretRef,
 };
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -41,13 +41,8 @@ impl Sandboxes {
             let environment = entry.live()?;
             let mut record = (*entry.record()).clone();
             apply(&mut record, &update)?;
-            if let Some(network) =
-                update.network.as_ref().filter(|network| **network != entry.record().spec.network)
-            {
-                // No backend changes the policy of a running sandbox yet.
-                let detail = "the network policy of a running sandbox cannot be changed";
-                return Err(DomainError::missing(network.needs(), detail).into());
-            }
+            this.0.reach.check(&record.spec)?;
+            environment_can(&this, &record)?;
             if let Some(limits) = &update.limits {
                 let before = Needs::of(&record.limits);
                 entry.resize(Needs::of(&limits.or(&record.limits)))?;
@@ -60,6 +55,15 @@ impl Sandboxes {
                     }
                 }
             }
+            let before = entry.record();
+            if let Err(error) = this.reconnect(&entry, &environment, &before.spec, &record.spec).await {
+                // As it was; where even that fails, nothing is reached, which is safe.
+                let back = this.reconnect(&entry, &environment, &record.spec, &before.spec).await;
+                if let Err(error) = back {
+                    tracing::error!(sandbox = %entry.id(), %error, "a sandbox's network could not be put back; it reaches nothing");
+                }
+                return Err(error);
+            }
             record.updated = SystemTime::now();
             let event = Event::other(EventKind::Updated, &record, "requested", &actor);
             let record = this.commit(&entry, record, event, None).await?;
@@ -71,6 +75,42 @@ impl Sandboxes {
     }
 }
 
+impl Sandboxes {
+    /// Makes a live sandbox reach what the new specification says, and gives processes that start from now on the
+    /// environment for it.
+    async fn reconnect(
+        &self,
+        entry: &Arc<Entry>,
+        environment: &Arc<dyn ExecutionEnvironment>,
+        before: &SandboxSpec,
+        after: &SandboxSpec,
+    ) -> Result<()> {
+        let same = before.network == after.network
+            && before.secrets == after.secrets
+            && before.model == after.model
+            && before.labels == after.labels;
+        if same {
+            return Ok(());
+        }
+        let reach = &self.0.reach;
+        reach.change(entry.id(), environment, after).await?;
+        let equipped = reach.equip(entry.id(), after);
+        if equipped.env != reach.equip(entry.id(), before).env {
+            // Limits are changed elsewhere.
+            let spec = SandboxSpec { limits: ResourceLimits::default(), ..equipped };
+            let bound = environment.bind(&spec).await?;
+            entry.attach(Arc::clone(environment), bound.handle);
+        }
+        Ok(())
+    }
+}
+
+/// Refuses a network policy that the sandbox's backend cannot hold.
+fn environment_can(sandboxes: &Sandboxes, record: &SandboxRecord) -> Result<()> {
+    let backend = sandboxes.0.backends.get(&record.backend);
+    backend.map_or(Ok(()), |backend| Ok(backend.capabilities().require(record.spec.network.needs())?))
+}
+
 fn apply(record: &mut SandboxRecord, update: &Update) -> Result<()> {
     debug_assert!(matches!(record.state(), SandboxState::Ready | SandboxState::Paused));
     if let Some(labels) = &update.labels {
@@ -78,6 +118,15 @@ fn apply(record: &mut SandboxRecord, update: &Update) -> Result<()> {
     }
     if let Some(idle_timeout) = update.idle_timeout {
         record.spec.idle_timeout = idle_timeout;
+    }
+    if let Some(network) = &update.network {
+        record.spec.network = network.clone();
+    }
+    if let Some(secrets) = &update.secrets {
+        record.spec.secrets.clone_from(secrets);
+    }
+    if let Some(model) = &update.model {
+        record.spec.model.clone_from(model);
     }
     if let Some(limits) = &update.limits {
         record.requested_limits = limits.or(&record.requested_limits);

@@ -1,6 +1,6 @@
 //! What pools need of the registry: sandboxes without a record, and their becoming one at a claim.
 
-use super::create::{fresh_record, undo};
+use super::create::fresh_record;
 use super::resolve::Resolved;
 use super::{CreateOutcome, Entry, Repeat, Sandboxes};
 use crate::capacity::Room;
@@ -32,14 +32,13 @@ impl Sandboxes {
         // It waits for nobody: others go first, and it comes again.
         let needs = Needs::of(&resolved.spec.limits);
         let room = self.0.capacity.take(needs, Priority::Refill, Instant::now()).await?;
-        let mut created = self.make(&SandboxId::generate(), &resolved, &CancellationToken::new()).await?;
+        let id = SandboxId::generate();
+        let mut created = self.make(&id, &resolved, &CancellationToken::new()).await?;
+        // What prepared it may have needed the network; from now on nothing runs for anybody until it is claimed, and
+        // what it may reach then is the claim's.
+        self.0.reach.disconnect(&id).await;
         super::resolve::merge(&mut created.weaknesses, resolved.weaknesses);
-        Ok((resolved.spec, created, room))
-    }
-
-    /// Removes a sandbox that has no record.
-    pub(crate) async fn undo(&self, created: &Created) {
-        undo(created).await;
+        Ok((self.0.reach.equip(&id, &resolved.spec), created, room))
     }
 
     /// The pool that serves a request. Its limits are then the request's too, where that says nothing: a sandbox is
@@ -72,7 +71,8 @@ impl Sandboxes {
         let mut record =
             fresh_record(id.clone().unwrap_or_else(SandboxId::generate), resolved, expires, actor)?;
         let begin = Instant::now();
-        let claimed = pool.claim(&resolved.spec, &resolved.requested_limits, &self.0.tasks).await;
+        let equip = |warm: &SandboxId| self.0.reach.equip(id.as_ref().unwrap_or(warm), &resolved.spec);
+        let claimed = pool.claim(&equip, &resolved.requested_limits, &self.0.tasks).await;
         let Some(claimed) = claimed else { return Ok(None) };
         self.0.metrics.claimed(pool.name().as_str(), begin.elapsed());
         let besides = claimed.removal();
@@ -83,22 +83,29 @@ impl Sandboxes {
         }
         record.pool = Some(pool.name().clone());
         record.spec.limits = resolved.requested_limits.or(&claimed.record.spec.limits);
-        let created = Created {
+        let mut created = Created {
             environment: claimed.environment,
             handle: claimed.handle,
             limits: claimed.limits,
             weaknesses: claimed.record.weaknesses,
             stages: claimed.stages,
         };
+        let record_id = record.id.clone();
         let entry = match self.reserve(record, claimed.room) {
             Ok(entry) => entry,
             Err(error) => {
-                undo(&created).await;
+                self.undo(&record_id, &created).await;
                 return Err(error);
             }
         };
         let operation = entry.operate().await;
-        let result = self.commit_created(&entry, created, repeat, besides).await;
+        let result = match self.connect(entry.id(), &mut created, &resolved.spec).await {
+            Ok(()) => self.commit_created(&entry, created, repeat, besides).await,
+            Err(error) => {
+                self.undo(entry.id(), &created).await;
+                Err(error)
+            }
+        };
         drop(operation);
         result.map(Some).inspect_err(|_| self.unreserve(&entry))
     }

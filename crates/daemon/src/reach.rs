@@ -1,0 +1,165 @@
+//! What sandboxes reach beyond themselves: the network by policy, secrets that they never hold, models through the
+//! gateway.
+//!
+//! A backend makes sandboxes with nothing but loopback, whatever their policy. Here they get a [`Line`]: sockets inside
+//! them whose other end is ours. A sandbox whose specification asks for nothing has no line, and costs nothing.
+
+mod config;
+mod equip;
+mod line;
+mod trust;
+
+pub use config::ReachConfig;
+pub(crate) use line::Watch;
+
+use crate::error::{Error, Result};
+use crate::lock::lock;
+use hostel_egress::http::Opener;
+use hostel_egress::namespace::Namespaces;
+use hostel_egress::secret::{PlaceholderKey, SecretSource, Secrets, Vault};
+use hostel_egress::{AuditLog, Authority, Egress, Presets, Ruleset};
+use hostel_gateway::Gateway;
+use hostel_sandbox::{Error as DomainError, NetworkMode, SandboxId, SandboxSpec};
+use line::Line;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+/// What sandboxes reach. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Reach(Arc<Inner>);
+
+struct Inner {
+    namespaces: Namespaces,
+    egress: Egress,
+    presets: Presets,
+    authority: Arc<Authority>,
+    secrets: Arc<Secrets>,
+    placeholders: PlaceholderKey,
+    /// Nothing where no upstream is configured.
+    gateway: Option<Gateway>,
+    audit: PathBuf,
+    lines: Mutex<HashMap<SandboxId, Arc<Line>>>,
+}
+
+impl Reach {
+    /// Reads what is configured and opens what is kept.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for files that cannot be read or make no sense; [`Error::Store`] for what is kept.
+    pub(crate) async fn open(config: &ReachConfig, state_directory: &Path) -> Result<Self> {
+        let presets = Presets::read(&config.preset_directories).map_err(config_error)?;
+        let directory = state_directory.join("egress");
+        private_directory(&directory)?;
+        let authority = Arc::new(Authority::load_or_create(&directory).map_err(kept_error)?);
+        let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+        let vault = Vault::open(&directory, credentials.as_deref()).map_err(kept_error)?;
+        let secrets = Secrets::new(Some(vault), SecretSource::new(config.secret_directories.clone()));
+        let audit = directory.join("audit");
+        let log = AuditLog::open(&audit, config.on_audit_failure()).await.map_err(kept_error)?;
+        let opener = Opener::new(Arc::clone(&authority), config.roots()?).map_err(config_error)?;
+        let egress = Egress::new(config.settings(), Arc::new(log), Arc::new(opener)).map_err(config_error)?;
+        let gateway = match config.gateway(state_directory)? {
+            Some(gateway) => Some(Gateway::open(gateway).await.map_err(gateway_error)?),
+            None => None,
+        };
+        Ok(Self(Arc::new(Inner {
+            namespaces: Namespaces::start().map_err(config_error)?,
+            egress,
+            presets,
+            placeholders: PlaceholderKey::load_or_create(&directory).map_err(kept_error)?,
+            authority,
+            secrets: Arc::new(secrets),
+            gateway,
+            audit,
+            lines: Mutex::default(),
+        })))
+    }
+
+    /// Refuses what this node cannot give: lists of rules, secrets and models that it does not know.
+    ///
+    /// # Errors
+    /// `NotFound`, `InvalidArgument`, `WrongState` (`NO_MODEL_UPSTREAM`).
+    pub(crate) fn check(&self, spec: &SandboxSpec) -> Result<()> {
+        if !spec.network.is_none() {
+            self.ruleset(spec)?;
+        }
+        if !spec.secrets.is_empty() && spec.network.mode == NetworkMode::None {
+            let problem = "a secret goes to hosts that the network policy must allow, and it allows none";
+            return Err(DomainError::invalid("secrets", problem).into());
+        }
+        if spec.model.is_some() {
+            self.gateway()?;
+        }
+        Ok(())
+    }
+
+    /// The gateway.
+    ///
+    /// # Errors
+    /// `WrongState` (`NO_MODEL_UPSTREAM`) where no upstream is configured.
+    pub(crate) fn gateway(&self) -> Result<&Gateway> {
+        self.0.gateway.as_ref().ok_or_else(|| {
+            let message = "this node has no upstream for models: give the daemon ANTHROPIC_API_KEY, or upstreams \
+                           in gateway.toml";
+            DomainError::wrong_state("NO_MODEL_UPSTREAM", message).into()
+        })
+    }
+
+    /// Values of secrets.
+    pub(crate) fn secrets(&self) -> &Arc<Secrets> {
+        &self.0.secrets
+    }
+
+    /// Where the audit log is.
+    pub(crate) fn audit(&self) -> &Path {
+        &self.0.audit
+    }
+
+    fn ruleset(&self, spec: &SandboxSpec) -> Result<Ruleset> {
+        Ruleset::new(&spec.network, &self.0.presets).map_err(asked_error)
+    }
+
+    fn line(&self, id: &SandboxId) -> Option<Arc<Line>> {
+        lock(&self.0.lines).get(id).cloned()
+    }
+
+    /// Ends every line. Sandboxes reach nothing until the next daemon takes them up.
+    pub(crate) async fn shutdown(&self) {
+        let lines: Vec<_> = lock(&self.0.lines).drain().collect();
+        futures::future::join_all(lines.iter().map(|(_, line)| line.close())).await;
+        if let Some(gateway) = &self.0.gateway {
+            gateway.shutdown().await;
+        }
+        self.0.namespaces.shutdown().await;
+    }
+}
+
+/// Makes a directory that only the daemon can look into.
+fn private_directory(directory: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| {
+        Error::Directory { path: directory.to_owned(), detail: error.to_string() }
+    })
+}
+
+fn config_error(error: impl std::fmt::Display) -> Error {
+    Error::Config(error.to_string())
+}
+
+fn kept_error(error: impl std::fmt::Display) -> Error {
+    Error::store("open", error)
+}
+
+fn gateway_error(error: impl std::fmt::Display) -> Error {
+    DomainError::internal("model gateway", error).into()
+}
+
+/// What a caller asked for and cannot have.
+fn asked_error(error: hostel_egress::Error) -> Error {
+    use hostel_egress::Error as Egress;
+    match error {
+        Egress::Domain(error) => error.into(),
+        other => DomainError::internal("egress", other).into(),
+    }
+}

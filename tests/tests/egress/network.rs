@@ -1,0 +1,137 @@
+//! The network by policy.
+
+use super::setup::{Web, daemon, fetch, usable};
+use hostel_tests::{Outcome, Setup, TestDaemon, eventually, shared_engine};
+use serde_json::Value;
+
+/// Lets a sandbox reach these names of ours.
+fn allowing(web: &Web, names: &[&str]) -> Vec<String> {
+    let port = web.port();
+    let names = names.iter().flat_map(|name| ["--allow".to_owned(), format!("{name}:{port}")]);
+    // Where the names lead is private, which must be named as well.
+    names.chain(["--allow".to_owned(), format!("127.0.0.0/8:{port}")]).collect()
+}
+
+fn run(daemon: &TestDaemon, options: &[String], script: &str) -> Outcome {
+    let mut arguments: Vec<&str> = vec!["run"];
+    arguments.extend(options.iter().map(String::as_str));
+    arguments.extend(["--", "bash", "-c", script]);
+    daemon.hostel(&arguments)
+}
+
+fn decisions(daemon: &TestDaemon, id: &str) -> Vec<Value> {
+    let told = daemon.hostel(&["--json", "sandbox", "network", id]);
+    let told: Value = serde_json::from_str(told.success()).unwrap();
+    told["decisions"].as_array().unwrap().clone()
+}
+
+/// What holds of jails and of containers alike.
+fn reaches_what_its_policy_says(daemon: &TestDaemon, backend: &[&str]) {
+    let web = Web::start();
+    let backend: Vec<String> = backend.iter().map(|&option| option.to_owned()).collect();
+    let options = [backend.clone(), allowing(&web, &["web.example.com", "*.api.example.com"])].concat();
+    for name in ["web.example.com", "WEB.example.com.", "deep.api.example.com"] {
+        let answer = run(daemon, &options, &fetch(name, web.port(), "/"));
+        assert!(answer.success().ends_with("hello"), "{name}: {answer:?}");
+    }
+    let before = web.seen().len();
+    for name in ["other.example.com", "api.example.com", "nowhere.example.com", "192.0.2.1", "169.254.169.254"] {
+        let answer = run(daemon, &options, &fetch(name, web.port(), "/"));
+        assert!(!answer.stdout.contains("hello"), "{name}: {answer:?}");
+    }
+    let none = run(daemon, &backend, &fetch("web.example.com", web.port(), "/"));
+    assert_ne!(none.code, Some(0), "without a policy nothing is reached: {none:?}");
+    assert_eq!(web.seen().len(), before, "what was denied was never sent");
+}
+
+#[test]
+fn a_jail_reaches_what_its_policy_says() {
+    if usable("jails with a network") {
+        let (daemon, _names) = daemon(Setup::default());
+        reaches_what_its_policy_says(&daemon, &[]);
+        assert!(daemon.hostel(&["audit", "verify"]).success().contains("whole"));
+    }
+}
+
+#[test]
+fn a_container_reaches_what_its_policy_says() {
+    if !usable("containers with a network") {
+        return;
+    }
+    let Some((host, image)) = shared_engine() else { return };
+    let environment = vec![("DOCKER_HOST", host.into()), ("HOSTEL_DOCKER_IMAGE", image.into())];
+    let (daemon, _names) = daemon(Setup { environment, ..Setup::default() });
+    reaches_what_its_policy_says(&daemon, &["--backend", "docker"]);
+}
+
+#[test]
+fn a_new_policy_cuts_what_it_does_not_allow_and_is_told() {
+    if !usable("a policy that changes") {
+        return;
+    }
+    let (daemon, _names) = daemon(Setup::default());
+    let web = Web::start();
+    let options = allowing(&web, &["web.example.com"]);
+    let mut create = vec!["sandbox", "create", "-q"];
+    create.extend(options.iter().map(String::as_str));
+    let id = daemon.hostel(&create).success().to_owned();
+
+    let waiting = fetch("web.example.com", web.port(), "/wait");
+    let caller = daemon.caller();
+    let (sandbox, script) = (id.clone(), format!("{waiting}; echo cut"));
+    let reader = std::thread::spawn(move || caller.hostel(&["exec", &sandbox, "--", "bash", "-c", &script]));
+    eventually("the request arrives", || !web.seen().is_empty());
+    daemon.hostel(&["sandbox", "update", &id, "--network", "none"]).success();
+    let cut = reader.join().unwrap();
+    assert!(cut.success().ends_with("cut"), "{cut:?}");
+
+    let again = daemon.hostel(&["exec", &id, "--", "bash", "-c", &fetch("web.example.com", web.port(), "/")]);
+    assert_ne!(again.code, Some(0), "{again:?}");
+    let decisions = decisions(&daemon, &id);
+    let allowed = decisions.iter().find(|decision| decision["allowed"] == true && decision["action"] == "connect");
+    assert!(allowed.unwrap()["rule"].as_str().unwrap().contains("web.example.com"), "{decisions:?}");
+    assert!(decisions.iter().any(|decision| decision["allowed"] == false), "{decisions:?}");
+
+    let mut back = vec!["sandbox", "update", &id];
+    back.extend(options.iter().map(String::as_str));
+    daemon.hostel(&back).success();
+    let again = daemon.hostel(&["exec", &id, "--", "bash", "-c", &fetch("web.example.com", web.port(), "/")]);
+    assert!(again.success().ends_with("hello"), "{again:?}");
+}
+
+#[test]
+fn a_restarted_daemon_goes_on_and_the_audit_log_is_whole() {
+    if !usable("a restart with a network") {
+        return;
+    }
+    let (mut daemon, _names) = daemon(Setup::default());
+    let web = Web::start();
+    let options = allowing(&web, &["web.example.com"]);
+    let mut create = vec!["sandbox", "create", "-q"];
+    create.extend(options.iter().map(String::as_str));
+    let id = daemon.hostel(&create).success().to_owned();
+    let ask = |daemon: &TestDaemon| {
+        let script = fetch("web.example.com", web.port(), "/");
+        daemon.hostel(&["exec", &id, "--", "bash", "-c", &script])
+    };
+    assert!(ask(&daemon).success().ends_with("hello"));
+    daemon.kill();
+    daemon.restart();
+    assert!(ask(&daemon).success().ends_with("hello"));
+    let verified: Value =
+        serde_json::from_str(daemon.hostel(&["--json", "audit", "verify"]).success()).unwrap();
+    assert!(verified["records"].as_u64().unwrap() >= 4 && verified["broken"].is_null(), "{verified}");
+}
+
+#[test]
+fn a_claimed_sandbox_gets_the_network_of_its_claim() {
+    if !usable("pools with a network") {
+        return;
+    }
+    let (daemon, _names) = daemon(Setup::default());
+    let web = Web::start();
+    daemon.hostel(&["pool", "create", "warm", "--template", "host", "--min", "1", "--max", "1", "--wait"]).success();
+    let options = [allowing(&web, &["web.example.com"]), vec!["-v".to_owned()]].concat();
+    let answer = run(&daemon, &options, &fetch("web.example.com", web.port(), "/"));
+    assert!(answer.success().ends_with("hello") && answer.stderr.contains("warm"), "{answer:?}");
+}
