@@ -38,12 +38,16 @@ pub(super) enum BlockBody<'a> {
 
 /// A delta as the API has it.
 #[derive(Serialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(tag = "type")]
 pub(super) enum Delta<'a> {
-    ThinkingDelta { thinking: &'a str },
-    SignatureDelta { signature: &'a str },
-    TextDelta { text: &'a str },
-    InputJsonDelta { partial_json: &'a str },
+    #[serde(rename = "thinking_delta")]
+    Thinking { thinking: &'a str },
+    #[serde(rename = "signature_delta")]
+    Signature { signature: &'a str },
+    #[serde(rename = "text_delta")]
+    Text { text: &'a str },
+    #[serde(rename = "input_json_delta")]
+    InputJson { partial_json: &'a str },
 }
 
 impl Block {
@@ -86,7 +90,7 @@ impl Block {
 
     /// Its signature, where it has one.
     pub(super) fn signature(&self) -> Option<Delta<'static>> {
-        matches!(self, Self::Thinking(_)).then_some(Delta::SignatureDelta { signature: SIGNATURE })
+        matches!(self, Self::Thinking(_)).then_some(Delta::Signature { signature: SIGNATURE })
     }
 }
 

@@ -86,16 +86,16 @@ fn of_block(index: usize, block: Block, chunks: Option<u32>) -> Events {
         Block::Thinking(text) => Box::new(
             pieces(&text, chunks)
                 .into_iter()
-                .map(move |thinking| delta(Delta::ThinkingDelta { thinking: &thinking })),
+                .map(move |thinking| delta(Delta::Thinking { thinking: &thinking })),
         ),
-        Block::Text(text) => Box::new(
-            pieces(&text, chunks).into_iter().map(move |text| delta(Delta::TextDelta { text: &text })),
-        ),
+        Block::Text(text) => {
+            Box::new(pieces(&text, chunks).into_iter().map(move |text| delta(Delta::Text { text: &text })))
+        }
         // The API begins with an empty piece.
         Block::Tool { json, .. } => Box::new(
             once(String::new())
                 .chain(pieces(&json, chunks))
-                .map(move |piece| delta(Delta::InputJsonDelta { partial_json: &piece })),
+                .map(move |piece| delta(Delta::InputJson { partial_json: &piece })),
         ),
     };
     Box::new(opened.chain(deltas).chain(closed))
@@ -106,7 +106,7 @@ fn filler(index: usize, bytes: u64, chunks: Option<u32>) -> Events {
     let piece = filler_piece(bytes, chunks);
     let of = move |bytes| {
         let text = generated(bytes);
-        event(&Data::ContentBlockDelta { index, delta: Delta::TextDelta { text: &text } })
+        event(&Data::ContentBlockDelta { index, delta: Delta::Text { text: &text } })
     };
     let times = usize::try_from(bytes / piece).unwrap_or(0);
     let rest = bytes % piece;
