@@ -1,6 +1,7 @@
 //! Between the generated types of `hostel.v1` and the domain: the only place that knows both.
 
 pub(crate) mod attachment;
+pub(crate) mod decision;
 pub(crate) mod file;
 pub(crate) mod model;
 pub(crate) mod network;
@@ -10,9 +11,10 @@ pub(crate) mod process;
 pub(crate) mod sandbox;
 pub(crate) mod secret;
 pub(crate) mod template;
+pub(crate) mod usage;
 pub(crate) mod watch;
 
-pub(crate) use model::{api_model, model};
+pub(crate) use model::{api_budget, api_model, budget as model_budget, model};
 pub(crate) use network::{api_network, network};
 pub(crate) use secret::{api_secrets, secrets};
 

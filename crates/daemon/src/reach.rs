@@ -60,7 +60,7 @@ impl Reach {
         let opener = Opener::new(Arc::clone(&authority), config.roots()?).map_err(config_error)?;
         let egress = Egress::new(config.settings(), Arc::new(log), Arc::new(opener)).map_err(config_error)?;
         let gateway = match config.gateway(state_directory)? {
-            Some(gateway) => Some(Gateway::open(gateway).await.map_err(gateway_error)?),
+            Some(gateway) => Some(Gateway::open(gateway).await.map_err(config_error)?),
             None => None,
         };
         Ok(Self(Arc::new(Inner {
@@ -151,12 +151,19 @@ fn kept_error(error: impl std::fmt::Display) -> Error {
     Error::store("open", error)
 }
 
-fn gateway_error(error: impl std::fmt::Display) -> Error {
-    DomainError::internal("model gateway", error).into()
+/// What the gateway refuses.
+pub(crate) fn gateway_error(error: hostel_gateway::Error) -> Error {
+    use hostel_gateway::Error as Gateway;
+    match error {
+        Gateway::Domain(error) => error.into(),
+        Gateway::BudgetNotFound { name } => DomainError::not_found("budget", name).into(),
+        Gateway::BudgetExists { name } => DomainError::AlreadyExists { kind: "budget", id: name }.into(),
+        other => DomainError::internal("model gateway", other).into(),
+    }
 }
 
 /// What a caller asked for and cannot have.
-fn asked_error(error: hostel_egress::Error) -> Error {
+pub(crate) fn asked_error(error: hostel_egress::Error) -> Error {
     use hostel_egress::Error as Egress;
     match error {
         Egress::Domain(error) => error.into(),

@@ -38,3 +38,41 @@ impl ReachConfig {
         }
     }
 }
+
+impl ReachConfig {
+    /// How the egress shall be.
+    pub(super) fn settings(&self) -> Settings {
+        Settings { name_servers: self.name_servers.clone(), ..Settings::default() }
+    }
+
+    /// What becomes of a connection while the audit log cannot be written.
+    pub(super) fn on_audit_failure(&self) -> OnFailure {
+        if self.unaudited { OnFailure::Continue } else { OnFailure::Refuse }
+    }
+
+    /// The gateway's configuration; nothing where there is no upstream.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming file and key.
+    pub(super) fn gateway(&self, state_directory: &Path) -> Result<Option<hostel_gateway::Config>> {
+        let declaration = match &self.gateway_file {
+            Some(file) => {
+                let wrong = |error: &dyn std::fmt::Display| Error::Config(format!("{}: {error}", file.display()));
+                let text = std::fs::read_to_string(file).map_err(|error| wrong(&error))?;
+                toml::from_str(&text).map_err(|error| wrong(&error))?
+            }
+            None if std::env::var_os("ANTHROPIC_API_KEY").is_some_and(|key| !key.is_empty()) => anthropic(),
+            None => return Ok(None),
+        };
+        let directory = state_directory.join("gateway");
+        super::private_directory(&directory)?;
+        let config = declaration.resolve(directory).map_err(|error| Error::Config(format!("gateway: {error}")))?;
+        Ok(Some(config))
+    }
+}
+
+/// Anthropic's API with the key that the daemon's environment has.
+fn anthropic() -> hostel_gateway::Declaration {
+    let text = "[[upstream]]\nname = \"anthropic\"\nbase_url = \"https://api.anthropic.com\"\nkey_env = \"ANTHROPIC_API_KEY\"\n";
+    toml::from_str(text).unwrap_or_default()
+}

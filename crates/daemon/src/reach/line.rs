@@ -154,7 +154,7 @@ impl Reach {
                     budget: access.budget.clone(),
                 };
                 let doors = vec![Door::Unix(unix.into()), Door::Tcp(tcp.into())];
-                let model = self.gateway()?.attach(id, access, doors).map_err(gateway_error)?;
+                let model = self.gateway()?.attach(id.clone(), access, doors).map_err(gateway_error)?;
                 *lock(&line.model) = Some(Arc::new(model));
             }
         }

@@ -3,7 +3,7 @@
 use super::Answer;
 use crate::convert::usage as convert;
 use crate::error::Error;
-use crate::reach::budget_error;
+use crate::reach::gateway_error;
 use crate::sandboxes::Sandboxes;
 use hostel_gateway::Gateway;
 use hostel_proto::v1;
@@ -17,9 +17,9 @@ pub(crate) struct Usage(pub Sandboxes);
 impl UsageService for Usage {
     async fn get_usage(&self, request: Request<v1::GetUsageRequest>) -> Answer<v1::GetUsageResponse> {
         let query = convert::query(request.into_inner())?;
-        let rows = self.gateway()?.usage(query.clone()).await.map_err(budget_error)?;
+        let rows = self.gateway()?.usage(query.clone()).await.map_err(gateway_error)?;
         let everything = hostel_gateway::Query { group_by: hostel_gateway::GroupBy::None, ..query };
-        let total = self.gateway()?.usage(everything).await.map_err(budget_error)?;
+        let total = self.gateway()?.usage(everything).await.map_err(gateway_error)?;
         Ok(Response::new(convert::api_usage(&rows, &total)))
     }
 
@@ -28,7 +28,7 @@ impl UsageService for Usage {
         request: Request<v1::CreateBudgetRequest>,
     ) -> Answer<v1::CreateBudgetResponse> {
         let budget = convert::budget(request.into_inner().budget.unwrap_or_default())?;
-        let made = self.gateway()?.budgets().create(budget).await.map_err(budget_error)?;
+        let made = self.gateway()?.budgets().create(budget).await.map_err(gateway_error)?;
         Ok(Response::new(v1::CreateBudgetResponse { budget: Some(convert::api_budget(&made)) }))
     }
 
@@ -44,7 +44,10 @@ impl UsageService for Usage {
     ) -> Answer<v1::UpdateBudgetResponse> {
         let v1::UpdateBudgetRequest { name, budget } = request.into_inner();
         let bounds = crate::convert::model_budget(budget)?;
-        let changed = self.gateway()?.budgets().update(&name, bounds).await.map_err(budget_error)?;
+        let budgets = self.gateway()?.budgets();
+        let before = budgets.get(&name).map_err(gateway_error)?.definition;
+        let after = hostel_gateway::LabelBudget { budget: bounds, ..before };
+        let changed = budgets.update(after).await.map_err(gateway_error)?;
         Ok(Response::new(v1::UpdateBudgetResponse { budget: Some(convert::api_budget(&changed)) }))
     }
 
@@ -53,7 +56,7 @@ impl UsageService for Usage {
         request: Request<v1::DeleteBudgetRequest>,
     ) -> Answer<v1::DeleteBudgetResponse> {
         let name = request.into_inner().name;
-        self.gateway()?.budgets().delete(&name).await.map_err(budget_error)?;
+        self.gateway()?.budgets().delete(&name).await.map_err(gateway_error)?;
         Ok(Response::new(v1::DeleteBudgetResponse {}))
     }
 }
