@@ -6,7 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-const SOURCES: &[&str] = &["crates/daemon/src/metrics.rs", "crates/daemon/src/metrics/collect.rs"];
+const SOURCES: &[&str] = &[
+    "crates/daemon/src/metrics.rs",
+    "crates/daemon/src/metrics/collect.rs",
+    "crates/daemon/src/metrics/models.rs",
+];
 const PREFIX: &str = "hostel_";
 const OLDEST_SCHEMA: u64 = 39;
 
@@ -37,7 +41,7 @@ fn registered() -> BTreeMap<String, &'static str> {
                 of_each = if closure.contains("{counter(") { "counter" } else { "gauge" };
             }
             let kind = match call(&code) {
-                "register_with_unit" => "histogram",
+                "register_with_unit" | "histogram" => "histogram",
                 "register" | "counter" => "counter",
                 "gauge" => "gauge",
                 "of_each" => of_each,

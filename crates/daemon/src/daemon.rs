@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::health;
 use crate::host::Machine;
 use crate::listen::{Address, Listeners};
+use crate::metrics::Metrics;
 use crate::reach::Reach;
 use crate::sandboxes::{Sandboxes, Settings};
 use crate::services::{
@@ -92,8 +93,9 @@ async fn assemble(config: Config, directories: Directories, backends: Backends) 
         default_limits: config.default_limits.clone(),
         default_lifetime: config.default_lifetime,
     };
-    let reach = Reach::open(&config.reach, &config.state_directory).await?;
-    let sandboxes = Sandboxes::new(store.clone(), backends, reach, settings, stop.clone());
+    let metrics = Metrics::new();
+    let reach = Reach::open(&config.reach, &config.state_directory, metrics.clone()).await?;
+    let sandboxes = Sandboxes::new(store.clone(), backends, reach, metrics, settings, stop.clone());
     sandboxes.recover().await?;
     sandboxes.declare(&config.template_directories).await;
     sandboxes.pools().declare(&sandboxes, &config.pool_directories).await;

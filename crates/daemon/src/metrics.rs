@@ -3,10 +3,12 @@
 //! `docs/metrics.md` lists every name. Labels have few values: names of backends, pools, stages, never of sandboxes.
 
 mod collect;
+mod models;
 mod serve;
 
 pub(crate) use serve::serve;
 
+use hostel_egress::{Decision, Kind};
 use hostel_sandbox::{BackendName, Stage};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -47,6 +49,13 @@ struct OfPool {
     pool: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Decided {
+    action: &'static str,
+    verdict: &'static str,
+    reason: String,
+}
+
 /// What is counted while it happens. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Metrics(Arc<Counted>);
@@ -58,6 +67,7 @@ struct Counted {
     claim: Family<OfPool, Histogram, fn() -> Histogram>,
     refill: Family<OfPool, Histogram, fn() -> Histogram>,
     wait: Histogram,
+    decisions: Family<Decided, Counter>,
 }
 
 /// 100 µs to 105 s, doubling.
@@ -74,6 +84,7 @@ impl Metrics {
             claim: Family::new_with_constructor(times),
             refill: Family::new_with_constructor(times),
             wait: times(),
+            decisions: Family::default(),
         }))
     }
 
@@ -118,6 +129,19 @@ impl Metrics {
         self.0.wait.observe(took.as_secs_f64());
     }
 
+    /// Something was decided about a sandbox's network.
+    pub(crate) fn decided(&self, decision: &Decision) {
+        let action = match decision.kind {
+            Kind::Lookup => "lookup",
+            Kind::Connect => "connect",
+            Kind::Request => "request",
+            Kind::Secret => "secret",
+        };
+        let verdict = if decision.allowed { "allowed" } else { "denied" };
+        let decided = Decided { action, verdict, reason: decision.reason.to_string() };
+        self.0.decisions.get_or_create(&decided).inc();
+    }
+
     fn register(&self, registry: &mut Registry) {
         let counted = &self.0;
         let seconds = || Unit::Seconds;
@@ -133,5 +157,7 @@ impl Metrics {
         registry.register_with_unit("admission_wait", help, seconds(), counted.wait.clone());
         let help = "Creations that failed, by the reason of the error";
         registry.register("sandbox_create_failures", help, counted.failures.clone());
+        let help = "Decisions about what sandboxes tried to reach";
+        registry.register("network_decisions", help, counted.decisions.clone());
     }
 }

@@ -14,10 +14,12 @@ pub(crate) use line::Watch;
 
 use crate::error::{Error, Result};
 use crate::lock::lock;
+use crate::metrics::Metrics;
+use async_trait::async_trait;
 use hostel_egress::http::Opener;
 use hostel_egress::namespace::Namespaces;
 use hostel_egress::secret::{PlaceholderKey, SecretSource, Secrets, Vault};
-use hostel_egress::{AuditLog, Authority, Egress, Presets, Ruleset};
+use hostel_egress::{AuditLog, Decision, Egress, Presets, Recorder, Ruleset};
 use hostel_gateway::Gateway;
 use hostel_sandbox::{Error as DomainError, NetworkMode, SandboxId, SandboxSpec};
 use line::Line;
@@ -47,7 +49,11 @@ impl Reach {
     ///
     /// # Errors
     /// [`Error::Config`] for files that cannot be read or make no sense; [`Error::Store`] for what is kept.
-    pub(crate) async fn open(config: &ReachConfig, state_directory: &Path) -> Result<Self> {
+    pub(crate) async fn open(
+        config: &ReachConfig,
+        state_directory: &Path,
+        metrics: Metrics,
+    ) -> Result<Self> {
         let presets = Presets::read(&config.preset_directories).map_err(config_error)?;
         let directory = state_directory.join("egress");
         private_directory(&directory)?;
@@ -58,7 +64,7 @@ impl Reach {
         let audit = directory.join("audit");
         let log = AuditLog::open(&audit, config.on_audit_failure()).await.map_err(kept_error)?;
         let opener = Opener::new(Arc::clone(&authority), config.roots()?).map_err(config_error)?;
-        let egress = Egress::new(config.settings(), Arc::new(log), Arc::new(opener)).map_err(config_error)?;
+        let egress = Egress::new(config.settings(), Arc::new(Counted { log, metrics }), Arc::new(opener)).map_err(config_error)?;
         let gateway = match config.gateway(state_directory)? {
             Some(gateway) => Some(Gateway::open(gateway).await.map_err(config_error)?),
             None => None,
@@ -132,6 +138,20 @@ impl Reach {
             gateway.shutdown().await;
         }
         self.0.namespaces.shutdown().await;
+    }
+}
+
+/// The audit log, and the numbers.
+struct Counted {
+    log: AuditLog,
+    metrics: Metrics,
+}
+
+#[async_trait]
+impl Recorder for Counted {
+    async fn record(&self, decision: &Decision) -> hostel_egress::Result<()> {
+        self.metrics.decided(decision);
+        self.log.record(decision).await
     }
 }
 

@@ -107,12 +107,13 @@ impl Sandboxes {
         store: Store,
         backends: Backends,
         reach: Reach,
+        metrics: Metrics,
         settings: Settings,
         stop: CancellationToken,
     ) -> Self {
         Self(Arc::new(Inner {
             capacity: Capacity::new(settings.budget, settings.overcommit),
-            metrics: Metrics::new(),
+            metrics,
             watchers: Arc::new(Semaphore::new(settings.max_watchers)),
             pools: Pools::new(store.clone()),
             store,

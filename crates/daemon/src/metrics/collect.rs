@@ -12,7 +12,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Error, Formatter};
 
-type Labels<'a> = Vec<(&'static str, &'a str)>;
+pub(super) type Labels<'a> = Vec<(&'static str, &'a str)>;
 
 pub(super) struct Now(pub(super) Sandboxes);
 
@@ -28,7 +28,11 @@ impl Collector for Now {
         let pools: Vec<PoolView> = self.0.pools().all().iter().map(|pool| pool.view()).collect();
         sizes(&mut encoder, &pools)?;
         counters(&mut encoder, &pools)?;
-        room(&mut encoder, &self.0.capacity().status())
+        room(&mut encoder, &self.0.capacity().status())?;
+        match self.0.reach().gateway() {
+            Ok(gateway) => super::models::encode(&mut encoder, &gateway.snapshot()),
+            Err(_) => Ok(()),
+        }
     }
 }
 
@@ -175,7 +179,7 @@ fn name(pool: &PoolView) -> &str {
     pool.record.name.as_str()
 }
 
-fn gauge(
+pub(super) fn gauge(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
@@ -185,7 +189,7 @@ fn gauge(
     rows.iter().try_for_each(|(labels, value)| ConstGauge::new(*value).encode(metric.encode_family(labels)?))
 }
 
-fn counter(
+pub(super) fn counter(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
