@@ -62,7 +62,7 @@ fn histogram(
     let seconds = |micros: u64| micros as f64 / 1e6;
     let bounded = BUCKETS_MICROS.iter().zip(histogram.buckets).map(|(bound, count)| (seconds(*bound), count));
     let above = histogram.count - histogram.buckets.iter().sum::<u64>().min(histogram.count);
-    let buckets: Vec<(f64, u64)> = bounded.chain([(f64::MAX, above)]).collect();
+    let buckets: Vec<(f64, u64)> = bounded.chain([(f64::INFINITY, above)]).collect();
     let mut metric = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
     metric.encode_histogram::<NoLabelSet>(seconds(histogram.sum_micros), histogram.count, &buckets, None)
 }
