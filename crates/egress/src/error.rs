@@ -1,0 +1,79 @@
+//! What can go wrong.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Results of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A preset's file says something that is not understood.
+    #[error("{place}: {problem}")]
+    Preset {
+        /// The file, the line and the key.
+        place: String,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+    /// A policy names a preset that is not there.
+    #[error("there is no network preset {name:?}; there are {known}")]
+    UnknownPreset {
+        /// The name that was asked for.
+        name: String,
+        /// The names that there are.
+        known: String,
+    },
+    /// A policy is not valid.
+    #[error(transparent)]
+    Policy(#[from] hostel_sandbox::Error),
+    /// The operating system refused something.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Names cannot be resolved on this host.
+    #[error("cannot set up name resolution: {0}")]
+    Resolver(String),
+    /// A decision could not be recorded.
+    #[error("cannot record in the audit log {}: {problem}", path.display())]
+    Audit {
+        /// The log.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The policy refuses a connection, or it could not be made.
+    #[error("{message}")]
+    Refused {
+        /// The stable word for why.
+        reason: &'static str,
+        /// Why, for people.
+        message: String,
+    },
+    /// The audit log was changed by somebody else.
+    #[error("the audit log is broken at {} line {line}: {problem}", path.display())]
+    AuditBroken {
+        /// The file.
+        path: PathBuf,
+        /// The first line that does not follow from those before, from 1.
+        line: u64,
+        /// What does not fit.
+        problem: String,
+    },
+}
+
+impl Error {
+    pub(crate) fn io(what: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        Self::Io { what: what.into(), source: source.into() }
+    }
+
+    pub(crate) fn audit(path: &Path, problem: impl ToString) -> Self {
+        Self::Audit { path: path.to_owned(), problem: problem.to_string() }
+    }
+}
