@@ -37,6 +37,7 @@ mod socks;
 mod transparent;
 
 pub use attachment::{Attachment, Egress};
+pub use audit::{AuditLog, AuditSettings};
 
 pub use connections::Connection;
 pub use decision::{Decision, Discard, Kind, Protocol, Reason, Recorder};
