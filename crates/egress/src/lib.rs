@@ -39,6 +39,7 @@ mod state_file;
 mod transparent;
 
 pub use attachment::{Attachment, Egress};
+pub use audit::{AuditLog, AuditSettings};
 
 pub use connections::Connection;
 pub use decision::{Decision, Discard, Kind, Protocol, Reason, Recorder};
