@@ -7,6 +7,7 @@ mod process;
 mod sandbox;
 pub(crate) mod schedule;
 mod template;
+mod testkit;
 pub(crate) mod value;
 
 pub(crate) use cp::{CpArgs, Place};
@@ -16,6 +17,7 @@ pub(crate) use sandbox::{
     CreateArgs, ForkArgs, ListArgs, RmArgs, RunArgs, SandboxCommand, SnapshotArgs, StatsArgs, WatchArgs,
 };
 pub(crate) use template::{BuildArgs, ImportArgs, InstallArgs, TemplateCommand};
+pub(crate) use testkit::{ModelArgs, TestkitCommand};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -94,6 +96,9 @@ pub(crate) enum Command {
     Node(NodeCommand),
     /// Say what this host can give to sandboxes and what is missing, with the command that fixes it.
     Doctor,
+    /// Stand in for what sandboxes talk to: for tests and demonstrations.
+    #[command(subcommand)]
+    Testkit(TestkitCommand),
     /// Print completions for a shell.
     #[command(after_help = "Example:\n  hostel completions bash > /etc/bash_completion.d/hostel")]
     Completions {

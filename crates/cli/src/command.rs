@@ -10,6 +10,7 @@ mod run;
 mod sandbox;
 mod stream;
 mod template;
+mod testkit;
 mod up;
 mod watch;
 
@@ -84,6 +85,7 @@ pub(crate) async fn execute(cli: Cli) -> Outcome {
         Command::Pool(command) => pool::execute(context, command).await,
         Command::Node(NodeCommand::Info) => node::info(context).await,
         Command::Node(NodeCommand::Drain { resume }) => node::drain(context, resume).await,
+        Command::Testkit(command) => testkit::execute(context, command).await,
         Command::Doctor => node::doctor(context).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
