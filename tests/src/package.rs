@@ -23,7 +23,8 @@ pub fn root() -> PathBuf {
 pub fn package() -> Result<PathBuf, String> {
     let pins = fs::read_to_string(root().join("images/pins")).expect("images/pins");
     let platform = if cfg!(target_arch = "x86_64") { "linux-x64" } else { "linux-arm64" };
-    let line = pins.lines().find(|line| line.starts_with("claude ") && line.contains(platform)).expect("a pin");
+    let line =
+        pins.lines().find(|line| line.starts_with("claude ") && line.contains(platform)).expect("a pin");
     let words: Vec<&str> = line.split_whitespace().collect();
     let cache = root().join(".cache/npm");
     fs::create_dir_all(&cache).expect("a cache");

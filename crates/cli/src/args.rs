@@ -8,6 +8,7 @@ mod reach;
 mod sandbox;
 pub(crate) mod schedule;
 mod template;
+mod testkit;
 mod usage;
 pub(crate) mod value;
 
@@ -19,6 +20,7 @@ pub(crate) use sandbox::{
     UpdateArgs, WatchArgs,
 };
 pub(crate) use template::{BuildArgs, ImportArgs, InstallArgs, TemplateCommand};
+pub(crate) use testkit::{ModelArgs, TestkitCommand};
 pub(crate) use usage::{AuditCommand, BudgetCommand, SecretCommand, UsageArgs};
 
 use clap::{Args, Parser, Subcommand};
@@ -109,6 +111,9 @@ pub(crate) enum Command {
     Node(NodeCommand),
     /// Say what this host can give to sandboxes and what is missing, with the command that fixes it.
     Doctor,
+    /// Stand in for what sandboxes talk to: for tests and demonstrations.
+    #[command(subcommand)]
+    Testkit(TestkitCommand),
     /// Print completions for a shell.
     #[command(after_help = "Example:\n  hostel completions bash > /etc/bash_completion.d/hostel")]
     Completions {

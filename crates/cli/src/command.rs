@@ -12,6 +12,7 @@ mod sandbox;
 mod secret;
 mod stream;
 mod template;
+mod testkit;
 mod up;
 mod usage;
 mod watch;
@@ -92,6 +93,7 @@ pub(crate) async fn execute(cli: Cli) -> Outcome {
         Command::Audit(AuditCommand::Verify) => network::verify_audit(context).await,
         Command::Node(NodeCommand::Info) => node::info(context).await,
         Command::Node(NodeCommand::Drain { resume }) => node::drain(context, resume).await,
+        Command::Testkit(command) => testkit::execute(context, command).await,
         Command::Doctor => node::doctor(context).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();

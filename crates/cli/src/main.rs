@@ -20,9 +20,9 @@ fn main() -> ExitCode {
     if json {
         output::notes_in_json();
     }
-    // Only a daemon has work for more than one thread; for a client they are a detour.
+    // Only a server has work for more than one thread; for a client they are a detour.
     let mut runtime = match cli.command {
-        Command::Up(_) => tokio::runtime::Builder::new_multi_thread(),
+        Command::Up(_) | Command::Testkit(_) => tokio::runtime::Builder::new_multi_thread(),
         _ => tokio::runtime::Builder::new_current_thread(),
     };
     let result = runtime

@@ -11,9 +11,7 @@ use crate::listen::{Address, Listeners};
 use crate::metrics::Metrics;
 use crate::reach::Reach;
 use crate::sandboxes::{Sandboxes, Settings};
-use crate::services::{
-    Files, Networks, NodeInfo, Pools, Processes, SandboxCalls, Secrets, Templates, Usage,
-};
+use crate::services::{Files, Networks, NodeInfo, Pools, Processes, SandboxCalls, Secrets, Templates, Usage};
 use crate::state_directory::Directories;
 use crate::store::{Store, StoreThread};
 use hostel_proto::FILE_DESCRIPTOR_SET;

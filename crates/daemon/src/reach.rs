@@ -49,11 +49,7 @@ impl Reach {
     ///
     /// # Errors
     /// [`Error::Config`] for files that cannot be read or make no sense; [`Error::Store`] for what is kept.
-    pub(crate) async fn open(
-        config: &ReachConfig,
-        state_directory: &Path,
-        metrics: Metrics,
-    ) -> Result<Self> {
+    pub(crate) async fn open(config: &ReachConfig, state_directory: &Path, metrics: Metrics) -> Result<Self> {
         let presets = Presets::read(&config.preset_directories).map_err(config_error)?;
         let directory = state_directory.join("egress");
         private_directory(&directory)?;
@@ -64,7 +60,8 @@ impl Reach {
         let audit = directory.join("audit");
         let log = AuditLog::open(&audit, config.on_audit_failure()).await.map_err(kept_error)?;
         let opener = Opener::new(Arc::clone(&authority), config.roots()?).map_err(config_error)?;
-        let egress = Egress::new(config.settings(), Arc::new(Counted { log, metrics }), Arc::new(opener)).map_err(config_error)?;
+        let egress = Egress::new(config.settings(), Arc::new(Counted { log, metrics }), Arc::new(opener))
+            .map_err(config_error)?;
         let gateway = match config.gateway(state_directory)? {
             Some(gateway) => Some(Gateway::open(gateway).await.map_err(config_error)?),
             None => None,
@@ -158,9 +155,11 @@ impl Recorder for Counted {
 /// Makes a directory that only the daemon can look into.
 fn private_directory(directory: &Path) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| {
-        Error::Directory { path: directory.to_owned(), detail: error.to_string() }
-    })
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(|error| Error::Directory { path: directory.to_owned(), detail: error.to_string() })
 }
 
 fn config_error(error: impl std::fmt::Display) -> Error {

@@ -87,7 +87,9 @@ impl Gate for Requests {
             ..self.about()
         };
         let decided = match self.verdict(method, path) {
-            Ok(verdict) => self.enforcer.allow(Kind::Request, self.live.protocol, about.clone(), verdict).await,
+            Ok(verdict) => {
+                self.enforcer.allow(Kind::Request, self.live.protocol, about.clone(), verdict).await
+            }
             Err(refused) => Err(refused),
         };
         if let Err(refused) = decided {
@@ -125,7 +127,9 @@ fn is_ambiguous(path: &str) -> bool {
     let escaped_plain = lower.split('%').skip(1).any(|rest| {
         let code = rest.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
         // An escape where none is needed, or one that is none.
-        code.is_none_or(|code| code.is_ascii_alphanumeric() || code < 0x20 || matches!(code, b'-' | b'_' | b'~'))
+        code.is_none_or(|code| {
+            code.is_ascii_alphanumeric() || code < 0x20 || matches!(code, b'-' | b'_' | b'~')
+        })
     });
     disguised || escaped_plain || path.split('/').any(|segment| matches!(segment, "." | ".."))
 }
@@ -136,7 +140,17 @@ mod tests {
 
     #[test]
     fn paths_that_can_be_read_in_two_ways_are_known() {
-        for path in ["/v1/../admin", "/v1/%2e%2e/a", "/v1//a", "/v1/%2F", "/%61dmin", "/a\\b", "/%252e", "/a;x/..", "/%zz"] {
+        for path in [
+            "/v1/../admin",
+            "/v1/%2e%2e/a",
+            "/v1//a",
+            "/v1/%2F",
+            "/%61dmin",
+            "/a\\b",
+            "/%252e",
+            "/a;x/..",
+            "/%zz",
+        ] {
             assert!(is_ambiguous(path), "{path}");
         }
         for path in ["/", "/v1/messages", "/a%20b", "/a.b/c", "/%C3%A9"] {

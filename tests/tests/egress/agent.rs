@@ -22,7 +22,8 @@ struct Stage {
 
 impl Stage {
     fn new(mut setup: Setup) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let options = ModelOptions { key: Some(KEY.to_owned().into()), ..ModelOptions::default() };
         let model = runtime.block_on(ModelServer::start(options)).unwrap();
         let place = tempfile::tempdir().unwrap();
@@ -56,7 +57,11 @@ impl Stage {
         arguments.extend(["--workdir", "/workspace", "--", "sh", "-c", ask]);
         let outcome = Outcome::within(Duration::from_secs(120), self.daemon.command(&arguments));
         let last = outcome.stdout.lines().last().unwrap_or_default().to_owned();
-        (serde_json::from_str(&last).unwrap_or_else(|_| panic!("no JSON: {outcome:?}\n{}", self.daemon.log())), outcome)
+        (
+            serde_json::from_str(&last)
+                .unwrap_or_else(|_| panic!("no JSON: {outcome:?}\n{}", self.daemon.log())),
+            outcome,
+        )
     }
 
     fn usage(&self, by: &str) -> Value {
@@ -75,7 +80,9 @@ impl Drop for Stage {
 
 /// A turn with a tool: two requests.
 fn work() -> Script {
-    Script::new().tool("Bash", json!({ "command": "echo by-the-agent > /workspace/made", "description": "write" })).text("all done")
+    Script::new()
+        .tool("Bash", json!({ "command": "echo by-the-agent > /workspace/made", "description": "write" }))
+        .text("all done")
 }
 
 /// What holds of jails and of containers alike.
@@ -86,7 +93,11 @@ fn works_and_is_stopped(stage: &Stage, options: &[&str]) {
     assert!(!outcome.stderr.contains(KEY), "the key stays outside: {outcome:?}");
     assert_eq!(stage.asked(), 2);
     let usage = stage.usage("label:who");
-    assert_eq!((&usage["rows"][0]["group"], &usage["rows"][0]["requests"]), (&"a".into(), &2.into()), "{usage}");
+    assert_eq!(
+        (&usage["rows"][0]["group"], &usage["rows"][0]["requests"]),
+        (&"a".into(), &2.into()),
+        "{usage}"
+    );
     assert!(usage["total"]["cost_micros"].as_u64().unwrap() > 0, "{usage}");
 
     // A millionth of a dollar is spent by the first request, so that the second is not sent.
@@ -120,7 +131,8 @@ fn the_agent_works_in_a_container_and_is_stopped_by_its_budget() {
     let environment = vec![("DOCKER_HOST", host.into()), ("HOSTEL_DOCKER_IMAGE", image.into())];
     let stage = Stage::new(Setup { environment, ..Setup::default() });
     let recipes = root().join("images");
-    let build = ["template", "build", "agent-min", "--recipes", recipes.to_str().unwrap(), "--backend", "docker"];
+    let build =
+        ["template", "build", "agent-min", "--recipes", recipes.to_str().unwrap(), "--backend", "docker"];
     Outcome::within(Duration::from_secs(300), stage.daemon.command(&build)).success();
     works_and_is_stopped(&stage, &["--backend", "docker", "--template", "agent-min"]);
 }

@@ -35,7 +35,9 @@ fn reaches_what_its_policy_says(daemon: &TestDaemon, backend: &[&str]) {
         assert!(answer.success().ends_with("hello"), "{name}: {answer:?}");
     }
     let before = web.seen().len();
-    for name in ["other.example.com", "api.example.com", "nowhere.example.com", "192.0.2.1", "169.254.169.254"] {
+    for name in
+        ["other.example.com", "api.example.com", "nowhere.example.com", "192.0.2.1", "169.254.169.254"]
+    {
         let answer = run(daemon, &options, &fetch(name, web.port(), "/"));
         assert!(!answer.stdout.contains("hello"), "{name}: {answer:?}");
     }
@@ -88,7 +90,8 @@ fn a_new_policy_cuts_what_it_does_not_allow_and_is_told() {
     let again = daemon.hostel(&["exec", &id, "--", "bash", "-c", &fetch("web.example.com", web.port(), "/")]);
     assert_ne!(again.code, Some(0), "{again:?}");
     let decisions = decisions(&daemon, &id);
-    let allowed = decisions.iter().find(|decision| decision["allowed"] == true && decision["action"] == "connect");
+    let allowed =
+        decisions.iter().find(|decision| decision["allowed"] == true && decision["action"] == "connect");
     assert!(allowed.unwrap()["rule"].as_str().unwrap().contains("web.example.com"), "{decisions:?}");
     assert!(decisions.iter().any(|decision| decision["allowed"] == false), "{decisions:?}");
 
@@ -130,7 +133,9 @@ fn a_claimed_sandbox_gets_the_network_of_its_claim() {
     }
     let (daemon, _names) = daemon(Setup::default());
     let web = Web::start();
-    daemon.hostel(&["pool", "create", "warm", "--template", "host", "--min", "1", "--max", "1", "--wait"]).success();
+    daemon
+        .hostel(&["pool", "create", "warm", "--template", "host", "--min", "1", "--max", "1", "--wait"])
+        .success();
     let options = [allowing(&web, &["web.example.com"]), vec!["-v".to_owned()]].concat();
     let answer = run(&daemon, &options, &fetch("web.example.com", web.port(), "/"));
     assert!(answer.success().ends_with("hello") && answer.stderr.contains("warm"), "{answer:?}");

@@ -55,7 +55,10 @@ impl Secure {
                 let body = format!("you sent {}", credentials.unwrap_or("nothing"));
                 kept.lock().unwrap().push(head.clone());
                 let length = body.len();
-                let _ = write!(tls, "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
+                let _ = write!(
+                    tls,
+                    "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+                );
                 let _ = tls.flush();
             }
         });
@@ -83,7 +86,10 @@ fn holders(daemon: &TestDaemon) -> Vec<String> {
             }
         }
     }
-    assert!(!daemon.hostel(&["sandbox", "list", "-q"]).success().is_empty(), "there is a sandbox to look into");
+    assert!(
+        !daemon.hostel(&["sandbox", "list", "-q"]).success().is_empty(),
+        "there is a sandbox to look into"
+    );
     found
 }
 
@@ -95,7 +101,8 @@ fn memory(process: &Path) -> Vec<String> {
     let Ok(maps) = fs::read_to_string(process.join("maps")) else { return Vec::new() };
     let Ok(memory) = fs::File::open(process.join("mem")) else { return Vec::new() };
     let mut found = Vec::new();
-    for line in maps.lines().filter(|line| line.split(' ').nth(1).is_some_and(|mode| mode.starts_with("rw"))) {
+    for line in maps.lines().filter(|line| line.split(' ').nth(1).is_some_and(|mode| mode.starts_with("rw")))
+    {
         let (start, end) = line.split(' ').next().unwrap().split_once('-').unwrap();
         let (start, end) = (u64::from_str_radix(start, 16).unwrap(), u64::from_str_radix(end, 16).unwrap());
         let mut content = vec![0; usize::try_from(end - start).unwrap().min(256 << 20)];
@@ -154,7 +161,9 @@ fn a_secret_is_used_and_never_held() {
     let start = ["exec", "--detach", &id, "--", "node", "-e", &script];
     daemon.hostel(&start).success();
     let read = || daemon.hostel(&["exec", &id, "--", "cat", "/workspace/out"]).stdout;
-    hostel_tests::eventually("the answer is there", || read().contains("you sent") || read().contains("failed"));
+    hostel_tests::eventually("the answer is there", || {
+        read().contains("you sent") || read().contains("failed")
+    });
     let printed = read();
     let placeholder = printed.lines().next().unwrap();
     assert!(placeholder.starts_with("hostel-secret-token-"), "{printed}");

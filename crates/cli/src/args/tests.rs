@@ -43,6 +43,7 @@ fn nonsense_is_refused_before_anything_is_sent() {
         "hostel sandbox rm",
         "hostel sandbox fork -n 101 sb-1",
         "hostel kill -s NOPE sb-1 p-1",
+        "hostel testkit model --listen here",
     ] {
         let error = Cli::try_parse_from(words.split(' ')).unwrap_err();
         assert_eq!(error.exit_code(), 2, "{words}");

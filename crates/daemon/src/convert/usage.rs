@@ -37,7 +37,9 @@ pub(crate) fn query(request: v1::GetUsageRequest) -> Result<Query> {
 fn pairs(selector: &str) -> Result<Labels> {
     let parts = selector.split(',').map(str::trim).filter(|part| !part.is_empty());
     let labels = parts.map(|part| match part.split_once('=') {
-        Some((key, value)) if !key.ends_with('!') => Ok((key.to_owned(), value.trim_start_matches('=').to_owned())),
+        Some((key, value)) if !key.ends_with('!') => {
+            Ok((key.to_owned(), value.trim_start_matches('=').to_owned()))
+        }
         _ => Err(DomainError::invalid("label_selector", format!("{part:.80?} is not KEY=VALUE"))),
     });
     let labels = labels.collect::<std::result::Result<Labels, _>>()?;
@@ -109,7 +111,10 @@ mod tests {
 
     #[test]
     fn selectors_are_pairs_only() {
-        assert_eq!(pairs("a=b, c==d").unwrap(), [("a", "b"), ("c", "d")].map(|(k, v)| (k.into(), v.into())).into());
+        assert_eq!(
+            pairs("a=b, c==d").unwrap(),
+            [("a", "b"), ("c", "d")].map(|(k, v)| (k.into(), v.into())).into()
+        );
         assert!(pairs("").unwrap().is_empty());
         for wrong in ["a", "!a", "a!=b"] {
             assert!(pairs(wrong).is_err(), "{wrong}");

@@ -30,12 +30,15 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, counters: &Counters) -
         kinds.map(|(kind, count)| (vec![("model", model.as_str()), ("kind", kind)], count))
     });
     counter(encoder, "model_tokens", "Tokens used", tokens.collect())?;
-    let of_models = |(model, count): (_, &u64)| -> (Labels<'_>, u64) { (vec![("model", label(model))], *count) };
+    let of_models =
+        |(model, count): (_, &u64)| -> (Labels<'_>, u64) { (vec![("model", label(model))], *count) };
     let cost = counters.cost_micros.iter().map(of_models).collect();
     counter(encoder, "model_cost_micros", "Money spent, in millionths of a US dollar", cost)?;
-    let refused = counters.refusals.iter().map(|(reason, count)| (vec![("reason", *reason)], *count)).collect();
+    let refused =
+        counters.refusals.iter().map(|(reason, count)| (vec![("reason", *reason)], *count)).collect();
     counter(encoder, "model_refusals", "Requests that were not forwarded", refused)?;
-    let upstreams = |(upstream, count): (_, &u64)| -> (Labels<'_>, u64) { (vec![("upstream", label(upstream))], *count) };
+    let upstreams =
+        |(upstream, count): (_, &u64)| -> (Labels<'_>, u64) { (vec![("upstream", label(upstream))], *count) };
     let retries = counters.retries.iter().map(upstreams).collect();
     counter(encoder, "model_retries", "Attempts beyond the first at the same upstream", retries)?;
     let failovers = counters.failovers.iter().map(upstreams).collect();
@@ -44,8 +47,18 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, counters: &Counters) -
     let in_flight = vec![(Vec::new(), counters.in_flight as f64)];
     gauge(encoder, "model_in_flight", "Requests that are admitted and not over", in_flight)?;
     histogram(encoder, "model_admission", "From a request's arrival to its admission", &counters.admission)?;
-    histogram(encoder, "model_first_byte", "From a request's arrival to the head of its answer", &counters.first_byte)?;
-    histogram(encoder, "model_duration", "From a request's arrival to the end of its answer", &counters.duration)
+    histogram(
+        encoder,
+        "model_first_byte",
+        "From a request's arrival to the head of its answer",
+        &counters.first_byte,
+    )?;
+    histogram(
+        encoder,
+        "model_duration",
+        "From a request's arrival to the end of its answer",
+        &counters.duration,
+    )
 }
 
 fn label(name: &String) -> &str {

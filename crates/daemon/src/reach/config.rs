@@ -57,7 +57,8 @@ impl ReachConfig {
     pub(super) fn gateway(&self, state_directory: &Path) -> Result<Option<hostel_gateway::Config>> {
         let declaration = match &self.gateway_file {
             Some(file) => {
-                let wrong = |error: &dyn std::fmt::Display| Error::Config(format!("{}: {error}", file.display()));
+                let wrong =
+                    |error: &dyn std::fmt::Display| Error::Config(format!("{}: {error}", file.display()));
                 let text = std::fs::read_to_string(file).map_err(|error| wrong(&error))?;
                 toml::from_str(&text).map_err(|error| wrong(&error))?
             }
@@ -66,7 +67,8 @@ impl ReachConfig {
         };
         let directory = state_directory.join("gateway");
         super::private_directory(&directory)?;
-        let config = declaration.resolve(directory).map_err(|error| Error::Config(format!("gateway: {error}")))?;
+        let config =
+            declaration.resolve(directory).map_err(|error| Error::Config(format!("gateway: {error}")))?;
         Ok(Some(config))
     }
 }

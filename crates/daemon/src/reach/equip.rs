@@ -61,6 +61,8 @@ fn proxies() -> BTreeMap<String, String> {
         ("all_proxy", format!("socks5h://{PROXY}")),
         ("no_proxy", "localhost,127.0.0.1,::1".to_owned()),
     ];
-    let both = named.into_iter().flat_map(|(name, value)| [(name.to_owned(), value.clone()), (name.to_uppercase(), value)]);
+    let both = named
+        .into_iter()
+        .flat_map(|(name, value)| [(name.to_owned(), value.clone()), (name.to_uppercase(), value)]);
     both.collect()
 }

@@ -7,9 +7,7 @@ use crate::lock::lock;
 use hostel_egress::secret::SecretSet;
 use hostel_egress::{Attachment as Egress, Decision};
 use hostel_gateway::{Access, Attachment as Model, Door};
-use hostel_sandbox::{
-    Error as DomainError, ExecutionEnvironment, ListenAddress, SandboxId, SandboxSpec,
-};
+use hostel_sandbox::{Error as DomainError, ExecutionEnvironment, ListenAddress, SandboxId, SandboxSpec};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -108,7 +106,10 @@ impl Reach {
         self.establish_trust(environment.inside()?).await?;
         let namespace = environment.network_namespace()?;
         let doors = self.0.namespaces.open(namespace).await.map_err(|error| {
-            DomainError::missing(spec.network.needs(), format!("the network policy cannot be enforced: {error}"))
+            DomainError::missing(
+                spec.network.needs(),
+                format!("the network policy cannot be enforced: {error}"),
+            )
         })?;
         let egress = self.0.egress.attach(id.clone(), ruleset, secrets, doors).map_err(asked_error)?;
         *lock(&line.egress) = Some(Arc::new(egress));

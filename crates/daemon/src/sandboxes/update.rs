@@ -6,7 +6,8 @@ use crate::record::{Event, EventKind, SandboxRecord};
 use hostel_pool::Needs;
 use hostel_sandbox::label::Labels;
 use hostel_sandbox::{
-    Error as DomainError, ExecutionEnvironment, ModelAccess, NetworkPolicy, ResourceLimits, SandboxId, SandboxSpec, SandboxState, SecretRef,
+    Error as DomainError, ExecutionEnvironment, ModelAccess, NetworkPolicy, ResourceLimits, SandboxId,
+    SandboxSpec, SandboxState, SecretRef,
 };
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

@@ -76,5 +76,6 @@ fn refused(error: hostel_egress::Error) -> Error {
 }
 
 fn no_vault() -> Error {
-    DomainError::wrong_state("NO_VAULT", "this node keeps no secrets: give them to the daemon in files").into()
+    DomainError::wrong_state("NO_VAULT", "this node keeps no secrets: give them to the daemon in files")
+        .into()
 }
