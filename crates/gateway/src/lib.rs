@@ -1,2 +1,47 @@
 //! The model gateway: forwards to model APIs with the real key, meters, prices, and stops at the budget.
+//!
+//! The daemon gives each sandbox a [`Door`] or two, inside, and hands their listening ends to [`Gateway::attach`].
+//! A request comes in with the sandbox's own token and goes on with the real key, to the first upstream that
+//! answers. Its response is passed on as it comes, and read for its usage on the way.
+//!
+//! What holds:
+//! * Nothing is forwarded before it was decided, under one lock, that the sandbox's budget and every label budget
+//!   that covers it have something left, and before the request has a row that outlives this process.
+//! * Usage counts as soon as it is seen. A request that ends holds the next one of the same budgets back until its
+//!   figures are on the disk, but never its own bytes. So a budget is overrun by no more than what was in flight.
+//! * Money is counted in whole millionths of a dollar.
+//! * Where usage cannot be recorded, nothing is forwarded.
 #![forbid(unsafe_code)]
+
+mod attachment;
+mod body;
+mod budget;
+mod config;
+mod counters;
+mod declaration;
+mod error;
+mod forward;
+mod gateway;
+mod headers;
+mod ledger;
+mod price;
+mod reply;
+mod report;
+mod request;
+mod shared;
+mod store;
+mod ticket;
+mod upstream;
+mod usage;
+
+pub use attachment::{Access, Attachment, Door};
+pub use budget::{BudgetStatus, LabelBudget, Period, Spent};
+pub use config::{Config, KeyHeader, Limits, Timeouts, Upstream};
+pub use counters::{BUCKETS_MICROS, Counters, Histogram, RequestKind};
+pub use declaration::{Declaration, KeyHeaderDeclaration, LimitsDeclaration, UpstreamDeclaration};
+pub use error::{Error, Result};
+pub use gateway::{Budgets, Gateway};
+pub use price::{Price, Prices};
+pub use report::{GroupBy, MAX_ROWS, Query, UsageRow};
+pub use reqwest::Url;
+pub use usage::Tokens;

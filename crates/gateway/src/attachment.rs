@@ -1,0 +1,209 @@
+//! A sandbox's doors to the gateway.
+
+use crate::error::{Error, Result};
+use crate::request::{Seat, serve};
+use crate::shared::Core;
+use hostel_sandbox::label::{self, Labels};
+use hostel_sandbox::{ModelBudget, SandboxId};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use secrecy::SecretString;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio_util::either::Either;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// After a failed accept, which mostly means that there are too many descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Headers of one request.
+const MAX_HEADERS: usize = 100;
+
+/// A listening socket that is reached from inside a sandbox.
+#[derive(Debug)]
+pub enum Door {
+    /// For `ANTHROPIC_UNIX_SOCKET`.
+    Unix(std::os::unix::net::UnixListener),
+    /// On the sandbox's loopback, for `ANTHROPIC_BASE_URL`.
+    Tcp(std::net::TcpListener),
+}
+
+/// What a sandbox may do, and how it is known.
+#[derive(Debug, Clone)]
+pub struct Access {
+    /// What its programs send in place of a key. Good for nothing elsewhere.
+    pub token: SecretString,
+    /// Its labels: which budgets hold for it, and what reports group by.
+    pub labels: Labels,
+    /// What it may use in its life.
+    pub budget: ModelBudget,
+}
+
+enum Listener {
+    Unix(UnixListener),
+    Tcp(TcpListener),
+}
+
+type Stream = Either<UnixStream, TcpStream>;
+
+impl Listener {
+    fn new(door: Door) -> io::Result<Self> {
+        match door {
+            Door::Unix(listener) => {
+                listener.set_nonblocking(true)?;
+                UnixListener::from_std(listener).map(Self::Unix)
+            }
+            Door::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                TcpListener::from_std(listener).map(Self::Tcp)
+            }
+        }
+    }
+
+    async fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Either::Left(stream)),
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok(Either::Right(stream))
+            }
+        }
+    }
+}
+
+/// The doors of one sandbox. Dropping it closes them and cuts their connections; [`close`](Self::close) also waits.
+pub struct Attachment {
+    seat: Arc<Seat>,
+    end: CancellationToken,
+    doors: TaskTracker,
+    left: AtomicBool,
+}
+
+impl std::fmt::Debug for Attachment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Attachment").field("sandbox", &self.seat.sandbox).finish_non_exhaustive()
+    }
+}
+
+impl Attachment {
+    pub(crate) fn open(
+        core: &Arc<Core>,
+        tasks: &TaskTracker,
+        end: CancellationToken,
+        sandbox: SandboxId,
+        access: Access,
+        doors: Vec<Door>,
+    ) -> Result<Self> {
+        label::validate(&access.labels)?;
+        access.budget.validate()?;
+        let listeners = doors
+            .into_iter()
+            .map(Listener::new)
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(|error| Error::Door { sandbox: sandbox.clone(), detail: error.to_string() })?;
+        core.ledger.attach(&sandbox, access.labels, access.budget)?;
+        let seat = Arc::new(Seat::new(Arc::clone(core), sandbox, access.token));
+        let places = Arc::new(Semaphore::new(core.limits.connections));
+        let doors = TaskTracker::new();
+        for listener in listeners {
+            let guarded = guard(listener, Arc::clone(&seat), Arc::clone(&places), end.clone());
+            // The gateway waits for it at its end, and so does whoever closes this.
+            tasks.spawn(doors.track_future(guarded));
+        }
+        Ok(Self { seat, end, doors, left: AtomicBool::new(false) })
+    }
+
+    /// Sets what the sandbox may use in its life; it holds from the next request on.
+    ///
+    /// # Errors
+    /// [`Error::Domain`] for numbers out of range.
+    pub fn set_budget(&self, budget: ModelBudget) -> Result<()> {
+        budget.validate()?;
+        self.seat.core.ledger.set_limits(&self.seat.sandbox, budget);
+        Ok(())
+    }
+
+    /// Sets the labels; they hold from the next request on.
+    ///
+    /// # Errors
+    /// [`Error::Domain`] naming the label.
+    pub fn set_labels(&self, labels: Labels) -> Result<()> {
+        label::validate(&labels)?;
+        self.seat.core.ledger.set_labels(&self.seat.sandbox, labels);
+        Ok(())
+    }
+
+    /// Closes the doors, cuts what goes on, and returns when nothing does any more. What was used until then counts.
+    pub async fn close(&self) {
+        self.leave();
+        self.doors.wait().await;
+    }
+
+    fn leave(&self) {
+        self.end.cancel();
+        self.doors.close();
+        // Once only: the next attachment of the same sandbox must not be detached by the end of this one.
+        if !self.left.swap(true, Ordering::Relaxed) {
+            self.seat.core.ledger.detach(&self.seat.sandbox);
+        }
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// Accepts until the end. A connection that is one too many waits in the socket's queue.
+async fn guard(listener: Listener, seat: Arc<Seat>, places: Arc<Semaphore>, end: CancellationToken) {
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            () = end.cancelled() => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = accept(&listener, &places) => accepted,
+        };
+        match accepted {
+            Ok((stream, place)) => {
+                connections.spawn(connection(stream, place, Arc::clone(&seat), end.clone()));
+            }
+            Err(error) => {
+                tracing::warn!(sandbox = %seat.sandbox, %error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+async fn accept(listener: &Listener, places: &Arc<Semaphore>) -> io::Result<(Stream, OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
+    Ok((listener.accept().await?, place))
+}
+
+async fn connection(stream: Stream, place: OwnedSemaphorePermit, seat: Arc<Seat>, end: CancellationToken) {
+    let limits = seat.core.limits;
+    let service = service_fn(|request| serve(Arc::clone(&seat), request));
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .max_buf_size(limits.header_bytes)
+        .max_headers(MAX_HEADERS)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        () = end.cancelled() => {}
+        served = serving => if let Err(error) = served {
+            tracing::debug!(sandbox = %seat.sandbox, %error, "a connection broke");
+        }
+    }
+    drop(place);
+}

@@ -1,0 +1,132 @@
+//! From a request to the head of a response: which upstream, how often, and when to give up.
+//!
+//! An upstream is asked again only where it refused the connection, or where it said itself (503 or 529 with
+//! `retry-after`) that it did nothing and when to come again. The next upstream is asked where one cannot be
+//! reached, breaks off, is too slow, or answers 5xx. Nothing has gone back to the client until this returns.
+
+use crate::shared::Core;
+use crate::store::End;
+use crate::ticket::{Denied, Ticket};
+use crate::upstream::{Line, Outgoing, SendFailure, is_failure};
+use hostel_sandbox::SandboxId;
+use http::header::{CONTENT_ENCODING, RETRY_AFTER};
+use reqwest::Response;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::OwnedSemaphorePermit;
+
+/// Before a refused connection is tried once more.
+const RECONNECT: Duration = Duration::from_millis(50);
+
+/// Who asks.
+pub(crate) struct Sender<'a> {
+    pub sandbox: &'a SandboxId,
+    pub session: &'a str,
+    pub arrived: Instant,
+    /// Whether the request is one to a model, which is counted.
+    pub counted: bool,
+}
+
+/// A response, with all that must be held until its end.
+pub(crate) struct Answer {
+    pub response: Response,
+    pub idle: Duration,
+    pub ticket: Option<Ticket>,
+    pub place: OwnedSemaphorePermit,
+}
+
+/// Why there is no response to pass on.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    Denied(Denied),
+    /// Every upstream has as many requests as it may.
+    Busy,
+    /// No upstream could be reached, or the last one broke off.
+    Unreachable,
+    /// The last upstream was too slow.
+    Slow,
+    /// The response is compressed, though it must not be: its usage could not be read.
+    Unreadable,
+    /// None is configured.
+    NoUpstream,
+}
+
+/// Asks the upstreams in their order.
+pub(crate) async fn forward(
+    core: &Arc<Core>,
+    order: &Outgoing,
+    sender: &Sender<'_>,
+) -> Result<Answer, Failure> {
+    let mut ticket: Option<Ticket> = None;
+    let mut failure = Failure::NoUpstream;
+    let mut spare: Option<(Response, &Line, OwnedSemaphorePermit)> = None;
+    for (index, line) in core.lines.iter().enumerate() {
+        if index > 0 {
+            core.tally.failed_over(&core.lines[index - 1].name);
+        }
+        let Some(place) = line.place().await else {
+            failure = Failure::Busy;
+            continue;
+        };
+        // With the place in hand, so that nobody waits between the decision and the model.
+        if ticket.is_none() && sender.counted {
+            let taken = Ticket::take(core, sender.sandbox, sender.session, sender.arrived).await;
+            ticket = Some(taken.map_err(Failure::Denied)?);
+        }
+        let is_last = index + 1 == core.lines.len();
+        match attempt(core, line, order, is_last).await {
+            Ok(response) => {
+                let failed = is_failure(response.status());
+                spare = Some((response, line, place));
+                if !failed {
+                    break;
+                }
+            }
+            Err(SendFailure::Timeout) => failure = Failure::Slow,
+            Err(SendFailure::Connect | SendFailure::Broken) => failure = Failure::Unreachable,
+        }
+    }
+    let Some((response, line, place)) = spare else {
+        if let Some(mut ticket) = ticket {
+            ticket.end(End::Unanswered);
+        }
+        return Err(failure);
+    };
+    if let Some(ticket) = &mut ticket {
+        ticket.answered(&line.name, response.status().as_u16());
+    }
+    let encoding = response.headers().get(CONTENT_ENCODING);
+    if encoding.is_some_and(|encoding| encoding.as_bytes() != b"identity") {
+        tracing::warn!(upstream = %line.name, "the upstream compressed a response that must be read");
+        if let Some(mut ticket) = ticket {
+            ticket.end(End::UpstreamCut);
+        }
+        return Err(Failure::Unreadable);
+    }
+    Ok(Answer { response, idle: line.timeouts.idle, ticket, place })
+}
+
+/// Asks one upstream, at most twice.
+async fn attempt(core: &Core, line: &Line, order: &Outgoing, is_last: bool) -> Result<Response, SendFailure> {
+    let first = line.send(order).await;
+    let wait = match &first {
+        Err(SendFailure::Connect) => Some(RECONNECT),
+        Ok(response) if is_last && matches!(response.status().as_u16(), 503 | 529) => {
+            retry_after(response).filter(|wait| *wait <= core.limits.retry_wait)
+        }
+        _ => None,
+    };
+    let Some(wait) = wait else { return first };
+    tokio::time::sleep(wait).await;
+    core.tally.retried(&line.name);
+    match (line.send(order).await, first) {
+        // The upstream's own words are worth more than our word that it is gone.
+        (Err(_), Ok(response)) => Ok(response),
+        (second, _) => second,
+    }
+}
+
+fn retry_after(response: &Response) -> Option<Duration> {
+    let seconds: u64 = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}

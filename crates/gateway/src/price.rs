@@ -1,0 +1,225 @@
+//! What tokens cost: a table by model prefix, in whole millionths of a dollar.
+
+use crate::error::{Error, Result};
+use crate::usage::Tokens;
+use serde::Deserialize;
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+
+/// The table that ships with the gateway.
+const SHIPPED: &str = include_str!("prices.toml");
+/// Models warned about before the gateway stops counting them: names come from outside.
+const MOST_WARNINGS: usize = 1000;
+/// Tokens that a price is for.
+const PER: u128 = 1_000_000;
+
+/// Prices of one model, in micro-USD per million tokens of each kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Price {
+    /// Input tokens that no cache was involved with.
+    pub input: u64,
+    /// Output tokens.
+    pub output: u64,
+    /// Input written to the cache for five minutes.
+    pub cache_write_5m: u64,
+    /// Input written to the cache for an hour.
+    pub cache_write_1h: u64,
+    /// Input read from the cache.
+    pub cache_read: u64,
+}
+
+impl Price {
+    /// What these tokens cost, in micro-USD, rounded up once.
+    #[must_use]
+    pub fn cost(&self, tokens: &Tokens) -> u64 {
+        let part = |count: u64, price: u64| u128::from(count) * u128::from(price);
+        let sum = [
+            part(tokens.input, self.input),
+            part(tokens.output, self.output),
+            part(tokens.cache_write_5m, self.cache_write_5m),
+            part(tokens.cache_write_1h, self.cache_write_1h),
+            part(tokens.cache_read, self.cache_read),
+        ]
+        .into_iter()
+        .fold(0_u128, u128::saturating_add);
+        u64::try_from(sum.div_ceil(PER)).unwrap_or(u64::MAX)
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Row {
+    prefix: String,
+    prompt_over: u64,
+    price: Price,
+}
+
+/// Which model costs what.
+#[derive(Debug)]
+pub struct Prices {
+    rows: Vec<Row>,
+    fallback: Price,
+    warned: Mutex<HashSet<String>>,
+}
+
+/// The table as it is written: US dollars per million tokens.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    fallback: Dollars,
+    #[serde(default)]
+    model: Vec<ModelRow>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Dollars {
+    input: f64,
+    output: f64,
+    cache_write_5m: f64,
+    cache_write_1h: f64,
+    cache_read: f64,
+}
+
+/// `deny_unknown_fields` does not go with `flatten`, so the fields stand here again.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ModelRow {
+    prefix: String,
+    #[serde(default)]
+    prompt_over: u64,
+    input: f64,
+    output: f64,
+    cache_write_5m: f64,
+    cache_write_1h: f64,
+    cache_read: f64,
+}
+
+impl Prices {
+    /// The table that ships with the gateway.
+    ///
+    /// # Errors
+    /// Never in a released build: a test reads the table.
+    pub fn shipped() -> Result<Self> {
+        Self::parse(SHIPPED)
+    }
+
+    /// Reads a table in TOML; `prices.toml` in this crate shows the form.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`] for what is no such table, and for prices that are negative or above a million
+    /// dollars per million tokens.
+    pub fn parse(text: &str) -> Result<Self> {
+        let table: Table =
+            toml::from_str(text).map_err(|error| Error::configuration("prices", error.to_string()))?;
+        let fallback = table.fallback.price("fallback")?;
+        let rows = table.model.into_iter().map(ModelRow::row).collect::<Result<Vec<_>>>()?;
+        Ok(Self { rows, fallback, warned: Mutex::default() })
+    }
+
+    /// The price of a model for a prompt of so many tokens, caches included: the row with the longest prefix, and
+    /// of those the one with the highest `prompt_over` that the prompt is above.
+    #[must_use]
+    pub fn of(&self, model: &str, prompt: u64) -> Price {
+        let best = self
+            .rows
+            .iter()
+            .filter(|row| model.starts_with(&row.prefix))
+            .filter(|row| row.prompt_over == 0 || prompt > row.prompt_over)
+            .max_by_key(|row| (row.prefix.len(), row.prompt_over));
+        best.map_or_else(|| self.unknown(model), |row| row.price)
+    }
+
+    /// What a response cost, in micro-USD.
+    #[must_use]
+    pub fn cost(&self, model: &str, tokens: &Tokens) -> u64 {
+        if tokens.total() == 0 {
+            return 0;
+        }
+        self.of(model, tokens.prompt()).cost(tokens)
+    }
+
+    fn unknown(&self, model: &str) -> Price {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.len() < MOST_WARNINGS && warned.insert(model.to_owned()) {
+            tracing::warn!(model, "no price is configured for this model; the fallback price is used");
+        }
+        self.fallback
+    }
+}
+
+impl Dollars {
+    fn price(&self, of: &str) -> Result<Price> {
+        let micros = |name: &str, dollars: f64| {
+            if !(0.0..=1_000_000.0).contains(&dollars) {
+                return Err(Error::configuration(
+                    format!("prices.{of}.{name}"),
+                    format!("{dollars} is not a price: use 0 to 1000000 US dollars per million tokens"),
+                ));
+            }
+            // In range, so the conversion loses nothing but what is below a millionth of a dollar.
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked just above")]
+            let micros = (dollars * 1_000_000.0).round() as u64;
+            Ok(micros)
+        };
+        Ok(Price {
+            input: micros("input", self.input)?,
+            output: micros("output", self.output)?,
+            cache_write_5m: micros("cache_write_5m", self.cache_write_5m)?,
+            cache_write_1h: micros("cache_write_1h", self.cache_write_1h)?,
+            cache_read: micros("cache_read", self.cache_read)?,
+        })
+    }
+}
+
+impl ModelRow {
+    fn row(self) -> Result<Row> {
+        let dollars = Dollars {
+            input: self.input,
+            output: self.output,
+            cache_write_5m: self.cache_write_5m,
+            cache_write_1h: self.cache_write_1h,
+            cache_read: self.cache_read,
+        };
+        let price = dollars.price(&self.prefix)?;
+        Ok(Row { prefix: self.prefix, prompt_over: self.prompt_over, price })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_table_prices_what_is_public() {
+        let prices = Prices::shipped().unwrap();
+        let input = |model, prompt| prices.of(model, prompt).input;
+        assert_eq!(input("claude-opus-5-5", 1), 4_000_000);
+        assert_eq!(input("claude-opus-4-6-20260101", 1), 5_000_000);
+        assert_eq!(input("claude-opus-4-20250514", 1), 15_000_000);
+        assert_eq!(input("claude-haiku-5-5", 100_000), 100_000);
+        assert_eq!(input("claude-haiku-5-5", 100_001), 500_000);
+        assert_eq!(prices.of("somebody-else", 1), prices.fallback);
+    }
+
+    #[test]
+    fn costs_are_rounded_up_once() {
+        let price = Prices::shipped().unwrap().of("claude-haiku-4-5", 1);
+        let tokens = Tokens { input: 1, cache_read: 1, ..Tokens::default() };
+        assert_eq!(price.cost(&tokens), 2, "1 + 0.1 micro-USD");
+        let tokens = Tokens { input: 10, output: 20, cache_write_5m: 4, cache_write_1h: 5, cache_read: 10 };
+        assert_eq!(price.cost(&tokens), 10 + 100 + 5 + 10 + 1);
+        let most = Tokens { input: u64::MAX, output: u64::MAX, ..Tokens::default() };
+        assert_eq!(price.cost(&most), u64::MAX);
+    }
+
+    #[test]
+    fn wrong_tables_are_refused() {
+        for wrong in [
+            "",
+            "[fallback]\ninput = 1",
+            "[fallback]\ninput=-1\noutput=1\ncache_write_5m=1\ncache_write_1h=1\ncache_read=1",
+        ] {
+            assert!(Prices::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

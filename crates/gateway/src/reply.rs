@@ -1,0 +1,107 @@
+//! Answers of the gateway's own, in the form of the model API's errors.
+
+use crate::body::Reply;
+use crate::forward::Failure;
+use crate::ledger::{Reason, Refusal};
+use crate::ticket::Denied;
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::{Response, StatusCode};
+use http_body_util::Full;
+use serde_json::json;
+
+/// Tells Anthropic's clients whether to try again.
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+/// Where something is not right for a moment.
+const SOON: u64 = 1;
+
+/// An answer with nothing in it.
+pub(crate) fn empty() -> Response<Reply> {
+    Response::new(Reply::Local(Full::default()))
+}
+
+/// An error.
+pub(crate) fn error(status: StatusCode, kind: &str, message: &str) -> Response<Reply> {
+    let body = json!({ "type": "error", "error": { "type": kind, "message": message } }).to_string();
+    let mut response = Response::new(Reply::Local(Full::new(Bytes::from(body))));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS {
+        response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+    }
+    response
+}
+
+/// What a client is told when nothing could be passed on, and under which name that is counted.
+pub(crate) fn failure(failure: &Failure) -> (Response<Reply>, &'static str) {
+    match failure {
+        Failure::Denied(denied) => self::denied(denied),
+        Failure::Busy => {
+            let message = "Hostel: every upstream has as many requests as it may; try again.";
+            (later(overloaded(), "overloaded_error", message, SOON), "busy")
+        }
+        Failure::Unreachable => {
+            let message = "Hostel: no model upstream could be reached.";
+            (error(StatusCode::BAD_GATEWAY, "api_error", message), "unreachable")
+        }
+        Failure::Slow => {
+            let message = "Hostel: the model upstream did not answer in time.";
+            (error(StatusCode::GATEWAY_TIMEOUT, "timeout_error", message), "slow")
+        }
+        Failure::Unreadable => {
+            let message = "Hostel: the model upstream compressed its answer, so it could not be metered.";
+            (error(StatusCode::BAD_GATEWAY, "api_error", message), "unreadable")
+        }
+        Failure::NoUpstream => {
+            let message = "Hostel: this node has no model upstream; an operator must configure one.";
+            (error(StatusCode::FORBIDDEN, "permission_error", message), "no_upstream")
+        }
+    }
+}
+
+/// What a client is told that may not ask.
+pub(crate) fn denied(denied: &Denied) -> (Response<Reply>, &'static str) {
+    match denied {
+        Denied::Refused(refusal) => (refused(refusal), refusal.reason.as_str()),
+        Denied::Detached => {
+            let message = "Hostel: this sandbox is going away.";
+            (error(StatusCode::FORBIDDEN, "permission_error", message), "detached")
+        }
+        Denied::Unrecorded(cause) => {
+            tracing::error!(error = %cause, "a request is refused because usage cannot be recorded");
+            let message = "Hostel: usage cannot be recorded now, so nothing is sent to the model.";
+            (later(StatusCode::SERVICE_UNAVAILABLE, "api_error", message, SOON), "unrecorded")
+        }
+    }
+}
+
+/// 403 for a cap: the client shows it and gives up at once, where it tries a 400 again in other forms. 429 for a
+/// rate: it waits and tries again.
+fn refused(refusal: &Refusal) -> Response<Reply> {
+    match refusal.retry_after {
+        Some(seconds) => later(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", &refusal.message, seconds),
+        None => {
+            let mut response = error(StatusCode::FORBIDDEN, "permission_error", &refusal.message);
+            let reason = match refusal.reason {
+                Reason::Cost => "cost",
+                Reason::Tokens => "tokens",
+                Reason::Requests => "requests",
+                Reason::RequestRate | Reason::TokenRate => "rate",
+            };
+            let name = HeaderName::from_static("x-hostel-budget");
+            response.headers_mut().insert(name, HeaderValue::from_static(reason));
+            response
+        }
+    }
+}
+
+fn later(status: StatusCode, kind: &str, message: &str, seconds: u64) -> Response<Reply> {
+    let mut response = error(status, kind, message);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    response
+}
+
+/// 529, which Anthropic's API uses for "overloaded".
+fn overloaded() -> StatusCode {
+    StatusCode::from_u16(529).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
+}

@@ -1,0 +1,22 @@
+//! What every request of every sandbox shares.
+
+use crate::config::Limits;
+use crate::counters::Tally;
+use crate::ledger::Ledger;
+use crate::price::Prices;
+use crate::store::Store;
+use crate::upstream::Line;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+pub(crate) struct Core {
+    pub limits: Limits,
+    pub prices: Prices,
+    pub ledger: Arc<Ledger>,
+    pub store: Store,
+    pub tally: Tally,
+    /// In failover order.
+    pub lines: Vec<Line>,
+    /// Of the next row.
+    pub next_id: AtomicU64,
+}

@@ -1,0 +1,189 @@
+//! Reading what a response used, while it goes by.
+
+mod event;
+mod sse;
+
+use event::Event;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sse::EventReader;
+
+/// Longest JSON body that is read for its usage, in bytes. The largest answers of models are far below.
+const MAX_JSON: usize = 32 << 20;
+/// Longest model name that is kept, in bytes.
+const MAX_MODEL: usize = 128;
+/// Characters of output that make about one token, for streams that end before they tell.
+const BYTES_PER_TOKEN: u64 = 4;
+
+/// Tokens by the kinds that are priced apart.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tokens {
+    /// Input that no cache was involved with.
+    pub input: u64,
+    /// Output, thinking included.
+    pub output: u64,
+    /// Input written to the cache for five minutes.
+    pub cache_write_5m: u64,
+    /// Input written to the cache for an hour.
+    pub cache_write_1h: u64,
+    /// Input read from the cache.
+    pub cache_read: u64,
+}
+
+impl Tokens {
+    /// All kinds together.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.prompt().saturating_add(self.output)
+    }
+
+    /// All kinds of input together.
+    #[must_use]
+    pub fn prompt(&self) -> u64 {
+        self.input
+            .saturating_add(self.cache_write_5m)
+            .saturating_add(self.cache_write_1h)
+            .saturating_add(self.cache_read)
+    }
+}
+
+/// Reads the usage out of one response, in whatever pieces it comes.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    form: Form,
+    figures: Figures,
+}
+
+#[derive(Debug)]
+enum Form {
+    Events(EventReader),
+    Json(Vec<u8>),
+    /// Nothing to read: an error page, or a body that was too long.
+    Opaque,
+}
+
+/// What was seen so far. Every number only grows: the API's are cumulative.
+#[derive(Debug, Default)]
+struct Figures {
+    tokens: Tokens,
+    cache_write_total: u64,
+    model: Option<String>,
+    /// Bytes of text, thinking and tool input that went by.
+    visible: u64,
+    /// Whether the response told its final figures.
+    told: bool,
+    /// Whether the response is complete, so that the client may go on.
+    complete: bool,
+}
+
+impl Meter {
+    /// A meter for a response with this `content-type`.
+    pub(crate) fn new(content_type: &str) -> Self {
+        let kind = content_type.split(';').next().unwrap_or_default().trim();
+        let form = if kind.eq_ignore_ascii_case("text/event-stream") {
+            Form::Events(EventReader::default())
+        } else if kind.eq_ignore_ascii_case("application/json") {
+            Form::Json(Vec::new())
+        } else {
+            Form::Opaque
+        };
+        Self { form, figures: Figures::default() }
+    }
+
+    /// Takes the next piece; whether new figures were in it.
+    pub(crate) fn feed(&mut self, piece: &[u8]) -> bool {
+        let before = (self.figures.tokens, self.figures.complete);
+        match &mut self.form {
+            Form::Events(reader) => {
+                let figures = &mut self.figures;
+                reader.feed(piece, |data| figures.take(data));
+            }
+            Form::Json(body) if body.len() + piece.len() <= MAX_JSON => body.extend_from_slice(piece),
+            Form::Json(_) => {
+                tracing::warn!("a response is too long to be read for its usage");
+                self.form = Form::Opaque;
+            }
+            Form::Opaque => {}
+        }
+        before != (self.figures.tokens, self.figures.complete)
+    }
+
+    /// The body is at its end. A stream that never told its final figures counts as it was seen: the output that
+    /// went by, at about four bytes a token, where that is more than was told.
+    pub(crate) fn end(&mut self) {
+        if let Form::Json(body) = &self.form
+            && let Ok(message) = serde_json::from_slice::<Value>(body)
+        {
+            self.figures.take_message(message.get("model"), message.get("usage"));
+            self.figures.told = true;
+        }
+        self.form = Form::Opaque;
+        if !self.figures.told {
+            let seen = self.figures.visible / BYTES_PER_TOKEN;
+            self.figures.tokens.output = self.figures.tokens.output.max(seen);
+        }
+    }
+
+    /// What was seen so far.
+    pub(crate) fn tokens(&self) -> Tokens {
+        self.figures.tokens
+    }
+
+    /// Which model answered, once it said so.
+    pub(crate) fn model(&self) -> Option<&str> {
+        self.figures.model.as_deref()
+    }
+
+    /// Whether a stream came to its proper end.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.figures.complete
+    }
+}
+
+impl Figures {
+    fn take(&mut self, data: &[u8]) {
+        match Event::parse(data) {
+            Some(Event::Start { model, usage }) => self.take_message(model.as_ref(), usage.as_ref()),
+            Some(Event::Usage(usage)) => {
+                self.take_usage(&usage);
+                self.told = true;
+            }
+            Some(Event::Visible(bytes)) => self.visible = self.visible.saturating_add(bytes),
+            Some(Event::Stop) => self.complete = true,
+            None => {}
+        }
+    }
+
+    fn take_message(&mut self, model: Option<&Value>, usage: Option<&Value>) {
+        if let Some(model) = model.and_then(Value::as_str) {
+            let end = model.floor_char_boundary(MAX_MODEL);
+            self.model = Some(model[..end].to_owned());
+        }
+        if let Some(usage) = usage {
+            self.take_usage(usage);
+        }
+    }
+
+    /// Numbers are cumulative, and not every event has each of them: the highest of each counts.
+    fn take_usage(&mut self, usage: &Value) {
+        let number = |name: &str| usage.get(name).and_then(Value::as_u64).unwrap_or(0);
+        let written = |name: &str| {
+            usage.get("cache_creation").and_then(|kinds| kinds.get(name)).and_then(Value::as_u64).unwrap_or(0)
+        };
+        let tokens = &mut self.tokens;
+        tokens.input = tokens.input.max(number("input_tokens"));
+        tokens.output = tokens.output.max(number("output_tokens"));
+        tokens.cache_read = tokens.cache_read.max(number("cache_read_input_tokens"));
+        tokens.cache_write_1h = tokens.cache_write_1h.max(written("ephemeral_1h_input_tokens"));
+        let five_minutes = tokens.cache_write_5m.max(written("ephemeral_5m_input_tokens"));
+        self.cache_write_total = self
+            .cache_write_total
+            .max(number("cache_creation_input_tokens"))
+            .max(five_minutes.saturating_add(tokens.cache_write_1h));
+        // What is not said to be for an hour is for five minutes, which is the API's default.
+        tokens.cache_write_5m = self.cache_write_total.saturating_sub(tokens.cache_write_1h);
+    }
+}
+
+#[cfg(test)]
+mod tests;
