@@ -16,10 +16,11 @@ use crate::error::{Error, Result};
 use crate::lock::lock;
 use crate::metrics::Metrics;
 use async_trait::async_trait;
-use hostel_egress::http::Opener;
+use hostel_egress::audit::{AuditLog, AuditSettings};
+use hostel_egress::authority::Authority;
 use hostel_egress::namespace::Namespaces;
 use hostel_egress::secret::{PlaceholderKey, SecretSource, Secrets, Vault};
-use hostel_egress::{AuditLog, Decision, Egress, Presets, Recorder, Ruleset};
+use hostel_egress::{Decision, Egress, Opener, OpenerSettings, Presets, Recorder, Ruleset};
 use hostel_gateway::Gateway;
 use hostel_sandbox::{Error as DomainError, NetworkMode, SandboxId, SandboxSpec};
 use line::Line;
@@ -57,9 +58,11 @@ impl Reach {
         let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
         let vault = Vault::open(&directory, credentials.as_deref()).map_err(kept_error)?;
         let secrets = Secrets::new(Some(vault), SecretSource::new(config.secret_directories.clone()));
-        let audit = directory.join("audit");
-        let log = AuditLog::open(&audit, config.on_audit_failure()).await.map_err(kept_error)?;
-        let opener = Opener::new(Arc::clone(&authority), config.roots()?).map_err(config_error)?;
+        let audit = directory.join("audit.jsonl");
+        let settings = AuditSettings { on_failure: config.on_audit_failure(), ..AuditSettings::new(&audit) };
+        let log = AuditLog::open(settings).map_err(kept_error)?;
+        let opener = Opener::new(Arc::clone(&authority), config.roots()?, OpenerSettings::default())
+            .map_err(config_error)?;
         let egress = Egress::new(config.settings(), Arc::new(Counted { log, metrics }), Arc::new(opener))
             .map_err(config_error)?;
         let gateway = match config.gateway(state_directory)? {
@@ -134,7 +137,6 @@ impl Reach {
         if let Some(gateway) = &self.0.gateway {
             gateway.shutdown().await;
         }
-        self.0.namespaces.shutdown().await;
     }
 }
 
@@ -185,7 +187,12 @@ pub(crate) fn gateway_error(error: hostel_gateway::Error) -> Error {
 pub(crate) fn asked_error(error: hostel_egress::Error) -> Error {
     use hostel_egress::Error as Egress;
     match error {
-        Egress::Domain(error) => error.into(),
+        Egress::Policy(error) => error.into(),
+        Egress::UnknownPreset { name, .. } => DomainError::not_found("network preset", name).into(),
+        Egress::SecretNotFound { name, .. } => DomainError::not_found("secret", name).into(),
+        Egress::SecretInvalid { name, problem } => {
+            DomainError::invalid(format!("secrets.{name}"), problem).into()
+        }
         other => DomainError::internal("egress", other).into(),
     }
 }

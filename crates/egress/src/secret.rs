@@ -14,6 +14,8 @@ mod vault;
 
 use crate::error::{Error, Result};
 use hostel_sandbox::secret::SecretRef;
+use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 pub use placeholder::PlaceholderKey;
 pub use set::SecretSet;
@@ -24,6 +26,17 @@ pub use vault::{SecretInfo, Vault};
 
 /// Longest name of a secret, in bytes.
 const MAX_NAME: usize = 63;
+
+/// What is told of a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownSecret {
+    /// Its name.
+    pub name: String,
+    /// Where the value is: `vault`, `credential`, `file` or `environment`.
+    pub source: &'static str,
+    /// When it last changed, where that is known.
+    pub updated: Option<SystemTime>,
+}
 
 /// All places where a secret may have its value.
 #[derive(Debug)]
@@ -43,6 +56,30 @@ impl Secrets {
     #[must_use]
     pub fn vault(&self) -> Option<&Vault> {
         self.vault.as_ref()
+    }
+
+    /// What is known of all secrets, by name, without their values; of those in several places, the one that is used.
+    /// Reads directories.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub fn list(&self) -> Result<Vec<KnownSecret>> {
+        let mut known = BTreeMap::new();
+        for name in self.source.names() {
+            known.entry(name.0.clone()).or_insert(KnownSecret {
+                name: name.0,
+                source: name.1,
+                updated: name.2,
+            });
+        }
+        if let Some(vault) = &self.vault {
+            for info in vault.list()? {
+                let found =
+                    KnownSecret { name: info.name.clone(), source: "vault", updated: Some(info.updated) };
+                known.insert(info.name, found);
+            }
+        }
+        Ok(known.into_values().collect())
     }
 
     /// The value of a secret now: from the vault, systemd's credentials, files, the environment, in this order.

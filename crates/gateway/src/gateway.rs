@@ -104,7 +104,7 @@ impl Gateway {
     }
 
     /// Cuts everything, records what was used until then, and closes the records.
-    pub async fn shutdown(self) {
+    pub async fn shutdown(&self) {
         self.end.cancel();
         self.tasks.close();
         self.tasks.wait().await;

@@ -118,7 +118,8 @@ fn the_agent_works_in_a_jail_and_is_stopped_by_its_budget() {
     };
     let stage = Stage::new(Setup::default());
     let install = ["template", "install-cli", "--archive", package.to_str().unwrap()];
-    Outcome::within(Duration::from_secs(120), stage.daemon.command(&install)).success();
+    let installed = Outcome::within(Duration::from_secs(120), stage.daemon.command(&install));
+    assert_eq!(installed.success(), "claude");
     works_and_is_stopped(&stage, &["--template", "claude"]);
 }
 
@@ -133,6 +134,7 @@ fn the_agent_works_in_a_container_and_is_stopped_by_its_budget() {
     let recipes = root().join("images");
     let build =
         ["template", "build", "agent-min", "--recipes", recipes.to_str().unwrap(), "--backend", "docker"];
-    Outcome::within(Duration::from_secs(300), stage.daemon.command(&build)).success();
+    let built = Outcome::within(Duration::from_secs(300), stage.daemon.command(&build));
+    assert_eq!(built.success(), "agent-min");
     works_and_is_stopped(&stage, &["--backend", "docker", "--template", "agent-min"]);
 }

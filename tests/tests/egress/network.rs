@@ -83,7 +83,7 @@ fn a_new_policy_cuts_what_it_does_not_allow_and_is_told() {
     let (sandbox, script) = (id.clone(), format!("{waiting}; echo cut"));
     let reader = std::thread::spawn(move || caller.hostel(&["exec", &sandbox, "--", "bash", "-c", &script]));
     eventually("the request arrives", || !web.seen().is_empty());
-    daemon.hostel(&["sandbox", "update", &id, "--network", "none"]).success();
+    assert_eq!(daemon.hostel(&["sandbox", "update", &id, "--network", "none"]).success(), id);
     let cut = reader.join().unwrap();
     assert!(cut.success().ends_with("cut"), "{cut:?}");
 
@@ -97,7 +97,7 @@ fn a_new_policy_cuts_what_it_does_not_allow_and_is_told() {
 
     let mut back = vec!["sandbox", "update", &id];
     back.extend(options.iter().map(String::as_str));
-    daemon.hostel(&back).success();
+    assert_eq!(daemon.hostel(&back).success(), id);
     let again = daemon.hostel(&["exec", &id, "--", "bash", "-c", &fetch("web.example.com", web.port(), "/")]);
     assert!(again.success().ends_with("hello"), "{again:?}");
 }
@@ -133,9 +133,8 @@ fn a_claimed_sandbox_gets_the_network_of_its_claim() {
     }
     let (daemon, _names) = daemon(Setup::default());
     let web = Web::start();
-    daemon
-        .hostel(&["pool", "create", "warm", "--template", "host", "--min", "1", "--max", "1", "--wait"])
-        .success();
+    let create = ["pool", "create", "warm", "--template", "host", "--min", "1", "--max", "1", "--wait"];
+    assert_eq!(daemon.hostel(&create).code, Some(0));
     let options = [allowing(&web, &["web.example.com"]), vec!["-v".to_owned()]].concat();
     let answer = run(&daemon, &options, &fetch("web.example.com", web.port(), "/"));
     assert!(answer.success().ends_with("hello") && answer.stderr.contains("warm"), "{answer:?}");

@@ -159,7 +159,7 @@ fn a_secret_is_used_and_never_held() {
     let create = ["sandbox", "create", "-q", "--allow", &named, "--allow", &block, "--secret", secret];
     let id = daemon.hostel(&create).success().to_owned();
     let start = ["exec", "--detach", &id, "--", "node", "-e", &script];
-    daemon.hostel(&start).success();
+    assert_eq!(daemon.hostel(&start).code, Some(0));
     let read = || daemon.hostel(&["exec", &id, "--", "cat", "/workspace/out"]).stdout;
     hostel_tests::eventually("the answer is there", || {
         read().contains("you sent") || read().contains("failed")

@@ -1,8 +1,11 @@
 //! Decisions about the network, out of the domain.
 
 use super::timestamp;
+use crate::error::Result;
+use hostel_egress::audit::Verified;
 use hostel_egress::{Decision, Kind};
 use hostel_proto::v1;
+use hostel_sandbox::Error as DomainError;
 
 pub(crate) fn api_decision(decision: &Decision) -> v1::NetworkDecision {
     let action = match decision.kind {
@@ -22,6 +25,18 @@ pub(crate) fn api_decision(decision: &Decision) -> v1::NetworkDecision {
         method: decision.method.clone().unwrap_or_default(),
         path: decision.path.clone().unwrap_or_default(),
         rule: decision.rule.clone().unwrap_or_default(),
-        reason: decision.reason.clone(),
+        reason: decision.reason.as_str().to_owned(),
+    }
+}
+
+pub(crate) fn api_audit(checked: hostel_egress::Result<Verified>) -> Result<v1::VerifyAuditResponse> {
+    match checked {
+        Ok(verified) => Ok(v1::VerifyAuditResponse { records: verified.records, ..Default::default() }),
+        Err(hostel_egress::Error::AuditBroken { path, line, problem }) => Ok(v1::VerifyAuditResponse {
+            records: line.saturating_sub(1),
+            broken_at: format!("{} line {line}", path.display()),
+            problem,
+        }),
+        Err(error) => Err(DomainError::internal("verify the audit log", error).into()),
     }
 }

@@ -1,8 +1,11 @@
 //! What the operator says of the network, secrets and models.
 
 use crate::error::{Error, Result};
-use hostel_egress::Settings;
 use hostel_egress::audit::OnFailure;
+use hostel_egress::{Names, Settings};
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -42,7 +45,29 @@ impl ReachConfig {
 impl ReachConfig {
     /// How the egress shall be.
     pub(super) fn settings(&self) -> Settings {
-        Settings { name_servers: self.name_servers.clone(), ..Settings::default() }
+        let names = match self.name_servers.as_slice() {
+            [] => Names::System,
+            servers => Names::Servers(servers.to_vec()),
+        };
+        Settings { names, ..Settings::default() }
+    }
+
+    /// Whom to believe where TLS of sandboxes is opened: whom the host believes, and who was named.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a file that cannot be read.
+    pub(super) fn roots(&self) -> Result<RootCertStore> {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if let Some(file) = &self.trust {
+            let wrong = |error: &dyn std::fmt::Display| Error::Config(format!("{}: {error}", file.display()));
+            let certificates = CertificateDer::pem_file_iter(file).map_err(|error| wrong(&error))?;
+            for certificate in certificates {
+                let certificate = certificate.map_err(|error| wrong(&error))?;
+                roots.add(certificate).map_err(|error| wrong(&error))?;
+            }
+        }
+        Ok(roots)
     }
 
     /// What becomes of a connection while the audit log cannot be written.

@@ -8,7 +8,6 @@ use hostel_egress::secret::SecretSet;
 use hostel_egress::{Attachment as Egress, Decision};
 use hostel_gateway::{Access, Attachment as Model, Door};
 use hostel_sandbox::{Error as DomainError, ExecutionEnvironment, ListenAddress, SandboxId, SandboxSpec};
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::broadcast;
@@ -104,7 +103,7 @@ impl Reach {
             return Ok(());
         }
         self.establish_trust(environment.inside()?).await?;
-        let namespace = environment.network_namespace()?;
+        let namespace = environment.network_namespace().await?;
         let doors = self.0.namespaces.open(namespace).await.map_err(|error| {
             DomainError::missing(
                 spec.network.needs(),
@@ -141,8 +140,8 @@ impl Reach {
                 model.close().await;
             }
             (Some(access), Some(model)) => {
-                model.set_budget(access.budget.clone());
-                model.set_labels(spec.labels.clone());
+                model.set_budget(access.budget.clone()).map_err(gateway_error)?;
+                model.set_labels(spec.labels.clone()).map_err(gateway_error)?;
             }
             (Some(access), None) => {
                 let inside = environment.inside()?;

@@ -134,6 +134,11 @@ impl Entry {
         }
     }
 
+    /// Resolves when it is about to be stopped, or has ended by itself.
+    pub(crate) fn ended(&self) -> tokio_util::sync::WaitForCancellationFuture<'_> {
+        self.ending.cancelled()
+    }
+
     /// Begins a call on a ready sandbox.
     ///
     /// # Errors

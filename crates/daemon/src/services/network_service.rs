@@ -8,7 +8,6 @@ use crate::sandboxes::{Entry, Sandboxes};
 use hostel_proto::v1;
 use hostel_proto::v1::network_service_server::NetworkService;
 use hostel_proto::v1::watch_network_response::Event;
-use std::collections::HashSet;
 use std::sync::Arc;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
@@ -55,7 +54,7 @@ impl NetworkService for Networks {
         let directory = self.0.reach().audit().to_owned();
         let verified = tokio::task::spawn_blocking(move || hostel_egress::audit::verify(&directory)).await;
         let verified = verified.map_err(|panic| Status::internal(panic.to_string()))?;
-        Ok(Response::new(convert::api_audit(verified)))
+        Ok(Response::new(convert::api_audit(verified)?))
     }
 }
 
@@ -68,7 +67,6 @@ struct Watcher {
 
 impl Watcher {
     async fn run(self, (known, mut to_come): Watch) {
-        let told: HashSet<*const hostel_egress::Decision> = known.iter().map(Arc::as_ptr).collect();
         for decision in &known {
             if !self.tell(Event::Decision(convert::api_decision(decision))).await {
                 return;
@@ -86,8 +84,8 @@ impl Watcher {
                 }
             };
             let event = match next {
-                // Those that were made while we looked; `known` keeps them, so that no other has their place.
-                Ok(decision) if told.contains(&Arc::as_ptr(&decision)) => continue,
+                // Those that were made while we looked.
+                Ok(decision) if known.iter().any(|told| Arc::ptr_eq(told, &decision)) => continue,
                 Ok(decision) => Event::Decision(convert::api_decision(&decision)),
                 Err(RecvError::Lagged(missed)) => Event::Missed(missed),
                 Err(RecvError::Closed) => return,

@@ -8,6 +8,7 @@ use secrecy::SecretString;
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// What the names of the variables begin with.
 const PREFIX: &str = "HOSTEL_SECRET_";
@@ -66,6 +67,27 @@ impl SecretSource {
             }
             None => Ok(None),
         }
+    }
+
+    /// The names that have a value here, with the kind of place and when it last changed; a place that is asked first
+    /// comes first. Variables are told in lower case, as their names were lost.
+    pub(super) fn names(&self) -> Vec<(String, &'static str, Option<SystemTime>)> {
+        let mut names = Vec::new();
+        let places = self.credentials.iter().map(|directory| (directory, "credential"));
+        for (directory, source) in places.chain(self.directories.iter().map(|directory| (directory, "file")))
+        {
+            for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+                let changed = entry.metadata().and_then(|about| about.modified()).ok();
+                if let Ok(name) = entry.file_name().into_string()
+                    && check_name(&name).is_ok()
+                {
+                    names.push((name, source, changed));
+                }
+            }
+        }
+        let variables = self.environment.keys().filter_map(|variable| variable.strip_prefix(PREFIX));
+        names.extend(variables.map(|name| (name.to_ascii_lowercase(), "environment", None)));
+        names
     }
 
     /// Where it looks, in words for an error.
