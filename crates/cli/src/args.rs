@@ -4,20 +4,24 @@ mod cp;
 mod limits;
 mod pool;
 mod process;
+mod reach;
 mod sandbox;
 pub(crate) mod schedule;
 mod template;
 mod testkit;
+mod usage;
 pub(crate) mod value;
 
 pub(crate) use cp::{CpArgs, Place};
 pub(crate) use pool::{CreatePoolArgs, PlanArgs, PoolCommand, SetPoolArgs, WatchPoolArgs};
 pub(crate) use process::{AttachArgs, ExecArgs, KillArgs, ProcessOptions, PsArgs};
 pub(crate) use sandbox::{
-    CreateArgs, ForkArgs, ListArgs, RmArgs, RunArgs, SandboxCommand, SnapshotArgs, StatsArgs, WatchArgs,
+    CreateArgs, ForkArgs, ListArgs, NetworkArgs, RmArgs, RunArgs, SandboxCommand, SnapshotArgs, StatsArgs,
+    UpdateArgs, WatchArgs,
 };
 pub(crate) use template::{BuildArgs, ImportArgs, InstallArgs, TemplateCommand};
 pub(crate) use testkit::{ModelArgs, TestkitCommand};
+pub(crate) use usage::{AuditCommand, BudgetCommand, SecretCommand, UsageArgs};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -91,6 +95,17 @@ pub(crate) enum Command {
     /// Keep sandboxes warm, so that making one takes no time, and choose how many from facts.
     #[command(subcommand)]
     Pool(PoolCommand),
+    /// Tell what sandboxes used of models, and what it cost.
+    Usage(UsageArgs),
+    /// Bound what sandboxes may use of models together.
+    #[command(subcommand)]
+    Budget(BudgetCommand),
+    /// Give the daemon values that sandboxes use and never see.
+    #[command(subcommand)]
+    Secret(SecretCommand),
+    /// Check the record of what sandboxes reached and which secrets they used.
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Tell about the machine that the daemon runs on.
     #[command(subcommand)]
     Node(NodeCommand),

@@ -3,18 +3,21 @@
 mod attach;
 mod cp;
 mod exec;
+mod network;
 mod node;
 mod pool;
 mod ps;
 mod run;
 mod sandbox;
+mod secret;
 mod stream;
 mod template;
 mod testkit;
 mod up;
+mod usage;
 mod watch;
 
-use crate::args::{Cli, Command, NodeCommand, SandboxCommand};
+use crate::args::{AuditCommand, Cli, Command, NodeCommand, SandboxCommand};
 use crate::failure::Failure;
 use crate::output::{self, human};
 use clap::CommandFactory as _;
@@ -75,6 +78,7 @@ pub(crate) async fn execute(cli: Cli) -> Outcome {
         Command::Run(args) => run::run(context, *args).await,
         Command::Sandbox(SandboxCommand::Watch(args)) => watch::sandboxes(context, args).await,
         Command::Sandbox(SandboxCommand::Stats(args)) => watch::stats(context, args).await,
+        Command::Sandbox(SandboxCommand::Network(args)) => network::network(context, args).await,
         Command::Sandbox(command) => sandbox::execute(context, command).await,
         Command::Exec(args) => exec::exec(context, *args).await,
         Command::Ps(args) => ps::ps(context, args).await,
@@ -83,6 +87,10 @@ pub(crate) async fn execute(cli: Cli) -> Outcome {
         Command::Cp(args) => cp::cp(context, args).await,
         Command::Template(command) => template::execute(context, command).await,
         Command::Pool(command) => pool::execute(context, command).await,
+        Command::Usage(args) => usage::usage(context, args).await,
+        Command::Budget(command) => usage::budget(context, command).await,
+        Command::Secret(command) => secret::execute(context, command).await,
+        Command::Audit(AuditCommand::Verify) => network::verify_audit(context).await,
         Command::Node(NodeCommand::Info) => node::info(context).await,
         Command::Node(NodeCommand::Drain { resume }) => node::drain(context, resume).await,
         Command::Testkit(command) => testkit::execute(context, command).await,

@@ -3,11 +3,14 @@
 use crate::address::Address;
 use crate::error::{Error, Result};
 use hostel_proto::v1::file_service_client::FileServiceClient;
+use hostel_proto::v1::network_service_client::NetworkServiceClient;
 use hostel_proto::v1::node_service_client::NodeServiceClient;
 use hostel_proto::v1::pool_service_client::PoolServiceClient;
 use hostel_proto::v1::process_service_client::ProcessServiceClient;
 use hostel_proto::v1::sandbox_service_client::SandboxServiceClient;
+use hostel_proto::v1::secret_service_client::SecretServiceClient;
 use hostel_proto::v1::template_service_client::TemplateServiceClient;
+use hostel_proto::v1::usage_service_client::UsageServiceClient;
 use hyper_util::rt::TokioIo;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -91,6 +94,18 @@ impl Client {
 
     pub(crate) fn pools(&self) -> PoolServiceClient<Channel> {
         PoolServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    pub(crate) fn networks(&self) -> NetworkServiceClient<Channel> {
+        NetworkServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    pub(crate) fn usages(&self) -> UsageServiceClient<Channel> {
+        UsageServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    pub(crate) fn secrets(&self) -> SecretServiceClient<Channel> {
+        SecretServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
     }
 
     pub(crate) fn nodes(&self) -> NodeServiceClient<Channel> {

@@ -1,22 +1,30 @@
 //! The border between `hostel.v1` and the words of the domain: generated types end here.
 
+mod decision;
 mod file;
+mod model;
 mod network;
 mod node;
 mod pool;
 mod process;
 mod sandbox;
+mod secret;
 mod status;
 mod template;
 
+pub(crate) use decision::{audit, network_event, network_state};
 pub(crate) use file::{compression, file_info};
+pub(crate) use model::{bounds_to_wire, budget, period_to_wire, usage};
 pub(crate) use node::{doctor_check, node};
 pub(crate) use pool::{plan, pool, pool_event, pool_spec};
 pub(crate) use process::{
     exit_status, output_stream, process, process_spec, signal_input, stdin_input, stream_to_wire,
     terminal_size,
 };
-pub(crate) use sandbox::{create_request, created, event, fork_outcome, sandbox, state_to_wire, stats};
+pub(crate) use sandbox::{
+    create_request, created, event, fork_outcome, sandbox, state_to_wire, stats, update_request,
+};
+pub(crate) use secret::known_secret;
 pub(crate) use status::{error, in_session};
 pub(crate) use template::{build_event, template, template_defaults};
 

@@ -29,12 +29,14 @@ mod error;
 mod exec;
 mod file;
 pub mod model;
+mod network;
 mod node;
 mod pool;
 mod process;
 mod sandbox;
 mod template;
 mod transfer;
+mod usage;
 
 pub use address::{ADDRESS_VARIABLE, Address};
 pub use client::Client;
@@ -44,8 +46,12 @@ pub use exec::{
 };
 pub use file::{ByteReader, FileReader};
 pub use hostel_sandbox as domain;
+pub use network::NetworkWatch;
 pub use pool::{CreatePool, PoolField, PoolWatch, WatchPools};
 pub use process::StartProcess;
-pub use sandbox::{CreateSandbox, ForkSandbox, ListSandboxes, SandboxWatch, StatsWatch, WatchSandboxes};
+pub use sandbox::{
+    CreateSandbox, ForkSandbox, ListSandboxes, SandboxWatch, StatsWatch, UpdateSandbox, WatchSandboxes,
+};
 pub use template::{BuildEvent, BuildTemplate, BuildWatch, ImportTemplate};
 pub use transfer::{Progress, counted};
+pub use usage::UsageQuery;

@@ -2,13 +2,16 @@
 //! `snake_case`, times as RFC 3339, sizes in bytes, durations in seconds with that in the name.
 
 mod file;
+mod network;
 mod node;
 mod pool;
 mod process;
 mod sandbox;
 mod template;
+mod usage;
 
 pub use file::{FileInfo, WriteFile};
+pub use network::{Audit, BrokenAudit, Network, NetworkAction, NetworkDecision, NetworkEvent};
 pub use node::{BackendHealth, BackendInfo, Capacity, DoctorCheck, DoctorStatus, IsolationFact, Node};
 pub use pool::{
     Failure, PlanRow, Pool, PoolCounters, PoolEvent, PoolHealth, PoolPlan, PoolSchedule, PoolSpec,
@@ -20,3 +23,4 @@ pub use sandbox::{
     StartKind, Transition, Weakness,
 };
 pub use template::{Template, TemplateOrigin};
+pub use usage::{Budget, BudgetPeriod, ModelUsage, Secret, Usage, UsageGroup, UsageRow};

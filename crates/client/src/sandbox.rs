@@ -7,7 +7,9 @@ use crate::model::{CreatedSandbox, ForkOutcome, Sandbox, SandboxEvent, SandboxPa
 use hostel_proto::v1;
 use hostel_proto::v1::watch_sandboxes_response::Item;
 use hostel_sandbox::label::Labels;
-use hostel_sandbox::{SandboxId, SandboxSpec, SandboxState, TemplateId};
+use hostel_sandbox::{
+    ModelAccess, NetworkPolicy, ResourceLimits, SandboxId, SandboxSpec, SandboxState, SecretRef, TemplateId,
+};
 use std::time::Duration;
 use tonic::Streaming;
 
@@ -27,6 +29,25 @@ pub struct CreateSandbox {
     pub network_given: bool,
     /// The pool to claim from. Absent: any that fits, or none.
     pub pool: Option<String>,
+}
+
+/// What to change of a sandbox; what is absent stays.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct UpdateSandbox {
+    /// Labels instead of those it has.
+    pub labels: Option<Labels>,
+    /// Delete it this long from now.
+    pub lifetime: Option<Duration>,
+    /// Delete it when nothing happened in it for this long.
+    pub idle_timeout: Option<Duration>,
+    /// Limits; those that are absent stay.
+    pub limits: Option<ResourceLimits>,
+    /// What it may reach.
+    pub network: Option<NetworkPolicy>,
+    /// Secrets instead of those it has.
+    pub secrets: Option<Vec<SecretRef>>,
+    /// Its way to a model; `Some(None)` takes it away.
+    pub model: Option<Option<ModelAccess>>,
 }
 
 /// Which sandboxes to list.
@@ -110,6 +131,16 @@ impl Client {
             }
             request.page_token = response.next_page_token;
         }
+    }
+
+    /// Changes a live sandbox: all of it, or nothing.
+    ///
+    /// # Errors
+    /// The daemon's refusal, `NOT_FOUND` when there is none such, `INVALID_ARGUMENT` when nothing is named.
+    pub async fn update_sandbox(&self, id: &SandboxId, update: UpdateSandbox) -> Result<Sandbox> {
+        let request = convert::update_request(id, update);
+        let response = self.sandboxes().update_sandbox(request).await.map_err(convert::error)?;
+        convert::sandbox(convert::required(response.into_inner().sandbox, "the sandbox")?)
     }
 
     /// Ends a sandbox with everything in it, at once.

@@ -2,15 +2,19 @@
 
 pub(crate) mod attachment;
 pub(crate) mod file;
+pub(crate) mod model;
 pub(crate) mod network;
 pub(crate) mod node;
 pub(crate) mod pool;
 pub(crate) mod process;
 pub(crate) mod sandbox;
+pub(crate) mod secret;
 pub(crate) mod template;
 pub(crate) mod watch;
 
+pub(crate) use model::{api_model, model};
 pub(crate) use network::{api_network, network};
+pub(crate) use secret::{api_secrets, secrets};
 
 use crate::error::Result;
 use hostel_proto::v1;

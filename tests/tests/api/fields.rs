@@ -22,7 +22,7 @@ fn limited(change: impl FnOnce(&mut v1::ResourceLimits)) -> Create {
 
 /// Requests to create, each with the field that is wrong in it.
 fn wrong_creations() -> Vec<(&'static str, Create)> {
-    let policy = |mode: i32, rules| Some(v1::NetworkPolicy { mode, rules });
+    let policy = |mode: i32, rules| Some(v1::NetworkPolicy { mode, rules, presets: Vec::new() });
     let rule = vec![v1::NetworkRule::default()];
     let open = v1::NetworkMode::Open.into();
     vec![

@@ -2,12 +2,11 @@
 
 use super::limits::LimitOptions;
 use super::process::ProcessOptions;
+use super::reach::ReachOptions;
 use super::value;
 use crate::failure::Failure;
 use clap::{Args, Subcommand};
-use hostel_sandbox::{
-    BackendName, Capability, NetworkPolicy, SandboxId, SandboxSpec, SandboxState, TemplateId,
-};
+use hostel_sandbox::{BackendName, Capability, SandboxId, SandboxSpec, SandboxState, TemplateId};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -39,23 +38,25 @@ pub(crate) struct SandboxOptions {
     /// Directory that processes start in; made if absent.
     #[arg(short, long, visible_alias = "cwd", value_name = "DIR")]
     workdir: Option<String>,
-    /// What it may reach: none or open [the template's, which is none].
-    #[arg(long, value_name = "POLICY", value_parser = value::network)]
-    network: Option<NetworkPolicy>,
     /// Fail unless the backend can do this here, for example disk_limit.
     #[arg(long, value_name = "CAPABILITY", value_parser = value::capability, value_delimiter = ',')]
     require: Vec<Capability>,
     /// Claim it from this pool [any that fits, where there is one]. When none is warm it is made on demand.
     #[arg(long, value_name = "NAME", value_parser = value::pool)]
     pool: Option<String>,
+    /// What it may reach.
+    #[command(flatten)]
+    reach: ReachOptions,
 }
 
 impl SandboxOptions {
     /// The sandbox to ask for.
     ///
     /// # Errors
-    /// When an environment file cannot be read.
+    /// When an environment file cannot be read, or network options contradict each other.
     pub(crate) fn create(self) -> Result<hostel_client::CreateSandbox, Failure> {
+        let network = self.reach.network()?;
+        let network_given = network.is_some();
         let spec = SandboxSpec {
             backend: self.backend,
             template: self.template,
@@ -64,16 +65,13 @@ impl SandboxOptions {
             env: environment(&self.env_file, self.env)?,
             user: self.user,
             workdir: self.workdir,
-            network: self.network.clone().unwrap_or_default(),
+            network: network.unwrap_or_default(),
+            secrets: self.reach.secrets(),
+            model: self.reach.model(),
             required_capabilities: self.require.into_iter().collect(),
             ..SandboxSpec::default()
         };
-        Ok(hostel_client::CreateSandbox {
-            spec,
-            network_given: self.network.is_some(),
-            pool: self.pool,
-            ..Default::default()
-        })
+        Ok(hostel_client::CreateSandbox { spec, network_given, pool: self.pool, ..Default::default() })
     }
 }
 
@@ -152,6 +150,10 @@ pub(crate) enum SandboxCommand {
     Fork(ForkArgs),
     /// Tell what a sandbox uses.
     Stats(StatsArgs),
+    /// Change a sandbox while it lives: labels, limits, times, what it may reach.
+    Update(Box<UpdateArgs>),
+    /// Tell what a sandbox tried to reach, and what became of it.
+    Network(NetworkArgs),
     /// Print changes of sandboxes as they happen.
     Watch(WatchArgs),
 }
@@ -179,6 +181,51 @@ pub(crate) struct CreateArgs {
     /// Print the id only.
     #[arg(short, long)]
     pub(crate) quiet: bool,
+}
+
+/// What to change.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "What is not named stays. Connections that a new network policy does not allow are cut at \
+    once.\n\nExamples:\n  hostel sandbox update sb-… --allow api.example.com\n  \
+    hostel sandbox update sb-… --network none\n  hostel sandbox update sb-… --budget 5    raises its budget"
+)]
+pub(crate) struct UpdateArgs {
+    /// The sandbox.
+    #[arg(value_name = "ID", value_parser = value::sandbox)]
+    pub(crate) id: SandboxId,
+    /// Give it these labels instead of those it has.
+    #[arg(short, long, value_name = "K=V", value_parser = value::label)]
+    pub(crate) label: Vec<(String, String)>,
+    /// Delete it this long from now.
+    #[arg(long, value_name = "DURATION", value_parser = value::duration)]
+    pub(crate) lifetime: Option<Duration>,
+    /// Delete it when nothing happened in it for this long.
+    #[arg(long, value_name = "DURATION", value_parser = value::duration)]
+    pub(crate) idle_timeout: Option<Duration>,
+    /// Its limits.
+    #[command(flatten)]
+    pub(crate) limits: LimitOptions,
+    /// What it may reach.
+    #[command(flatten)]
+    pub(crate) reach: ReachOptions,
+    /// Take its secrets away.
+    #[arg(long, conflicts_with = "secret")]
+    pub(crate) no_secrets: bool,
+    /// Take its way to a model away.
+    #[arg(long, conflicts_with_all = ["model", "budget", "model_tokens", "model_requests"])]
+    pub(crate) no_model: bool,
+}
+
+/// Whose network to tell about.
+#[derive(Debug, Args)]
+pub(crate) struct NetworkArgs {
+    /// The sandbox.
+    #[arg(value_name = "ID", value_parser = value::sandbox)]
+    pub(crate) id: SandboxId,
+    /// Go on until the sandbox ends or Ctrl-C.
+    #[arg(short, long)]
+    pub(crate) watch: bool,
 }
 
 /// Which sandboxes to list.

@@ -1,9 +1,9 @@
 //! Values as people write them.
 
+pub(crate) use super::reach::{dollars, rule, secret};
+use hostel_client::model::{BudgetPeriod, UsageGroup};
 use hostel_sandbox::size::{parse_bytes, parse_cpus, parse_duration};
-use hostel_sandbox::{
-    BackendName, Capability, NetworkPolicy, ProcessId, SandboxId, SandboxState, TemplateId,
-};
+use hostel_sandbox::{BackendName, Capability, NetworkMode, ProcessId, SandboxId, SandboxState, TemplateId};
 use std::time::Duration;
 
 pub(crate) fn sandbox(text: &str) -> Result<SandboxId, String> {
@@ -100,11 +100,34 @@ pub(crate) fn file(text: &str) -> Result<(std::path::PathBuf, String), String> {
     }
 }
 
-pub(crate) fn network(text: &str) -> Result<NetworkPolicy, String> {
+pub(crate) fn network(text: &str) -> Result<NetworkMode, String> {
     match text {
-        "none" => Ok(NetworkPolicy::none()),
-        "open" => Ok(NetworkPolicy::open()),
-        _ => Err(format!("{text:?} is no network policy: none or open")),
+        "none" => Ok(NetworkMode::None),
+        "open" => Ok(NetworkMode::Open),
+        "allowlist" => Ok(NetworkMode::Allowlist),
+        _ => Err(format!("{text:?} is no network policy: none, allowlist or open")),
+    }
+}
+
+pub(crate) fn usage_group(text: &str) -> Result<UsageGroup, String> {
+    match text {
+        "sandbox" => Ok(UsageGroup::Sandbox),
+        "model" => Ok(UsageGroup::Model),
+        "day" => Ok(UsageGroup::Day),
+        "session" => Ok(UsageGroup::Session),
+        _ => match text.strip_prefix("label:") {
+            Some(label) if !label.is_empty() => Ok(UsageGroup::Label(label.to_owned())),
+            _ => Err(format!("{text:?} is not sandbox, model, day, session or label:KEY")),
+        },
+    }
+}
+
+pub(crate) fn period(text: &str) -> Result<BudgetPeriod, String> {
+    match text {
+        "total" => Ok(BudgetPeriod::Total),
+        "day" => Ok(BudgetPeriod::Day),
+        "month" => Ok(BudgetPeriod::Month),
+        _ => Err(format!("{text:?} is not total, day or month")),
     }
 }
 

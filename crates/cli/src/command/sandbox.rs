@@ -1,12 +1,12 @@
 //! `hostel sandbox`, all but what goes on until it is stopped.
 
 use super::{Context, Outcome, SUCCESS};
-use crate::args::{CreateArgs, ForkArgs, ListArgs, RmArgs, SandboxCommand, SnapshotArgs};
+use crate::args::{CreateArgs, ForkArgs, ListArgs, RmArgs, SandboxCommand, SnapshotArgs, UpdateArgs};
 use crate::failure::Failure;
 use crate::output::{self, human, table};
-use hostel_client::domain::{ResourceLimits, SandboxId};
+use hostel_client::domain::{ModelAccess, NetworkPolicy, ResourceLimits, RuleAction, SandboxId};
 use hostel_client::model::{ForkOutcome, Sandbox};
-use hostel_client::{Client, ForkSandbox, ListSandboxes};
+use hostel_client::{Client, ForkSandbox, ListSandboxes, UpdateSandbox};
 use serde_json::json;
 use std::time::Instant;
 
@@ -29,8 +29,9 @@ pub(crate) async fn execute(context: &Context, command: SandboxCommand) -> Outco
         SandboxCommand::Resume(args) => changed(context, &client.resume_sandbox(&args.id).await?),
         SandboxCommand::Snapshot(args) => snapshot(context, &client, args).await,
         SandboxCommand::Fork(args) => fork(context, &client, args).await,
-        SandboxCommand::Stats(_) | SandboxCommand::Watch(_) => {
-            Err(Failure::usage("stats and watch are commands of their own"))
+        SandboxCommand::Update(args) => update(context, &client, *args).await,
+        SandboxCommand::Network(_) | SandboxCommand::Stats(_) | SandboxCommand::Watch(_) => {
+            Err(Failure::usage("network, stats and watch are commands of their own"))
         }
     }
 }
@@ -99,6 +100,25 @@ async fn list(context: &Context, client: &Client, args: ListArgs) -> Outcome {
     Ok(SUCCESS)
 }
 
+async fn update(context: &Context, client: &Client, args: UpdateArgs) -> Outcome {
+    let limits = args.limits.limits();
+    let secrets = args.reach.secrets();
+    let model = args.reach.model();
+    let update = UpdateSandbox {
+        labels: (!args.label.is_empty()).then(|| args.label.into_iter().collect()),
+        lifetime: args.lifetime,
+        idle_timeout: args.idle_timeout,
+        limits: (limits != ResourceLimits::default()).then_some(limits),
+        network: args.reach.network()?,
+        secrets: (args.no_secrets || !secrets.is_empty()).then_some(secrets),
+        model: (args.no_model || model.is_some()).then_some(model),
+    };
+    if update == UpdateSandbox::default() {
+        return Err(Failure::usage("say what to change: see hostel sandbox update --help"));
+    }
+    changed(context, &client.update_sandbox(&args.id, update).await?)
+}
+
 /// The limits that people ask for most.
 fn limits(limits: &ResourceLimits) -> String {
     let memory = limits.memory_bytes.map(|bytes| human::size(Some(bytes)));
@@ -141,7 +161,9 @@ fn describe(sandbox: &Sandbox) -> String {
         ("pool", sandbox.pool.clone().unwrap_or_default()),
         ("user", sandbox.user.clone()),
         ("directory", sandbox.working_directory.clone()),
-        ("network", sandbox.network.mode.to_string()),
+        ("network", reach(&sandbox.network)),
+        ("secrets", sandbox.secrets.iter().map(|secret| secret.name.as_str()).collect::<Vec<_>>().join(", ")),
+        ("model", sandbox.model.as_ref().map_or_else(String::new, access)),
         ("memory", size(limits.memory_bytes)),
         ("cpu", limits.cpu_millis.map_or_else(String::new, |millis| human::cores(millis.into()))),
         ("pids", number(limits.pids.map(u64::from))),
@@ -158,6 +180,34 @@ fn describe(sandbox: &Sandbox) -> String {
         ("env", env.join("\n")),
         ("weaker here", weaker.join("\n")),
     ])
+}
+
+/// A network policy, a rule a line.
+fn reach(policy: &NetworkPolicy) -> String {
+    let rules = policy.rules.iter().map(|rule| {
+        let ports: Vec<_> = rule.ports.iter().map(ToString::to_string).collect();
+        let verb = if rule.action == RuleAction::Deny { "deny" } else { "allow" };
+        let ports = if ports.is_empty() { String::new() } else { format!(":{}", ports.join(",")) };
+        format!("{verb} {}{ports}", rule.host)
+    });
+    let presets = policy.presets.iter().map(|preset| format!("preset {preset}"));
+    [policy.mode.to_string()].into_iter().chain(presets).chain(rules).collect::<Vec<_>>().join("\n")
+}
+
+/// What may be asked of models.
+fn access(model: &ModelAccess) -> String {
+    let budget = &model.budget;
+    let bounds = [
+        budget.cost_micros.map(human::dollars),
+        budget.tokens.map(|most| format!("{most} tokens")),
+        budget.requests.map(|most| format!("{most} requests")),
+    ];
+    let bounds: Vec<_> = bounds.into_iter().flatten().collect();
+    if bounds.is_empty() {
+        "without a budget of its own".to_owned()
+    } else {
+        format!("up to {}", bounds.join(", "))
+    }
 }
 
 async fn remove(context: &Context, client: &Client, args: RmArgs) -> Outcome {

@@ -66,6 +66,12 @@ pub(crate) fn percent(share: f64) -> String {
     format!("{}%", text.strip_suffix(".00").unwrap_or(&text))
 }
 
+/// Money in US dollars, exact to the cent where that is enough.
+pub(crate) fn dollars(micros: u64) -> String {
+    let (whole, part) = (micros / 1_000_000, micros % 1_000_000);
+    if part % 10_000 == 0 { format!("${whole}.{:02}", part / 10_000) } else { format!("${whole}.{part:06}") }
+}
+
 /// How a sandbox came to be, and what took how long: `sb-1 is warm, from the pool web, after 1.3ms; bind 0.02ms`.
 pub(crate) fn start(created: &CreatedSandbox, took: Duration) -> String {
     let sandbox = &created.sandbox;

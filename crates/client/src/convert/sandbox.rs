@@ -1,13 +1,15 @@
 //! Sandboxes, limits, network policies, changes and statistics.
 
+use super::model::{model, model_to_wire};
 use super::network::{network, network_to_wire};
+use super::secret::{secret, secret_to_wire};
 use super::{duration_to_wire, optional, required, seconds, time, unknown};
 use crate::error::Result;
 use crate::model::{
     CreatedSandbox, ForkOutcome, Sandbox, SandboxChange, SandboxEvent, SandboxStats, Stage, StartKind,
     Transition, Weakness,
 };
-use crate::sandbox::CreateSandbox;
+use crate::sandbox::{CreateSandbox, UpdateSandbox};
 use hostel_proto::v1;
 use hostel_proto::v1::fork_result::Result as WireOutcome;
 use hostel_sandbox::{BackendName, ResourceLimits, SandboxId, SandboxState, TemplateId};
@@ -34,6 +36,8 @@ pub(crate) fn sandbox(wire: v1::Sandbox) -> Result<Sandbox> {
         user: wire.user,
         working_directory: wire.working_directory,
         network: network(wire.network_policy)?,
+        secrets: wire.secrets.into_iter().map(secret).collect::<Result<_>>()?,
+        model: wire.model.map(model),
         create_time: time(wire.create_time),
         ready_time: time(wire.ready_time),
         expire_time: time(wire.expire_time),
@@ -132,6 +136,33 @@ pub(crate) fn create_request(create: CreateSandbox) -> v1::CreateSandboxRequest 
             .map(|capability| capability.name().to_owned())
             .collect(),
         pool: create.pool.unwrap_or_default(),
+        secrets: spec.secrets.iter().map(secret_to_wire).collect(),
+        model: spec.model.as_ref().map(model_to_wire),
+    }
+}
+
+pub(crate) fn update_request(id: &SandboxId, update: UpdateSandbox) -> v1::UpdateSandboxRequest {
+    use v1::update_sandbox_request::Expiration;
+    let named = [
+        ("labels", update.labels.is_some()),
+        ("lifetime", update.lifetime.is_some()),
+        ("idle_timeout", update.idle_timeout.is_some()),
+        ("limits", update.limits.is_some()),
+        ("network_policy", update.network.is_some()),
+        ("secrets", update.secrets.is_some()),
+        ("model", update.model.is_some()),
+    ];
+    let paths = named.into_iter().filter(|(_, there)| *there).map(|(path, _)| path.to_owned()).collect();
+    v1::UpdateSandboxRequest {
+        sandbox_id: id.to_string(),
+        update_mask: Some(prost_types::FieldMask { paths }),
+        labels: update.labels.unwrap_or_default(),
+        expiration: update.lifetime.map(|lifetime| Expiration::Lifetime(duration_to_wire(lifetime))),
+        idle_timeout: update.idle_timeout.map(duration_to_wire),
+        limits: update.limits.as_ref().map(limits_to_wire),
+        network_policy: update.network.as_ref().map(network_to_wire),
+        secrets: update.secrets.unwrap_or_default().iter().map(secret_to_wire).collect(),
+        model: update.model.flatten().as_ref().map(model_to_wire),
     }
 }
 

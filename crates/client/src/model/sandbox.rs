@@ -1,6 +1,8 @@
 //! Sandboxes, their changes and their use of resources.
 
-use hostel_sandbox::{BackendName, NetworkPolicy, ResourceLimits, SandboxId, SandboxState, TemplateId};
+use hostel_sandbox::{
+    BackendName, ModelAccess, NetworkPolicy, ResourceLimits, SandboxId, SandboxState, SecretRef, TemplateId,
+};
 use jiff::Timestamp;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -30,6 +32,10 @@ pub struct Sandbox {
     pub working_directory: String,
     /// What it may reach.
     pub network: NetworkPolicy,
+    /// Secrets it may use without holding them.
+    pub secrets: Vec<SecretRef>,
+    /// Its way to a model.
+    pub model: Option<ModelAccess>,
     /// When it was asked for.
     pub create_time: Option<Timestamp>,
     /// When it first was ready.

@@ -1,8 +1,8 @@
 //! Sandboxes: requests into the domain, records and results out of it.
 
 use super::{
-    api_duration, api_limits, api_network, api_weakness, duration, limits, network, optional, optional_id,
-    sandbox_id, system_time, timestamp,
+    api_duration, api_limits, api_model, api_network, api_secrets, api_weakness, duration, limits, model,
+    network, optional, optional_id, sandbox_id, secrets, system_time, timestamp,
 };
 use crate::error::Result;
 use crate::record::SandboxRecord;
@@ -48,8 +48,8 @@ pub(crate) fn new_sandbox(request: v1::CreateSandboxRequest, until: Instant) -> 
         lifetime,
         idle_timeout: request.idle_timeout.map(|timeout| duration("idle_timeout", timeout)).transpose()?,
         required_capabilities: capabilities(&request.required_capabilities)?,
-        secrets: Vec::new(),
-        model: None,
+        secrets: secrets(request.secrets)?,
+        model: model(request.model)?,
     };
     spec.validate().map_err(as_the_api_spells_it)?;
     let id = optional_id(request.sandbox_id, SandboxId::parse)?;
@@ -96,6 +96,8 @@ pub(crate) fn update(request: v1::UpdateSandboxRequest) -> Result<(SandboxId, Up
             "network_policy" => {
                 update.network = Some(network(request.network_policy.clone())?.unwrap_or_default());
             }
+            "secrets" => update.secrets = Some(secrets(request.secrets.clone())?),
+            "model" => update.model = Some(model(request.model)?),
             other => {
                 return Err(
                     DomainError::invalid("update_mask", format!("{other:.64?} cannot be changed")).into()
@@ -203,6 +205,8 @@ pub(crate) fn api_sandbox(record: &SandboxRecord) -> v1::Sandbox {
         user: record.spec.user.clone().unwrap_or_default(),
         working_directory: record.spec.workdir.clone().unwrap_or_default(),
         network_policy: Some(api_network(&record.spec.network)),
+        secrets: api_secrets(&record.spec.secrets),
+        model: record.spec.model.as_ref().map(api_model),
         create_time: Some(timestamp(record.created)),
         ready_time: record.ready.map(timestamp),
         update_time: Some(timestamp(record.updated)),

@@ -5,7 +5,9 @@ use crate::error::Result;
 use crate::record::{Event, EventKind, SandboxRecord};
 use hostel_pool::Needs;
 use hostel_sandbox::label::Labels;
-use hostel_sandbox::{Error as DomainError, NetworkPolicy, ResourceLimits, SandboxId, SandboxState};
+use hostel_sandbox::{
+    Error as DomainError, ModelAccess, NetworkPolicy, ResourceLimits, SandboxId, SandboxState, SecretRef,
+};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -17,6 +19,8 @@ pub(crate) struct Update {
     pub idle_timeout: Option<Option<Duration>>,
     pub limits: Option<ResourceLimits>,
     pub network: Option<NetworkPolicy>,
+    pub secrets: Option<Vec<SecretRef>>,
+    pub model: Option<Option<ModelAccess>>,
 }
 
 impl Sandboxes {
