@@ -8,20 +8,33 @@ use hyper::body::Incoming;
 use serde_json::json;
 use std::time::Duration;
 
-/// Longer than anything here takes on a busy machine, and shorter than anybody wants to wait.
+/// Silence is told from slowness by nothing but time; this is what a client here takes for silence.
 const SILENCE: Duration = Duration::from_millis(300);
+/// How long what does come may take.
+const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What of a body arrives until it ends, breaks off, or is silent, and whether it broke off.
-async fn arrived(mut body: Incoming) -> (Vec<String>, bool) {
+/// What follows the events that were waited for.
+#[derive(Debug, PartialEq, Eq)]
+enum Then {
+    BreaksOff,
+    Silence,
+    MoreOrEnd,
+}
+
+/// The first events of a body, and what comes after them within a time.
+async fn arrived(mut body: Incoming, count: usize, within: Duration) -> (String, Then) {
     let mut bytes = Vec::new();
-    let broke_off = loop {
-        match tokio::time::timeout(SILENCE, body.frame()).await {
-            Ok(Some(Ok(frame))) => bytes.extend(frame.into_data().unwrap_or_default()),
-            Ok(Some(Err(_))) => break true,
-            Ok(None) | Err(_) => break false,
-        }
+    while events(&bytes).len() < count {
+        let frame = tokio::time::timeout(PATIENCE, body.frame()).await.unwrap();
+        bytes.extend(frame.unwrap().unwrap().into_data().unwrap_or_default());
+    }
+    let then = match tokio::time::timeout(within, body.frame()).await {
+        Ok(Some(Err(_))) => Then::BreaksOff,
+        Ok(_) => Then::MoreOrEnd,
+        Err(_) => Then::Silence,
     };
-    (events(&bytes).into_iter().map(|(name, _)| name).collect(), broke_off)
+    let names: Vec<String> = events(&bytes).into_iter().map(|(name, _)| name).collect();
+    (names.join(" "), then)
 }
 
 #[tokio::test]
@@ -86,8 +99,8 @@ async fn connections_are_cut_where_the_script_says() {
     for client in [Client::http1(&server), Client::http2(&server)] {
         let prompt = |after| Script::new().step(Step::cut(after).with_text("abc").chunks(3)).prompt("x");
         let response = client.open(client.asking(&prompt(5), true)).await.unwrap();
-        let (names, broke_off) = arrived(response.into_body()).await;
-        assert!(broke_off && names.len() == 5, "{names:?}");
+        let (names, then) = arrived(response.into_body(), 5, PATIENCE).await;
+        assert_eq!((names.split(' ').count(), then), (5, Then::BreaksOff), "{names}");
         for (after, stream) in [(0, true), (5, false)] {
             assert!(client.open(client.asking(&prompt(after), stream)).await.is_err());
         }
@@ -107,12 +120,14 @@ async fn silence_lasts_until_the_client_gives_up_or_the_endpoint_stops() {
         let prompt = |after| Script::new().step(Step::hang(after).with_text("abc")).prompt("x");
         let response = client.open(client.asking(&prompt(3), true)).await.unwrap();
         assert_eq!(response.version(), version);
-        let (names, broke_off) = arrived(response.into_body()).await;
-        assert_eq!(
-            (names.join(" "), broke_off),
-            ("message_start content_block_start ping".to_owned(), false)
-        );
-        let never = client.open(client.asking(&prompt(0), true));
+        let first = "message_start content_block_start ping".to_owned();
+        assert_eq!(arrived(response.into_body(), 3, SILENCE).await, (first, Then::Silence));
+        let mut never = std::pin::pin!(client.open(client.asking(&prompt(0), true)));
+        let seen = server.requests().len() as u64 + 1;
+        tokio::select! {
+            answer = never.as_mut() => panic!("{answer:?}"),
+            () = server.saw(seen) => {}
+        }
         assert!(tokio::time::timeout(SILENCE, never).await.is_err());
     }
     let client = Client::http1(&server);

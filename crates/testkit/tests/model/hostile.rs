@@ -10,13 +10,17 @@ use tokio::net::TcpStream;
 #[tokio::test]
 async fn bodies_have_a_limit() {
     let server = server().await;
-    for client in [Client::http1(&server), Client::http2(&server)] {
-        let answer = client.post("/v1/messages", vec![b' '; (32 << 20) + 1]).await;
-        assert_eq!(answer.error(), (413, "request_too_large".to_owned()));
-    }
-    let most = body(json!([user(&"x".repeat(31 << 20))]), false);
-    assert_eq!(Client::http1(&server).post("/v1/messages", most).await.status, 200);
+    let answer = Client::http1(&server).post("/v1/messages", vec![b' '; (32 << 20) + 1]).await;
+    assert_eq!(answer.error(), (413, "request_too_large".to_owned()));
     assert!(server.requests()[0].body.is_empty());
+    server.stop().await;
+    let most = body(json!([user(&"x".repeat(1 << 20))]), false);
+    let options = ModelOptions { max_body_bytes: most.len(), ..ModelOptions::default() };
+    let server = ModelServer::start(options).await.unwrap();
+    for client in [Client::http1(&server), Client::http2(&server)] {
+        assert_eq!(client.post("/v1/messages", most.clone()).await.status, 200);
+        assert_eq!(client.post("/v1/messages", most.clone() + " ").await.error().0, 413);
+    }
     server.stop().await;
 }
 
