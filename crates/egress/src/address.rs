@@ -61,14 +61,20 @@ const V6: &[(Ipv6Addr, u8, &str, bool)] = &[
 #[must_use]
 pub fn special(address: IpAddr) -> Option<Special> {
     match address.to_canonical() {
-        IpAddr::V4(address) => {
-            V4.iter().find_map(|(base, length, what, never)| special_v4(address, *base, *length, what, *never))
-        }
+        IpAddr::V4(address) => V4
+            .iter()
+            .find_map(|(base, length, what, never)| special_v4(address, *base, *length, what, *never)),
         IpAddr::V6(address) => special_v6(address),
     }
 }
 
-fn special_v4(address: Ipv4Addr, base: Ipv4Addr, length: u8, what: &'static str, never: bool) -> Option<Special> {
+fn special_v4(
+    address: Ipv4Addr,
+    base: Ipv4Addr,
+    length: u8,
+    what: &'static str,
+    never: bool,
+) -> Option<Special> {
     let range = Ipv4Net::new_assert(base, length);
     range.contains(&address).then_some(Special { range: range.into(), what, never })
 }
@@ -119,7 +125,12 @@ impl Reach {
     }
 
     /// Whether an address may be connected to (`port`), or be told to the sandbox (without).
-    pub(crate) fn check(&self, address: IpAddr, port: Option<u16>, rules: &Ruleset) -> Result<IpAddr, Refused> {
+    pub(crate) fn check(
+        &self,
+        address: IpAddr,
+        port: Option<u16>,
+        rules: &Ruleset,
+    ) -> Result<IpAddr, Refused> {
         let address = address.to_canonical();
         let refused = |what: &str, reason: Reason, rule: Option<String>| {
             Err(Refused { reason, rule, message: format!("{address} is {what}"), address: Some(address) })
@@ -182,11 +193,36 @@ mod tests {
     #[test]
     fn special_addresses_are_known_in_every_form() {
         for text in [
-            "0.0.0.0", "10.0.0.1", "100.64.0.1", "127.0.0.1", "169.254.169.254", "172.31.255.255",
-            "192.168.0.1", "198.18.0.1", "224.0.0.1", "255.255.255.255", "168.63.129.16", "::", "::1",
-            "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::127.0.0.1", "64:ff9b::10.0.0.1", "64:ff9b:1::1",
-            "64:ff9b::169.254.169.254", "fe80::1", "fc00::1", "fd00:ec2::254", "ff02::1", "2001:db8::1",
-            "2002:7f00:1::", "2001:0:1::1", "3fff::1", "100::1", "5f00::1", "fec0::1",
+            "0.0.0.0",
+            "10.0.0.1",
+            "100.64.0.1",
+            "127.0.0.1",
+            "169.254.169.254",
+            "172.31.255.255",
+            "192.168.0.1",
+            "198.18.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "168.63.129.16",
+            "::",
+            "::1",
+            "::ffff:127.0.0.1",
+            "::ffff:10.0.0.1",
+            "::127.0.0.1",
+            "64:ff9b::10.0.0.1",
+            "64:ff9b:1::1",
+            "64:ff9b::169.254.169.254",
+            "fe80::1",
+            "fc00::1",
+            "fd00:ec2::254",
+            "ff02::1",
+            "2001:db8::1",
+            "2002:7f00:1::",
+            "2001:0:1::1",
+            "3fff::1",
+            "100::1",
+            "5f00::1",
+            "fec0::1",
         ] {
             assert!(special(text.parse().unwrap()).is_some(), "{text}");
         }

@@ -113,10 +113,9 @@ impl Enforcer {
             std::mem::replace(&mut *current, Arc::clone(&new))
         };
         for live in self.connections.all() {
-            let requests_changed = live
-                .basis
-                .name()
-                .is_some_and(|name| old.about_requests(name, live.port) != new.about_requests(name, live.port));
+            let requests_changed = live.basis.name().is_some_and(|name| {
+                old.about_requests(name, live.port) != new.about_requests(name, live.port)
+            });
             if requests_changed || self.stands(&live).is_err() {
                 live.cut.cancel();
             }
@@ -145,7 +144,10 @@ impl Enforcer {
         match &live.basis {
             Basis::Name { name, seen } => {
                 if live.protocol == Protocol::Tls && self.opens(name, live.port) {
-                    return Err(Refused::new(Reason::PolicyChanged, format!("TLS to {name} is to be opened")));
+                    return Err(Refused::new(
+                        Reason::PolicyChanged,
+                        format!("TLS to {name} is to be opened"),
+                    ));
                 }
                 rules.connect(name, live.port, *seen).or_refuse(&format!("{name} port {}", live.port))
             }

@@ -37,7 +37,9 @@ pub(crate) fn read(bytes: &[u8]) -> Read<Head> {
             if head.host.is_some() {
                 return Read::Bad("two Host fields");
             }
-            let Ok(host) = std::str::from_utf8(field.value) else { return Read::Bad("a Host that is not a host") };
+            let Ok(host) = std::str::from_utf8(field.value) else {
+                return Read::Bad("a Host that is not a host");
+            };
             head.host = Some(host.trim().to_owned());
         } else if field.name.eq_ignore_ascii_case("transfer-encoding") {
             head.body = true;

@@ -38,7 +38,9 @@ pub(crate) fn read(bytes: &[u8]) -> Read<Hello> {
     loop {
         if let Some(whole) = message(&handshake) {
             return match whole {
-                Ok(body) => hello(body).map_or(Read::Bad("a ClientHello that is cut or badly framed"), |hello| hello),
+                Ok(body) => {
+                    hello(body).map_or(Read::Bad("a ClientHello that is cut or badly framed"), |hello| hello)
+                }
                 Err(why) => Read::Bad(why),
             };
         }
@@ -178,7 +180,10 @@ pub(crate) mod tests {
         assert_eq!(read(&client_hello("192.0.2.1")), Read::Done(Hello { name: None, hidden: false }));
         assert_eq!(read(&in_records(&client_hello("api.example.com"), 7)), done);
         assert_eq!(read(b"GET / HTTP/1.1"), Read::Bad("not a TLS handshake record"));
-        assert_eq!(read(&[22, 3, 1, 0, 4, 1, 0xff, 0xff, 0xff]), Read::Bad("a ClientHello that is too large"));
+        assert_eq!(
+            read(&[22, 3, 1, 0, 4, 1, 0xff, 0xff, 0xff]),
+            Read::Bad("a ClientHello that is too large")
+        );
     }
 
     proptest! {

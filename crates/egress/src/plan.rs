@@ -41,12 +41,15 @@ impl Enforcer {
             First::Tls(hello) => self.told_by_tls(hello)?,
             First::Http(head) => {
                 let host = head.host.as_deref().and_then(Destination::parse_with_port);
-                let missing = || Refused::new(Reason::BadRequest, "a request without a Host that names a host");
+                let missing =
+                    || Refused::new(Reason::BadRequest, "a request without a Host that names a host");
                 Some(host.ok_or_else(missing)?.0)
             }
             First::Other | First::Quiet => None,
             First::Bad(why) => return Err(Refused::new(Reason::BadRequest, *why)),
-            First::Late => return Err(Refused::new(Reason::Timeout, "nothing that is understood came in time")),
+            First::Late => {
+                return Err(Refused::new(Reason::Timeout, "nothing that is understood came in time"));
+            }
             First::Closed => return Err(Refused::new(Reason::BadRequest, "closed before anything was sent")),
         };
         let protocol = protocol(first);
@@ -160,7 +163,8 @@ impl Enforcer {
         }
         let rules = self.rules();
         let at = |refused: Refused| Refused { address: Some(address), ..refused };
-        let verdict = rules.address(address, port).or_refuse(&format!("{address} port {port}")).map_err(at)?;
+        let verdict =
+            rules.address(address, port).or_refuse(&format!("{address} port {port}")).map_err(at)?;
         self.shared.reach.check(address, Some(port), &rules)?;
         Ok(Plan {
             basis: Basis::Address { address, name: name.map(str::to_owned) },
@@ -194,7 +198,12 @@ impl Enforcer {
         let mut last = refused;
         for name in &pinned {
             match self.by_name(name, Some(address), port, protocol) {
-                Ok(plan) => return Ok(Plan { route: Route::Name { name: name.clone(), prefer: Some(address) }, ..plan }),
+                Ok(plan) => {
+                    return Ok(Plan {
+                        route: Route::Name { name: name.clone(), prefer: Some(address) },
+                        ..plan
+                    });
+                }
                 Err(refused) => last = refused,
             }
         }

@@ -95,7 +95,8 @@ fn read_file(path: &Path) -> Result<(String, Vec<NetworkRule>)> {
     if stem.is_empty() || stem.len() > 63 || !plain || stem.starts_with(['-', '_']) {
         return Err(problem(shown, "a preset's name has 1 to 63 letters, digits, '_' and '-'".to_owned()));
     }
-    let length = std::fs::metadata(path).map_err(|error| Error::io(format!("cannot read {shown}"), error))?.len();
+    let length =
+        std::fs::metadata(path).map_err(|error| Error::io(format!("cannot read {shown}"), error))?.len();
     if length > MAX_FILE {
         return Err(problem(shown, format!("it has {length} bytes, at most {MAX_FILE}")));
     }
@@ -108,7 +109,10 @@ fn read_file(path: &Path) -> Result<(String, Vec<NetworkRule>)> {
     let file: File = toml::from_str(&text).map_err(|error| {
         let place = error.span().map_or_else(|| shown.clone(), |span| at(span.start));
         let key = error.span().and_then(|span| key_at(&text, span.start));
-        problem(key.map_or_else(|| place.clone(), |key| format!("{place}: {key}")), error.message().to_owned())
+        problem(
+            key.map_or_else(|| place.clone(), |key| format!("{place}: {key}")),
+            error.message().to_owned(),
+        )
     })?;
     if file.rules.len() > MAX_RULES {
         return Err(problem(shown, format!("{} rules, at most {MAX_RULES}", file.rules.len())));
@@ -141,7 +145,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
         let read = || Presets::read(&[directory.path().to_owned(), "/nowhere/at/all".into()]);
-        write("registry.toml", "[[rule]]\nhost = \"*.example.com\"\nports = [443]\n\n[[rule]]\nhost = \"example.com\"\n");
+        write(
+            "registry.toml",
+            "[[rule]]\nhost = \"*.example.com\"\nports = [443]\n\n[[rule]]\nhost = \"example.com\"\n",
+        );
         let presets = read().unwrap();
         assert_eq!(presets.names().collect::<Vec<_>>(), ["model-api", "registry"]);
         assert_eq!(presets.rules("registry").unwrap().len(), 2);

@@ -18,11 +18,8 @@ use tokio::time::Instant;
 pub(crate) async fn serve(enforcer: Arc<Enforcer>, client: TcpStream, undecided: OwnedSemaphorePermit) {
     let deadline = Instant::now() + enforcer.shared.settings.timeouts.sniff;
     let mut buffer = Vec::new();
-    let read = Reading {
-        client: &client,
-        limit: enforcer.shared.settings.limits.head_bytes,
-        buffer: &mut buffer,
-    };
+    let read =
+        Reading { client: &client, limit: enforcer.shared.settings.limits.head_bytes, buffer: &mut buffer };
     let asked = match tokio::time::timeout_at(deadline, read.whole()).await {
         Ok(Ok(Some(asked))) => Ok(asked),
         Ok(Ok(None)) => return,
@@ -150,7 +147,9 @@ fn wanted(head: &Head, buffer: &mut Vec<u8>) -> Result<Wanted, Wrong> {
         return Ok(Wanted { to, port, asked: Asked::Connect });
     }
     let Some((scheme, rest)) = head.target.split_once("://") else {
-        return Err(Wrong::bad("this is a proxy: it takes CONNECT, SOCKS 5, and requests with an absolute http URI"));
+        return Err(Wrong::bad(
+            "this is a proxy: it takes CONNECT, SOCKS 5, and requests with an absolute http URI",
+        ));
     };
     if !scheme.eq_ignore_ascii_case("http") {
         return Err(Wrong::bad("only http URIs go to a proxy as they are; use CONNECT for others"));

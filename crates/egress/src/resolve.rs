@@ -108,7 +108,8 @@ impl Asker {
         let asked = resolver.lookup_ip(format!("{name}."));
         match tokio::time::timeout(self.timeout, asked).await {
             Ok(Ok(found)) => {
-                let list: Vec<IpAddr> = found.iter().take(MAX_ADDRESSES).map(|one| one.to_canonical()).collect();
+                let list: Vec<IpAddr> =
+                    found.iter().take(MAX_ADDRESSES).map(|one| one.to_canonical()).collect();
                 let lifetime = found.valid_until().saturating_duration_since(Instant::now());
                 if list.is_empty() { Err(NoAddress::NotThere) } else { Ok(Addresses { list, lifetime }) }
             }

@@ -166,10 +166,8 @@ impl Ruleset {
     /// Whether a rule looks at the paths of a host's requests.
     #[must_use]
     pub fn looks_at_paths(&self, name: &str, port: u16) -> bool {
-        self.find(|rule| {
-            rule.path_prefix.is_some() && rule.host.matches_name(name) && rule.has_port(port)
-        })
-        .is_some()
+        self.find(|rule| rule.path_prefix.is_some() && rule.host.matches_name(name) && rule.has_port(port))
+            .is_some()
     }
 
     /// What the rules say about a host's requests, to see whether a change touches it.

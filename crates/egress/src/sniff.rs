@@ -70,14 +70,15 @@ pub(crate) async fn sniff(stream: &TcpStream, buffer: &mut Vec<u8>, bounds: Boun
 
 /// Reads once, to at most `limit` bytes in the buffer. Cancelling loses nothing.
 pub(crate) async fn read_more(stream: &TcpStream, buffer: &mut Vec<u8>, limit: usize) -> io::Result<usize> {
-    stream.async_io(Interest::READABLE, || {
-        let mut part = [0; 4096];
-        let room = part.len().min(limit.saturating_sub(buffer.len()));
-        let count = stream.try_read(&mut part[..room])?;
-        buffer.extend_from_slice(&part[..count]);
-        Ok(count)
-    })
-    .await
+    stream
+        .async_io(Interest::READABLE, || {
+            let mut part = [0; 4096];
+            let room = part.len().min(limit.saturating_sub(buffer.len()));
+            let count = stream.try_read(&mut part[..room])?;
+            buffer.extend_from_slice(&part[..count]);
+            Ok(count)
+        })
+        .await
 }
 
 /// What the bytes say, if they are enough.
@@ -113,7 +114,8 @@ fn looks(bytes: &[u8]) -> Looks {
     }
     let end = line.iter().position(|byte| *byte == b'\n');
     let line = &line[..end.unwrap_or(line.len())];
-    if line.windows(6).any(|part| matches!(part[0], b' ' | b'\t') && part[1..].eq_ignore_ascii_case(b"HTTP/")) {
+    if line.windows(6).any(|part| matches!(part[0], b' ' | b'\t') && part[1..].eq_ignore_ascii_case(b"HTTP/"))
+    {
         return Looks::Http;
     }
     // A line that is not whole can still become a request if it begins with a word.
@@ -129,8 +131,12 @@ mod tests {
     #[test]
     fn what_could_be_a_request_is_one() {
         for text in [
-            "GET / HTTP/1.1\r\n", "\r\n\r\nGET / HTTP/1.1", "get / http/1.1\n", "FOO\tx\tHTTP/1.0\r\n",
-            "PRI * HTTP/2.0\r\n", " GET /\u{e9}\r HTTP/1.1\r\n",
+            "GET / HTTP/1.1\r\n",
+            "\r\n\r\nGET / HTTP/1.1",
+            "get / http/1.1\n",
+            "FOO\tx\tHTTP/1.0\r\n",
+            "PRI * HTTP/2.0\r\n",
+            " GET /\u{e9}\r HTTP/1.1\r\n",
         ] {
             assert_eq!(looks(text.as_bytes()), Looks::Http, "{text:?}");
         }

@@ -87,7 +87,8 @@ async fn files_turn_and_the_chain_goes_on() {
     assert_eq!((verified.records, verified.last), (80, 80));
     assert!(verified.files > 3);
     // Without its oldest files a log is still whole; without one between it is not.
-    let mut full: Vec<_> = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut full: Vec<_> =
+        std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
     full.retain(|file| *file != path);
     full.sort();
     std::fs::remove_file(&full[0]).unwrap();

@@ -30,7 +30,8 @@ impl Log {
         let wrong = |error: io::Error| Error::audit(&path, error);
         let file = open_file(&path).map_err(wrong)?;
         let before = match full_files(&path).map_err(wrong)?.pop() {
-            Some((_, full)) => last_line(&full, &mut File::open(&full).map_err(wrong)?)?.map_or(Link::START, |(link, _)| link),
+            Some((_, full)) => last_line(&full, &mut File::open(&full).map_err(wrong)?)?
+                .map_or(Link::START, |(link, _)| link),
             None => Link::START,
         };
         let mut log = Self { first: before.sequence + 1, link: before, length: 0, file, settings };
@@ -120,7 +121,9 @@ fn open_file(path: &Path) -> io::Result<File> {
     }
     if metadata.mode() & 0o077 != 0 {
         let mode = metadata.mode() & 0o777;
-        return Err(io::Error::other(format!("its mode is {mode:o}; others must have no rights, as with 600")));
+        return Err(io::Error::other(format!(
+            "its mode is {mode:o}; others must have no rights, as with 600"
+        )));
     }
     Ok(file)
 }
@@ -174,7 +177,9 @@ pub(super) fn full_files(path: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
         let entry = entry?;
         let name = entry.file_name();
         let number = name.to_str().and_then(|name| name.strip_prefix(own)?.strip_prefix('.'));
-        if let Some(number) = number.filter(|digits| digits.len() == 20).and_then(|digits| digits.parse().ok()) {
+        if let Some(number) =
+            number.filter(|digits| digits.len() == 20).and_then(|digits| digits.parse().ok())
+        {
             found.push((number, entry.path()));
         }
     }

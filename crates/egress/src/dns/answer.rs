@@ -145,7 +145,8 @@ async fn decide(
     let found = match enforcer.shared.asker.addresses(name).await {
         Ok(found) => found,
         Err(why) => {
-            let code = if why == NoAddress::NotThere { ResponseCode::NXDomain } else { ResponseCode::ServFail };
+            let code =
+                if why == NoAddress::NotThere { ResponseCode::NXDomain } else { ResponseCode::ServFail };
             return Err(no(code)(Refused::new(Reason::ResolveFailed, format!("{name} {why}"))));
         }
     };
@@ -171,7 +172,9 @@ mod tests {
     fn names_that_carry_data_are_known() {
         assert!(carries_data("6d7920736563726574206b65792069732068657265.t.example.com"));
         assert!(carries_data(&format!("{}.example.com", "abcdefghij.".repeat(15))));
-        for name in ["d111111abcdef8.cloudfront.net", "my-very-long-service-name-in-production-europe.example.com"] {
+        for name in
+            ["d111111abcdef8.cloudfront.net", "my-very-long-service-name-in-production-europe.example.com"]
+        {
             assert!(!carries_data(name), "{name}");
         }
     }

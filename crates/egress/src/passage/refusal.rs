@@ -50,7 +50,9 @@ pub(crate) async fn part(client: &TcpStream) {
         return;
     }
     let mut unread = Vec::new();
-    let read = async { while matches!(read_more(client, &mut unread, PARTING_BYTES).await, Ok(count) if count > 0) {} };
+    let read = async {
+        while matches!(read_more(client, &mut unread, PARTING_BYTES).await, Ok(count) if count > 0) {}
+    };
     // A client that goes on sending is reset.
     let _ = tokio::time::timeout(PARTING, read).await;
 }
