@@ -112,15 +112,15 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn storage(path: &Path, problem: impl ToString) -> Self {
-        Self::Storage { path: path.to_owned(), problem: problem.to_string() }
-    }
-
     pub(crate) fn io(what: impl Into<String>, source: impl Into<io::Error>) -> Self {
         Self::Io { what: what.into(), source: source.into() }
     }
 
     pub(crate) fn audit(path: &Path, problem: impl ToString) -> Self {
         Self::Audit { path: path.to_owned(), problem: problem.to_string() }
+    }
+
+    pub(crate) fn storage(path: &Path, problem: impl ToString) -> Self {
+        Self::Storage { path: path.to_owned(), problem: problem.to_string() }
     }
 }
