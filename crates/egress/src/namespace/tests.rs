@@ -1,6 +1,7 @@
 //! Against the kernel, in network namespaces of the test's own. They need root, and say so without.
 
-use super::{Doors, Namespaces, PROXY_PORT, original_destination};
+use super::netlink::{Attributes, Batch, CREATE};
+use super::{Doors, Error, Namespaces, PROXY_PORT, original_destination};
 use nix::sched::{CloneFlags, unshare};
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -258,6 +259,31 @@ async fn a_connection_begun_while_the_daemon_is_away_waits_for_it() {
     client.unwrap();
     assert_eq!(original_destination(&accepted).unwrap(), address("93.184.216.34:443"));
     namespaces.shutdown();
+}
+
+#[tokio::test]
+async fn a_step_that_the_kernel_refuses_is_named() {
+    let Some(inside) = Inside::new() else { return };
+    let refused = inside.run(|| {
+        let mut batch = Batch::default();
+        let table = |attributes: &mut Attributes| {
+            attributes.text(1, "some");
+        };
+        batch.bracket("begin", 16, &[0, 0, 0, 10]);
+        batch.add("make", 10 << 8, CREATE, &[1, 0, 0, 0], table);
+        batch.add("remove what is not there", 10 << 8 | 5, 0, &[1, 0, 0, 0], |attributes| {
+            attributes.text(1, "some").text(3, "chain");
+        });
+        batch.add("make again", 10 << 8, CREATE, &[1, 0, 0, 0], table);
+        batch.bracket("end", 17, &[0, 0, 0, 10]);
+        batch.send(Some(rustix::net::netlink::NETFILTER)).map(drop)
+    });
+    match refused.await {
+        Err(Error::Step { step: "remove what is not there", error }) => {
+            assert_eq!(error.kind(), ErrorKind::NotFound);
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]
