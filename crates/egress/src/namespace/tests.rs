@@ -262,6 +262,36 @@ async fn a_connection_begun_while_the_daemon_is_away_waits_for_it() {
 }
 
 #[tokio::test]
+async fn ipv6_that_was_switched_off_is_switched_on() {
+    let Some(inside) = Inside::new() else { return };
+    inside
+        .run(|| {
+            for interface in ["all", "lo"] {
+                let file = format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6");
+                std::fs::write(file, "1").unwrap();
+            }
+        })
+        .await;
+    let namespaces = Namespaces::start().unwrap();
+    let doors = namespaces.open(inside.namespace()).await.unwrap();
+    let transparent = listener(doors.transparent);
+    let (client, accepted) = tokio::join!(inside.run(connect("[2001:db8::1]:80")), transparent.accept());
+    client.unwrap();
+    assert_eq!(original_destination(&accepted.unwrap().0).unwrap(), address("[2001:db8::1]:80"));
+    namespaces.shutdown();
+}
+
+#[tokio::test]
+async fn the_hosts_own_namespace_is_left_alone() {
+    let namespaces = Namespaces::start().unwrap();
+    for file in ["/proc/self/ns/net", "/proc/self/ns/mnt", "/dev/null"] {
+        let refused = namespaces.open(File::open(file).unwrap().into()).await;
+        assert!(matches!(refused, Err(Error::Step { step: "enter a network namespace", .. })), "{file}");
+    }
+    namespaces.shutdown();
+}
+
+#[tokio::test]
 async fn a_step_that_the_kernel_refuses_is_named() {
     let Some(inside) = Inside::new() else { return };
     let refused = inside.run(|| {
