@@ -10,11 +10,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use secrecy::SecretString;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
@@ -110,10 +111,10 @@ impl Attachment {
             .map_err(|error| Error::Door { sandbox: sandbox.clone(), detail: error.to_string() })?;
         core.ledger.attach(&sandbox, access.labels, access.budget)?;
         let seat = Arc::new(Seat::new(Arc::clone(core), sandbox, access.token));
-        let places = Arc::new(Semaphore::new(core.limits.connections));
+        let room = Arc::new(Room::new(core.limits.connections));
         let doors = TaskTracker::new();
         for listener in listeners {
-            let guarded = guard(listener, Arc::clone(&seat), Arc::clone(&places), end.clone());
+            let guarded = guard(listener, Arc::clone(&seat), Arc::clone(&room), end.clone());
             // The gateway waits for it at its end, and so does whoever closes this.
             tasks.spawn(doors.track_future(guarded));
         }
@@ -162,48 +163,104 @@ impl Drop for Attachment {
     }
 }
 
-/// Accepts until the end. A connection that is one too many waits in the socket's queue.
-async fn guard(listener: Listener, seat: Arc<Seat>, places: Arc<Semaphore>, end: CancellationToken) {
+/// How many connections a sandbox may have, over all its doors.
+struct Room {
+    places: Arc<Semaphore>,
+    /// How many wait for a place. While there are some, connections end after a response, or when they are idle.
+    waiting: watch::Sender<usize>,
+}
+
+impl Room {
+    fn new(connections: usize) -> Self {
+        Self { places: Arc::new(Semaphore::new(connections)), waiting: watch::Sender::new(0) }
+    }
+
+    async fn place(&self) -> io::Result<OwnedSemaphorePermit> {
+        let places = Arc::clone(&self.places);
+        if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+            return Ok(place);
+        }
+        self.waiting.send_modify(|waiting| *waiting += 1);
+        let place = places.acquire_owned().await;
+        self.waiting.send_modify(|waiting| *waiting = waiting.saturating_sub(1));
+        place.map_err(io::Error::other)
+    }
+
+    /// Returns once somebody waits for a place.
+    async fn crowded(&self) {
+        if self.waiting.subscribe().wait_for(|waiting| *waiting > 0).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Accepts until the end. A connection that is one too many waits until another is over or idle.
+async fn guard(listener: Listener, seat: Arc<Seat>, room: Arc<Room>, end: CancellationToken) {
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             () = end.cancelled() => break,
             Some(_) = connections.join_next() => continue,
-            accepted = accept(&listener, &places) => accepted,
+            accepted = listener.accept() => accepted,
         };
-        match accepted {
-            Ok((stream, place)) => {
-                connections.spawn(connection(stream, place, Arc::clone(&seat), end.clone()));
-            }
+        let stream = match accepted {
+            Ok(stream) => stream,
             Err(error) => {
                 tracing::warn!(sandbox = %seat.sandbox, %error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
             }
+        };
+        let place = tokio::select! {
+            () = end.cancelled() => break,
+            place = room.place() => place,
+        };
+        if let Ok(place) = place {
+            let (seat, room, end) = (Arc::clone(&seat), Arc::clone(&room), end.clone());
+            connections.spawn(async move {
+                connection(stream, &seat, &room, &end).await;
+                drop(place);
+            });
         }
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
 }
 
-async fn accept(listener: &Listener, places: &Arc<Semaphore>) -> io::Result<(Stream, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
-    Ok((listener.accept().await?, place))
-}
-
-async fn connection(stream: Stream, place: OwnedSemaphorePermit, seat: Arc<Seat>, end: CancellationToken) {
+async fn connection(stream: Stream, seat: &Arc<Seat>, room: &Room, end: &CancellationToken) {
     let limits = seat.core.limits;
-    let service = service_fn(|request| serve(Arc::clone(&seat), request));
+    let begun = Notify::new();
+    let service = service_fn(|request| {
+        begun.notify_one();
+        serve(Arc::clone(seat), request)
+    });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
         .max_buf_size(limits.header_bytes)
         .max_headers(MAX_HEADERS)
         .serve_connection(TokioIo::new(stream), service);
-    tokio::select! {
-        () = end.cancelled() => {}
-        served = serving => if let Err(error) = served {
-            tracing::debug!(sandbox = %seat.sandbox, %error, "a connection broke");
+    let mut serving = pin!(serving);
+    // One that asked nothing yet is not idle: its first request is on its way.
+    let mut unwanted = pin!(async {
+        begun.notified().await;
+        room.crowded().await;
+    });
+    let mut last = false;
+    loop {
+        tokio::select! {
+            () = end.cancelled() => return,
+            () = unwanted.as_mut(), if !last => {
+                // Ends at once if it is idle, otherwise after the response.
+                serving.as_mut().graceful_shutdown();
+                last = true;
+            }
+            served = serving.as_mut() => {
+                if let Err(error) = served {
+                    tracing::debug!(sandbox = %seat.sandbox, %error, "a connection broke");
+                }
+                return;
+            }
         }
     }
-    drop(place);
 }

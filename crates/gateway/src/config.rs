@@ -82,7 +82,7 @@ impl Upstream {
 /// Bounds on what comes from inside of sandboxes, and on waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections of one sandbox at the same time; further ones are not accepted until one ends. 64 by default.
+    /// Connections of one sandbox at the same time; further ones wait until one ends or is idle. 64 by default.
     pub connections: usize,
     /// The head of a request, in bytes; 64 KiB by default, at least 8 KiB.
     pub header_bytes: usize,

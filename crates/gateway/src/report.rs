@@ -41,8 +41,8 @@ pub struct Query {
     pub group_by: GroupBy,
 }
 
-/// Usage of one group.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Usage of one group. Where nothing was used there is no group.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UsageRow {
     /// What the group has in common.
     pub key: Option<String>,

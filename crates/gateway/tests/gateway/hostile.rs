@@ -1,0 +1,159 @@
+//! Clients that mean no good.
+
+use crate::stage::{Inside, Stage, TOKEN, access, config, soon, upstream, whole};
+use crate::upstream::{Model, message};
+use hostel_gateway::Gateway;
+use hostel_sandbox::ModelBudget;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// Writes raw bytes and reads until the gateway closes.
+async fn raw(inside: &Inside, bytes: &[u8]) -> String {
+    let mut socket = TcpStream::connect(inside.address).await.unwrap();
+    // It may be refused in the middle.
+    let _ = socket.write_all(bytes).await;
+    let mut read = Vec::new();
+    let _ = soon(socket.read_to_end(&mut read)).await;
+    String::from_utf8_lossy(&read).into_owned()
+}
+
+#[tokio::test]
+async fn tokens_must_be_the_sandboxs_own() {
+    let model = Model::always(|| message(1, 1)).await;
+    let stage = Stage::new(&model.url, ModelBudget::default()).await;
+    let longer = format!("{TOKEN}x");
+    for (name, value) in [
+        ("x-api-key", "sk-ant-another"),
+        ("x-api-key", ""),
+        ("x-api-key", &TOKEN[..10]),
+        ("x-api-key", &longer),
+        ("authorization", TOKEN),
+        ("authorization", "Basic c2s="),
+        ("x-other", TOKEN),
+    ] {
+        let mut request = stage.inside.request("POST", "/v1/messages", "{}");
+        request.headers_mut().remove("x-api-key");
+        request.headers_mut().insert(http::HeaderName::try_from(name).unwrap(), value.parse().unwrap());
+        let (status, _, body) = whole(stage.inside.send(request).await).await;
+        assert!(status == 401 && body.contains("authentication_error"), "{name}: {value}: {status} {body}");
+    }
+    assert_eq!((model.count(), stage.gateway.snapshot().refusals["token"]), (0, 7));
+}
+
+#[tokio::test]
+async fn only_the_paths_of_the_api_go_on() {
+    let model = Model::always(|| message(1, 1)).await;
+    let stage = Stage::new(&model.url, ModelBudget::default()).await;
+    for (method, path) in [
+        ("GET", "/v1/messages"),
+        ("POST", "/v1/messages/batches"),
+        ("POST", "/v1/messages/"),
+        ("POST", "/v1/messages/../organizations"),
+        ("GET", "/v1/models/../organizations/me"),
+        ("GET", "/v1/models/%2e%2e%2forganizations"),
+        ("DELETE", "/v1/models"),
+        ("POST", "//v1/messages"),
+    ] {
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: x\r\nx-api-key: {TOKEN}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+        );
+        let answer = raw(&stage.inside, head.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 404") && answer.contains("not_found_error"), "{path}: {answer}");
+    }
+    assert_eq!(model.count(), 0);
+    // The authority of an absolute form chooses nothing.
+    let head = format!(
+        "POST http://evil.example.com/v1/messages HTTP/1.1\r\nhost: evil.example.com\r\nx-api-key: {TOKEN}\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{{}}"
+    );
+    assert!(raw(&stage.inside, head.as_bytes()).await.starts_with("HTTP/1.1 200"));
+    assert_eq!(model.count(), 1);
+}
+
+#[tokio::test]
+async fn what_is_too_large_or_smuggled_is_refused() {
+    let model = Model::always(|| message(1, 1)).await;
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = config(directory.path(), vec![upstream("first", &model.url)]);
+    config.limits.body_bytes = 1000;
+    let gateway = Gateway::open(config).await.unwrap();
+    let inside = Inside::attach(&gateway, "sb-a", access(ModelBudget::default()));
+    let head = |rest: &str| {
+        format!("POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: {TOKEN}\r\nconnection: close\r\n{rest}")
+    };
+    let huge = head(&format!("x-huge: {}\r\n\r\n", "y".repeat(200 << 10)));
+    let many = head(&format!("{}\r\n", "a: b\r\n".repeat(200)));
+    let large = head("content-length: 1001\r\n\r\n");
+    let chunked =
+        head(&format!("transfer-encoding: chunked\r\n\r\n3e9\r\n{}\r\n0\r\n\r\n", "x".repeat(1001)));
+    let twice = head("content-length: 2\r\ncontent-length: 3\r\n\r\n{}x");
+    for (bytes, statuses) in [
+        (huge, ["431", ""]),
+        (many, ["431", "400"]),
+        (large, ["413", ""]),
+        (chunked, ["413", ""]),
+        (twice, ["400", ""]),
+    ] {
+        let answer = raw(&inside, bytes.as_bytes()).await;
+        let status = answer.get(9..12).unwrap_or("");
+        assert!(statuses.contains(&status), "{:.80}: {answer}", bytes.replace("\r\n", "|"));
+    }
+    assert_eq!(model.count(), 0);
+    let fits = inside.request("POST", "/v1/messages", &"x".repeat(1000));
+    assert_eq!(whole(inside.send(fits).await).await.0, 200);
+}
+
+#[tokio::test]
+async fn slow_clients_are_given_up() {
+    let model = Model::always(|| message(1, 1)).await;
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = config(directory.path(), vec![upstream("first", &model.url)]);
+    config.limits.header_timeout = Duration::from_millis(100);
+    config.limits.body_timeout = Duration::from_millis(100);
+    let gateway = Gateway::open(config).await.unwrap();
+    let inside = Inside::attach(&gateway, "sb-a", access(ModelBudget::default()));
+    raw(&inside, b"").await;
+    raw(&inside, b"POST /v1/mess").await;
+    let body = format!(
+        "POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: {TOKEN}\r\ncontent-length: 100\r\n\r\nslow"
+    );
+    assert!(raw(&inside, body.as_bytes()).await.starts_with("HTTP/1.1 408"));
+    assert_eq!((model.count(), gateway.snapshot().refusals["body"]), (0, 1));
+}
+
+#[tokio::test]
+async fn connections_are_bounded_and_idle_ones_make_room() {
+    let (release, wait) = tokio::sync::watch::channel(());
+    let model = Model::start(move |_| {
+        let mut wait = wait.clone();
+        async move {
+            let _ = wait.changed().await;
+            message(1, 1)
+        }
+    })
+    .await;
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = config(directory.path(), vec![upstream("first", &model.url)]);
+    config.limits.connections = 2;
+    let gateway = Gateway::open(config).await.unwrap();
+    let inside = Inside::attach(&gateway, "sb-a", access(ModelBudget::default()));
+    let mut idle = TcpStream::connect(inside.address).await.unwrap();
+    idle.write_all(b"HEAD / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    assert!(idle.read(&mut [0; 1024]).await.unwrap() > 0);
+    let busy = [inside.ask_whole(), inside.ask_whole()];
+    let all = futures::future::join_all(busy);
+    tokio::pin!(all);
+    // Both are served: the idle connection made room.
+    tokio::select! {
+        _ = &mut all => panic!("nobody answered yet"),
+        () = soon(async { while model.count() < 2 { tokio::task::yield_now().await; } }) => {}
+    }
+    let third = inside.ask_whole();
+    tokio::pin!(third);
+    let early = tokio::time::timeout(Duration::from_millis(200), &mut third).await;
+    assert!(early.is_err() && model.count() == 2, "there is no room for a third");
+    release.send(()).unwrap();
+    assert!(soon(&mut all).await.iter().all(|answer| answer.0 == 200));
+    drop(release);
+    assert_eq!(soon(third).await.0, 200);
+}

@@ -1,0 +1,10 @@
+//! The gateway over real sockets: clients inside, upstreams outside, and what is written between.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod budgets;
+mod failing;
+mod hostile;
+mod passing;
+mod stage;
+mod upstream;
+mod usage;
