@@ -10,7 +10,9 @@ mod input;
 mod isolation;
 mod lifecycle;
 mod limits;
+mod listeners;
 mod more_limits;
+mod network;
 mod output;
 mod pause;
 mod process;
@@ -41,6 +43,8 @@ pub fn cases() -> impl Iterator<Item = &'static Case> {
         hostile_files::CASES,
         import_export::CASES,
         watch::CASES,
+        listeners::CASES,
+        network::CASES,
         pause::CASES,
         bind::CASES,
         snapshot::CASES,

@@ -131,7 +131,15 @@ pub(crate) fn capabilities(facts: &Facts, ground: &Ground, remote: bool) -> Capa
     );
     when(C::PrivateUserIds, false, "containers of one engine share a range of user ids");
     for (capability, name) in [(C::NetworkAllowlist, "allowlist"), (C::NetworkOpen, "open")] {
-        when(capability, false, &format!("the network policy {name} is not built yet; use none"));
+        let reason = if remote {
+            "the engine is on another host"
+        } else {
+            "the daemon runs as an ordinary user; start it as root for this"
+        };
+        let detail = format!(
+            "the network policy {name} needs the daemon's sockets in a container's network namespace: {reason}"
+        );
+        when(capability, ground.is_root() && !remote, &detail);
     }
     if remote {
         for capability in [C::Reattach, C::FileWatch] {

@@ -4,6 +4,7 @@ use crate::backend::Inner;
 use crate::create::base_config;
 use crate::engine::{Fault, QUESTION, WORK, bounded};
 use crate::handle::Handle;
+use crate::namespace;
 use crate::stats;
 use async_trait::async_trait;
 use bollard::models::ContainerUpdateBody;
@@ -16,6 +17,7 @@ use hostel_sandbox::{
     Bound, Capability, Created, Error, ExecutionEnvironment, Files as _, Inside, ResourceLimits, Result,
     SandboxId, SandboxSpec,
 };
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -231,6 +233,11 @@ impl ExecutionEnvironment for Environment {
             usage.disk_inodes = Some(disk.files() - disk.files_free());
         }
         Ok(usage)
+    }
+
+    async fn network_namespace(&self) -> Result<OwnedFd> {
+        self.inner.capabilities().require(Capability::NetworkAllowlist)?;
+        namespace::of_container(self.guest.peer().await?, &self.handle.container)
     }
 
     fn inside(&self) -> Result<&dyn Inside> {

@@ -181,6 +181,11 @@ impl Ground {
         }
     }
 
+    /// Whether the daemon is root on this host.
+    pub(crate) fn is_root(&self) -> bool {
+        self.root
+    }
+
     /// Whether sandboxes can have disks that we make.
     pub(crate) fn disks(&self) -> Result<(), &'static str> {
         disks(self.root, self.shares_mounts())

@@ -1,14 +1,71 @@
-//! What can go wrong, by what a caller can do about it. No variant ever carries a secret's value.
+//! What can go wrong. No variant ever carries a secret's value.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
-/// The result of everything in this crate.
+/// Results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A failure that a caller can act on.
+/// What can go wrong.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// A preset's file says something that is not understood.
+    #[error("{place}: {problem}")]
+    Preset {
+        /// The file, the line and the key.
+        place: String,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+    /// A policy names a preset that is not there.
+    #[error("there is no network preset {name:?}; there are {known}")]
+    UnknownPreset {
+        /// The name that was asked for.
+        name: String,
+        /// The names that there are.
+        known: String,
+    },
+    /// A policy is not valid.
+    #[error(transparent)]
+    Policy(#[from] hostel_sandbox::Error),
+    /// The operating system refused something.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Names cannot be resolved on this host.
+    #[error("cannot set up name resolution: {0}")]
+    Resolver(String),
+    /// A decision could not be recorded.
+    #[error("cannot record in the audit log {}: {problem}", path.display())]
+    Audit {
+        /// The log.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The policy refuses a connection, or it could not be made.
+    #[error("{message}")]
+    Refused {
+        /// The stable word for why.
+        reason: &'static str,
+        /// Why, for people.
+        message: String,
+    },
+    /// The audit log was changed by somebody else.
+    #[error("the audit log is broken at {} line {line}: {problem}", path.display())]
+    AuditBroken {
+        /// The file.
+        path: PathBuf,
+        /// The first line that does not follow from those before, from 1.
+        line: u64,
+        /// What does not fit.
+        problem: String,
+    },
     /// The secret has no value in any of the places that were asked.
     #[error("no secret {name:?}; looked in {looked}")]
     SecretNotFound {
@@ -55,6 +112,14 @@ pub enum Error {
 }
 
 impl Error {
+    pub(crate) fn io(what: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        Self::Io { what: what.into(), source: source.into() }
+    }
+
+    pub(crate) fn audit(path: &Path, problem: impl ToString) -> Self {
+        Self::Audit { path: path.to_owned(), problem: problem.to_string() }
+    }
+
     pub(crate) fn storage(path: &Path, problem: impl ToString) -> Self {
         Self::Storage { path: path.to_owned(), problem: problem.to_string() }
     }

@@ -3,6 +3,7 @@
 use crate::failure::broken;
 use hostel_sandbox::{Error, Result};
 use rustix::fs::{FileType, fstat, fstatfs};
+use rustix::net::{AddressFamily, SocketType, sockopt};
 use std::os::fd::OwnedFd;
 
 /// Magic numbers (`statfs(2)`) of file systems whose files are the kernel's own switches. Some check the rights
@@ -57,6 +58,17 @@ impl Descriptor {
     /// A pipe, and nothing else.
     pub(crate) fn into_pipe(self) -> Result<OwnedFd> {
         self.into_kind(FileType::Fifo).ok_or_else(|| broken("a descriptor that should be a pipe is none"))
+    }
+
+    /// A stream socket of that family that listens, and does not block.
+    pub(crate) fn into_listener(self, family: AddressFamily) -> Result<OwnedFd> {
+        let wrong = || broken("a descriptor that should be a listening socket is none");
+        let socket = self.into_kind(FileType::Socket).ok_or_else(wrong)?;
+        let is_listener = sockopt::socket_acceptconn(&socket) == Ok(true)
+            && sockopt::socket_domain(&socket) == Ok(family)
+            && sockopt::socket_type(&socket) == Ok(SocketType::STREAM);
+        let set = rustix::io::ioctl_fionbio(&socket, true);
+        if is_listener && set.is_ok() { Ok(socket) } else { Err(wrong()) }
     }
 
     /// A regular file that can be read without waiting for anybody.

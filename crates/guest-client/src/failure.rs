@@ -1,6 +1,6 @@
 //! What goes wrong, in the words of the domain.
 
-use hostel_guest_protocol::{Failure, FailureKind, REQUEST_REUSED};
+use hostel_guest_protocol::{Failure, FailureKind, LISTENERS, REQUEST_REUSED};
 use hostel_sandbox::Error;
 use hostel_sandbox::process::StartRequest;
 
@@ -17,7 +17,7 @@ const RULES: [&str; 7] = [
     "DIRECTORY_NOT_EMPTY",
 ];
 /// Limits that a guest can name.
-const LIMITS: [&str; 6] = ["disk", "open_files", "processes", "memory", "page_size", "archive"];
+const LIMITS: [&str; 7] = ["disk", "open_files", "processes", "memory", "page_size", "archive", LISTENERS];
 /// Things that a guest can miss.
 const KINDS: [&str; 5] = ["process", "program", "user", "directory", "file"];
 

@@ -79,6 +79,19 @@ impl Guest {
         convert::done(answer)
     }
 
+    /// Number of the process that listens on its socket, as this process sees it. Whoever can write to the socket's
+    /// directory decides who that is, and it may be gone, and its number another's: check what it is before use.
+    ///
+    /// # Errors
+    /// `Unavailable` where nobody listens; `Internal` where the process is not visible from here.
+    pub async fn peer(&self) -> Result<u32> {
+        let stream = within(CALL_DEADLINE, self.inner.endpoint.connect()).await?;
+        let peer = stream.peer_cred().ok().and_then(|peer| u32::try_from(peer.pid()?).ok());
+        peer.filter(|pid| *pid != 0).ok_or_else(|| {
+            Error::internal("find the guest's process", "it is not visible from the daemon's PID namespace")
+        })
+    }
+
     /// Replaces its configuration, the token excepted.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! The host side of the guest protocol: processes and files of a sandbox, through its guest.
+//! The host side of the guest protocol: processes, files and listeners of a sandbox, through its guest.
 //!
 //! A backend keeps one [`Guest`] for each sandbox, which is its [`hostel_sandbox::Inside`]. Whatever comes from a guest is taken for hostile: a wrong length, an offset
 //! that jumps, an answer to nothing or a descriptor of the wrong kind is [`hostel_sandbox::Error::Protocol`],
@@ -16,6 +16,7 @@ mod failure;
 mod files;
 mod guest;
 mod inbox;
+mod listeners;
 mod outgoing;
 mod pipe;
 mod processes;

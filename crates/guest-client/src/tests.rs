@@ -4,6 +4,7 @@ mod archives;
 mod attachments;
 mod contents;
 mod garbage;
+mod listeners;
 mod questions;
 mod real;
 mod script;

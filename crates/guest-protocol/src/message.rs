@@ -3,11 +3,13 @@
 mod attach;
 mod config;
 mod file;
+mod listen;
 mod process;
 
 pub use attach::*;
 pub use config::*;
 pub use file::*;
+pub use listen::*;
 pub use process::*;
 
 /// Version of this protocol. A daemon speaks to guests of every earlier version.
@@ -53,7 +55,7 @@ pub struct Request {
     /// The question.
     #[prost(
         oneof = "Ask",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24"
     )]
     pub ask: Option<Ask>,
 }
@@ -132,6 +134,10 @@ pub enum Ask {
     /// When was the last process running or connection open? → `Activity`.
     #[prost(message, tag = "23")]
     GetActivity(Empty),
+    /// → `Done`, with the descriptor of a stream socket that listens there, nonblocking. The guest keeps it: asked
+    /// again it is the same one.
+    #[prost(message, tag = "24")]
+    Listen(Listen),
 }
 
 /// Nothing.

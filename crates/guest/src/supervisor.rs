@@ -12,6 +12,7 @@ mod event_loop;
 mod failure;
 mod files;
 mod lifecycle;
+mod listen;
 mod output;
 mod process;
 mod rate;
@@ -126,6 +127,7 @@ struct Supervisor {
     /// Serial numbers of running processes by process number.
     running: BTreeMap<i32, u64>,
     spill: SpillSpace,
+    listeners: Vec<listen::Listener>,
     rate: Rate,
     /// Whether [`Timer::Rate`] is set.
     rate_waiting: bool,
@@ -159,6 +161,7 @@ impl Supervisor {
             processes: BTreeMap::new(),
             running: BTreeMap::new(),
             spill: SpillSpace::new(born.spill_directory),
+            listeners: Vec::new(),
             rate: Rate::new(0, Instant::now()),
             rate_waiting: false,
             last_serial: 0,

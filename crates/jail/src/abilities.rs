@@ -54,7 +54,13 @@ pub(crate) fn capabilities(findings: &Findings<'_>) -> Capabilities {
     when(C::PrivateUserIds, findings.root, format!("all jails share the daemon's user id: {AS_ROOT}"));
     when(C::TemplateImport, findings.root, AS_ROOT.to_owned());
     for (capability, name) in [(C::NetworkAllowlist, "allowlist"), (C::NetworkOpen, "open")] {
-        when(capability, false, format!("the network policy {name} is not built yet; use none"));
+        when(
+            capability,
+            findings.root,
+            format!(
+                "the network policy {name} needs the daemon's sockets in a jail's network namespace: {AS_ROOT}"
+            ),
+        );
     }
     if findings.landlock_abi < 6 {
         tracing::info!(

@@ -14,6 +14,8 @@ use hostel_sandbox::{
     BackendEvent, Bound, Capability, Created, Error, ExecutionEnvironment, Inside, ResourceLimits, Result,
     SandboxId, SandboxSpec,
 };
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{Mode, OFlags};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -218,6 +220,20 @@ impl ExecutionEnvironment for Environment {
         let (inner, cell, pid) = (self.inner.clone(), self.cell.clone(), self.handle.pid);
         let read = tokio::task::spawn_blocking(move || read_stats(&inner, &cell, pid));
         read.await.map_err(|error| Error::internal("read usage", error))
+    }
+
+    async fn network_namespace(&self) -> Result<OwnedFd> {
+        self.inner.capabilities.require(Capability::NetworkAllowlist)?;
+        let path = format!("/proc/{}/ns/net", self.handle.pid);
+        let opened = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        // Its first process still lives, so that the number was its own when it was looked at.
+        let mut ended = [PollFd::new(&*self.first, PollFlags::IN)];
+        let lives = rustix::event::poll(&mut ended, Some(&Timespec::default())) == Ok(0);
+        match opened {
+            Ok(namespace) if lives => Ok(namespace),
+            Err(errno) if lives => Err(Error::internal("open a network namespace", errno)),
+            _ => Err(Error::Unavailable { what: "guest", detail: "the sandbox has ended".to_owned() }),
+        }
     }
 
     fn inside(&self) -> Result<&dyn Inside> {

@@ -18,6 +18,7 @@ use crate::stats::SandboxStats;
 use crate::template::Template;
 use async_trait::async_trait;
 use bytes::Bytes;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -231,6 +232,16 @@ pub trait ExecutionEnvironment: Send + Sync {
 
     /// Reads usage. # Errors: `CapabilityMissing`, `Internal`.
     async fn stats(&self) -> Result<SandboxStats>;
+
+    /// A descriptor of its network namespace, in which there is nothing but loopback whatever the policy: what may be
+    /// reached, the daemon decides with sockets of its own in there.
+    ///
+    /// # Errors
+    /// `CapabilityMissing` where nothing but the policy `none` can be had; `Unavailable` where it is just ending.
+    async fn network_namespace(&self) -> Result<OwnedFd> {
+        let detail = "the network namespace of such a sandbox cannot be entered";
+        Err(crate::Error::missing(crate::Capability::NetworkAllowlist, detail))
+    }
 
     /// What can be done inside it.
     ///

@@ -1,4 +1,4 @@
-//! What can be done inside a sandbox: processes and files.
+//! What can be done inside a sandbox: processes, files, and listening for those inside.
 //!
 //! Apart from [`crate::ExecutionEnvironment`] because backends differ in how sandboxes are made, held and removed, and
 //! yet share how to work inside them: all that have our guest in the sandbox do. The rules of
@@ -7,14 +7,16 @@
 use crate::error::Result;
 use crate::file::{ByteStream, Compression, FileEvent, FileInfo, WriteOptions};
 use crate::id::ProcessId;
+use crate::listener::ListenAddress;
 use crate::process::{AttachOptions, Attachment, ExitStatus, ProcessInfo, ProcessSpec, TerminalSize};
 use async_trait::async_trait;
+use std::os::fd::OwnedFd;
 use tokio::sync::mpsc;
 
-/// Processes and files of one live sandbox.
-pub trait Inside: Processes + Files {}
+/// Processes, files and listeners of one live sandbox.
+pub trait Inside: Processes + Files + Listeners {}
 
-impl<T: Processes + Files> Inside for T {}
+impl<T: Processes + Files + Listeners> Inside for T {}
 
 /// Processes of one live sandbox.
 #[async_trait]
@@ -99,4 +101,17 @@ pub trait Files: Send + Sync {
 
     /// Packs a file or directory as tar, names relative to its parent. # Errors: `NotFound`.
     async fn export(&self, path: &str, compression: Compression) -> Result<ByteStream>;
+}
+
+/// Sockets that programs inside connect to and the daemon accepts on.
+#[async_trait]
+pub trait Listeners: Send + Sync {
+    /// A stream socket that listens there, nonblocking. It lives as long as the sandbox: asked for again, by the next
+    /// daemon too, it is the same one, and connections made meanwhile wait. At most
+    /// [`crate::listener::MAX_LISTENERS`] of them.
+    ///
+    /// # Errors
+    /// `InvalidArgument`; `AlreadyExists` (`listener`) where something else is at the path or has the port;
+    /// `LimitReached` (`listeners`); `WrongState` while paused.
+    async fn listen(&self, address: &ListenAddress) -> Result<OwnedFd>;
 }

@@ -6,7 +6,6 @@ use crate::failure::{Outcome, ensure, ensure_eq};
 use crate::harness::{Harness, Sandbox, script};
 use hostel_sandbox::process::ProcessSpec;
 use hostel_sandbox::{Capability, NetworkPolicy};
-use std::net::TcpListener;
 use std::sync::Arc;
 
 cases! { "isolation":
@@ -19,10 +18,6 @@ cases! { "isolation":
     devices_of_another_sandbox_are_untouched,
     signals_do_not_leave [PrivateUserIds],
     user_ids_are_its_own [PrivateUserIds],
-    it_has_no_network_but_loopback [NetworkNone],
-    its_loopback_is_its_own [NetworkNone],
-    an_allow_list_without_rules_allows_nothing [NetworkAllowlist],
-    an_open_network_does_not_reach_the_host [NetworkOpen],
     what_is_required_and_missing_is_refused,
 }
 
@@ -228,48 +223,6 @@ async fn user_ids_are_its_own(h: H) -> Outcome {
         ensure_eq!(one.finish(spec).await?.success()?.text().trim(), user);
     }
     Ok(())
-}
-
-async fn it_has_no_network_but_loopback(h: H) -> Outcome {
-    let sandbox = h.sandbox().await?;
-    let probes =
-        ["abuse", "interfaces", "internet", "metadata-service", "docker-gateway", "ipv6", "udp-exfiltration"];
-    let finished = sandbox.run_probe(&probes).await?;
-    ensure!(finished.code() == Some(0), "{}", finished.text());
-    Ok(())
-}
-
-/// Whether the host's own listener can be reached, and is not.
-async fn does_not_reach_the_host(sandbox: &Sandbox) -> Outcome {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    listener.set_nonblocking(true)?;
-    let probe = sandbox.probe().await?;
-    let spec = ProcessSpec {
-        env: [("HOSTEL_PROBE_TCP".to_owned(), listener.local_addr()?.to_string())].into(),
-        ..crate::harness::command(&[probe, "abuse", "host-listener"])
-    };
-    let finished = sandbox.finish(spec).await?;
-    ensure!(finished.text().contains("refused"), "{}", finished.text());
-    ensure!(listener.accept().is_err(), "somebody connected to the host");
-    Ok(())
-}
-
-async fn its_loopback_is_its_own(h: H) -> Outcome {
-    let sandbox = h.sandbox().await?;
-    does_not_reach_the_host(&sandbox).await?;
-    let report = sandbox.report().await?;
-    ensure!(report["interfaces"].to_string().contains("lo:"), "there is no lo: {}", report["interfaces"]);
-    Ok(())
-}
-
-async fn an_allow_list_without_rules_allows_nothing(h: H) -> Outcome {
-    let sandbox = h.sandbox_with(|spec| spec.network = NetworkPolicy::allowlist(Vec::new())).await?;
-    does_not_reach_the_host(&sandbox).await
-}
-
-async fn an_open_network_does_not_reach_the_host(h: H) -> Outcome {
-    let sandbox = h.sandbox_with(|spec| spec.network = NetworkPolicy::open()).await?;
-    does_not_reach_the_host(&sandbox).await
 }
 
 async fn what_is_required_and_missing_is_refused(h: H) -> Outcome {

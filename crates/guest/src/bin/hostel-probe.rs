@@ -51,6 +51,7 @@ hostel-probe report                what this process sees, as JSON
 hostel-probe terminal              whether stdin is one, and its size
 hostel-probe argv [ARG…]           the arguments, each followed by NUL
 hostel-probe bytes                 every byte value from 0 to 255
+hostel-probe connect ADDRESS WORD  to a unix socket or HOST:PORT; say the word, print the answer
 hostel-probe exit CODE             end with that code
 ";
 
@@ -93,6 +94,7 @@ fn run(command: &str, rest: &[String], inherited: &[i32]) -> std::io::Result<Exi
         "argv" => {
             print_raw(&rest.iter().flat_map(|word| [word.as_bytes(), b"\0"].concat()).collect::<Vec<u8>>())?
         }
+        "connect" => network::connect(text(rest, 0)?, text(rest, 1)?)?,
         "bytes" => print_raw(&(0..=u8::MAX).collect::<Vec<u8>>())?,
         "exit" => return Ok(ExitCode::from(u8::try_from(number(rest, 0)?).unwrap_or(u8::MAX))),
         _ => {

@@ -2,7 +2,7 @@
 
 use crate::abuse::{Context, Probe};
 use crate::sys::{self, sys};
-use crate::verdict::{Verdict, all, must_fail};
+use crate::verdict::{Verdict, all, must_be_denied, must_fail};
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
@@ -18,6 +18,8 @@ pub(crate) const PROBES: &[Probe] = &[
     ("socket-odd-netlink", odd_netlink),
     ("interfaces", interfaces),
     ("configure-interface", configure_interface),
+    ("add-route", add_route),
+    ("transparent-socket", transparent_socket),
     ("host-listener", host_listener),
     ("host-abstract-socket", abstract_socket),
     ("metadata-service", |_| unreachable("169.254.169.254:80")),
@@ -158,4 +160,64 @@ fn udp(address: &str) -> Verdict {
         Ok(_) => Verdict::escaped(format!("a datagram to {address} left")),
         Err(error) => Verdict::refused(format!("{address}: {error}")),
     }
+}
+
+/// Asks for a route (rtnetlink(7)) by an interface that there cannot be: who has the right is told so.
+fn add_route(_: &Context) -> Verdict {
+    const NEW_ROUTE: u16 = 24;
+    let Ok(socket) = sys!(SYS_socket, libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE) else {
+        return Verdict::refused("no netlink");
+    };
+    // nlmsghdr: length, kind, flags (request, acknowledge, create), number, sender; then rtmsg and RTA_OIF.
+    let mut message = [
+        &36_u32.to_ne_bytes()[..],
+        &NEW_ROUTE.to_ne_bytes(),
+        &0x405_u16.to_ne_bytes(),
+        &[0; 8],
+        &[2, 0, 0, 0, 255, 4, 254, 2, 0, 0, 0, 0],
+        &8_u16.to_ne_bytes(),
+        &4_u16.to_ne_bytes(),
+        &i32::MAX.to_ne_bytes(),
+    ]
+    .concat();
+    let length = message.len();
+    let sent = sys!(SYS_sendto, socket, message.as_mut_slice(), length, 0, 0, 0);
+    let mut answer = [0_u8; 512];
+    let received = sys!(SYS_recvfrom, socket, answer.as_mut_slice(), 512, libc::MSG_DONTWAIT, 0, 0);
+    sys::close(socket);
+    // nlmsgerr begins behind the header: a negative error number.
+    let code = i32::from_ne_bytes([answer[16], answer[17], answer[18], answer[19]]).saturating_neg();
+    match sent.and(received) {
+        Err(errno) => must_be_denied("add a route", Err(errno)),
+        Ok(_) => must_be_denied("add a route", Err(sys::Errno(code))),
+    }
+}
+
+/// A socket that may take what is for others.
+fn transparent_socket(_: &Context) -> Verdict {
+    let Ok(socket) = sys!(SYS_socket, libc::AF_INET, libc::SOCK_STREAM, 0) else {
+        return Verdict::refused("no socket");
+    };
+    let mut one = 1_i32.to_ne_bytes();
+    let set = sys!(SYS_setsockopt, socket, libc::SOL_IP, libc::IP_TRANSPARENT, one.as_mut_slice(), 4);
+    sys::close(socket);
+    must_be_denied("IP_TRANSPARENT", set)
+}
+
+/// Says a word to who listens there, and prints what comes back.
+pub(crate) fn connect(address: &str, word: &str) -> std::io::Result<()> {
+    use std::io::{Read, Write};
+    let mut answer = Vec::new();
+    if address.starts_with('/') {
+        let mut stream = std::os::unix::net::UnixStream::connect(address)?;
+        stream.write_all(word.as_bytes())?;
+        stream.shutdown(std::net::Shutdown::Write)?;
+        stream.read_to_end(&mut answer)?;
+    } else {
+        let mut stream = TcpStream::connect(address)?;
+        stream.write_all(word.as_bytes())?;
+        stream.shutdown(std::net::Shutdown::Write)?;
+        stream.read_to_end(&mut answer)?;
+    }
+    crate::print_raw(&answer)
 }

@@ -44,6 +44,11 @@ impl Root {
         Ok(Self { fd: rustix::fs::open(c"/", flags, Mode::empty())? })
     }
 
+    /// Makes it the current directory.
+    pub(crate) fn enter(&self) -> Result<(), Errno> {
+        rustix::process::fchdir(&self.fd)
+    }
+
     /// Opens a path that need not be valid yet.
     pub(crate) fn open(&self, path: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
         if path.len() >= MOST_PATH {

@@ -83,6 +83,10 @@ impl Supervisor {
                 Ok(DONE)
             }
             Ask::GetActivity(_) => Ok(Response::Now(Answer::Activity(self.activity()))),
+            Ask::Listen(ask) => {
+                let at = ask.at.ok_or_else(|| invalid("at", "say where to listen"))?;
+                Ok(Response::With(Answer::Done(Empty {}), self.listen(at)?))
+            }
             ask => self.ask_files(serial, ask),
         }
     }

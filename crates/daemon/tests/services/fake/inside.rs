@@ -8,7 +8,8 @@ use hostel_sandbox::process::{
     AttachOptions, Attachment, ExitReason, ExitStatus, Input, Output, OutputStream, ProcessInfo, ProcessSpec,
     StartRequest, TerminalSize,
 };
-use hostel_sandbox::{Error, Files, ProcessId, Processes, Result};
+use hostel_sandbox::{Error, Files, ListenAddress, Listeners, ProcessId, Processes, Result};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 use tokio::sync::{mpsc, watch};
@@ -223,5 +224,12 @@ impl Files for Sandbox {
         let (sender, bytes) = mpsc::channel(1);
         sender.try_send(Ok(Bytes::from(vec![1; 600 << 10]))).unwrap();
         Ok(bytes)
+    }
+}
+
+#[async_trait]
+impl Listeners for Sandbox {
+    async fn listen(&self, _: &ListenAddress) -> Result<OwnedFd> {
+        Ok(std::net::TcpListener::bind("127.0.0.1:0").map_err(|error| Error::internal("listen", error))?.into())
     }
 }

@@ -1,0 +1,306 @@
+//! One connection from its first bytes to its end.
+
+use crate::connections::Listed;
+use crate::decision::{Kind, Protocol, Reason, Refused};
+use crate::destination::Destination;
+use crate::dial::Dialled;
+use crate::enforcer::{About, Enforcer};
+use crate::http::Target;
+use crate::plan::{Plan, is_web, protocol};
+use crate::pump::{Activity, pass, write_all};
+use crate::requests::Requests;
+use crate::sniff::{Bounds, First, sniff};
+use crate::socks::Answer;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+mod joined;
+pub(crate) mod refusal;
+
+pub(crate) use joined::Joined;
+
+/// How the program asked, and so how it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// It knows nothing of us.
+    Transparent,
+    /// By CONNECT.
+    Connect,
+    /// By SOCKS 5.
+    Socks,
+    /// By a request with an absolute URI, which is in the buffer.
+    Absolute,
+}
+
+/// A connection whose destination is known.
+pub(crate) struct Passage {
+    pub(crate) enforcer: Arc<Enforcer>,
+    pub(crate) client: TcpStream,
+    /// What the client sent and nobody has read.
+    pub(crate) buffer: Vec<u8>,
+    pub(crate) to: Destination,
+    pub(crate) port: u16,
+    pub(crate) asked: Asked,
+    /// Until when the client must have said what it wants.
+    pub(crate) deadline: Instant,
+}
+
+impl Passage {
+    /// Decides and carries it.
+    pub(crate) async fn run(mut self, undecided: OwnedSemaphorePermit) {
+        let spare = match self.before().await {
+            Ok(spare) => spare,
+            Err(refused) => return self.refuse(&First::Quiet, &refused).await,
+        };
+        if self.accept().await.is_err() {
+            return;
+        }
+        let quiet = (!is_web(self.port)).then_some(self.enforcer.shared.settings.timeouts.quiet);
+        let first = self.sniff(quiet).await;
+        if first == First::Closed {
+            return;
+        }
+        let plan = match self.enforcer.plan(&self.to, self.port, &first).await {
+            Ok(plan) => plan,
+            Err(refused) => return self.refuse(&first, &refused).await,
+        };
+        drop(undecided);
+        let (basis, rule) = (plan.basis.clone(), plan.verdict.rule.clone());
+        match self.enforcer.list(plan.protocol, basis, self.port, rule) {
+            Ok(listed) if matches!(plan.protocol, Protocol::Http | Protocol::Https) => {
+                self.serve(listed, plan, spare).await;
+            }
+            Ok(listed) => self.splice(listed, plan, spare, first).await,
+            Err(refused) => self.refuse(&first, &refused).await,
+        }
+    }
+
+    /// What can be said before the client's first bytes. A proxy's client is told at once what is refused; a host
+    /// by its name is connected to, so that a failure can be told.
+    async fn before(&self) -> Result<Option<Dialled>, Refused> {
+        let (enforcer, port) = (&self.enforcer, self.port);
+        match (&self.to, self.asked) {
+            (_, Asked::Transparent) => Ok(None),
+            (Destination::Address(address), _) => {
+                let rules = enforcer.rules();
+                enforcer.shared.reach.check(*address, Some(port), &rules)?;
+                let verdict = rules.address(*address, port);
+                if verdict.allowed || !enforcer.pinned(*address).is_empty() {
+                    return Ok(None);
+                }
+                verdict.or_refuse(&format!("{address} port {port}")).map(|_| None)
+            }
+            (Destination::Name(name), asked) => {
+                let rules = enforcer.rules();
+                let what = format!("{name} port {port}");
+                rules.connect(name, port, crate::rules::Seen::Requests).or_refuse(&what)?;
+                if asked == Asked::Absolute || enforcer.opens(name, port) {
+                    return Ok(None);
+                }
+                let route = crate::dial::Route::Name { name: name.clone(), prefer: None };
+                enforcer.dial(&route, port).await.map(Some)
+            }
+        }
+    }
+
+    async fn accept(&self) -> io::Result<()> {
+        match self.asked {
+            Asked::Transparent | Asked::Absolute => Ok(()),
+            Asked::Connect => self.say(b"HTTP/1.1 200 Connection established\r\n\r\n").await,
+            Asked::Socks => self.say(&Answer::Succeeded.bytes()).await,
+        }
+    }
+
+    async fn sniff(&mut self, quiet: Option<std::time::Duration>) -> First {
+        let bytes = self.enforcer.shared.settings.limits.head_bytes;
+        sniff(&self.client, &mut self.buffer, Bounds { bytes, deadline: self.deadline, quiet }).await
+    }
+
+    fn about(&self) -> About {
+        About {
+            host: self.to.name().map(str::to_owned),
+            address: self.to.address(),
+            port: Some(self.port),
+            ..About::default()
+        }
+    }
+
+    /// Serves HTTP; each request is decided.
+    async fn serve(self, listed: Listed, plan: Plan, spare: Option<Dialled>) {
+        let host = match (plan.basis.name(), &self.to) {
+            (Some(name), _) => name.to_owned(),
+            (None, to) => to.to_string(),
+        };
+        let target = Target { host, port: self.port, tls: plan.protocol == Protocol::Https };
+        let about = self.about();
+        let Self { enforcer, client, buffer, .. } = self;
+        let gate = Requests::new(Arc::clone(&enforcer), Arc::clone(&listed.live), plan.route, spare);
+        let opener = Arc::clone(&enforcer.shared.opener);
+        let served =
+            Box::pin(opener.serve(Joined::new(buffer, client), target, Arc::new(gate), enforcer.secrets()));
+        tokio::select! {
+            biased;
+            () = listed.live.cut.cancelled() => enforcer.told_cut(&listed, about).await,
+            done = served => if let Err(error) = done {
+                tracing::debug!(sandbox = %enforcer.sandbox, %error, "a connection that was served ended");
+            },
+        }
+    }
+
+    /// Passes the bytes as they are.
+    async fn splice(mut self, listed: Listed, plan: Plan, spare: Option<Dialled>, first: First) {
+        let dialled = match spare {
+            Some(dialled) => Ok(dialled),
+            None => self.enforcer.dial(&plan.route, self.port).await,
+        };
+        let dialled = match dialled {
+            Ok(dialled) => dialled,
+            Err(refused) => return self.refuse(&first, &refused).await,
+        };
+        listed.live.set_address(dialled.address);
+        let host = plan.basis.name().map(str::to_owned);
+        let about = About { host, address: Some(dialled.address), port: Some(self.port), ..About::default() };
+        let decided = match self.enforcer.stands(&listed.live) {
+            Ok(_) => {
+                let (protocol, verdict) = (plan.protocol, plan.verdict.clone());
+                self.enforcer.allow(Kind::Connect, protocol, about.clone(), verdict).await
+            }
+            Err(refused) => Err(refused),
+        };
+        if let Err(refused) = decided {
+            return self.refuse(&first, &refused).await;
+        }
+        let enforcer = Arc::clone(&self.enforcer);
+        let cut = listed.live.cut.clone();
+        tokio::select! {
+            biased;
+            () = cut.cancelled() => {
+                enforcer.told_cut(&listed, about).await;
+                // What is cut ends with a reset, as when a cable is pulled: nobody takes it for a whole answer.
+                let _ = self.client.set_zero_linger();
+                let _ = dialled.stream.set_zero_linger();
+            }
+            done = self.pass(&dialled.stream, &listed, &plan, &first) => match done {
+                Ok(()) => {}
+                Err(Ended::Refused(refused, first)) => self.refuse(&first, &refused).await,
+                Err(Ended::Io(error)) => {
+                    tracing::debug!(sandbox = %enforcer.sandbox, %error, "a connection ended");
+                    let _ = self.client.set_zero_linger();
+                    let _ = dialled.stream.set_zero_linger();
+                }
+            },
+        }
+    }
+
+    async fn pass(
+        &mut self,
+        server: &TcpStream,
+        listed: &Listed,
+        plan: &Plan,
+        first: &First,
+    ) -> Result<(), Ended> {
+        let (live, activity) = (&listed.live, Activity::new());
+        let limits = self.enforcer.shared.settings.timeouts;
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let client = &self.client;
+        let mut down = pin!(pass(server, client, &live.received, &activity));
+        let mut ended = false;
+        if *first == First::Quiet {
+            // The server speaks first; what the client then says is still looked at.
+            let bytes = self.enforcer.shared.settings.limits.head_bytes;
+            let deadline = Instant::now() + limits.idle;
+            let mut look = pin!(sniff(client, &mut buffer, Bounds { bytes, deadline, quiet: None }));
+            let late = loop {
+                tokio::select! {
+                    late = &mut look => break late,
+                    done = &mut down, if !ended => { done?; ended = true; }
+                }
+            };
+            match late {
+                First::Closed => return Ok(()),
+                First::Other => {}
+                late => self.late(plan, late).await?,
+            }
+        }
+        let up = async {
+            write_all(server, &buffer).await?;
+            let length = u64::try_from(buffer.len()).unwrap_or(u64::MAX);
+            live.sent.fetch_add(length, std::sync::atomic::Ordering::Relaxed);
+            drop(buffer);
+            pass(client, server, &live.sent, &activity).await
+        };
+        let down = async { if ended { Ok(()) } else { down.await } };
+        tokio::select! {
+            done = async { tokio::try_join!(up, down) } => done.map(|_| ()).map_err(Ended::Io),
+            () = activity.idle(limits.idle) => Err(Ended::Io(io::ErrorKind::TimedOut.into())),
+        }
+    }
+
+    /// A client that spoke late must be what it was taken for: the same host, and nothing whose requests are seen.
+    async fn late(&self, plan: &Plan, late: First) -> Result<(), Ended> {
+        let again = self.enforcer.plan(&self.to, self.port, &late).await;
+        let same = |again: &Plan| again.route == plan.route || again.basis.name() == plan.basis.name();
+        let refused = match again {
+            Ok(again) if again.protocol == Protocol::Tls && same(&again) => return Ok(()),
+            Ok(again) if again.protocol == Protocol::Tls => {
+                Refused::new(Reason::NameMismatch, "the connection inside is for another host")
+            }
+            Ok(_) => Refused::new(Reason::BadRequest, "a request that came too late to be looked at"),
+            Err(refused) => refused,
+        };
+        Err(Ended::Refused(refused, late))
+    }
+
+    /// Records a refusal and tells the client as well as its protocol can.
+    pub(crate) async fn refuse(&self, first: &First, refused: &Refused) {
+        let mut about = self.about();
+        if let (None, First::Tls(hello)) = (&about.host, first) {
+            about.host.clone_from(&hello.name);
+        }
+        let kind = protocol(first);
+        self.enforcer.refuse(Kind::Connect, kind, about, refused).await;
+        let answered = *first != First::Quiet || !self.buffer.is_empty();
+        let answer = match (self.asked, first) {
+            (_, First::Http(_)) | (Asked::Absolute, _) => refusal::http(refused),
+            (_, First::Tls(_)) => refusal::TLS_ALERT.to_vec(),
+            (Asked::Connect, First::Quiet) if !answered => refusal::http(refused),
+            (Asked::Socks, First::Quiet) if !answered => refusal::socks(refused).bytes().to_vec(),
+            _ => Vec::new(),
+        };
+        let _ = self.say(&answer).await;
+        refusal::part(&self.client).await;
+    }
+
+    async fn say(&self, bytes: &[u8]) -> io::Result<()> {
+        let said = tokio::time::timeout_at(self.deadline, write_all(&self.client, bytes)).await;
+        said.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+/// Why bytes no longer pass.
+enum Ended {
+    Io(io::Error),
+    Refused(Refused, First),
+}
+
+impl From<io::Error> for Ended {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl Enforcer {
+    /// Records that a connection was cut, unless its sandbox is ending.
+    async fn told_cut(&self, listed: &Listed, mut about: About) {
+        if self.stop.is_cancelled() {
+            return;
+        }
+        about.address = about.address.or(listed.live.address());
+        let refused = Refused::new(Reason::PolicyChanged, "the network policy was changed");
+        self.refuse(Kind::Connect, listed.live.protocol, about, &refused).await;
+    }
+}

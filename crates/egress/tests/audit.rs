@@ -1,0 +1,137 @@
+//! The audit log is a chain, and what cannot be recorded does not happen.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use hostel_egress::audit::{AuditLog, AuditSettings, OnFailure, verify};
+use hostel_egress::{Decision, Kind, Protocol, Recorder};
+use hostel_sandbox::SandboxId;
+use std::path::Path;
+
+fn decision(host: &str) -> Decision {
+    Decision {
+        time: jiff::Timestamp::now(),
+        sandbox: SandboxId::generate(),
+        kind: Kind::Connect,
+        allowed: true,
+        host: Some(host.to_owned()),
+        address: None,
+        port: Some(443),
+        protocol: Protocol::Tls,
+        method: None,
+        path: None,
+        secret: None,
+        rule: Some("allow *.example.com \"quoted\"\n".to_owned()),
+        reason: "rule".to_owned(),
+    }
+}
+
+async fn write(path: &Path, count: usize) {
+    let log = AuditLog::open(AuditSettings::new(path)).unwrap();
+    for n in 0..count {
+        log.record(&decision(&format!("{n}.example.com"))).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_chain_goes_on_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.jsonl");
+    write(&path, 3).await;
+    write(&path, 2).await;
+    // A line that was being written when the power went away.
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes.extend_from_slice(b"{\"sequence\":6,\"prev");
+    std::fs::write(&path, bytes).unwrap();
+    assert!(verify(&path).unwrap_err().to_string().contains("line 6"));
+    write(&path, 1).await;
+    let verified = verify(&path).unwrap();
+    assert_eq!((verified.records, verified.first, verified.last), (6, 1, 6));
+    use std::os::unix::fs::PermissionsExt;
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn what_was_changed_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.jsonl");
+    write(&path, 6).await;
+    let whole = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<&str> = whole.lines().collect();
+    let broken = |lines: &[&str]| {
+        std::fs::write(&path, lines.join("\n") + "\n").unwrap();
+        verify(&path).unwrap_err().to_string()
+    };
+    let changed = lines[2].replace("2.example.com", "evil.example.net");
+    assert!(broken(&[lines[0], lines[1], &changed, lines[3]]).contains("line 3: its hash"));
+    assert!(broken(&[lines[0], lines[2], lines[3]]).contains("line 2: it does not follow"));
+    assert!(broken(&[lines[0], lines[2], lines[1]]).contains("line 2: it does not follow"));
+    assert!(broken(&[lines[0], lines[1], lines[1]]).contains("line 3: it does not follow"));
+    let spaced = lines[1].replace("\"sequence\":2", "\"sequence\":02");
+    assert!(broken(&[lines[0], &spaced]).contains("line 2: not a line"));
+    // A daemon does not go on after a last line that was changed.
+    broken(&[lines[0], &changed]);
+    assert!(AuditLog::open(AuditSettings::new(&path)).is_err());
+}
+
+#[tokio::test]
+async fn files_turn_and_the_chain_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.jsonl");
+    let settings = AuditSettings { rotate_bytes: 4096, ..AuditSettings::new(&path) };
+    for _ in 0..2 {
+        let log = AuditLog::open(settings.clone()).unwrap();
+        for n in 0..40 {
+            log.record(&decision(&format!("{n}.example.com"))).await.unwrap();
+        }
+    }
+    let verified = verify(&path).unwrap();
+    assert_eq!((verified.records, verified.last), (80, 80));
+    assert!(verified.files > 3);
+    // Without its oldest files a log is still whole; without one between it is not.
+    let mut full: Vec<_> =
+        std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    full.retain(|file| *file != path);
+    full.sort();
+    std::fs::remove_file(&full[0]).unwrap();
+    assert!(verify(&path).unwrap().first > 1);
+    std::fs::remove_file(&full[2]).unwrap();
+    assert!(verify(&path).unwrap_err().to_string().contains("line 1: it does not follow"));
+}
+
+#[tokio::test]
+async fn an_unwritable_log_refuses_or_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let (inner, away) = (directory.path().join("log"), directory.path().join("away"));
+    for (on_failure, goes_on) in [(OnFailure::Refuse, false), (OnFailure::Continue, true)] {
+        std::fs::create_dir(&inner).unwrap();
+        let path = inner.join("audit.jsonl");
+        let log = AuditLog::open(AuditSettings { on_failure, ..AuditSettings::new(&path) }).unwrap();
+        log.record(&decision("a.example.com")).await.unwrap();
+        std::fs::rename(&inner, &away).unwrap();
+        assert_eq!(log.record(&decision("b.example.com")).await.is_ok(), goes_on);
+        // When it can be written again, the chain is whole.
+        std::fs::rename(&away, &inner).unwrap();
+        log.record(&decision("c.example.com")).await.unwrap();
+        assert_eq!(verify(&path).unwrap().records, 2);
+        std::fs::remove_dir_all(&inner).unwrap();
+    }
+    std::fs::create_dir(&inner).unwrap();
+    let path = inner.join("audit.jsonl");
+    std::fs::write(&path, "").unwrap();
+    let error = AuditLog::open(AuditSettings::new(&path)).unwrap_err().to_string();
+    assert!(error.contains("mode"), "{error}");
+}
+
+#[tokio::test]
+async fn many_at_once_are_all_recorded() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.jsonl");
+    let log = std::sync::Arc::new(AuditLog::open(AuditSettings::new(&path)).unwrap());
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..500 {
+        let log = std::sync::Arc::clone(&log);
+        tasks.spawn(async move { log.record(&decision(&format!("{n}.example.com"))).await.unwrap() });
+    }
+    tasks.join_all().await;
+    drop(log);
+    assert_eq!(verify(&path).unwrap().records, 500);
+}
