@@ -2,7 +2,7 @@
 
 mod checks;
 
-pub(crate) use checks::{Check, Finding, checks, of_backend, of_templates};
+pub(crate) use checks::{Check, Finding, checks, of_backend, of_reach, of_templates};
 
 use std::path::Path;
 

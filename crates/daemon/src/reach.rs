@@ -34,6 +34,8 @@ pub(crate) struct Reach(Arc<Inner>);
 
 struct Inner {
     namespaces: Namespaces,
+    /// Why network policies cannot be enforced on this host, where they cannot.
+    unenforceable: Option<String>,
     egress: Egress,
     presets: Presets,
     authority: Arc<Authority>,
@@ -69,8 +71,14 @@ impl Reach {
             Some(gateway) => Some(Gateway::open(gateway).await.map_err(config_error)?),
             None => None,
         };
+        let namespaces = Namespaces::start().map_err(config_error)?;
+        let unenforceable = namespaces.probe().await.err();
+        if let Some(why) = &unenforceable {
+            tracing::info!(why, "sandboxes can have no network here but loopback");
+        }
         Ok(Self(Arc::new(Inner {
-            namespaces: Namespaces::start().map_err(config_error)?,
+            namespaces,
+            unenforceable,
             egress,
             presets,
             placeholders: PlaceholderKey::load_or_create(&directory).map_err(kept_error)?,
@@ -89,6 +97,9 @@ impl Reach {
     pub(crate) fn check(&self, spec: &SandboxSpec) -> Result<()> {
         if !spec.network.is_none() {
             self.ruleset(spec)?;
+            if let Some(why) = &self.0.unenforceable {
+                return Err(DomainError::missing(spec.network.needs(), why.clone()).into());
+            }
         }
         if !spec.secrets.is_empty() && spec.network.mode == NetworkMode::None {
             let problem = "a secret goes to hosts that the network policy must allow, and it allows none";
@@ -110,6 +121,11 @@ impl Reach {
                            in gateway.toml";
             DomainError::wrong_state("NO_MODEL_UPSTREAM", message).into()
         })
+    }
+
+    /// Why network policies cannot be enforced on this host; nothing where they can.
+    pub(crate) fn unenforceable(&self) -> Option<&str> {
+        self.0.unenforceable.as_deref()
     }
 
     /// Values of secrets.

@@ -45,6 +45,23 @@ impl Check {
 /// Space under which the doctor warns, in bytes.
 const LITTLE_SPACE: u64 = 2 << 30;
 
+/// Whether network policies can be enforced, and whether there is a model to ask.
+pub(crate) fn of_reach(unenforceable: Option<&str>, has_models: bool) -> [Check; 2] {
+    let network = match unenforceable {
+        None => Check::ok("network_policies", "allowlist and open can be enforced"),
+        // It says itself what mends it.
+        Some(why) => Check::warn("network_policies", format!("only the policy none: {why}"), ""),
+    };
+    let models = if has_models {
+        Check::ok("models", "the gateway has upstreams")
+    } else {
+        let fix =
+            "start the daemon with ANTHROPIC_API_KEY, or with upstreams in gateway.toml (docs/models.md)";
+        Check::warn("models", "no upstream: sandboxes cannot ask models", fix)
+    };
+    [network, models]
+}
+
 /// Looks at everything that sandboxes need here.
 pub(crate) fn checks(state_directory: &Path) -> Vec<Check> {
     vec![

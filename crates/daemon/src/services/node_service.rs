@@ -60,6 +60,8 @@ impl NodeService for NodeInfo {
         let mut checks = blocking(move || checks(&directory)).await?;
         let (declared, problems) = self.sandboxes.declarations();
         checks.extend(crate::host::of_templates(declared, &problems));
+        let reach = self.sandboxes.reach();
+        checks.extend(crate::host::of_reach(reach.unenforceable(), reach.gateway().is_ok()));
         checks.extend(self.sandboxes.backends().all().flat_map(crate::host::of_backend));
         Ok(Response::new(v1::DoctorResponse { checks: checks.iter().map(api_check).collect() }))
     }
