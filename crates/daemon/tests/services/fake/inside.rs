@@ -230,6 +230,8 @@ impl Files for Sandbox {
 #[async_trait]
 impl Listeners for Sandbox {
     async fn listen(&self, _: &ListenAddress) -> Result<OwnedFd> {
-        Ok(std::net::TcpListener::bind("127.0.0.1:0").map_err(|error| Error::internal("listen", error))?.into())
+        Ok(std::net::TcpListener::bind("127.0.0.1:0")
+            .map_err(|error| Error::internal("listen", error))?
+            .into())
     }
 }
