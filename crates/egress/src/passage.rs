@@ -54,7 +54,10 @@ impl Passage {
     pub(crate) async fn run(mut self, undecided: OwnedSemaphorePermit) {
         let spare = match self.before().await {
             Ok(spare) => spare,
-            Err(refused) => return self.refuse(&First::Quiet, &refused).await,
+            Err(refused) => {
+                drop(undecided);
+                return self.refuse(&First::Quiet, &refused).await;
+            }
         };
         if self.accept().await.is_err() {
             return;
@@ -64,11 +67,12 @@ impl Passage {
         if first == First::Closed {
             return;
         }
-        let plan = match self.enforcer.plan(&self.to, self.port, &first).await {
+        let plan = self.enforcer.plan(&self.to, self.port, &first).await;
+        drop(undecided);
+        let plan = match plan {
             Ok(plan) => plan,
             Err(refused) => return self.refuse(&first, &refused).await,
         };
-        drop(undecided);
         let (basis, rule) = (plan.basis.clone(), plan.verdict.rule.clone());
         match self.enforcer.list(plan.protocol, basis, self.port, rule) {
             Ok(listed) if matches!(plan.protocol, Protocol::Http | Protocol::Https) => {
@@ -271,8 +275,9 @@ impl Passage {
             (Asked::Socks, First::Quiet) if !answered => refusal::socks(refused).bytes().to_vec(),
             _ => Vec::new(),
         };
-        let _ = self.say(&answer).await;
-        refusal::part(&self.client).await;
+        if !answer.is_empty() && self.say(&answer).await.is_ok() {
+            refusal::part(&self.client).await;
+        }
     }
 
     async fn say(&self, bytes: &[u8]) -> io::Result<()> {
