@@ -1,0 +1,134 @@
+//! What happens to open connections, and to decisions that cannot be recorded.
+
+use crate::world::{World, allow, ask, deny, get, read_all, rules};
+use async_trait::async_trait;
+use hostel_egress::audit::{AuditLog, AuditSettings, verify};
+use hostel_egress::{Decision, Error, Kind, Protocol, Recorder, Settings};
+use hostel_sandbox::network::{NetworkPolicy, NetworkRule};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+#[tokio::test]
+async fn a_change_cuts_what_is_no_longer_allowed_and_nothing_else() {
+    let mut world = World::new().await;
+    let stays = world.echo("stays.example.com", "127.1.0.1", b"hello").await;
+    let goes = world.echo("goes.example.com", "127.1.0.2", b"hello").await;
+    let both = vec![
+        allow("stays.example.com", stays.address.port()),
+        allow("goes.example.com", goes.address.port()),
+    ];
+    world.policy(both.clone());
+    let mut one = world.connect(&format!("stays.example.com:{}", stays.address.port())).await.unwrap();
+    let mut other = world.connect(&format!("goes.example.com:{}", goes.address.port())).await.unwrap();
+    for stream in [&mut one, &mut other] {
+        stream.read_exact(&mut [0; 5]).await.unwrap();
+        stream.write_all(b"\x01ping").await.unwrap();
+        stream.read_exact(&mut [0; 5]).await.unwrap();
+    }
+    let listed = world.sandbox.connections();
+    assert_eq!(listed.len(), 2);
+    assert_eq!((listed[0].host.as_deref(), listed[0].protocol), (Some("stays.example.com"), Protocol::Tcp));
+    assert_eq!(listed[0].address, Some(stays.address.ip()));
+
+    let mut decisions = world.sandbox.watch();
+    let mut denied = both;
+    denied.push(deny("goes.example.com"));
+    world.policy(denied);
+    assert!(other.read(&mut [0; 5]).await.is_err(), "cut, and not ended");
+    one.write_all(b"again").await.unwrap();
+    let mut again = [0; 5];
+    one.read_exact(&mut again).await.unwrap();
+    assert_eq!(&again, b"again");
+    let told = decisions.recv().await.unwrap();
+    assert_eq!((told.reason.as_str(), told.host.as_deref()), ("policy_changed", Some("goes.example.com")));
+    world.sandbox.close().await;
+    assert!(one.read(&mut [0; 5]).await.is_err() || world.sandbox.connections().is_empty());
+}
+
+#[tokio::test]
+async fn what_must_now_be_opened_is_cut() {
+    let mut world = World::new().await;
+    let host = world.https("api.example.com", "127.1.0.1").await;
+    let url = format!("api.example.com:{}", host.address.port());
+    world.policy(vec![allow("api.example.com", host.address.port())]);
+    let mut tls = world.tls(world.connect(&url).await.unwrap(), "api.example.com").await.unwrap();
+    assert_eq!(world.allowed().protocol, Protocol::Tls);
+    let opened = NetworkRule {
+        open_tls: true,
+        methods: vec!["GET".to_owned()],
+        ..allow("api.example.com", host.address.port())
+    };
+    world.policy(vec![opened]);
+    assert!(tls.read(&mut [0; 5]).await.is_err());
+    let tls = world.tls(world.connect(&url).await.unwrap(), "api.example.com").await.unwrap();
+    assert!(ask(tls, &get(&url)).await.contains("200 OK"));
+    let decision = world.sandbox.recent().into_iter().rev().find(|one| one.kind == Kind::Request).unwrap();
+    assert_eq!((decision.method.as_deref(), decision.path.as_deref()), (Some("GET"), Some("/path")));
+    assert_eq!(decision.protocol, Protocol::Https);
+    let tls = world.tls(world.connect(&url).await.unwrap(), "api.example.com").await.unwrap();
+    let answer = ask(tls, &get(&url).replace("GET", "DELETE")).await;
+    assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("x-hostel-denied: no_rule"), "{answer}");
+    assert!(!host.heard().contains("DELETE"));
+}
+
+#[tokio::test]
+async fn a_policy_of_none_ends_everything() {
+    let mut world = World::new().await;
+    let host = world.http("api.example.com", "127.1.0.1").await;
+    world.sandbox.set_policy(rules(&NetworkPolicy::open()));
+    let url = format!("api.example.com:{}", host.address.port());
+    let mut served = world.direct(host.address).await;
+    served.write_all(format!("GET / HTTP/1.1\r\nHost: {url}\r\n\r\n").as_bytes()).await.unwrap();
+    assert!(crate::world::read_head(&mut served).await.contains("200 OK"));
+    world.sandbox.set_policy(rules(&NetworkPolicy::none()));
+    read_all(&mut served).await;
+    assert!(world.connect(&url).await.unwrap_err().contains("no_rule"));
+}
+
+/// Fails when it is told to.
+#[derive(Default)]
+struct Full(AtomicBool);
+
+#[async_trait]
+impl Recorder for Full {
+    async fn record(&self, _: &Decision) -> Result<(), Error> {
+        if self.0.load(Ordering::Relaxed) { Err(Error::Resolver("full".to_owned())) } else { Ok(()) }
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_recorded_does_not_happen() {
+    let recorder = Arc::new(Full::default());
+    let mut world = World::with(Settings::default(), recorder.clone()).await;
+    let plain = world.http("web.example.com", "127.1.0.1").await;
+    let tls = world.https("api.example.com", "127.1.0.2").await;
+    world.sandbox.set_policy(rules(&NetworkPolicy::open()));
+    recorder.0.store(true, Ordering::Relaxed);
+    let web = format!("web.example.com:{}", plain.address.port());
+    let answer = ask(world.connect(&web).await.unwrap(), &get(&web)).await;
+    assert!(!answer.contains("200 OK"), "{answer}");
+    let stream = world.direct(tls.address).await;
+    assert!(world.tls(stream, "api.example.com").await.is_err());
+    assert_eq!((plain.heard(), world.refused().as_str()), (String::new(), "audit_failed"));
+    recorder.0.store(false, Ordering::Relaxed);
+    assert!(ask(world.connect(&web).await.unwrap(), &get(&web)).await.contains("200 OK"));
+}
+
+#[tokio::test]
+async fn decisions_are_in_the_audit_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.jsonl");
+    let log = Arc::new(AuditLog::open(AuditSettings::new(&path)).unwrap());
+    let mut world = World::with(Settings::default(), log).await;
+    let host = world.http("api.example.com", "127.1.0.1").await;
+    world.policy(vec![allow("api.example.com", host.address.port())]);
+    let url = format!("api.example.com:{}", host.address.port());
+    assert!(ask(world.connect(&url).await.unwrap(), &get(&url)).await.contains("200 OK"));
+    assert!(world.connect("evil.example.net:443").await.is_err());
+    let records = verify(&path).unwrap().records;
+    assert_eq!(records, world.sandbox.recent().len() as u64);
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains("\"host\":\"evil.example.net\"") && text.contains("\"reason\":\"no_rule\""));
+    assert!(text.contains(&format!("\"rule\":\"allow api.example.com port {}\"", host.address.port())));
+}
