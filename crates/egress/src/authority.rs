@@ -130,6 +130,9 @@ impl Authority {
             .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
             .map_err(|error| Error::Certificate(error.to_string()))?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        // A handshake on one machine is cheap; sessions kept for each of a thousand hosts are not.
+        config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
         let config = Arc::new(config);
         cache.put(host.to_owned(), Arc::clone(&config), now + LEAF_RENEWAL);
         Ok(config)

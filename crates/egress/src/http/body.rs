@@ -150,7 +150,8 @@ impl Body for Relay {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended && self.kept.is_none() || self.scrubber.is_none() && self.inner.is_end_stream()
+        let all_read = self.scrubber.is_none() && self.inner.is_end_stream();
+        self.kept.is_none() && (self.ended || all_read)
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -17,8 +17,9 @@ use std::sync::Arc;
 /// What to look for, and what to put in its place.
 pub(super) struct Patterns {
     all: Vec<(Zeroizing<Vec<u8>>, Bytes)>,
-    /// Which bytes a pattern begins with.
+    /// Which bytes a pattern begins with, and which pairs, a bit for each: most of a text is passed over by these.
     first: [bool; 256],
+    pairs: Vec<u64>,
 }
 
 impl fmt::Debug for Patterns {
@@ -47,12 +48,26 @@ impl Patterns {
                 all.extend(forms.into_iter().map(|form| (form, placeholder.clone())));
             }
         }
-        all.retain(|(pattern, _)| !pattern.is_empty());
-        let mut first = [false; 256];
+        all.retain(|(pattern, _)| pattern.len() > 1);
+        let (mut first, mut pairs) = ([false; 256], vec![0; 1024]);
         for (pattern, _) in &all {
             first[usize::from(pattern[0])] = true;
+            let (word, bit) = place(pattern[0], pattern[1]);
+            pairs[word] |= bit;
         }
-        Self { all, first }
+        Self { all, first, pairs }
+    }
+
+    /// Whether a pattern may stand at the beginning of this.
+    fn may_begin(&self, rest: &[u8]) -> bool {
+        match rest {
+            [one, two, ..] => {
+                let (word, bit) = place(*one, *two);
+                self.pairs[word] & bit != 0
+            }
+            [one] => self.first[usize::from(*one)],
+            [] => false,
+        }
     }
 
     /// What stands at the beginning of `rest`. The longest pattern counts, so that the result does not depend on how
@@ -104,8 +119,8 @@ impl Scrubber {
         };
         let mut out = Vec::new();
         let (mut done, mut at) = (0, 0);
-        while let Some(byte) = text.get(at) {
-            if !self.patterns.first[usize::from(*byte)] {
+        while at < text.len() {
+            if !self.patterns.may_begin(&text[at..]) {
                 at += 1;
                 continue;
             }
@@ -127,6 +142,12 @@ impl Scrubber {
         out.extend_from_slice(&text[done..at]);
         Bytes::from(out)
     }
+}
+
+/// The place of a pair of bytes among the bits of all pairs.
+fn place(one: u8, two: u8) -> (usize, u64) {
+    let pair = usize::from(one) << 8 | usize::from(two);
+    (pair / 64, 1 << (pair % 64))
 }
 
 /// The forms in which a value may stand in an answer.

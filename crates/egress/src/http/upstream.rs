@@ -4,6 +4,7 @@ use super::body::Relay;
 use super::denied::Denied;
 use super::tasks::Tasks;
 use super::{Gate, OpenerSettings, Target};
+use crate::error::Error;
 use http::{Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
@@ -158,9 +159,19 @@ impl Upstream {
             let message = format!("connecting to {} took too long", self.host);
             Denied::new(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", message)
         };
-        let stream = timeout(limit, self.gate.dial()).await.map_err(late)?.map_err(|error| {
-            Denied::gateway("connect_failed", format!("cannot connect to {}: {error}", self.host))
-        })?;
+        let stream = match timeout(limit, self.gate.dial()).await.map_err(late)? {
+            Ok(stream) => stream,
+            // That the host does not answer is no refusal.
+            Err(Error::Refused { reason, message })
+                if !matches!(reason, "connect_failed" | "resolve_failed") =>
+            {
+                return Err(Denied::new(StatusCode::FORBIDDEN, reason, message));
+            }
+            Err(error) => {
+                let message = format!("cannot connect to {}: {error}", self.host);
+                return Err(Denied::gateway("connect_failed", message));
+            }
+        };
         // Without it small messages may wait; a socket that does not take it still works.
         let _ = stream.set_nodelay(true);
         let Some((connector, name)) = &self.tls else { return self.handshake_old(stream).await };

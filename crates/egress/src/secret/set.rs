@@ -8,7 +8,8 @@ use http::HeaderName;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// How long a value is used before it is looked up again: a rotated secret is in use this soon.
 const FRESH: Duration = Duration::from_secs(2);
