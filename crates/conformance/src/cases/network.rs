@@ -24,7 +24,7 @@ cases! { "network":
     its_namespace_can_be_entered [NetworkAllowlist],
     its_namespace_can_be_entered_by_the_next_daemon [NetworkAllowlist, Reattach],
     each_namespace_is_its_own [NetworkAllowlist],
-    nobody_inside_can_change_the_network [NetworkAllowlist],
+    nobody_inside_can_change_the_network [NetworkNone],
     a_namespace_that_cannot_be_entered_is_a_missing_capability,
 }
 

@@ -17,6 +17,8 @@ pub(super) const REPLACE: u16 = 0x100;
 pub(super) const APPEND: u16 = 0x800;
 
 const HEADER: usize = 16;
+/// Where the flags are in it.
+const FLAGS: usize = 6;
 /// `NLMSG_ERROR`: also says that there was none.
 const ERROR: u16 = 2;
 const NESTED: u16 = 0x8000;
@@ -29,7 +31,8 @@ pub(super) struct Batch {
     bytes: Vec<u8>,
     /// What each message is for, by its number.
     steps: Vec<&'static str>,
-    acknowledged: Vec<bool>,
+    /// Number and place of the last message that can be answered.
+    last: (usize, usize),
 }
 
 impl Batch {
@@ -42,49 +45,45 @@ impl Batch {
         fixed: &[u8],
         attributes: impl FnOnce(&mut Attributes),
     ) {
-        self.push(step, kind, flags | REQUEST | ACK, fixed, attributes);
-        self.acknowledged.push(true);
-    }
-
-    /// Adds the beginning or the end of a transaction, which is answered only where it fails.
-    pub(super) fn bracket(&mut self, step: &'static str, kind: u16, fixed: &[u8]) {
-        self.push(step, kind, REQUEST, fixed, |_| ());
-        self.acknowledged.push(false);
-    }
-
-    fn push(
-        &mut self,
-        step: &'static str,
-        kind: u16,
-        flags: u16,
-        fixed: &[u8],
-        attributes: impl FnOnce(&mut Attributes),
-    ) {
-        let number = u32::try_from(self.steps.len()).unwrap_or(u32::MAX);
+        self.last = (self.steps.len(), self.bytes.len());
         let mut body = Attributes { bytes: fixed.to_vec() };
         attributes(&mut body);
-        let length = u32::try_from(HEADER + body.bytes.len()).unwrap_or(u32::MAX);
+        self.push(step, kind, flags, &body.bytes);
+    }
+
+    /// Adds the beginning or the end of a transaction.
+    pub(super) fn bracket(&mut self, step: &'static str, kind: u16, fixed: &[u8]) {
+        self.push(step, kind, 0, fixed);
+    }
+
+    fn push(&mut self, step: &'static str, kind: u16, flags: u16, body: &[u8]) {
+        let number = u32::try_from(self.steps.len()).unwrap_or(u32::MAX);
+        let length = u32::try_from(HEADER + body.len()).unwrap_or(u32::MAX);
         self.bytes.extend_from_slice(&length.to_ne_bytes());
         self.bytes.extend_from_slice(&kind.to_ne_bytes());
-        self.bytes.extend_from_slice(&flags.to_ne_bytes());
+        self.bytes.extend_from_slice(&(flags | REQUEST).to_ne_bytes());
         self.bytes.extend_from_slice(&number.to_ne_bytes());
         self.bytes.extend_from_slice(&0u32.to_ne_bytes());
-        self.bytes.append(&mut body.bytes);
+        self.bytes.extend_from_slice(body);
         self.steps.push(step);
     }
 
-    /// Sends everything and waits for nothing: the kernel has done it, or not, when the send returns. → the socket,
-    /// whose closing may take as long as the kernel needs to forget what was replaced.
+    /// Sends everything and waits for nothing: the kernel has done it, or not, when the send returns. It answers what it
+    /// refuses, and the last message in any case. → the socket, whose closing may take as long as the kernel needs to
+    /// forget what was replaced.
     ///
     /// # Errors
     /// The first step that the kernel refused.
-    pub(super) fn send(&self, protocol: Option<Protocol>) -> Result<OwnedFd, Error> {
+    pub(super) fn send(mut self, protocol: Option<Protocol>) -> Result<OwnedFd, Error> {
+        let (last, place) = self.last;
+        for (flags, more) in self.bytes.iter_mut().skip(place + FLAGS).zip(ACK.to_ne_bytes()) {
+            *flags |= more;
+        }
         let socket = open(protocol).map_err(|error| Error::step("talk to the kernel by netlink", error))?;
         let sent = send(&socket, &self.bytes, SendFlags::empty());
         sent.map_err(|errno| Error::step("send to the kernel by netlink", errno))?;
-        let mut waiting = self.acknowledged.clone();
         let mut buffer = vec![0; ANSWERS];
-        while waiting.contains(&true) {
+        loop {
             let answer = recv(&socket, &mut buffer[..], RecvFlags::DONTWAIT);
             let (_, length) =
                 answer.map_err(|errno| Error::step("hear from the kernel by netlink", errno))?;
@@ -93,12 +92,11 @@ impl Batch {
                 if code != 0 {
                     return Err(Error::step(step, io::Error::from_raw_os_error(code)));
                 }
-                if let Some(waiting) = waiting.get_mut(number) {
-                    *waiting = false;
+                if number == last {
+                    return Ok(socket);
                 }
             }
         }
-        Ok(socket)
     }
 }
 

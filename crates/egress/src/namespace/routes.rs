@@ -4,6 +4,7 @@
 use super::Error;
 use super::netlink::{Batch, CREATE, REPLACE};
 use rustix::io::Errno;
+use std::io;
 use std::net::Ipv4Addr;
 
 /// `NETLINK_ROUTE` is 0, which is what none means.
@@ -14,6 +15,8 @@ const RTA_OIF: u16 = 4;
 const RTA_PREFSRC: u16 = 7;
 /// Loopback is the first interface of every namespace.
 const LOOPBACK: u32 = 1;
+/// Of the namespace that the thread is in.
+const NO_IPV6: &str = "/proc/sys/net/ipv6/conf/lo/disable_ipv6";
 const IFF_UP: u32 = 1;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -36,21 +39,28 @@ pub(super) fn make_every_address_local() -> Result<(), Error> {
         attributes.native(RTA_OIF, LOOPBACK).bytes(RTA_PREFSRC, &Ipv4Addr::LOCALHOST.octets());
     });
     batch.send(ROUTE)?;
+    match route_ipv6() {
+        // Container engines switch it off for loopback (who lacks the right is told EPERM).
+        Err(Error::Step { error, .. }) if is(&error, Errno::ACCESS) => {
+            if std::fs::write(NO_IPV6, "0").is_ok() { route_ipv6() } else { Ok(()) }
+        }
+        Err(Error::Step { error, .. }) if is(&error, Errno::OPNOTSUPP) || is(&error, Errno::AFNOSUPPORT) => {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+fn route_ipv6() -> Result<(), Error> {
     let mut batch = Batch::default();
     batch.add("route IPv6 to loopback", RTM_NEWROUTE, CREATE | REPLACE, &route(AF_INET6), |attributes| {
         attributes.native(RTA_OIF, LOOPBACK);
     });
-    match batch.send(ROUTE) {
-        // Switched off for loopback (who lacks the right is told EPERM), or not in the kernel.
-        Err(Error::Step { error, .. })
-            if [Errno::ACCESS, Errno::OPNOTSUPP, Errno::AFNOSUPPORT]
-                .iter()
-                .any(|errno| error.raw_os_error() == Some(errno.raw_os_error())) =>
-        {
-            Ok(())
-        }
-        other => other.map(drop),
-    }
+    batch.send(ROUTE).map(drop)
+}
+
+fn is(error: &io::Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno.raw_os_error())
 }
 
 /// rtmsg for every address of a family: lengths of destination and source, service, table, origin, scope, kind, flags.

@@ -1,6 +1,7 @@
 //! Against the kernel, in network namespaces of the test's own. They need root, and say so without.
 
-use super::{Doors, Namespaces, PROXY_PORT, original_destination};
+use super::netlink::{Attributes, Batch, CREATE};
+use super::{Doors, Error, Namespaces, PROXY_PORT, original_destination};
 use nix::sched::{CloneFlags, unshare};
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -261,6 +262,61 @@ async fn a_connection_begun_while_the_daemon_is_away_waits_for_it() {
 }
 
 #[tokio::test]
+async fn ipv6_that_was_switched_off_is_switched_on() {
+    let Some(inside) = Inside::new() else { return };
+    inside
+        .run(|| {
+            for interface in ["all", "lo"] {
+                let file = format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6");
+                std::fs::write(file, "1").unwrap();
+            }
+        })
+        .await;
+    let namespaces = Namespaces::start().unwrap();
+    let doors = namespaces.open(inside.namespace()).await.unwrap();
+    let transparent = listener(doors.transparent);
+    let (client, accepted) = tokio::join!(inside.run(connect("[2001:db8::1]:80")), transparent.accept());
+    client.unwrap();
+    assert_eq!(original_destination(&accepted.unwrap().0).unwrap(), address("[2001:db8::1]:80"));
+    namespaces.shutdown();
+}
+
+#[tokio::test]
+async fn the_hosts_own_namespace_is_left_alone() {
+    let namespaces = Namespaces::start().unwrap();
+    for file in ["/proc/self/ns/net", "/proc/self/ns/mnt", "/dev/null"] {
+        let refused = namespaces.open(File::open(file).unwrap().into()).await;
+        assert!(matches!(refused, Err(Error::Step { step: "enter a network namespace", .. })), "{file}");
+    }
+    namespaces.shutdown();
+}
+
+#[tokio::test]
+async fn a_step_that_the_kernel_refuses_is_named() {
+    let Some(inside) = Inside::new() else { return };
+    let refused = inside.run(|| {
+        let mut batch = Batch::default();
+        let table = |attributes: &mut Attributes| {
+            attributes.text(1, "some");
+        };
+        batch.bracket("begin", 16, &[0, 0, 0, 10]);
+        batch.add("make", 10 << 8, CREATE, &[1, 0, 0, 0], table);
+        batch.add("remove what is not there", 10 << 8 | 5, 0, &[1, 0, 0, 0], |attributes| {
+            attributes.text(1, "some").text(3, "chain");
+        });
+        batch.add("make again", 10 << 8, CREATE, &[1, 0, 0, 0], table);
+        batch.bracket("end", 17, &[0, 0, 0, 10]);
+        batch.send(Some(rustix::net::netlink::NETFILTER)).map(drop)
+    });
+    match refused.await {
+        Err(Error::Step { step: "remove what is not there", error }) => {
+            assert_eq!(error.kind(), ErrorKind::NotFound);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
 async fn this_host_is_fit_or_says_what_is_missing() {
     let namespaces = Namespaces::start().unwrap();
     match namespaces.probe().await {
@@ -289,6 +345,7 @@ async fn how_long_it_takes() {
         times.push((first, begin.elapsed()));
         drop(doors);
     }
+    println!("the first ones: {:?}", &times[..4]);
     let of = |mut times: Vec<Duration>| {
         times.sort_unstable();
         [50, 95, 99].map(|percent| times[times.len() * percent / 100])

@@ -39,11 +39,10 @@ pub(super) fn start(mut queue: mpsc::Receiver<Job>) -> Result<[JoinHandle<()>; 2
         while let Some(job) = queue.blocking_recv() {
             match job {
                 Job::Open { namespace, answer } => {
-                    let entered = setns(&namespace, CloneFlags::CLONE_NEWNET);
+                    let entered = enter(&namespace, &home);
                     drop(namespace);
                     // A caller that left has dropped the doors with the answer.
-                    let _ =
-                        answer.send(step("enter a network namespace", entered).and_then(|()| open(&close)));
+                    let _ = answer.send(entered.and_then(|()| open(&close)));
                 }
                 Job::Probe { answer } => {
                     let made = unshare(CloneFlags::CLONE_NEWNET);
@@ -63,6 +62,18 @@ pub(super) fn start(mut queue: mpsc::Receiver<Job>) -> Result<[JoinHandle<()>; 2
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
     let thread = std::thread::Builder::new().name(name.to_owned());
     thread.spawn(work).map_err(|error| Error::step("start a thread", error))
+}
+
+/// Enters a sandbox's namespace, and never ours: the host's own traffic is nobody's to take.
+fn enter(namespace: &OwnedFd, home: &File) -> Result<(), Error> {
+    const STEP: &str = "enter a network namespace";
+    let (other, own) = (rustix::fs::fstat(namespace), rustix::fs::fstat(home));
+    let (other, own) =
+        (other.map_err(|errno| Error::step(STEP, errno))?, own.map_err(|errno| Error::step(STEP, errno))?);
+    if (other.st_dev, other.st_ino) == (own.st_dev, own.st_ino) {
+        return Err(Error::step(STEP, io::Error::other("it is the daemon's own")));
+    }
+    step(STEP, setns(namespace, CloneFlags::CLONE_NEWNET))
 }
 
 fn step<T>(name: &'static str, result: nix::Result<T>) -> Result<T, Error> {
