@@ -167,6 +167,36 @@ pub(crate) mod tests {
         bytes
     }
 
+    /// The same with one more extension.
+    fn with_extension(bytes: &[u8], kind: u16, value: &[u8]) -> Vec<u8> {
+        let mut fields = Fields(&bytes[9..]);
+        fields.take(34).unwrap();
+        let session = fields.byte().unwrap();
+        fields.take(usize::from(session)).unwrap();
+        fields.vector().unwrap();
+        let compressions = fields.byte().unwrap();
+        fields.take(usize::from(compressions)).unwrap();
+        let before = bytes.len() - 9 - fields.0.len();
+        let short = |length: usize| u16::try_from(length).unwrap().to_be_bytes();
+        let more = [&kind.to_be_bytes()[..], &short(value.len()), value].concat();
+        let extensions = [&fields.0[2..], &more].concat();
+        let body = [&bytes[9..9 + before], &short(extensions.len()), &extensions].concat();
+        let message = [&[1, 0][..], &short(body.len()), &body].concat();
+        [&[22, 3, 1][..], &short(message.len()), &message].concat()
+    }
+
+    #[test]
+    fn a_second_name_is_found_or_suspected() {
+        let bytes = client_hello("api.example.com");
+        let hidden = with_extension(&bytes, ENCRYPTED_CLIENT_HELLO, &[0; 40]);
+        let name = Some("api.example.com".to_owned());
+        assert_eq!(read(&hidden), Read::Done(Hello { name: name.clone(), hidden: true }));
+        let harmless = with_extension(&bytes, 0x1234, &[0; 40]);
+        assert_eq!(read(&harmless), Read::Done(Hello { name, hidden: false }));
+        let twice = with_extension(&bytes, SERVER_NAME, b"\0\x08\0\0\x05a.com");
+        assert_eq!(read(&twice), Read::Bad("two server names"));
+    }
+
     /// The same handshake in records of another size.
     fn in_records(bytes: &[u8], size: usize) -> Vec<u8> {
         let length = |part: &[u8]| u16::try_from(part.len()).unwrap().to_be_bytes();

@@ -49,4 +49,4 @@ pub use namespace::Doors;
 pub use preset::Presets;
 pub use resolve::{Names, Table};
 pub use rules::{Ruleset, Seen, Verdict};
-pub use settings::{Limits, Origin, Settings, Timeouts};
+pub use settings::{Limits, Origin, OriginHook, Settings, Timeouts};

@@ -14,6 +14,8 @@ use crate::socks::Answer;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -22,6 +24,9 @@ mod joined;
 pub(crate) mod refusal;
 
 pub(crate) use joined::Joined;
+
+/// For what ends otherwise.
+const FOREVER: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// How the program asked, and so how it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,21 +59,27 @@ impl Passage {
     pub(crate) async fn run(mut self, undecided: OwnedSemaphorePermit) {
         let spare = match self.before().await {
             Ok(spare) => spare,
-            Err(refused) => return self.refuse(&First::Quiet, &refused).await,
+            Err(refused) => {
+                drop(undecided);
+                return self.refuse(&First::Quiet, &refused).await;
+            }
         };
         if self.accept().await.is_err() {
             return;
         }
         let quiet = (!is_web(self.port)).then_some(self.enforcer.shared.settings.timeouts.quiet);
-        let first = self.sniff(quiet).await;
-        if first == First::Closed {
-            return;
-        }
-        let plan = match self.enforcer.plan(&self.to, self.port, &first).await {
+        let first = match self.sniff(quiet).await {
+            First::Closed if is_web(self.port) => return,
+            // A client that only listens has ended its own side.
+            First::Closed => First::Quiet,
+            first => first,
+        };
+        let plan = self.enforcer.plan(&self.to, self.port, &first).await;
+        drop(undecided);
+        let plan = match plan {
             Ok(plan) => plan,
             Err(refused) => return self.refuse(&first, &refused).await,
         };
-        drop(undecided);
         let (basis, rule) = (plan.basis.clone(), plan.verdict.rule.clone());
         match self.enforcer.list(plan.protocol, basis, self.port, rule) {
             Ok(listed) if matches!(plan.protocol, Protocol::Http | Protocol::Https) => {
@@ -115,7 +126,7 @@ impl Passage {
         }
     }
 
-    async fn sniff(&mut self, quiet: Option<std::time::Duration>) -> First {
+    async fn sniff(&mut self, quiet: Option<Duration>) -> First {
         let bytes = self.enforcer.shared.settings.limits.head_bytes;
         sniff(&self.client, &mut self.buffer, Bounds { bytes, deadline: self.deadline, quiet }).await
     }
@@ -187,6 +198,10 @@ impl Passage {
             done = self.pass(&dialled.stream, &listed, &plan, &first) => match done {
                 Ok(()) => {}
                 Err(Ended::Refused(refused, first)) => self.refuse(&first, &refused).await,
+                Err(Ended::Late(first)) => {
+                    drop(listed);
+                    self.serve_late(first, dialled).await;
+                }
                 Err(Ended::Io(error)) => {
                     tracing::debug!(sandbox = %enforcer.sandbox, %error, "a connection ended");
                     let _ = self.client.set_zero_linger();
@@ -212,24 +227,34 @@ impl Passage {
         if *first == First::Quiet {
             // The server speaks first; what the client then says is still looked at.
             let bytes = self.enforcer.shared.settings.limits.head_bytes;
-            let deadline = Instant::now() + limits.idle;
-            let mut look = pin!(sniff(client, &mut buffer, Bounds { bytes, deadline, quiet: None }));
-            let late = loop {
-                tokio::select! {
-                    late = &mut look => break late,
-                    done = &mut down, if !ended => { done?; ended = true; }
+            let deadline = Instant::now() + FOREVER;
+            let late = {
+                let mut idle = pin!(activity.idle(limits.idle));
+                let mut look = pin!(sniff(client, &mut buffer, Bounds { bytes, deadline, quiet: None }));
+                loop {
+                    tokio::select! {
+                        late = &mut look => break late,
+                        done = &mut down, if !ended => { done?; ended = true; }
+                        () = &mut idle => return Err(Ended::Io(io::ErrorKind::TimedOut.into())),
+                    }
                 }
             };
             match late {
-                First::Closed => return Ok(()),
-                First::Other => {}
-                late => self.late(plan, late).await?,
+                // A client that only listens has ended its own side.
+                First::Closed | First::Other => {}
+                late => {
+                    let heard = ended || live.received.load(Ordering::Relaxed) > 0;
+                    if let Err(end) = self.late(plan, late, heard).await {
+                        self.buffer = buffer;
+                        return Err(end);
+                    }
+                }
             }
         }
         let up = async {
             write_all(server, &buffer).await?;
             let length = u64::try_from(buffer.len()).unwrap_or(u64::MAX);
-            live.sent.fetch_add(length, std::sync::atomic::Ordering::Relaxed);
+            live.sent.fetch_add(length, Ordering::Relaxed);
             drop(buffer);
             pass(client, server, &live.sent, &activity).await
         };
@@ -240,19 +265,42 @@ impl Passage {
         }
     }
 
-    /// A client that spoke late must be what it was taken for: the same host, and nothing whose requests are seen.
-    async fn late(&self, plan: &Plan, late: First) -> Result<(), Ended> {
+    /// A client that spoke late must be what it was taken for: the same host, and nothing whose requests are seen,
+    /// unless the server was silent too. Then it was only a connection that was opened ahead.
+    async fn late(&self, plan: &Plan, late: First, heard: bool) -> Result<(), Ended> {
         let again = self.enforcer.plan(&self.to, self.port, &late).await;
         let same = |again: &Plan| again.route == plan.route || again.basis.name() == plan.basis.name();
         let refused = match again {
             Ok(again) if again.protocol == Protocol::Tls && same(&again) => return Ok(()),
+            Ok(again) if !heard && again.protocol != Protocol::Tls => return Err(Ended::Late(late)),
             Ok(again) if again.protocol == Protocol::Tls => {
                 Refused::new(Reason::NameMismatch, "the connection inside is for another host")
             }
-            Ok(_) => Refused::new(Reason::BadRequest, "a request that came too late to be looked at"),
+            Ok(_) => {
+                Refused::new(Reason::BadRequest, "a request on a connection where the server spoke first")
+            }
             Err(refused) => refused,
         };
         Err(Ended::Refused(refused, late))
+    }
+
+    /// Serves a client that spoke late, from the beginning of what it said.
+    async fn serve_late(self, first: First, dialled: Dialled) {
+        let listed = match self.enforcer.plan(&self.to, self.port, &first).await {
+            Ok(plan) => {
+                let (basis, rule) = (plan.basis.clone(), plan.verdict.rule.clone());
+                self.enforcer.list(plan.protocol, basis, self.port, rule).map(|listed| (listed, plan))
+            }
+            Err(refused) => Err(refused),
+        };
+        match listed {
+            // The connection that is there goes to this host only if it is the same one.
+            Ok((listed, plan)) => {
+                let spare = (self.to.name() == plan.basis.name()).then_some(dialled);
+                self.serve(listed, plan, spare).await;
+            }
+            Err(refused) => self.refuse(&first, &refused).await,
+        }
     }
 
     /// Records a refusal and tells the client as well as its protocol can.
@@ -271,8 +319,9 @@ impl Passage {
             (Asked::Socks, First::Quiet) if !answered => refusal::socks(refused).bytes().to_vec(),
             _ => Vec::new(),
         };
-        let _ = self.say(&answer).await;
-        refusal::part(&self.client).await;
+        if !answer.is_empty() && self.say(&answer).await.is_ok() {
+            refusal::part(&self.client).await;
+        }
     }
 
     async fn say(&self, bytes: &[u8]) -> io::Result<()> {
@@ -284,6 +333,8 @@ impl Passage {
 /// Why bytes no longer pass.
 enum Ended {
     Io(io::Error),
+    /// What the client said late is to be served.
+    Late(First),
     Refused(Refused, First),
 }
 

@@ -31,6 +31,7 @@ pub(crate) async fn serve(enforcer: Arc<Enforcer>, client: TcpStream, undecided:
             Passage { enforcer, client, buffer, to, port, asked, deadline }.run(undecided).await;
         }
         Err(Wrong { refused, answer }) => {
+            drop(undecided);
             enforcer.refuse(Kind::Connect, Protocol::Tcp, About::default(), &refused).await;
             let _ = tokio::time::timeout_at(deadline, write_all(&client, &answer)).await;
             refusal::part(&client).await;

@@ -80,7 +80,7 @@ pub(crate) struct Asker {
 
 #[derive(Clone)]
 enum Source {
-    Servers(TokioResolver),
+    Servers(Arc<TokioResolver>),
     Table(Arc<Table>),
 }
 
@@ -88,8 +88,8 @@ impl Asker {
     pub(crate) fn new(names: &Names, timeout: Duration) -> Result<Self> {
         let source = match names {
             Names::Fixed(table) => Source::Table(Arc::clone(table)),
-            Names::System => Source::Servers(resolver(None, timeout)?),
-            Names::Servers(servers) => Source::Servers(resolver(Some(servers), timeout)?),
+            Names::System => Source::Servers(resolver(None, timeout)?.into()),
+            Names::Servers(servers) => Source::Servers(resolver(Some(servers), timeout)?.into()),
         };
         Ok(Self { source, timeout })
     }

@@ -96,6 +96,9 @@ impl Default for Timeouts {
     }
 }
 
+/// Tells the original destination of a connection.
+pub type OriginHook = dyn Fn(&TcpStream) -> io::Result<SocketAddr> + Send + Sync;
+
 /// How the original destination of a redirected connection is found.
 #[derive(Clone, Default)]
 pub enum Origin {
@@ -103,7 +106,7 @@ pub enum Origin {
     #[default]
     Kernel,
     /// Told by a function, for tests.
-    Hook(Arc<dyn Fn(&TcpStream) -> io::Result<SocketAddr> + Send + Sync>),
+    Hook(Arc<OriginHook>),
 }
 
 impl Origin {

@@ -10,6 +10,8 @@ mod floods;
 mod names;
 #[path = "egress/passing.rs"]
 mod passing;
+#[path = "egress/secrets.rs"]
+mod secrets;
 #[path = "egress/tricks.rs"]
 mod tricks;
 #[path = "egress/world.rs"]

@@ -77,6 +77,9 @@ async fn a_server_may_speak_first() {
     let mut first = [0; 11];
     stream.read_exact(&mut first).await.unwrap();
     assert_eq!(&first, b"220 ready\r\n");
+    let mut listens = world.connect(&format!("mail.example.com:{}", host.address.port())).await.unwrap();
+    listens.shutdown().await.unwrap();
+    assert_eq!(read_all(&mut listens).await, "220 ready\r\n");
     stream.write_all(b"EHLO example.com\r\n").await.unwrap();
     stream.shutdown().await.unwrap();
     assert_eq!(read_all(&mut stream).await, "EHLO example.com\r\n");
@@ -98,4 +101,24 @@ async fn a_host_that_is_not_there_is_told() {
     let url = format!("two.example.com:{}", host.address.port());
     assert!(ask(world.connect(&url).await.unwrap(), &get(&url)).await.contains("200 OK"));
     assert_eq!(world.allowed().address, Some(host.address.ip()));
+}
+
+#[tokio::test]
+async fn a_connection_that_was_opened_ahead_is_served_when_it_speaks() {
+    let mut world = World::new().await;
+    let host = world.http("api.example.com", "127.1.0.1").await;
+    world.policy(vec![allow("api.example.com", host.address.port())]);
+    let url = format!("api.example.com:{}", host.address.port());
+    let mut open = Vec::new();
+    for host in [url.as_str(), "evil.example.net"] {
+        open.push((world.connect(&url).await.unwrap(), host));
+    }
+    // Both are taken for connections where the server speaks first.
+    while world.sandbox.connections().len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    let answers =
+        [ask(open.remove(0).0, &get(&url)).await, ask(open.remove(0).0, &get("evil.example.net")).await];
+    assert!(answers[0].contains("200 OK") && answers[1].starts_with("HTTP/1.1 421"), "{answers:?}");
+    assert!(!host.heard().contains("evil"));
 }

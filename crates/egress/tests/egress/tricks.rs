@@ -99,7 +99,8 @@ async fn a_name_that_turns_to_an_inner_address_is_refused() {
     // Of several addresses, only those that are public are used.
     world.table.set("rebind.example.com", &[ip("127.0.0.1"), ip("10.0.0.1"), host.address.ip()]);
     world.policy(vec![allow("rebind.example.com", port)]);
-    assert!(world.connect(&format!("rebind.example.com:{port}")).await.is_ok());
+    let url = format!("rebind.example.com:{port}");
+    assert!(ask(world.connect(&url).await.unwrap(), &get(&url)).await.contains("200 OK"));
     assert_eq!(world.allowed().address, Some(host.address.ip()));
 }
 

@@ -27,7 +27,6 @@ pub(crate) struct World {
     pub(crate) table: Arc<Table>,
     pub(crate) sandbox: Attachment,
     pub(crate) roots: rustls::RootCertStore,
-    pub(crate) egress: Egress,
     proxy: SocketAddr,
     transparent: SocketAddr,
     pub(crate) dns_udp: SocketAddr,
@@ -142,19 +141,7 @@ impl World {
         let none = Arc::new(SecretSet::none());
         let sandbox = egress.attach(SandboxId::generate(), Ruleset::none(), none, doors).unwrap();
         let hosts = JoinSet::new();
-        Self {
-            table,
-            sandbox,
-            roots,
-            egress,
-            proxy,
-            transparent,
-            dns_udp,
-            dns_tcp,
-            meant,
-            certificate,
-            hosts,
-        }
+        Self { table, sandbox, roots, proxy, transparent, dns_udp, dns_tcp, meant, certificate, hosts }
     }
 
     /// Puts an allowlist in force.
