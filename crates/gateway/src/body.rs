@@ -37,6 +37,7 @@ pub(crate) struct Metered {
     ticket: Option<Ticket>,
     /// Whether the body is a stream of events, which says itself when it is complete.
     says_end: bool,
+    succeeded: bool,
     /// What `content-length` leaves.
     left: Option<u64>,
     idle: Duration,
@@ -51,7 +52,8 @@ impl Metered {
         let inner: reqwest::Body = answer.response.into();
         let empty = inner.is_end_stream();
         let mut body = Self {
-            meter: Meter::new(content_type),
+            meter: if succeeded { Meter::new(content_type) } else { Meter::none() },
+            succeeded,
             inner,
             ticket: answer.ticket,
             says_end: succeeded && content_type.starts_with("text/event-stream"),
@@ -84,7 +86,11 @@ impl Metered {
     fn finish(&mut self, end: End) {
         let Some(mut ticket) = self.ticket.take() else { return };
         self.meter.end();
-        ticket.seen(self.meter.model(), self.meter.tokens());
+        let tokens = self.meter.tokens();
+        if end == End::Done && self.succeeded && tokens.total() == 0 {
+            tracing::warn!("a response told no usage; it counts as a request and nothing more");
+        }
+        ticket.seen(self.meter.model(), tokens);
         ticket.end(end);
     }
 

@@ -1,7 +1,7 @@
 //! Who may ask now: what every sandbox and label budget has spent, in memory, decided under one lock.
 //!
 //! What is here is never behind the database: usage is added as soon as it is seen in a response, and a scope with
-//! usage that is not yet on disk admits nobody until it is.
+//! usage that is not yet on disk admits nobody until it is. Only rates begin anew with the process.
 
 mod refusal;
 mod scope;

@@ -75,13 +75,14 @@ pub(crate) fn denied(denied: &Denied) -> (Response<Reply>, &'static str) {
     }
 }
 
-/// 403 for a cap: the client shows it and gives up at once, where it tries a 400 again in other forms. 429 for a
-/// rate: it waits and tries again.
+/// 400 with `billing_error` for a cap: Claude Code 2.1.329 shows its words as they are and gives up after this one
+/// request. With `invalid_request_error` it asks five times more, in other forms, and a 403 it calls a failure to
+/// authenticate. 429 for a rate: it waits and tries again.
 fn refused(refusal: &Refusal) -> Response<Reply> {
     match refusal.retry_after {
         Some(seconds) => later(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", &refusal.message, seconds),
         None => {
-            let mut response = error(StatusCode::FORBIDDEN, "permission_error", &refusal.message);
+            let mut response = error(StatusCode::BAD_REQUEST, "billing_error", &refusal.message);
             let reason = match refusal.reason {
                 Reason::Cost => "cost",
                 Reason::Tokens => "tokens",

@@ -37,9 +37,9 @@ pub(crate) struct Outgoing {
 /// Why there is no response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SendFailure {
-    /// There was no connection, so nothing was sent.
+    /// The connection was refused, so nothing was sent.
     Connect,
-    /// The head of the response did not come in time.
+    /// The connection, or the head of the response, did not come in time.
     Timeout,
     /// The connection broke after something was sent.
     Broken,
@@ -109,7 +109,11 @@ impl Line {
         match tokio::time::timeout(self.timeouts.first_byte, sent).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => {
-                let failure = if error.is_connect() { SendFailure::Connect } else { SendFailure::Broken };
+                let failure = match (error.is_timeout(), error.is_connect()) {
+                    (true, _) => SendFailure::Timeout,
+                    (false, true) => SendFailure::Connect,
+                    (false, false) => SendFailure::Broken,
+                };
                 tracing::warn!(upstream = %self.name, error = %chain(&error.without_url()), "no answer");
                 Err(failure)
             }

@@ -77,6 +77,11 @@ struct Figures {
 }
 
 impl Meter {
+    /// A meter for a response that has no usage, as errors have none.
+    pub(crate) fn none() -> Self {
+        Self { form: Form::Opaque, figures: Figures::default() }
+    }
+
     /// A meter for a response with this `content-type`.
     pub(crate) fn new(content_type: &str) -> Self {
         let kind = content_type.split(';').next().unwrap_or_default().trim();
@@ -108,14 +113,18 @@ impl Meter {
         before != (self.figures.tokens, self.figures.complete)
     }
 
-    /// The body is at its end. A stream that never told its final figures counts as it was seen: the output that
-    /// went by, at about four bytes a token, where that is more than was told.
+    /// The body is at its end. One that never told its final figures counts as it was seen: the output that went
+    /// by, at about four bytes a token, where that is more than was told. Otherwise a client could take everything
+    /// but the end, where the figures are.
     pub(crate) fn end(&mut self) {
-        if let Form::Json(body) = &self.form
-            && let Ok(message) = serde_json::from_slice::<Value>(body)
-        {
-            self.figures.take_message(message.get("model"), message.get("usage"));
-            self.figures.told = true;
+        if let Form::Json(body) = &self.form {
+            match serde_json::from_slice::<Value>(body) {
+                Ok(message) => {
+                    self.figures.take_message(message.get("model"), message.get("usage"));
+                    self.figures.told = true;
+                }
+                Err(_) => self.figures.visible = u64::try_from(body.len()).unwrap_or(u64::MAX),
+            }
         }
         self.form = Form::Opaque;
         if !self.figures.told {

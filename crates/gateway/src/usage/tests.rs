@@ -95,6 +95,18 @@ fn json_bodies_are_read_at_their_end() {
 }
 
 #[test]
+fn a_json_body_that_is_cut_counts_what_went_by() {
+    let mut meter = Meter::new("application/json");
+    meter.feed(&[b'x'; 400]);
+    meter.end();
+    assert_eq!(meter.tokens(), Tokens { output: 100, ..Tokens::default() });
+    let mut meter = Meter::none();
+    meter.feed(&[b'x'; 400]);
+    meter.end();
+    assert_eq!(meter.tokens(), Tokens::default());
+}
+
+#[test]
 fn strange_figures_are_passed_over() {
     let mut meter = read(&[b"data: {\"type\":\"message_start\",\"message\":{\"model\":7,\"usage\":{\"input_tokens\":-1,\"output_tokens\":\"many\",\"cache_read_input_tokens\":2}}}\n\n"]);
     meter.end();

@@ -25,9 +25,9 @@ async fn a_budget_stops_between_requests_and_raising_it_lets_the_next_one_pass()
     assert_eq!(stage.inside.ask_whole().await.0, 200);
     for _ in 0..2 {
         let (status, headers, body) = stage.inside.ask_whole().await;
-        assert_eq!((status, headers["x-should-retry"].to_str().unwrap()), (403, "false"));
+        assert_eq!((status, headers["x-should-retry"].to_str().unwrap()), (400, "false"));
         let error: serde_json::Value = serde_json::from_str(&body).unwrap();
-        assert_eq!((&error["type"], &error["error"]["type"]), (&"error".into(), &"permission_error".into()));
+        assert_eq!((&error["type"], &error["error"]["type"]), (&"error".into(), &"billing_error".into()));
         let message = error["error"]["message"].as_str().unwrap();
         assert!(
             message.contains("$0.000200 of $0.000150") && message.contains("raise cost_micros"),
@@ -35,11 +35,11 @@ async fn a_budget_stops_between_requests_and_raising_it_lets_the_next_one_pass()
         );
     }
     let free = stage.inside.request("POST", "/v1/messages/count_tokens", "{}");
-    assert_eq!(whole(stage.inside.send(free).await).await.0, 403, "nothing is forwarded any more");
+    assert_eq!(whole(stage.inside.send(free).await).await.0, 400, "nothing is forwarded any more");
     assert_eq!(model.count(), 2);
     stage.inside.attachment.set_budget(cost(201)).unwrap();
     assert_eq!(stage.inside.ask_whole().await.0, 200);
-    assert_eq!(stage.inside.ask_whole().await.0, 403);
+    assert_eq!(stage.inside.ask_whole().await.0, 400);
     assert_eq!(stage.gateway.snapshot().refusals["budget_cost"], 4);
 }
 
@@ -58,11 +58,11 @@ async fn a_hundred_at_once_cannot_race_past_a_cap() {
     }
     let statuses = soon(clients.join_all()).await;
     let passed = statuses.iter().filter(|status| **status == 200).count();
-    assert_eq!(statuses.iter().filter(|status| **status == 403).count(), 100 - passed);
+    assert_eq!(statuses.iter().filter(|status| **status == 400).count(), 100 - passed);
     assert_eq!(model.count(), passed);
     // Ten spend it; besides, at most those that were in flight when the tenth ended.
     assert!((10..10 + PLACES).contains(&passed), "{passed} passed");
-    assert_eq!(inside.ask_whole().await.0, 403);
+    assert_eq!(inside.ask_whole().await.0, 400);
 }
 
 #[tokio::test]
@@ -97,7 +97,7 @@ async fn what_is_seen_of_a_running_request_counts_already() {
     let mut running = stage.inside.ask().await;
     pieces(&mut running, start(100).len()).await;
     let (status, _, body) = stage.inside.ask_whole().await;
-    assert!(status == 403 && body.contains("1141 tokens of 1000 tokens"), "{status} {body}");
+    assert!(status == 400 && body.contains("1141 tokens of 1000 tokens"), "{status} {body}");
 }
 
 #[tokio::test]
@@ -112,10 +112,10 @@ async fn a_label_budget_holds_for_all_sandboxes_with_the_label() {
     assert_eq!(stage.inside.ask_whole().await.0, 200);
     assert_eq!(mate.ask_whole().await.0, 200);
     let (status, _, body) = stage.inside.ask_whole().await;
-    assert!(status == 403 && body.contains("team-a") && body.contains("$0.000200"), "{status} {body}");
+    assert!(status == 400 && body.contains("team-a") && body.contains("$0.000200"), "{status} {body}");
     assert_eq!(stranger.ask_whole().await.0, 200);
     stranger.attachment.set_labels(Labels::from([("team".to_owned(), "a".to_owned())])).unwrap();
-    assert_eq!(stranger.ask_whole().await.0, 403);
+    assert_eq!(stranger.ask_whole().await.0, 400);
     stage.gateway.budgets().update(team(cost(300))).await.unwrap();
     assert_eq!(mate.ask_whole().await.0, 200);
     assert_eq!(stage.gateway.budgets().list()[0].spent.cost_micros, 300);
