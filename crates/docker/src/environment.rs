@@ -41,6 +41,7 @@ impl Environment {
     /// Takes a container whose guest is there.
     pub(crate) fn start(inner: Arc<Inner>, guest: Guest, handle: Handle, paused: bool) -> Arc<Self> {
         inner.live(&handle.sandbox, &handle.container);
+        guest.set_frozen(paused);
         Arc::new(Self {
             id: handle.sandbox.clone(),
             guest,
@@ -92,6 +93,7 @@ impl Environment {
     async fn set_paused(&self, paused: bool) -> Result<()> {
         let _turn = self.pausing.lock().await;
         self.set_engine_pause(paused).await?;
+        self.guest.set_frozen(paused);
         self.paused.store(paused, Ordering::Release);
         Ok(())
     }

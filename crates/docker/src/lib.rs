@@ -17,6 +17,7 @@ mod environment;
 mod ground;
 mod handle;
 mod image;
+mod remote;
 mod seccomp;
 mod seeds;
 mod snapshot;

@@ -8,6 +8,7 @@
 mod archive;
 mod attach;
 mod connection;
+mod content;
 mod convert;
 mod defaults;
 mod descriptor;
@@ -19,6 +20,7 @@ mod inbox;
 mod outgoing;
 mod pipe;
 mod processes;
+mod relay;
 mod rules;
 mod streams;
 #[cfg(test)]
@@ -29,3 +31,4 @@ pub use convert::Activity;
 pub use defaults::ProcessDefaults;
 pub use endpoint::Endpoint;
 pub use guest::Guest;
+pub use relay::{Dial, Relay, Streams};
