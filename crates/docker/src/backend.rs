@@ -92,8 +92,7 @@ impl Inner {
             return known;
         }
         let Some(facts) = self.engine.known() else { return &self.believed };
-        self.capabilities
-            .get_or_init(|| abilities::capabilities(&facts, &self.ground))
+        self.capabilities.get_or_init(|| abilities::capabilities(&facts, &self.ground))
     }
 
     /// What is to be known about the engine.

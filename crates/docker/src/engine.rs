@@ -1,8 +1,8 @@
 //! The connection to the engine: made when it is needed, with a deadline on every call.
 
 use crate::abilities::Facts;
-use bollard::errors::Error as Cause;
 use crate::container::bind;
+use bollard::errors::Error as Cause;
 use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters::CreateContainerOptionsBuilder;
 use bollard::{API_DEFAULT_VERSION, Docker};

@@ -83,6 +83,12 @@ impl Environment {
             done => done.map_err(|fault| fault.during(if paused { "pause" } else { "resume" })),
         }
     }
+
+    /// Says that the engine freezes the container for a while, beside any pause.
+    pub(crate) fn set_frozen(&self, frozen: bool) {
+        self.guest.set_frozen(frozen || self.is_paused());
+    }
+
     fn guest(&self) -> Result<&Guest> {
         if self.is_paused() {
             return Err(Error::wrong_state("SANDBOX_STATE", "the sandbox is paused; resume it first"));

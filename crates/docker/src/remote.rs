@@ -94,10 +94,10 @@ impl Dial for Exec {
             cmd: Some(vec![GUEST_INSIDE.to_owned(), "relay".to_owned(), "--socket".to_owned(), socket]),
             ..ExecConfig::default()
         };
-        let made = bounded(QUESTION, client.create_exec(&self.container, config)).await.map_err(unavailable)?;
+        let made =
+            bounded(QUESTION, client.create_exec(&self.container, config)).await.map_err(unavailable)?;
         let options = StartExecOptions { output_capacity: Some(OUTPUT), ..StartExecOptions::default() };
-        let started =
-            bounded(WORK, client.start_exec(&made.id, Some(options))).await.map_err(unavailable)?;
+        let started = bounded(WORK, client.start_exec(&made.id, Some(options))).await.map_err(unavailable)?;
         let StartExecResults::Attached { output, input } = started else {
             return Err(Error::internal("reach a guest", "the engine did not attach"));
         };
@@ -106,10 +106,11 @@ impl Dial for Exec {
     }
 }
 
-fn standard_output(said: std::result::Result<LogOutput, bollard::errors::Error>) -> Option<io::Result<Bytes>> {
-    let text = |message: &[u8]| {
-        String::from_utf8_lossy(message).trim().chars().take(MOST_SAID).collect::<String>()
-    };
+fn standard_output(
+    said: std::result::Result<LogOutput, bollard::errors::Error>,
+) -> Option<io::Result<Bytes>> {
+    let text =
+        |message: &[u8]| String::from_utf8_lossy(message).trim().chars().take(MOST_SAID).collect::<String>();
     match said {
         Ok(LogOutput::StdOut { message }) => Some(Ok(message)),
         Ok(LogOutput::StdErr { message }) => {

@@ -116,7 +116,8 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 fn open_to_relays(options: &Options) -> Result<Vec<String>, String> {
     if let Some(socket) = &options.socket {
         let own = Some(confine::GUEST_ID);
-        std::os::unix::fs::chown(socket, own, own).map_err(|error| format!("give the socket away: {error}"))?;
+        std::os::unix::fs::chown(socket, own, own)
+            .map_err(|error| format!("give the socket away: {error}"))?;
     }
     confine::container().map_err(|failed| failed.to_string())
 }

@@ -32,22 +32,28 @@ pub(super) struct Link {
     _guard: DropGuard,
 }
 
-/// The channels that are open, and the number of the next one.
 #[derive(Clone, Default)]
-struct Channels(Arc<Mutex<(HashMap<u32, Arc<Channel>>, u32)>>);
+struct Channels(Arc<Mutex<Table>>);
+
+#[derive(Default)]
+struct Table {
+    open: HashMap<u32, Arc<Channel>>,
+    /// Number of the next one.
+    next: u32,
+}
 
 impl Channels {
-    fn lock(&self) -> MutexGuard<'_, (HashMap<u32, Arc<Channel>>, u32)> {
+    fn lock(&self) -> MutexGuard<'_, Table> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The channel of that number; `None` where it is closed already.
     fn find(&self, number: u32) -> Result<Option<Arc<Channel>>, Fault> {
         let channels = self.lock();
-        if number >= channels.1 {
+        if number >= channels.next {
             return Err(Fault::Rule("its relay speaks of a channel that was never opened".to_owned()));
         }
-        Ok(channels.0.get(&number).cloned())
+        Ok(channels.open.get(&number).cloned())
     }
 }
 
@@ -84,7 +90,7 @@ impl Link {
                 tracing::debug!(?fault, "a relay is gone");
             }
             end.cancel();
-            channels.lock().0.clear();
+            channels.lock().open.clear();
         });
         Ok(link)
     }
@@ -98,14 +104,14 @@ impl Link {
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         let (number, channel) = {
             let mut channels = self.channels.lock();
-            if channels.0.len() >= MAX_CHANNELS {
+            if channels.open.len() >= MAX_CHANNELS {
                 return Err(Fault::Gone(format!("more than {MAX_CHANNELS} connections at a time")));
             }
-            let number = channels.1;
+            let number = channels.next;
             let Some(next) = number.checked_add(1) else { return Ok(None) };
-            channels.1 = next;
+            channels.next = next;
             let channel = Channel::new(number);
-            channels.0.insert(number, Arc::clone(&channel));
+            channels.open.insert(number, Arc::clone(&channel));
             (number, channel)
         };
         let (channels, out, stop) = (self.channels.clone(), self.out.clone(), self.stop.clone());
@@ -116,7 +122,7 @@ impl Link {
                 }
             };
             let _ = stop.run_until_cancelled(carried).await;
-            channels.lock().0.remove(&number);
+            channels.lock().open.remove(&number);
         });
         Ok(Some(theirs))
     }

@@ -49,11 +49,7 @@ pub(crate) fn start(
     }
 }
 
-fn be_worker(
-    status: &OwnedFd,
-    kept: &[OwnedFd],
-    work: impl FnOnce(Vec<OwnedFd>) -> Outcome<Answer>,
-) -> ! {
+fn be_worker(status: &OwnedFd, kept: &[OwnedFd], work: impl FnOnce(Vec<OwnedFd>) -> Outcome<Answer>) -> ! {
     // SAFETY: system calls on this process alone, which nobody else's code runs in any more. Descriptors
     // are moved to 3 and following by way of numbers above all of them, and all others closed.
     let (status, kept) = unsafe {
