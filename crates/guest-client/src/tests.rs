@@ -6,4 +6,5 @@ mod contents;
 mod garbage;
 mod questions;
 mod real;
+mod relay;
 mod script;

@@ -1,8 +1,13 @@
 //! A way by TCP to an engine that listens on a socket of this host.
 
 use hostel_sandbox::{Error, Result};
+use std::sync::OnceLock;
 use tokio::net::{TcpListener, UnixStream};
 use tokio::task::JoinSet;
+use tokio_util::task::TaskTracker;
+
+/// What it does ends with the runtime: whoever tests holds connections to the end.
+static TASKS: OnceLock<TaskTracker> = OnceLock::new();
 
 /// Opens it on a free port of the loopback interface, for as long as this process runs. → the engine's address there.
 ///
@@ -13,9 +18,8 @@ pub(crate) async fn open(host: String) -> Result<String> {
     let failed = |error: std::io::Error| Error::internal("listen for a test", error);
     let listener = TcpListener::bind("127.0.0.1:0").await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    // It ends with the runtime: whoever tests holds connections to the end.
     let mut connections = JoinSet::new();
-    tokio::runtime::Handle::current().spawn(async move {
+    TASKS.get_or_init(TaskTracker::new).spawn(async move {
         while let Ok((mut near, _)) = listener.accept().await {
             let socket = socket.clone();
             connections.spawn(async move {
