@@ -111,13 +111,17 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Gives the socket to the guest's own user, becomes that user and gives up what it does not need. → what could not be
-/// had.
+/// Gives the socket and the directory of our executable to the guest's own user, so that root inside, who has no
+/// capabilities, cannot put another program in its place; becomes that user and gives up what it does not need. →
+/// what could not be had.
 fn open_to_relays(options: &Options) -> Result<Vec<String>, String> {
     if let Some(socket) = &options.socket {
         let own = Some(confine::GUEST_ID);
-        std::os::unix::fs::chown(socket, own, own)
-            .map_err(|error| format!("give the socket away: {error}"))?;
+        let here = std::env::current_exe().map_err(|error| format!("find ourselves: {error}"))?;
+        for path in here.parent().into_iter().chain([socket.as_path()]) {
+            std::os::unix::fs::chown(path, own, own)
+                .map_err(|error| format!("give {} away: {error}", path.display()))?;
+        }
     }
     confine::container().map_err(|failed| failed.to_string())
 }

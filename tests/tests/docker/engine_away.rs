@@ -3,7 +3,6 @@
 use crate::setup::{container, get, health, instance, own_engine, refusal};
 use hostel_tests::{TestDaemon, TestEngine, eventually, signal};
 use rustix::process::Signal;
-use std::io::Read as _;
 use std::process::Child;
 
 /// Prints numbered lines until a file is there.
@@ -14,11 +13,11 @@ pub(crate) fn count(daemon: &TestDaemon, id: &str) -> Child {
 }
 
 /// Ends the counting; every line must have come, in order.
-pub(crate) fn check_count(daemon: &TestDaemon, id: &str, mut counting: Child) {
+pub(crate) fn check_count(daemon: &TestDaemon, id: &str, counting: Child) {
     let _ = daemon.shell(id, "touch /tmp/enough");
-    let mut text = String::new();
-    counting.stdout.take().unwrap().read_to_string(&mut text).unwrap();
-    assert!(counting.wait().unwrap().success());
+    let counted = counting.wait_with_output().unwrap();
+    assert!(counted.status.success(), "{}", String::from_utf8_lossy(&counted.stderr));
+    let text = String::from_utf8(counted.stdout).unwrap();
     for (number, line) in text.lines().enumerate() {
         assert_eq!(line, format!("line {number}"));
     }

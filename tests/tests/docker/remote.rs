@@ -61,6 +61,7 @@ fn what_runs_on_a_far_engine_outlives_daemon_and_engine() {
     let Some((mut engine, mut daemon)) = far_engine() else { return };
     let id = container(&daemon);
     let counting = count(&daemon, &id);
+    eventually("it counts", || daemon.hostel(&["ps", &id]).stdout.contains("running"));
     daemon.kill();
     daemon.restart();
     assert_eq!(daemon.shell(&id, "echo taken back"), "taken back");

@@ -114,11 +114,16 @@ fn no_more_is_sent_than_there_is_room_for() {
         had += data.len();
     }
     assert_eq!(had, WINDOW);
-    // Not a byte more: the next thing heard is the answer to this.
+    // Not a byte more: of data, this is the next.
     relay.send(0, Piece::Ping, b"");
-    assert_eq!(relay.receive().unwrap().1, Piece::Pong);
     relay.send(5, Piece::Room(1000), b"");
-    assert_eq!(relay.receive().unwrap().1, Piece::Data(1000));
+    let mut next = || loop {
+        match relay.receive().unwrap().1 {
+            Piece::Room(_) => {}
+            other => return other,
+        }
+    };
+    assert_eq!([next(), next()], [Piece::Pong, Piece::Data(1000)]);
 }
 
 #[test]
