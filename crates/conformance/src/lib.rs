@@ -44,7 +44,7 @@ pub use cases::cases;
 pub use factory::Factory;
 pub use failure::{Failure, Outcome};
 pub use harness::{Harness, Sandbox};
-pub use runner::main;
+pub use runner::{main, main_of};
 pub use session::{Finished, PATIENCE, Reader, Session, Stdin};
 
 #[cfg(test)]

@@ -18,6 +18,15 @@ where
     F: Future<Output = Result<Arc<dyn Factory>, Box<dyn Error + Send + Sync>>>,
     C: FnOnce() -> F,
 {
+    main_of(connect, |_| true)
+}
+
+/// The same with some cases only: those that `wanted` says yes to.
+pub fn main_of<F, C>(connect: C, wanted: fn(&Case) -> bool) -> ExitCode
+where
+    F: Future<Output = Result<Arc<dyn Factory>, Box<dyn Error + Send + Sync>>>,
+    C: FnOnce() -> F,
+{
     let arguments = Arguments::from_args();
     let runtime = match Builder::new_multi_thread().worker_threads(4).enable_all().build() {
         Ok(runtime) => runtime,
@@ -33,7 +42,10 @@ where
             return ExitCode::FAILURE;
         }
     };
-    let trials = cases().map(|case| trial(*case, &factory, runtime.handle())).collect::<Vec<_>>();
+    let trials = cases()
+        .filter(|case| wanted(case))
+        .map(|case| trial(*case, &factory, runtime.handle()))
+        .collect::<Vec<_>>();
     if !arguments.list {
         explain_ignored(&arguments, &trials, factory.as_ref());
     }

@@ -1,6 +1,7 @@
 //! What the engine is, and what containers can do on it.
 
 use crate::ground::Ground;
+use crate::remote;
 use bollard::models::{SystemInfo, SystemInfoCgroupVersionEnum};
 use hostel_sandbox::{Capabilities, Capability};
 
@@ -21,13 +22,17 @@ pub(crate) struct Facts {
     pub(crate) seccomp: bool,
     /// Version 1 of control groups, which knows swappiness.
     pub(crate) cgroup1: bool,
+    /// It does not share this host's files.
+    pub(crate) remote: bool,
+    /// Its kernel's, as uname(1) says it.
+    pub(crate) architecture: String,
     /// What is added to the ids inside on the host, where the engine remaps them.
     pub(crate) first_id: u32,
 }
 
 impl Facts {
     /// Reads what the engine says.
-    pub(crate) fn read(info: &SystemInfo, local: bool) -> Self {
+    pub(crate) fn read(info: &SystemInfo, remote: bool) -> Self {
         let options = info.security_options.clone().unwrap_or_default();
         let has = |name: &str| options.iter().any(|option| option.split(',').any(|part| part == name));
         let root = info.docker_root_dir.clone().unwrap_or_default();
@@ -38,7 +43,7 @@ impl Facts {
             .any(|pair| matches!(&pair[..], [name, value] if name == "Backing Filesystem" && value == "xfs"));
         let quota = match driver.as_str() {
             "btrfs" | "zfs" => true,
-            "overlay2" => local && on_xfs && has_project_quota(&root),
+            "overlay2" => !remote && on_xfs && has_project_quota(&root),
             _ => false,
         };
         Self {
@@ -53,15 +58,17 @@ impl Facts {
             pids: info.pids_limit.unwrap_or(false),
             seccomp: has("name=seccomp"),
             cgroup1: info.cgroup_version == Some(SystemInfoCgroupVersionEnum::_1),
-            first_id: if has("name=userns") { first_id(&root) } else { 0 },
+            remote,
+            architecture: info.architecture.clone().unwrap_or_default(),
+            first_id: if !remote && has("name=userns") { first_id(&root) } else { 0 },
         }
     }
 
     /// What is believed of an engine that has not answered yet: the usual. A creation needs the engine anyway, and
     /// finds out then.
-    pub(crate) fn usual() -> Self {
+    pub(crate) fn usual(remote: bool) -> Self {
         let yes = true;
-        Self { memory: yes, swap: yes, cpu: yes, pids: yes, seccomp: yes, ..Self::default() }
+        Self { memory: yes, swap: yes, cpu: yes, pids: yes, seccomp: yes, remote, ..Self::default() }
     }
 }
 
@@ -86,7 +93,7 @@ fn has_project_quota(directory: &str) -> bool {
 }
 
 /// Turns what is known into capabilities.
-pub(crate) fn capabilities(facts: &Facts, ground: &Ground, remote: bool) -> Capabilities {
+pub(crate) fn capabilities(facts: &Facts, ground: &Ground) -> Capabilities {
     use Capability as C;
     let mut found = Capabilities::default();
     for always in [
@@ -109,8 +116,9 @@ pub(crate) fn capabilities(facts: &Facts, ground: &Ground, remote: bool) -> Capa
     when(C::MemoryLimit, facts.memory, no_controller);
     when(C::CpuLimit, facts.cpu, no_controller);
     when(C::PidsLimit, facts.pids, no_controller);
-    let no_disk = ground.disks().err().unwrap_or_default();
-    let capped = facts.quota || ground.disks().is_ok();
+    let disks = if facts.remote { Err(remote::NO_DISK) } else { ground.disks() };
+    let no_disk = disks.err().unwrap_or_default();
+    let capped = facts.quota || disks.is_ok();
     let driver = if facts.driver.is_empty() { "this one" } else { &facts.driver };
     let no_cap = format!(
         "the storage driver {driver} cannot cap a container's root, and we cannot give it a disk of our own: {no_disk}; each writable place is capped by itself"
@@ -119,7 +127,7 @@ pub(crate) fn capabilities(facts: &Facts, ground: &Ground, remote: bool) -> Capa
     when(C::Snapshot, capped, &no_cap);
     when(C::Fork, capped, &no_cap);
     let inodes = "the storage driver caps bytes, not files";
-    when(C::InodeLimit, !facts.quota && ground.disks().is_ok(), if facts.quota { inodes } else { &no_cap });
+    when(C::InodeLimit, !facts.quota && disks.is_ok(), if facts.quota { inodes } else { &no_cap });
     let read_only = format!(
         "the storage driver {driver} cannot cap a container's root, which is read-only therefore; an engine on btrfs, zfs, or xfs with project quotas can"
     );
@@ -141,11 +149,6 @@ pub(crate) fn capabilities(facts: &Facts, ground: &Ground, remote: bool) -> Capa
         );
         when(capability, ground.is_root() && !remote, &detail);
     }
-    if remote {
-        for capability in [C::Reattach, C::FileWatch] {
-            when(capability, false, "the engine is on another host, whose guests cannot be reached");
-        }
-    }
     found
 }
 
@@ -162,7 +165,7 @@ mod tests {
             memory_limit: Some(true),
             ..SystemInfo::default()
         };
-        let facts = Facts::read(&info, true);
+        let facts = Facts::read(&info, false);
         assert!(facts.quota && facts.seccomp && facts.memory && !facts.pids);
         assert_eq!(facts.first_id, 231_072);
         assert_eq!(first_id("/var/lib/docker"), 0);

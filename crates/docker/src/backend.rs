@@ -8,6 +8,7 @@ use crate::engine::{Engine, QUESTION, bounded};
 use crate::environment::Environment;
 use crate::ground::{Ground, SOCKET};
 use crate::handle::Handle;
+use crate::remote::COSTS;
 use crate::template::{DEFAULT, Templates};
 use async_trait::async_trait;
 use bollard::query_parameters::InspectContainerOptions;
@@ -91,8 +92,7 @@ impl Inner {
             return known;
         }
         let Some(facts) = self.engine.known() else { return &self.believed };
-        self.capabilities
-            .get_or_init(|| abilities::capabilities(&facts, &self.ground, !self.engine.may_be_local()))
+        self.capabilities.get_or_init(|| abilities::capabilities(&facts, &self.ground))
     }
 
     /// What is to be known about the engine.
@@ -100,7 +100,14 @@ impl Inner {
     /// # Errors
     /// `Unavailable` where it cannot be reached or is too old.
     pub(crate) async fn facts(&self) -> Result<Arc<Facts>> {
-        if !self.ground.knows_engine()
+        if !self.engine.is_placed() {
+            let mark = self.ground.make_mark()?;
+            let placed = self.engine.place(&mark).await;
+            let _ = std::fs::remove_dir(&mark);
+            placed?;
+        }
+        if !self.is_remote()
+            && !self.ground.knows_engine()
             && let Some(namespace) = self.engine.mount_namespace().await
         {
             // First: what can be done is decided once, when the facts are there.
@@ -257,10 +264,14 @@ impl Inner {
             Err(Error::Unavailable { .. }) => false,
             Err(error) => return Err(error),
         };
-        let endpoint = Endpoint::open(&self.ground.control(id), SOCKET, handle.token.clone())?;
-        let guest = Guest::new(endpoint);
-        if paused {
-            return Ok(Environment::start(Arc::clone(self), guest, handle, true));
+        let guest = if handle.remote {
+            self.remote_guest(&handle.container, &handle.token)
+        } else {
+            Guest::new(Endpoint::open(&self.ground.control(id), SOCKET, handle.token.clone())?)
+        };
+        // An engine that is away hides its guests, too: what became of this one is seen once it is back.
+        if paused || (handle.remote && state.is_err()) {
+            return Ok(Environment::start(Arc::clone(self), guest, handle, paused));
         }
         match (guest.ping(ADOPTION).await, state) {
             (Ok(()), _) => Ok(Environment::start(Arc::clone(self), guest, handle, false)),
@@ -316,7 +327,7 @@ impl Docker {
         let ground = opened.await.map_err(|error| Error::internal("open the Docker backend", error))??;
         let (deaths, events) = mpsc::channel(EVENTS);
         let inner = Arc::new(Inner {
-            believed: abilities::capabilities(&Facts::usual(), &ground, !engine.may_be_local()),
+            believed: abilities::capabilities(&Facts::usual(engine.is_remote()), &ground),
             engine,
             ground,
             templates: Templates::default(),
@@ -380,6 +391,10 @@ impl Backend for Docker {
 
     fn trouble(&self) -> Option<String> {
         lock(&self.inner.trouble).clone()
+    }
+
+    fn remark(&self) -> Option<String> {
+        self.inner.is_remote().then(|| COSTS.to_owned())
     }
 
     async fn create(&self, id: &SandboxId, spec: &SandboxSpec) -> Result<Created> {

@@ -3,6 +3,7 @@
 use crate::abilities::Facts;
 use crate::disk::{self, Kind, Place, SPILL, SPILL_INSIDE};
 use crate::ground::{CONFIG, Ground, REPORT, SOCKET};
+use crate::remote;
 use crate::seccomp;
 use bollard::models::{
     ContainerCreateBody, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount,
@@ -20,8 +21,10 @@ pub(crate) const LABEL_SANDBOX: &str = "hostel.sandbox";
 /// On containers: what it was made from.
 pub(crate) const LABEL_TEMPLATE: &str = "hostel.from";
 
-const GUEST_INSIDE: &str = "/.hostel/guest";
-const CONTROL_INSIDE: &str = "/.hostel/run";
+/// Everything of ours inside, the guest's executable, and its directory.
+pub(crate) const HOME_INSIDE: &str = "/.hostel";
+pub(crate) const GUEST_INSIDE: &str = "/.hostel/guest";
+pub(crate) const CONTROL_INSIDE: &str = "/.hostel/run";
 /// The kernel ends what runs in sandboxes before the host's own services, and processes before their guest.
 const OOM_SCORE: i64 = 500;
 /// What the guest needs to start processes as other users and to serve their files; it hands none of it on.
@@ -93,7 +96,7 @@ fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-fn bind(source: &Path, target: &str, read_only: bool) -> Mount {
+pub(crate) fn bind(source: &Path, target: &str, read_only: bool) -> Mount {
     Mount {
         target: Some(target.to_owned()),
         source: Some(source.display().to_string()),
@@ -114,6 +117,9 @@ fn memory(bytes: u64, mode: u32) -> String {
 
 impl Plan<'_> {
     fn mounts(&self) -> Vec<Mount> {
+        if self.facts.remote {
+            return vec![remote::volume()];
+        }
         let mut mounts = vec![
             bind(self.ground.guest(), GUEST_INSIDE, true),
             bind(&self.ground.control(self.sandbox), CONTROL_INSIDE, false),
@@ -194,26 +200,27 @@ impl Plan<'_> {
     /// The whole request.
     pub(crate) fn body(&self) -> ContainerCreateBody {
         let inside = |name: &str| format!("{CONTROL_INSIDE}/{name}");
-        let words = [
+        let mut words = vec![
             GUEST_INSIDE.to_owned(),
             "supervise".to_owned(),
             "--socket".to_owned(),
             inside(SOCKET),
             "--config".to_owned(),
             inside(CONFIG),
-            "--report".to_owned(),
-            inside(REPORT),
             "--spill".to_owned(),
             SPILL_INSIDE.to_owned(),
             "--confine".to_owned(),
         ];
+        if !self.facts.remote {
+            words.extend(["--report".to_owned(), inside(REPORT)]);
+        }
         ContainerCreateBody {
             hostname: Some(self.sandbox.to_string()),
             image: Some(self.image.to_owned()),
             // The guest: whom processes run as is its business, and never root unless asked for.
             user: Some("0:0".to_owned()),
             working_dir: Some("/".to_owned()),
-            entrypoint: Some(words.to_vec()),
+            entrypoint: Some(words),
             cmd: Some(Vec::new()),
             healthcheck: Some(HealthConfig {
                 test: Some(vec!["NONE".to_owned()]),

@@ -28,7 +28,7 @@ use tokio::net::unix::SocketAddr;
 use tokio::net::{UnixListener, UnixStream};
 
 /// How long a started container may take until its guest reports.
-const BIRTH: Duration = Duration::from_secs(30);
+pub(crate) const BIRTH: Duration = Duration::from_secs(30);
 /// How often to look whether it died before that.
 const LOOK: Duration = Duration::from_millis(200);
 /// Who processes run as where nobody says.
@@ -100,6 +100,14 @@ impl Inner {
 
     async fn draft(&self, spec: &SandboxSpec, recipe: &Recipe) -> Result<Draft> {
         let facts = self.facts().await?;
+        if facts.remote && !facts.architecture.is_empty() && facts.architecture != std::env::consts::ARCH {
+            let detail = format!(
+                "it is on {}, and this daemon has a guest for {} alone",
+                facts.architecture,
+                std::env::consts::ARCH
+            );
+            return Err(Error::Unavailable { what: "engine", detail });
+        }
         let capabilities = self.capabilities();
         let mut limits = spec.limits.clone();
         limits.memory_bytes = limits.memory_bytes.filter(|_| facts.memory);
@@ -136,19 +144,11 @@ impl Inner {
     async fn build(self: &Arc<Self>, id: &SandboxId, spec: &SandboxSpec, recipe: &Recipe) -> Result<Created> {
         let mut clock = Stopwatch::start();
         let draft = self.draft(spec, recipe).await?;
-        self.ground.make_ready()?;
-        let report = self.ground.make_control(id, &draft.config, draft.facts.first_id)?;
-        let seeds = self.lay_ground(id, recipe, &draft).await?;
-        clock.lap("ground");
-        // At once: what the engine looks for before it binds is there from the first moment.
-        let (container, filled) = tokio::join!(
-            self.make_container(id, recipe, &draft),
-            self.fill_disk(id, recipe, &draft, seeds.as_ref())
-        );
-        let container = container?;
-        filled?;
-        clock.lap("container");
-        let guest = self.start_container(id, &container, &report, recipe, &draft).await?;
+        let (container, guest) = if draft.facts.remote {
+            self.build_there(id, recipe, &draft, &mut clock).await?
+        } else {
+            self.build_here(id, recipe, &draft, &mut clock).await?
+        };
         clock.lap("start");
         let GuestConfig { token, env, user, workdir, .. } = draft.config;
         let handle = Handle {
@@ -158,6 +158,7 @@ impl Inner {
             own_image: recipe.own_image,
             disk: draft.disk,
             token,
+            remote: draft.facts.remote,
             template: recipe.template.id.clone(),
             limits: draft.limits.clone(),
             defaults: ProcessDefaults { env, user, workdir },
@@ -172,6 +173,49 @@ impl Inner {
             weaknesses: draft.weaknesses,
             stages: clock.stages(),
         })
+    }
+
+    /// On an engine that sees this host's files. → the container, and its guest.
+    async fn build_here(
+        self: &Arc<Self>,
+        id: &SandboxId,
+        recipe: &Recipe,
+        draft: &Draft,
+        clock: &mut Stopwatch,
+    ) -> Result<(String, Guest)> {
+        self.ground.make_ready()?;
+        let report = self.ground.make_control(id, &draft.config, draft.facts.first_id)?;
+        let seeds = self.lay_ground(id, recipe, draft).await?;
+        clock.lap("ground");
+        // At once: what the engine looks for before it binds is there from the first moment.
+        let (container, filled) = tokio::join!(
+            self.make_container(id, recipe, draft),
+            self.fill_disk(id, recipe, draft, seeds.as_ref())
+        );
+        let container = container?;
+        filled?;
+        clock.lap("container");
+        let guest = self.start_container(id, &container, &report, recipe, draft).await?;
+        Ok((container, guest))
+    }
+
+    /// On any other.
+    async fn build_there(
+        self: &Arc<Self>,
+        id: &SandboxId,
+        recipe: &Recipe,
+        draft: &Draft,
+        clock: &mut Stopwatch,
+    ) -> Result<(String, Guest)> {
+        let container = self.make_container(id, recipe, draft).await?;
+        self.pack_guest(&container, &draft.config).await?;
+        clock.lap("container");
+        let client = self.engine.client().await?;
+        bounded(WORK, client.start_container(&container, None::<StartContainerOptions>))
+            .await
+            .map_err(|fault| not_started(fault, recipe))?;
+        let guest = self.hear_remote_guest(&container, &draft.config.token).await?;
+        Ok((container, guest))
     }
 
     async fn make_container(&self, id: &SandboxId, recipe: &Recipe, draft: &Draft) -> Result<String> {
@@ -314,7 +358,7 @@ impl Inner {
     }
 
     /// Fails if a container that has not reported yet never will.
-    async fn must_run(&self, container: &str, since: Instant) -> Result<()> {
+    pub(crate) async fn must_run(&self, container: &str, since: Instant) -> Result<()> {
         let client = self.engine.client().await?;
         let found = bounded(QUESTION, client.inspect_container(container, None::<InspectContainerOptions>))
             .await

@@ -67,7 +67,7 @@ impl Kind {
     pub(crate) fn choose(facts: &Facts, ground: &Ground, limits: &ResourceLimits) -> Self {
         if facts.quota {
             Self::Root
-        } else if ground.disks().is_err() {
+        } else if facts.remote || ground.disks().is_err() {
             Self::Engine
         } else if limits.disk_inodes.is_some() {
             Self::Memory

@@ -1,7 +1,10 @@
 //! The connection to the engine: made when it is needed, with a deadline on every call.
 
 use crate::abilities::Facts;
+use crate::container::bind;
 use bollard::errors::Error as Cause;
+use bollard::models::{ContainerCreateBody, HostConfig};
+use bollard::query_parameters::CreateContainerOptionsBuilder;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use hostel_sandbox::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -19,6 +22,8 @@ pub(crate) const WORK: Duration = Duration::from_secs(60);
 pub(crate) const TRANSFER: Duration = Duration::from_secs(900);
 /// What the client itself allows for the head of an answer; ours above come first.
 const CLIENT_DEADLINE: u64 = 1000;
+/// An image that there is nowhere.
+const NO_IMAGE: &str = "hostel.invalid/there-is-none:none";
 /// Most of what an engine says that is passed on.
 const MOST_SAID: usize = 600;
 
@@ -116,6 +121,7 @@ pub(crate) struct Engine {
     address: Address,
     client: Mutex<Option<Docker>>,
     facts: OnceLock<Arc<Facts>>,
+    remote: OnceLock<bool>,
 }
 
 impl Engine {
@@ -134,12 +140,47 @@ impl Engine {
             let problem = format!("{host:?} is neither unix:///PATH nor tcp://HOST:PORT");
             return Err(Error::invalid("docker_host", problem));
         };
-        Ok(Self { address, client: Mutex::default(), facts: OnceLock::new() })
+        Ok(Self { address, client: Mutex::default(), facts: OnceLock::new(), remote: OnceLock::new() })
     }
 
     /// Whether it may be on this host: only those are reached by a file.
     pub(crate) fn may_be_local(&self) -> bool {
         matches!(self.address, Address::Unix(_))
+    }
+
+    /// Whether it does not share this host's files; a guess before it was reached.
+    pub(crate) fn is_remote(&self) -> bool {
+        self.remote.get().copied().unwrap_or_else(|| !self.may_be_local())
+    }
+
+    /// Whether [`Self::is_remote`] is known.
+    pub(crate) fn is_placed(&self) -> bool {
+        !self.may_be_local() || self.remote.get().is_some()
+    }
+
+    /// Finds out whether the engine sees a directory of this host, by asking for a container that cannot be: the
+    /// engine looks for what it shall bind before it looks for the image.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub(crate) async fn place(&self, mark: &Path) -> Result<()> {
+        let host_config =
+            HostConfig { mounts: Some(vec![bind(mark, "/mark", true)]), ..HostConfig::default() };
+        let body = ContainerCreateBody {
+            image: Some(NO_IMAGE.to_owned()),
+            host_config: Some(host_config),
+            ..ContainerCreateBody::default()
+        };
+        let client = self.client().await?;
+        let options = CreateContainerOptionsBuilder::default().build();
+        match bounded(QUESTION, client.create_container(Some(options), body)).await {
+            Err(Fault::Answer { message, .. }) => {
+                let _ = self.remote.set(message.contains("bind source path does not exist"));
+                Ok(())
+            }
+            Err(fault) => Err(fault.during("ask what the engine sees of this host")),
+            Ok(_) => Err(Error::internal("ask what the engine sees of this host", "it made a container")),
+        }
     }
 
     /// The mount namespace of the process at the other end of the socket.
@@ -165,7 +206,7 @@ impl Engine {
             return Ok(known);
         }
         let info = bounded(QUESTION, client.info()).await.map_err(|fault| fault.during("ask the engine"))?;
-        Ok(Arc::clone(self.facts.get_or_init(|| Arc::new(Facts::read(&info, self.may_be_local())))))
+        Ok(Arc::clone(self.facts.get_or_init(|| Arc::new(Facts::read(&info, self.is_remote())))))
     }
 
     /// A client, connected where it was not.

@@ -43,6 +43,7 @@ impl Environment {
     /// Takes a container whose guest is there.
     pub(crate) fn start(inner: Arc<Inner>, guest: Guest, handle: Handle, paused: bool) -> Arc<Self> {
         inner.live(&handle.sandbox, &handle.container);
+        guest.set_frozen(paused);
         Arc::new(Self {
             id: handle.sandbox.clone(),
             guest,
@@ -84,6 +85,12 @@ impl Environment {
             done => done.map_err(|fault| fault.during(if paused { "pause" } else { "resume" })),
         }
     }
+
+    /// Says that the engine freezes the container for a while, beside any pause.
+    pub(crate) fn set_frozen(&self, frozen: bool) {
+        self.guest.set_frozen(frozen || self.is_paused());
+    }
+
     fn guest(&self) -> Result<&Guest> {
         if self.is_paused() {
             return Err(Error::wrong_state("SANDBOX_STATE", "the sandbox is paused; resume it first"));
@@ -94,6 +101,7 @@ impl Environment {
     async fn set_paused(&self, paused: bool) -> Result<()> {
         let _turn = self.pausing.lock().await;
         self.set_engine_pause(paused).await?;
+        self.guest.set_frozen(paused);
         self.paused.store(paused, Ordering::Release);
         Ok(())
     }

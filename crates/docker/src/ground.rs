@@ -23,7 +23,7 @@ pub(crate) const SOCKET: &str = "guest.sock";
 pub(crate) const REPORT: &str = "report.sock";
 pub(crate) const CONFIG: &str = "config";
 /// The owner of control directories: nobody's id inside, so that only the guest's rights open them.
-const SECRET_OWNER: u32 = 65_533;
+pub(crate) const SECRET_OWNER: u32 = 65_533;
 /// Room for executables and sockets.
 const PLACE_OPTIONS: &str = "size=64m,nr_inodes=64k,mode=0711";
 
@@ -191,7 +191,22 @@ impl Ground {
         disks(self.root, self.shares_mounts())
     }
 
-    /// The guest's executable.
+    /// The guest's executable itself.
+    pub(crate) fn executable(&self) -> &'static [u8] {
+        self.executable
+    }
+
+    /// Makes an empty directory that exists nowhere else, for whoever wants to know whether somebody sees it.
+    ///
+    /// # Errors
+    /// `Internal`.
+    pub(crate) fn make_mark(&self) -> Result<PathBuf> {
+        let mark = self.state.join(format!("mark-{}", uuid::Uuid::new_v4().simple()));
+        fs::create_dir(&mark).map_err(failed("make", &mark))?;
+        Ok(mark)
+    }
+
+    /// Where the guest's executable is.
     pub(crate) fn guest(&self) -> &Path {
         &self.guest
     }

@@ -18,6 +18,9 @@ pub(crate) struct Handle {
     pub(crate) own_image: bool,
     pub(crate) disk: Kind,
     pub(crate) token: Vec<u8>,
+    /// The guest is reached through the engine.
+    #[serde(default)]
+    pub(crate) remote: bool,
     pub(crate) template: TemplateId,
     pub(crate) limits: ResourceLimits,
     #[serde(flatten)]

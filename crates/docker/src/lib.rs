@@ -18,6 +18,7 @@ mod ground;
 mod handle;
 mod image;
 mod namespace;
+mod remote;
 mod seccomp;
 mod seeds;
 mod snapshot;

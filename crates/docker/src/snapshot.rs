@@ -44,7 +44,10 @@ impl Environment {
     async fn commit(&self, labels: HashMap<String, String>, name: Option<&str>) -> Result<String> {
         if !self.handle.disk.has_places() {
             let paused = self.is_paused();
-            return self.inner.commit_container(&self.handle.container, labels, name, !paused).await;
+            self.set_frozen(true);
+            let made = self.inner.commit_container(&self.handle.container, labels, name, !paused).await;
+            self.set_frozen(false);
+            return made;
         }
         // The root never changed: the same image, with the disk's files kept apart in it.
         let helper = self.inner.make_helper(&self.handle.image).await?;

@@ -102,11 +102,7 @@ impl Connection {
     /// Reads an answer.
     pub(crate) async fn answer(&mut self) -> Result<(Answer, Option<Descriptor>), Fault> {
         let message = self.message(MAX_MESSAGE).await?;
-        if count_fields(&message).is_none_or(|count| count > MOST_FIELDS) {
-            return Err(Fault::Rule("an answer that is broken or has too many parts".to_owned()));
-        }
-        let reply = Reply::decode(message).ok().and_then(|reply| reply.answer);
-        let answer = reply.ok_or_else(|| Fault::Rule("that is no answer".to_owned()))?;
+        let answer = decode_answer(message)?;
         // Not before: one read can bring the greeting and the answer with its descriptor.
         Ok((answer, self.inbox.take_descriptor()))
     }
@@ -127,6 +123,15 @@ impl Connection {
     pub(crate) fn is_quiet(&mut self) -> bool {
         self.inbox.is_quiet(&self.stream)
     }
+}
+
+/// Understands an answer.
+pub(crate) fn decode_answer(message: Bytes) -> Result<Answer, Fault> {
+    if count_fields(&message).is_none_or(|count| count > MOST_FIELDS) {
+        return Err(Fault::Rule("an answer that is broken or has too many parts".to_owned()));
+    }
+    let reply = Reply::decode(message).ok().and_then(|reply| reply.answer);
+    reply.ok_or_else(|| Fault::Rule("that is no answer".to_owned()))
 }
 
 /// Number of fields of the messages in a message. `None` where it is malformed. An empty entry takes two bytes on

@@ -58,6 +58,9 @@ impl Files for Guest {
     }
 
     async fn read(&self, path: &str, offset: u64, length: Option<u64>) -> Result<(FileInfo, ByteStream)> {
+        if !self.hands_descriptors() {
+            return self.read_frames(path, offset, length).await;
+        }
         let ask = Ask::OpenRead(wire::Path { path: path.to_owned() });
         let (answer, descriptor) = self.call(ask, &Subject::file(path)).await?;
         let info = regular(convert::file(answer, path)?)?;
@@ -69,13 +72,17 @@ impl Files for Guest {
     async fn write(&self, path: &str, options: WriteOptions, content: ByteStream) -> Result<FileInfo> {
         let subject = Subject::file(path);
         let offset = options.offset.unwrap_or(0);
-        let ask = Ask::OpenWrite(wire::OpenWrite {
+        let open = wire::OpenWrite {
             path: path.to_owned(),
             mode: options.mode,
             create_parents: options.create_parents,
             in_place: options.offset.is_some(),
             must_not_exist: options.must_not_exist,
-        });
+        };
+        if !self.hands_descriptors() {
+            return self.write_frames(open, offset, content).await;
+        }
+        let ask = Ask::OpenWrite(open);
         let (mut connection, answer, descriptor) = self.converse(ask, &subject, Some(CALL_DEADLINE)).await?;
         regular(convert::file(answer, path)?)?;
         let file = Arc::new(with_descriptor(descriptor)?.into_writable_file()?);
@@ -138,7 +145,7 @@ impl Files for Guest {
     }
 }
 
-fn regular(info: FileInfo) -> Result<FileInfo> {
+pub(crate) fn regular(info: FileInfo) -> Result<FileInfo> {
     if info.kind == FileKind::File { Ok(info) } else { Err(broken("it opened what is no regular file")) }
 }
 

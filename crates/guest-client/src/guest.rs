@@ -123,6 +123,17 @@ impl Guest {
         self.idle().clear();
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
+        self.inner.endpoint.close().await;
+    }
+
+    /// Says whether the sandbox is frozen: silence is then no sign that a guest elsewhere is lost.
+    pub fn set_frozen(&self, frozen: bool) {
+        self.inner.endpoint.set_frozen(frozen);
+    }
+
+    /// Whether contents of files come as descriptors, not as frames.
+    pub(crate) fn hands_descriptors(&self) -> bool {
+        self.inner.endpoint.hands_descriptors()
     }
 
     pub(crate) fn tasks(&self) -> &TaskTracker {

@@ -8,6 +8,7 @@
 mod archive;
 mod attach;
 mod connection;
+mod content;
 mod convert;
 mod defaults;
 mod descriptor;
@@ -20,6 +21,7 @@ mod listeners;
 mod outgoing;
 mod pipe;
 mod processes;
+mod relay;
 mod rules;
 mod streams;
 #[cfg(test)]
@@ -30,3 +32,4 @@ pub use convert::Activity;
 pub use defaults::ProcessDefaults;
 pub use endpoint::Endpoint;
 pub use guest::Guest;
+pub use relay::{Dial, Relay, Streams};

@@ -7,4 +7,5 @@ mod garbage;
 mod listeners;
 mod questions;
 mod real;
+mod relay;
 mod script;

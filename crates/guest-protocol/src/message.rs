@@ -55,7 +55,7 @@ pub struct Request {
     /// The question.
     #[prost(
         oneof = "Ask",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 30, 31, 32, 33"
     )]
     pub ask: Option<Ask>,
 }
@@ -138,6 +138,21 @@ pub enum Ask {
     /// again it is the same one.
     #[prost(message, tag = "24")]
     Listen(Listen),
+    /// A regular file's content, without descriptors. → `File`, then data frames of [`crate::StreamId::Stdout`] from
+    /// offset 0 on, wherever in the file that is; at the end → `Done`, or `Failed` where it broke off.
+    #[prost(message, tag = "30")]
+    ReadFile(ReadFile),
+    /// As `OpenWrite`, without descriptors. → `File`; then the host sends the content as data frames of
+    /// [`crate::StreamId::Stdin`] from offset 0 on, and an empty one at its end → `Done`, then `CommitWrite`.
+    /// `Failed` before that end closes the connection.
+    #[prost(message, tag = "31")]
+    WriteFile(WriteFile),
+    /// As `Import`, with the archive as in `WriteFile`. → `Done`; at the end → `Imported`, or `Failed` as there.
+    #[prost(message, tag = "32")]
+    ImportFrames(Path),
+    /// As `Export`, with the archive as in `ReadFile`. → `Done`; at the end → `Done`, or `Failed`.
+    #[prost(message, tag = "33")]
+    ExportFrames(Path),
 }
 
 /// Nothing.

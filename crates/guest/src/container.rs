@@ -15,10 +15,11 @@ use std::process::ExitCode;
 
 /// How to call it.
 pub const USAGE: &str = "       hostel-guest supervise --socket PATH [--config FILE] [--spill DIRECTORY]
-                    [--report SOCKET [--confine]]
+                    [--report SOCKET] [--confine]
   --config FILE    what the host wants; the file, which holds a secret, is removed once it is read
   --report SOCKET  where the host listens for a first connection, to hear that the sandbox is ready
-  --confine        give up rights and take the filter of system calls, as in a jail
+  --confine        give up rights and take the filter of system calls, as in a jail; without --report the socket
+                   is the guest's own user's, as whom a relay has to run
 ";
 
 /// Where a container sees its own cgroup, version 2 or 1.
@@ -50,7 +51,7 @@ impl Options {
             };
             *place = Some(PathBuf::from(arguments.next()?));
         }
-        (options.socket.is_some() && (options.report.is_some() || !options.confine)).then_some(options)
+        options.socket.is_some().then_some(options)
     }
 }
 
@@ -94,9 +95,12 @@ impl Opened {
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let Some(options) = Options::parse(arguments) else { return fail(USAGE) };
     match &options.report {
-        None => match Opened::open(&options) {
-            Ok(Opened { config, listener, spill, counter }) => {
-                supervisor::run_listening(listener, spill, counter, config)
+        None => match Opened::open(&options).map_err(|error| error.to_string()).and_then(|opened| {
+            let weaknesses = if options.confine { open_to_relays(&options)? } else { Vec::new() };
+            Ok((opened, weaknesses))
+        }) {
+            Ok((Opened { config, listener, spill, counter }, weaknesses)) => {
+                supervisor::run_listening(listener, spill, counter, config, weaknesses)
             }
             Err(error) => fail(&format!("hostel-guest: {error}\n")),
         },
@@ -105,6 +109,21 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             Err(error) => fail(&format!("hostel-guest: connect to {}: {error}\n", report.display())),
         },
     }
+}
+
+/// Gives the socket and the directory of our executable to the guest's own user, so that root inside, who has no
+/// capabilities, cannot put another program in its place; becomes that user and gives up what it does not need. →
+/// what could not be had.
+fn open_to_relays(options: &Options) -> Result<Vec<String>, String> {
+    if let Some(socket) = &options.socket {
+        let own = Some(confine::GUEST_ID);
+        let here = std::env::current_exe().map_err(|error| format!("find ourselves: {error}"))?;
+        for path in here.parent().into_iter().chain([socket.as_path()]) {
+            std::os::unix::fs::chown(path, own, own)
+                .map_err(|error| format!("give {} away: {error}", path.display()))?;
+        }
+    }
+    confine::container().map_err(|failed| failed.to_string())
 }
 
 /// With a host that waits to hear how it went.
@@ -145,10 +164,10 @@ mod tests {
     use std::ffi::OsString;
 
     #[test]
-    fn options_need_their_values_and_confinement_somebody_to_hear_of_it() {
+    fn options_need_their_values() {
         let parse = |line: &str| Options::parse(line.split_whitespace().map(OsString::from));
         assert!(parse("--socket /s --report /r --confine --spill /d").is_some_and(|options| options.confine));
-        for wrong in ["", "--socket", "--report /r", "--socket /s --confine", "--socket /s --what"] {
+        for wrong in ["", "--socket", "--report /r", "--confine", "--socket /s --what"] {
             assert!(parse(wrong).is_none(), "{wrong}");
         }
     }

@@ -11,6 +11,7 @@ mod connections;
 mod event_loop;
 mod failure;
 mod files;
+mod frames;
 mod lifecycle;
 mod listen;
 mod output;
@@ -83,17 +84,17 @@ pub fn run(inherited: Inherited) -> ! {
 }
 
 /// The same without a first connection: as the first program of a container, or for tests below any process.
-/// Every connection has to say hello. What it starts can gain no privileges; more confinement is the business
+/// Every connection has to say hello, and is told of `weaknesses`. What it starts can gain no privileges; more confinement is the business
 /// of whoever starts it.
 pub fn run_listening(
     listener: OwnedFd,
     spill_directory: Option<OwnedFd>,
     oom_counter: Option<OwnedFd>,
     config: GuestConfig,
+    mut weaknesses: Vec<String>,
 ) -> ! {
     let unconfined = forbid_privileges().err();
-    let weaknesses =
-        unconfined.map(|errno| format!("programs may gain privileges: {errno}")).into_iter().collect();
+    weaknesses.extend(unconfined.map(|errno| format!("programs may gain privileges: {errno}")));
     let born = Birth { listener, spill_directory, oom_counter, config, weaknesses };
     end(Supervisor::new(born).map_or(1, |mut supervisor| supervisor.serve()))
 }

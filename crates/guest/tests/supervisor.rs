@@ -5,11 +5,15 @@
 mod client;
 #[path = "supervisor/files.rs"]
 mod files;
+#[path = "supervisor/frames.rs"]
+mod frames;
 #[path = "supervisor/hostile.rs"]
 mod hostile;
 #[path = "supervisor/output.rs"]
 mod output;
 #[path = "supervisor/processes.rs"]
 mod processes;
+#[path = "supervisor/relay.rs"]
+mod relay;
 #[path = "supervisor/terminal.rs"]
 mod terminal;

@@ -114,6 +114,11 @@ pub trait Backend: Send + Sync {
         None
     }
 
+    /// What is to be known about it although it can be used: what its place costs.
+    fn remark(&self) -> Option<String> {
+        None
+    }
+
     /// Makes a sandbox and waits until commands can run in it. `spec` was validated and is resolved against
     /// the template. Limits that this host cannot hold are left out of [`Created::limits`] and told in
     /// [`Created::weaknesses`]; the caller has already refused where they were asked for.

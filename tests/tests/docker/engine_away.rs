@@ -3,22 +3,21 @@
 use crate::setup::{container, get, health, instance, own_engine, refusal};
 use hostel_tests::{TestDaemon, TestEngine, eventually, signal};
 use rustix::process::Signal;
-use std::io::Read as _;
 use std::process::Child;
 
 /// Prints numbered lines until a file is there.
 const COUNT: &str = "i=0; while [ ! -e /tmp/enough ]; do echo line $i; i=$((i+1)); sleep 0.001; done";
 
-fn count(daemon: &TestDaemon, id: &str) -> Child {
+pub(crate) fn count(daemon: &TestDaemon, id: &str) -> Child {
     daemon.command(&["exec", id, "--", "sh", "-c", COUNT]).spawn().unwrap()
 }
 
 /// Ends the counting; every line must have come, in order.
-fn check_count(daemon: &TestDaemon, id: &str, mut counting: Child) {
+pub(crate) fn check_count(daemon: &TestDaemon, id: &str, counting: Child) {
     let _ = daemon.shell(id, "touch /tmp/enough");
-    let mut text = String::new();
-    counting.stdout.take().unwrap().read_to_string(&mut text).unwrap();
-    assert!(counting.wait().unwrap().success());
+    let counted = counting.wait_with_output().unwrap();
+    assert!(counted.status.success(), "{}", String::from_utf8_lossy(&counted.stderr));
+    let text = String::from_utf8(counted.stdout).unwrap();
     for (number, line) in text.lines().enumerate() {
         assert_eq!(line, format!("line {number}"));
     }
@@ -26,7 +25,7 @@ fn check_count(daemon: &TestDaemon, id: &str, mut counting: Child) {
 }
 
 /// What must be so while the engine is away.
-fn is_told(daemon: &TestDaemon) {
+pub(crate) fn is_told(daemon: &TestDaemon) {
     eventually("it is told", || health(daemon)["health"] == "unavailable");
     assert!(health(daemon)["detail"].as_str().unwrap().contains("engine"), "{}", health(daemon));
     let refused = refusal(daemon, &[]);
@@ -35,12 +34,12 @@ fn is_told(daemon: &TestDaemon) {
     assert_eq!(daemon.hostel(&["run", "--", "echo", "jail"]).success(), "jail");
 }
 
-fn is_back(daemon: &TestDaemon) {
+pub(crate) fn is_back(daemon: &TestDaemon) {
     eventually("it is back", || health(daemon)["health"] != "unavailable");
     assert_eq!(daemon.hostel(&["run", "--backend", "docker", "--", "echo", "new"]).success(), "new");
 }
 
-fn containers(engine: &TestEngine) -> usize {
+pub(crate) fn containers(engine: &TestEngine) -> usize {
     engine.docker(&["ps", "--all", "--quiet"]).success().lines().count()
 }
 

@@ -9,4 +9,5 @@ mod full_disk;
 mod images;
 mod old_engine;
 mod pools;
+mod remote;
 mod setup;

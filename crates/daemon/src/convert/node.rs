@@ -59,8 +59,10 @@ pub(crate) fn api_backend(
         health: health.into(),
         detail: match trouble {
             Some(why) => why,
-            None if degraded => "less isolation than by default, see missing".to_owned(),
-            None => String::new(),
+            None => {
+                let less = degraded.then(|| "less isolation than by default, see missing".to_owned());
+                less.into_iter().chain(backend.remark()).collect::<Vec<_>>().join("; ")
+            }
         },
         capabilities: capabilities.available.iter().map(|capability| capability.name().to_owned()).collect(),
         missing: capabilities.missing.iter().map(api_weakness).collect(),

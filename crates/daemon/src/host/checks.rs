@@ -83,7 +83,10 @@ pub(crate) fn of_backend(backend: &Arc<dyn Backend>) -> Vec<Check> {
     let name = backend.name();
     let usable = match backend.trouble() {
         Some(why) => Check::warn("backend", format!("{name}: {why}"), "mend that, or use another backend"),
-        None => Check::ok("backend", format!("{name}: sandboxes can be made")),
+        None => {
+            let remark = backend.remark().map_or(String::new(), |remark| format!("; {remark}"));
+            Check::ok("backend", format!("{name}: sandboxes can be made{remark}"))
+        }
     };
     let missing = &backend.capabilities().missing;
     let weak = |weakness: &Weakness| Check {

@@ -53,6 +53,31 @@ pub struct OpenWrite {
     pub must_not_exist: bool,
 }
 
+/// What to read.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ReadFile {
+    /// The file.
+    #[prost(string, tag = "1")]
+    pub path: String,
+    /// First byte wanted.
+    #[prost(uint64, tag = "2")]
+    pub offset: u64,
+    /// At most so many; without it all.
+    #[prost(uint64, optional, tag = "3")]
+    pub length: Option<u64>,
+}
+
+/// What to write.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct WriteFile {
+    /// How.
+    #[prost(message, optional, tag = "1")]
+    pub open: Option<OpenWrite>,
+    /// Where in the file the content goes.
+    #[prost(uint64, tag = "2")]
+    pub offset: u64,
+}
+
 /// A new directory.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct MakeDirectory {

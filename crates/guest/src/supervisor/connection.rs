@@ -100,6 +100,8 @@ pub(crate) struct Connection {
     /// Sending failed; only what came before may still be read.
     pub(crate) broken: bool,
     pub(crate) write: Option<PendingWrite>,
+    /// The worker reads what the host sends.
+    pub(crate) fed: bool,
     waiting: VecDeque<Chunk>,
     waiting_bytes: usize,
 }
@@ -116,6 +118,7 @@ impl Connection {
             closing: false,
             broken: false,
             write: None,
+            fed: false,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
         }
@@ -139,6 +142,11 @@ impl Connection {
     /// Whether it should rather be given nothing more at the moment.
     pub(crate) fn is_full(&self) -> bool {
         self.waiting_bytes >= MOST_WAITING
+    }
+
+    /// Whether what the host sends is for its worker.
+    pub(crate) fn is_fed(&self) -> bool {
+        self.fed && matches!(self.mode, Mode::Working(_))
     }
 
     /// Whether requests or input may be taken from it.

@@ -155,7 +155,8 @@ impl Supervisor {
                 Err(_) => return false,
             }
         }
-        true
+        // What a worker is to read must not be here already.
+        !(decoder.pending() > 0 && self.connections.get(&serial).is_some_and(|it| it.is_fed()))
     }
 
     fn handle_frame(&mut self, serial: u64, frame: Frame, payload: &[u8]) -> bool {
@@ -215,7 +216,7 @@ impl Supervisor {
     }
 
     /// `None`: the connection is gone.
-    fn flush(&mut self, serial: u64) -> Option<Flushed> {
+    pub(super) fn flush(&mut self, serial: u64) -> Option<Flushed> {
         let connection = self.connections.get_mut(&serial)?;
         let process = match &connection.mode {
             Mode::Attached(attached) => self.processes.get_mut(&attached.process),

@@ -123,7 +123,7 @@ impl Supervisor {
             Ask::MakeDirectory(ask) => file(files::make_directory(root, &ask, self.owner())?),
             Ask::Rename(ask) => file(files::rename(root, &ask)?),
             Ask::Remove(ask) if ask.recursive => {
-                let worker = worker::start(None, |_| {
+                let worker = worker::start(Vec::new(), |_| {
                     remove::remove_tree(&worker_root()?, &ask.path).map(|()| Answer::Done(Empty {}))
                 })?;
                 self.work(serial, worker)
@@ -144,6 +144,29 @@ impl Supervisor {
             Ask::Export(ask) => {
                 let (worker, pipe) = archive::export(root, &ask.path)?;
                 self.work_with(serial, worker, pipe)
+            }
+            ask => self.ask_contents(serial, ask),
+        }
+    }
+
+    /// Contents of files as frames; see `frames`.
+    fn ask_contents(&mut self, serial: u64, ask: Ask) -> Outcome<Response> {
+        match ask {
+            Ask::ReadFile(ask) => {
+                let worker = self.read_file(serial, &ask)?;
+                self.work(serial, worker)
+            }
+            Ask::WriteFile(ask) => {
+                let (worker, file) = self.write_file(serial, &ask)?;
+                self.feed(serial, worker, Answer::File(file))
+            }
+            Ask::ImportFrames(ask) => {
+                let worker = self.import_frames(serial, &ask.path)?;
+                self.feed(serial, worker, Answer::Done(Empty {}))
+            }
+            Ask::ExportFrames(ask) => {
+                let worker = self.export_frames(serial, &ask.path)?;
+                self.work(serial, worker)
             }
             _ => Err(failure(FailureKind::Internal, "a request without an answer", "")),
         }
@@ -222,12 +245,23 @@ impl Supervisor {
         Ok(Response::With(Answer::Done(Empty {}), pipe))
     }
 
+    /// The same with a worker that reads what the host sends from now on.
+    fn feed(&mut self, serial: u64, worker: Worker, answer: Answer) -> Outcome<Response> {
+        self.work(serial, worker)?;
+        if let Some(connection) = self.connections.get_mut(&serial) {
+            connection.fed = true;
+        }
+        Ok(Response::Now(answer))
+    }
+
     pub(super) fn worker_ready(&mut self, serial: u64) {
         let Some(connection) = self.connections.get_mut(&serial) else { return };
         let Mode::Working(worker) = &mut connection.mode else { return };
         let Some(answer) = worker.read() else { return };
         self.poll.remove(&worker.status);
         connection.mode = Mode::Idle;
+        // What the worker left unread is content, which must not be taken for requests.
+        connection.closing |= std::mem::take(&mut connection.fed) && matches!(answer, Answer::Failed(_));
         connection.send(&Reply { answer: Some(answer) }, None);
         self.proceed(serial);
     }

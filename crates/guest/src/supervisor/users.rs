@@ -2,6 +2,7 @@
 
 use super::failure::{Outcome, invalid};
 use super::files::Root;
+use crate::zygote::confine::GUEST_ID;
 use hostel_guest_protocol::Failure;
 use std::io::Read;
 
@@ -115,7 +116,11 @@ pub(crate) fn find(root: &Root, user: &str, can_switch: bool) -> Outcome<Identit
         };
     }
     let user = if user.is_empty() { "0" } else { user };
-    look_up(user, &passwd, &read(root, "/etc/group")).ok_or_else(|| unknown(user))
+    let found = look_up(user, &passwd, &read(root, "/etc/group")).ok_or_else(|| unknown(user))?;
+    if own == GUEST_ID && found.uid == own {
+        return Err(invalid("user", format!("the user {user} is the supervisor's own")));
+    }
+    Ok(found)
 }
 
 fn unknown(user: &str) -> Failure {

@@ -32,15 +32,15 @@ impl Drop for Worker {
 /// # Errors
 /// `Limit` where there can be no more processes or descriptors.
 pub(crate) fn start(
-    kept: Option<OwnedFd>,
-    work: impl FnOnce(Option<OwnedFd>) -> Outcome<Answer>,
+    kept: Vec<OwnedFd>,
+    work: impl FnOnce(Vec<OwnedFd>) -> Outcome<Answer>,
 ) -> Outcome<Worker> {
     let (status, theirs) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| refused(errno, "make a pipe"))?;
     rustix::io::ioctl_fionbio(&status, true).map_err(|errno| refused(errno, "make a pipe"))?;
     // SAFETY: this process has one thread, so its copy may do anything.
     match unsafe { libc::fork() } {
         -1 => Err(failure(FailureKind::Limit, "no more processes", "processes")),
-        0 => be_worker(&theirs, kept, work),
+        0 => be_worker(&theirs, &kept, work),
         pid => {
             let pid = Pid::from_raw(pid).ok_or_else(|| failure(FailureKind::Internal, "fork", ""))?;
             let process = pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| refused(errno, "fork"))?;
@@ -49,24 +49,21 @@ pub(crate) fn start(
     }
 }
 
-fn be_worker(
-    status: &OwnedFd,
-    kept: Option<OwnedFd>,
-    work: impl FnOnce(Option<OwnedFd>) -> Outcome<Answer>,
-) -> ! {
+fn be_worker(status: &OwnedFd, kept: &[OwnedFd], work: impl FnOnce(Vec<OwnedFd>) -> Outcome<Answer>) -> ! {
     // SAFETY: system calls on this process alone, which nobody else's code runs in any more. Descriptors
-    // are moved to 3 and 4 by way of numbers above both, and all others closed.
+    // are moved to 3 and following by way of numbers above all of them, and all others closed.
     let (status, kept) = unsafe {
-        let above = libc::fcntl(status.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 5);
-        let kept_above = kept.as_ref().map(|kept| libc::fcntl(kept.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 5));
-        libc::dup2(above, 3);
-        let kept = kept_above.map(|fd| libc::dup2(fd, 4));
-        libc::syscall(libc::SYS_close_range, if kept.is_some() { 5 } else { 4 }, u32::MAX, 0);
+        let end = 4 + libc::c_int::try_from(kept.len()).unwrap_or(0);
+        let above = |fd: &OwnedFd| libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, end);
+        let (status, kept) = (above(status), kept.iter().map(above).collect::<Vec<_>>());
+        libc::dup2(status, 3);
+        let kept: Vec<_> = (4..).zip(kept).map(|(to, from)| libc::dup2(from, to)).collect();
+        libc::syscall(libc::SYS_close_range, end, u32::MAX, 0);
         libc::prctl(libc::PR_SET_NAME, c"hostel-worker".as_ptr());
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
-        (OwnedFd::from_raw_fd(3), kept.map(|fd| OwnedFd::from_raw_fd(fd)))
+        (OwnedFd::from_raw_fd(3), kept.into_iter().map(|fd| OwnedFd::from_raw_fd(fd)).collect())
     };
     let answer = work(kept).unwrap_or_else(Answer::Failed);
     let bytes = Reply { answer: Some(answer) }.encode_to_vec();

@@ -24,7 +24,7 @@ struct Content {
 }
 
 struct Packing {
-    archive: Builder<File>,
+    archive: Builder<Box<dyn Write>>,
     descent: Descent<Content>,
     /// Of the entry that is being packed, as it is named in the archive. One for all: in a deep tree one for each
     /// level would take much memory.
@@ -32,7 +32,7 @@ struct Packing {
 }
 
 /// Packs a file or a directory, names relative to the directory that it is in.
-pub(super) fn pack(root: &Root, path: &str, archive: File) -> Outcome<()> {
+pub(in crate::supervisor) fn pack(root: &Root, path: &str, archive: Box<dyn Write>) -> Outcome<()> {
     let mut packing = Packing { archive: Builder::new(archive), descent: Descent::new(), path: Vec::new() };
     let refused = |errno| refused(errno, path);
     if split(path).is_some() {

@@ -31,7 +31,12 @@ struct Unpacking {
 }
 
 /// Unpacks. → the number of entries.
-pub(super) fn unpack(root: &Root, path: &str, archive: File, owner: Owner) -> Outcome<u64> {
+pub(in crate::supervisor) fn unpack(
+    root: &Root,
+    path: &str,
+    archive: Box<dyn Read>,
+    owner: Owner,
+) -> Outcome<u64> {
     let base = root.open_directory(path, OFlags::RDONLY).map_err(|errno| refused(errno, path))?;
     let mut unpacking = Unpacking { base, owner, buffer: vec![0; COPY], directories: Vec::new() };
     let mut archive = Archive::new(archive);
@@ -80,7 +85,7 @@ fn clean(path: &Path) -> Option<String> {
 }
 
 impl Unpacking {
-    fn entry(&mut self, mut entry: Entry<'_, File>) -> Outcome<()> {
+    fn entry(&mut self, mut entry: Entry<'_, Box<dyn Read>>) -> Outcome<()> {
         let raw = entry.path().map_err(|error| broken(&error))?.into_owned();
         let Some(path) = clean(&raw) else {
             return Err(invalid("archive", format!("{} leads out of the directory", raw.display())));
@@ -164,7 +169,7 @@ impl Unpacking {
         path: &str,
         mode: u32,
         modified: i64,
-        content: &mut Entry<'_, File>,
+        content: &mut Entry<'_, Box<dyn Read>>,
     ) -> Outcome<Result<(), Errno>> {
         let (parent, name) = match self.parent(path) {
             Ok(parent) => parent,
@@ -190,7 +195,7 @@ impl Unpacking {
         written.map(Ok)
     }
 
-    fn copy(&mut self, content: &mut Entry<'_, File>, file: &mut File) -> Outcome<()> {
+    fn copy(&mut self, content: &mut Entry<'_, Box<dyn Read>>, file: &mut File) -> Outcome<()> {
         loop {
             let count = content.read(&mut self.buffer).map_err(|error| broken(&error))?;
             if count == 0 {
