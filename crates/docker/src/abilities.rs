@@ -139,7 +139,7 @@ pub(crate) fn capabilities(facts: &Facts, ground: &Ground) -> Capabilities {
     );
     when(C::PrivateUserIds, false, "containers of one engine share a range of user ids");
     for (capability, name) in [(C::NetworkAllowlist, "allowlist"), (C::NetworkOpen, "open")] {
-        let reason = if remote {
+        let reason = if facts.remote {
             "the engine is on another host"
         } else {
             "the daemon runs as an ordinary user; start it as root for this"
@@ -147,7 +147,7 @@ pub(crate) fn capabilities(facts: &Facts, ground: &Ground) -> Capabilities {
         let detail = format!(
             "the network policy {name} needs the daemon's sockets in a container's network namespace: {reason}"
         );
-        when(capability, ground.is_root() && !remote, &detail);
+        when(capability, ground.is_root() && !facts.remote, &detail);
     }
     found
 }
