@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release -p hostel-gateway --example latency [REQUESTS]`. The upstream answers at once over loopback,
 //! so the difference is the gateway's own. Pauses between requests are those of an agent, which does something with
-//! each answer; without them, each request would wait for the flush of the one before (`back to back`).
+//! each answer; without them (`back to back`), each request waits for the flush of the one before.
 #![allow(clippy::unwrap_used, reason = "a measurement that fails may end")]
 
 use bytes::Bytes;
@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::task::JoinSet;
 
+const WARM_UP: usize = 20;
 const PAUSE: Duration = Duration::from_millis(10);
 /// Like the first request of an agent.
 const BODY_BYTES: usize = 48 << 10;
@@ -112,32 +113,32 @@ async fn main() {
     let (mut inside, connection) = handshake(TokioIo::new(socket)).await.unwrap();
     tasks.spawn(async { drop(connection.await) });
 
+    measure(requests, [&mut direct, &mut through, &mut inside]).await;
+}
+
+/// Direct, over TCP and over the Unix socket in turns; first with pauses, then without.
+async fn measure(requests: usize, mut senders: [&mut Sender; 3]) {
     let body = Bytes::from(vec![b' '; BODY_BYTES]);
-    let (mut bare, mut tcp_times, mut unix_times, mut dense) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for index in 0..requests + 20 {
-        let mut times = [0; 3];
-        for (time, sender) in times.iter_mut().zip([&mut direct, &mut through, &mut inside]) {
-            *time = ask(sender, &body).await;
-            tokio::time::sleep(PAUSE).await;
+    for (name, pause) in [("with pauses", Some(PAUSE)), ("back to back", None)] {
+        let mut times = [const { Vec::new() }; 3];
+        for index in 0..requests + WARM_UP {
+            for (times, sender) in times.iter_mut().zip(&mut senders) {
+                let time = ask(sender, &body).await;
+                // The first ones make connections.
+                if index >= WARM_UP {
+                    times.push(time);
+                }
+                if let Some(pause) = pause {
+                    tokio::time::sleep(pause).await;
+                }
+            }
         }
-        // The first ones make connections.
-        if index >= 20 {
-            bare.push(times[0]);
-            tcp_times.push(times[1]);
-            unix_times.push(times[2]);
-        }
+        println!("{name}");
+        let [direct, tcp, unix] = times;
+        let direct = show("  direct, TCP", direct);
+        let tcp = show("  through the gateway, TCP", tcp);
+        let unix = show("  through the gateway, Unix", unix);
+        let (tcp, unix) = (tcp.saturating_sub(direct), unix.saturating_sub(direct));
+        println!("  added at the median: TCP {tcp} µs, Unix {unix} µs");
     }
-    for _ in 0..requests {
-        dense.push(ask(&mut inside, &body).await);
-    }
-    let base = show("direct, TCP", bare);
-    let tcp_base = show("through the gateway, TCP", tcp_times);
-    let unix_base = show("through the gateway, Unix", unix_times);
-    show("  the same, back to back", dense);
-    println!(
-        "added at the median: TCP {} µs, Unix {} µs",
-        tcp_base.saturating_sub(base),
-        unix_base.saturating_sub(base)
-    );
 }
