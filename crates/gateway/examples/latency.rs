@@ -1,7 +1,7 @@
 //! What the gateway adds to the first byte: the same requests directly and through it, taking turns.
 //!
-//! `cargo run --release -p hostel-gateway --example latency [REQUESTS]`. The upstream answers at once over loopback,
-//! so the difference is the gateway's own. Pauses between requests are those of an agent, which does something with
+//! `cargo run --release -p hostel-gateway --example latency [REQUESTS [MILLISECONDS]]`. The upstream answers at once,
+//! or after so many milliseconds, over loopback: the difference is the gateway's own. Pauses between requests are those of an agent, which does something with
 //! each answer; without them (`back to back`), each request waits for the flush of the one before.
 #![allow(clippy::unwrap_used, reason = "a measurement that fails may end")]
 
@@ -29,13 +29,16 @@ const STREAM: &str = "event: message_start\ndata: {\"type\":\"message_start\",\"
     \"usage\":{\"input_tokens\":10,\"output_tokens\":1}}}\n\nevent: message_delta\ndata: {\"type\":\"message_delta\",\
     \"usage\":{\"output_tokens\":9}}\n\nevent: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
 
-async fn model(listener: TcpListener) {
+async fn model(listener: TcpListener, delay: Duration) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         stream.set_nodelay(true).unwrap();
         connections.spawn(async move {
-            let service = service_fn(|request: Request<Incoming>| async {
+            let service = service_fn(|request: Request<Incoming>| async move {
                 request.into_body().collect().await.unwrap();
+                if !delay.is_zero() {
+                    tokio::time::sleep(delay).await;
+                }
                 let mut response = Response::new(Full::new(Bytes::from_static(STREAM.as_bytes())));
                 response.headers_mut().insert("content-type", "text/event-stream".parse().unwrap());
                 Ok::<_, Infallible>(response)
@@ -83,10 +86,11 @@ fn show(name: &str, mut times: Vec<u64>) -> u64 {
 #[tokio::main]
 async fn main() {
     let requests = std::env::args().nth(1).map_or(500, |count| count.parse().unwrap());
+    let delay = std::env::args().nth(2).map_or(0, |millis| millis.parse().unwrap());
     let mut tasks = JoinSet::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let upstream = listener.local_addr().unwrap();
-    tasks.spawn(model(listener));
+    tasks.spawn(model(listener, Duration::from_millis(delay)));
     let directory = tempfile::tempdir().unwrap();
     let url = Url::parse(&format!("http://{upstream}")).unwrap();
     let config = Config {

@@ -134,7 +134,7 @@ pub(super) fn end(connection: &Connection, ended: &Ended) -> Result<()> {
         })
         .map_err(failed)?;
     let used =
-        Spent { requests: 0, tokens: ended.progress.tokens.total(), cost_micros: ended.progress.cost_micros };
+        Spent { requests: 1, tokens: ended.progress.tokens.total(), cost_micros: ended.progress.cost_micros };
     count(connection, ended.charge.sandbox.as_str(), &ended.charge.budgets, used, ended.ended)
 }
 
