@@ -1,8 +1,8 @@
 //! What the gateway adds to the first byte: the same requests directly and through it, taking turns.
 //!
-//! `cargo run --release -p hostel-gateway --example latency [REQUESTS]`. The upstream answers at once over loopback,
-//! so the difference is the gateway's own. Pauses between requests are those of an agent, which does something with
-//! each answer; without them, each request would wait for the flush of the one before (`back to back`).
+//! `cargo run --release -p hostel-gateway --example latency [REQUESTS [MILLISECONDS]]`. The upstream answers at once,
+//! or after so many milliseconds, over loopback: the difference is the gateway's own. Pauses between requests are those of an agent, which does something with
+//! each answer; without them (`back to back`), each request waits for the flush of the one before.
 #![allow(clippy::unwrap_used, reason = "a measurement that fails may end")]
 
 use bytes::Bytes;
@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::task::JoinSet;
 
+const WARM_UP: usize = 20;
 const PAUSE: Duration = Duration::from_millis(10);
 /// Like the first request of an agent.
 const BODY_BYTES: usize = 48 << 10;
@@ -28,13 +29,16 @@ const STREAM: &str = "event: message_start\ndata: {\"type\":\"message_start\",\"
     \"usage\":{\"input_tokens\":10,\"output_tokens\":1}}}\n\nevent: message_delta\ndata: {\"type\":\"message_delta\",\
     \"usage\":{\"output_tokens\":9}}\n\nevent: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
 
-async fn model(listener: TcpListener) {
+async fn model(listener: TcpListener, delay: Duration) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         stream.set_nodelay(true).unwrap();
         connections.spawn(async move {
-            let service = service_fn(|request: Request<Incoming>| async {
+            let service = service_fn(|request: Request<Incoming>| async move {
                 request.into_body().collect().await.unwrap();
+                if !delay.is_zero() {
+                    tokio::time::sleep(delay).await;
+                }
                 let mut response = Response::new(Full::new(Bytes::from_static(STREAM.as_bytes())));
                 response.headers_mut().insert("content-type", "text/event-stream".parse().unwrap());
                 Ok::<_, Infallible>(response)
@@ -82,10 +86,11 @@ fn show(name: &str, mut times: Vec<u64>) -> u64 {
 #[tokio::main]
 async fn main() {
     let requests = std::env::args().nth(1).map_or(500, |count| count.parse().unwrap());
+    let delay = std::env::args().nth(2).map_or(0, |millis| millis.parse().unwrap());
     let mut tasks = JoinSet::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let upstream = listener.local_addr().unwrap();
-    tasks.spawn(model(listener));
+    tasks.spawn(model(listener, Duration::from_millis(delay)));
     let directory = tempfile::tempdir().unwrap();
     let url = Url::parse(&format!("http://{upstream}")).unwrap();
     let config = Config {
@@ -112,32 +117,32 @@ async fn main() {
     let (mut inside, connection) = handshake(TokioIo::new(socket)).await.unwrap();
     tasks.spawn(async { drop(connection.await) });
 
+    measure(requests, [&mut direct, &mut through, &mut inside]).await;
+}
+
+/// Direct, over TCP and over the Unix socket in turns; first with pauses, then without.
+async fn measure(requests: usize, mut senders: [&mut Sender; 3]) {
     let body = Bytes::from(vec![b' '; BODY_BYTES]);
-    let (mut bare, mut tcp_times, mut unix_times, mut dense) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for index in 0..requests + 20 {
-        let mut times = [0; 3];
-        for (time, sender) in times.iter_mut().zip([&mut direct, &mut through, &mut inside]) {
-            *time = ask(sender, &body).await;
-            tokio::time::sleep(PAUSE).await;
+    for (name, pause) in [("with pauses", Some(PAUSE)), ("back to back", None)] {
+        let mut times = [const { Vec::new() }; 3];
+        for index in 0..requests + WARM_UP {
+            for (times, sender) in times.iter_mut().zip(&mut senders) {
+                let time = ask(sender, &body).await;
+                // The first ones make connections.
+                if index >= WARM_UP {
+                    times.push(time);
+                }
+                if let Some(pause) = pause {
+                    tokio::time::sleep(pause).await;
+                }
+            }
         }
-        // The first ones make connections.
-        if index >= 20 {
-            bare.push(times[0]);
-            tcp_times.push(times[1]);
-            unix_times.push(times[2]);
-        }
+        println!("{name}");
+        let [direct, tcp, unix] = times;
+        let direct = show("  direct, TCP", direct);
+        let tcp = show("  through the gateway, TCP", tcp);
+        let unix = show("  through the gateway, Unix", unix);
+        let (tcp, unix) = (tcp.saturating_sub(direct), unix.saturating_sub(direct));
+        println!("  added at the median: TCP {tcp} µs, Unix {unix} µs");
     }
-    for _ in 0..requests {
-        dense.push(ask(&mut inside, &body).await);
-    }
-    let base = show("direct, TCP", bare);
-    let tcp_base = show("through the gateway, TCP", tcp_times);
-    let unix_base = show("through the gateway, Unix", unix_times);
-    show("  the same, back to back", dense);
-    println!(
-        "added at the median: TCP {} µs, Unix {} µs",
-        tcp_base.saturating_sub(base),
-        unix_base.saturating_sub(base)
-    );
 }

@@ -81,7 +81,7 @@ pub struct Counters {
     pub failovers: BTreeMap<String, u64>,
     /// From a request's arrival, with its body, to the head of the response.
     pub first_byte: Histogram,
-    /// From a request's arrival to its admission: waiting for a place, for a commit, and for its row.
+    /// From a request's arrival to its admission: waiting for a place and for a commit.
     pub admission: Histogram,
     /// From a request's arrival to the end of its response.
     pub duration: Histogram,

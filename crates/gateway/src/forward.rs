@@ -86,6 +86,9 @@ pub(crate) async fn forward(
             Err(SendFailure::Connect | SendFailure::Broken) => failure = Failure::Unreachable,
         }
     }
+    if let Some(taken) = ticket {
+        ticket = Some(taken.written().await.map_err(Failure::Denied)?);
+    }
     let Some((response, line, place)) = spare else {
         if let Some(mut ticket) = ticket {
             ticket.end(End::Unanswered);

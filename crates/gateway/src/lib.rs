@@ -6,7 +6,8 @@
 //!
 //! What holds:
 //! * Nothing is forwarded before it was decided, under one lock, that the sandbox's budget and every label budget
-//!   that covers it have something left, and before the request has a row that outlives this process.
+//!   that covers it have something left. The request's row, which outlives this process, is on its way before, and
+//!   written before a byte goes back.
 //! * Usage counts as soon as it is seen. A request that ends holds the next one of the same budgets back until its
 //!   figures are on the disk, but never its own bytes. So a budget is overrun by no more than what was in flight.
 //! * Money is counted in whole millionths of a dollar.

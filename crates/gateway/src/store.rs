@@ -1,7 +1,8 @@
 //! The usage database: one row for every request to a model, totals, and label budgets.
 //!
 //! One thread owns the writing connection (WAL, `synchronous=FULL`); what waits is committed together. A request's
-//! row is written when it is admitted, without a flush, so that it outlives the process; its final figures are
+//! row is on its way before the request is forwarded, and written, without a flush, before a byte goes back, so that
+//! it outlives the process; its final figures are
 //! flushed to the disk, and only then does the ledger hear of it. Reports read on connections of their own.
 
 mod read;
@@ -10,7 +11,7 @@ mod write;
 mod writer;
 
 pub(crate) use write::{Begun, End, Ended, Progress};
-pub(crate) use writer::{Commands, Permit};
+pub(crate) use writer::{Commands, Permit, Written};
 
 use crate::budget::{LabelBudget, Spent};
 use crate::error::{Error, Result};

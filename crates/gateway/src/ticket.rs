@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::ledger::{Charge, Refusal, Verdict};
 use crate::shared::Core;
-use crate::store::{Begun, End, Ended, Permit, Progress};
+use crate::store::{Begun, End, Ended, Permit, Progress, Written};
 use crate::usage::Tokens;
 use hostel_sandbox::SandboxId;
 use jiff::Timestamp;
@@ -27,6 +27,8 @@ pub(crate) struct Ticket {
     core: Arc<Core>,
     charge: Charge,
     permit: Option<Permit>,
+    /// Until it is known that the row is written.
+    written: Option<Written>,
     id: u64,
     arrived: Instant,
     upstream: Arc<str>,
@@ -38,8 +40,8 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
-    /// Admits a request of a sandbox, or says why not. Waits for usage that is on its way to the disk, and until the
-    /// request's own row is written.
+    /// Admits a request of a sandbox, or says why not. Waits for usage that is on its way to the disk. The request's
+    /// own row is on its way then; where rows failed to be written before, this waits for it too.
     pub(crate) async fn take(
         core: &Arc<Core>,
         sandbox: &SandboxId,
@@ -57,10 +59,11 @@ impl Ticket {
         let started = Timestamp::now().as_millisecond();
         let begun = Begun { id, started, session: session.to_owned(), charge: charge.clone() };
         // From here on the ticket's end sets right what was counted, should this be cancelled.
-        let ticket = Self {
+        let mut ticket = Self {
             core: Arc::clone(core),
             charge,
             permit: Some(permit),
+            written: None,
             id,
             arrived,
             upstream: Arc::from(""),
@@ -70,14 +73,30 @@ impl Ticket {
             cost_micros: 0,
             told: false,
         };
-        match tokio::time::timeout(deadline, core.store.commands().begin(begun)).await {
-            Ok(Ok(())) => {}
+        let commands = core.store.commands();
+        match tokio::time::timeout(deadline, commands.begin(begun)).await {
+            Ok(Ok(written)) => ticket.written = Some(written),
             Ok(Err(error)) => return Err(ticket.withdraw(error)),
-            // The row may be written yet; the ticket's end goes after it.
             Err(_) => return Err(late()),
+        }
+        if !commands.are_well() {
+            ticket = ticket.written().await?;
         }
         core.tally.admitted(arrived.elapsed());
         Ok(ticket)
+    }
+
+    /// Returns once the row is written. Nothing may go back to the client before: the disk works while the model
+    /// does, which is longer.
+    pub(crate) async fn written(mut self) -> Result<Self, Denied> {
+        let Some(written) = self.written.take() else { return Ok(self) };
+        match tokio::time::timeout(self.core.limits.commit_timeout, written).await {
+            Ok(Ok(Ok(()))) => Ok(self),
+            Ok(Ok(Err(error))) => Err(self.withdraw(error)),
+            Ok(Err(_)) => Err(self.withdraw(Error::Closed)),
+            // It may be written yet; the ticket's end goes after it.
+            Err(_) => Err(Denied::Unrecorded(Error::store("write usage", "the disk takes too long"))),
+        }
     }
 
     /// There is no row, so nothing is ended.

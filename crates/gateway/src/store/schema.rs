@@ -33,7 +33,6 @@ CREATE TABLE requests (
   cost_micros INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX requests_started ON requests (started);
-CREATE INDEX requests_sandbox ON requests (sandbox, started);
 CREATE INDEX requests_open ON requests (state) WHERE state = 'open';
 CREATE TABLE sandboxes (
   sandbox TEXT PRIMARY KEY,

@@ -42,7 +42,7 @@ async fn a_crash_leaves_what_was_known() {
     assert!(matches!(store.create_budget(team()).await, Err(Error::BudgetExists { .. })));
     let tokens = Tokens { input: 5, output: 1, ..Tokens::default() };
     for (id, sandbox) in [(1, "sb-a"), (2, "sb-b"), (3, "sb-b")] {
-        store.commands().begin(begun(id, sandbox)).await.unwrap();
+        store.commands().begin(begun(id, sandbox)).await.unwrap().await.unwrap().unwrap();
     }
     let permit = store.commands().permit().await.unwrap();
     permit.end(Ended {
@@ -91,7 +91,7 @@ async fn what_cannot_be_written_blocks_until_it_can() {
     ledger.know(&id, Spent::default());
     let (store, _) = Store::open(directory.path(), KEEP, Arc::clone(&ledger)).unwrap();
     let crate::ledger::Verdict::Admitted(charge) = ledger.admit(&id) else { panic!("not admitted") };
-    store.commands().begin(begun(1, "sb-a")).await.unwrap();
+    store.commands().begin(begun(1, "sb-a")).await.unwrap().await.unwrap().unwrap();
     // A trigger stands for a full disk.
     let break_it = "CREATE TRIGGER broken BEFORE UPDATE ON requests BEGIN SELECT RAISE(ABORT, 'full'); END";
     store.commands().work(|connection| run(connection, break_it)).await.unwrap();
@@ -107,8 +107,10 @@ async fn what_cannot_be_written_blocks_until_it_can() {
     });
     store.commands().work(|_| Ok(())).await.unwrap();
     assert!(matches!(ledger.admit(&id), crate::ledger::Verdict::Committing));
+    assert!(!store.commands().are_well());
     store.commands().work(|connection| run(connection, "DROP TRIGGER broken")).await.unwrap();
     commits.changed().await.unwrap();
+    assert!(store.commands().are_well());
     assert!(matches!(ledger.admit(&id), crate::ledger::Verdict::Admitted(_)));
     store.close().await;
 }

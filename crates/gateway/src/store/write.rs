@@ -66,7 +66,7 @@ fn failed(error: rusqlite::Error) -> Error {
     Error::store("write a request", error)
 }
 
-/// Writes the row of an admitted request and counts it.
+/// Writes the row of an admitted request. It is added to the totals at its end, for this is waited for.
 pub(super) fn begin(connection: &Connection, begun: &Begun) -> Result<()> {
     let charge = &begun.charge;
     let pairs: Vec<(&str, &str)> =
@@ -90,9 +90,8 @@ pub(super) fn begin(connection: &Connection, begun: &Begun) -> Result<()> {
                 budgets
             ])
         })
-        .map_err(failed)?;
-    let one = Spent { requests: 1, ..Spent::default() };
-    count(connection, charge.sandbox.as_str(), &charge.budgets, one, begun.started)
+        .map(|_| ())
+        .map_err(failed)
 }
 
 /// Writes what is known of a request so far.
@@ -135,7 +134,7 @@ pub(super) fn end(connection: &Connection, ended: &Ended) -> Result<()> {
         })
         .map_err(failed)?;
     let used =
-        Spent { requests: 0, tokens: ended.progress.tokens.total(), cost_micros: ended.progress.cost_micros };
+        Spent { requests: 1, tokens: ended.progress.tokens.total(), cost_micros: ended.progress.cost_micros };
     count(connection, ended.charge.sandbox.as_str(), &ended.charge.budgets, used, ended.ended)
 }
 
@@ -190,7 +189,7 @@ pub(super) fn close_open_rows(connection: &mut Connection) -> Result<usize> {
             serde_json::from_str(budgets).map_err(|error| Error::store("read a request", error))?;
         let budgets: Vec<BudgetPeriod> =
             pairs.into_iter().map(|(name, period)| BudgetPeriod { name, period }).collect();
-        let used = Spent { requests: 0, tokens: from_sql(*tokens), cost_micros: from_sql(*cost) };
+        let used = Spent { requests: 1, tokens: from_sql(*tokens), cost_micros: from_sql(*cost) };
         count(&transaction, sandbox, &budgets, used, *started)?;
         transaction
             .execute("UPDATE requests SET state = 'interrupted' WHERE id = ?1", [id])

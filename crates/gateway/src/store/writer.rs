@@ -7,6 +7,7 @@ use crate::ledger::Ledger;
 use jiff::Timestamp;
 use rusqlite::Connection;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
@@ -32,7 +33,14 @@ type Work = Box<dyn FnOnce(&mut Connection) + Send>;
 
 /// Where commands are sent. Clones share it.
 #[derive(Clone)]
-pub(crate) struct Commands(mpsc::Sender<Command>);
+pub(crate) struct Commands {
+    queue: mpsc::Sender<Command>,
+    /// Whether the last attempt to write succeeded.
+    well: Arc<AtomicBool>,
+}
+
+/// Tells whether a row was written.
+pub(crate) type Written = oneshot::Receiver<Result<()>>;
 
 /// A place in the queue that is kept for the end of a request, so that ending never waits.
 pub(crate) struct Permit(mpsc::OwnedPermit<Command>);
@@ -46,19 +54,24 @@ impl Permit {
 impl Commands {
     /// Keeps a place for the end of a request.
     pub(crate) async fn permit(&self) -> Result<Permit> {
-        self.0.clone().reserve_owned().await.map(Permit).map_err(|_| Error::Closed)
+        self.queue.clone().reserve_owned().await.map(Permit).map_err(|_| Error::Closed)
     }
 
-    /// Writes the row of a request, and returns when a crash of this process would not lose it.
-    pub(crate) async fn begin(&self, begun: Begun) -> Result<()> {
-        let (reply, answer) = oneshot::channel();
-        self.0.send(Command::Begin(Box::new(begun), reply)).await.map_err(|_| Error::Closed)?;
-        answer.await.map_err(|_| Error::Closed)?
+    /// Sends the row of a request to be written. A crash of this process does not lose it once that is told.
+    pub(crate) async fn begin(&self, begun: Begun) -> Result<Written> {
+        let (reply, written) = oneshot::channel();
+        self.queue.send(Command::Begin(Box::new(begun), reply)).await.map_err(|_| Error::Closed)?;
+        Ok(written)
+    }
+
+    /// Whether rows are being written: the last attempt succeeded, and the thread is there.
+    pub(crate) fn are_well(&self) -> bool {
+        self.well.load(Ordering::Acquire) && !self.queue.is_closed()
     }
 
     /// Writes what is known of a request. Left out where the queue is full: its end has it all.
     pub(crate) fn progress(&self, progress: Progress) {
-        let _ = self.0.try_send(Command::Progress(Box::new(progress)));
+        let _ = self.queue.try_send(Command::Progress(Box::new(progress)));
     }
 
     /// Does something with the connection after all that was sent before.
@@ -71,13 +84,13 @@ impl Commands {
             // Nobody waits any more when this fails, which is no error.
             let _ = reply.send(work(connection));
         });
-        self.0.send(Command::Work(work)).await.map_err(|_| Error::Closed)?;
+        self.queue.send(Command::Work(work)).await.map_err(|_| Error::Closed)?;
         answer.await.map_err(|_| Error::Closed)?
     }
 
     /// Ends the thread after all that was sent before.
     pub(super) async fn close(&self) {
-        let _ = self.0.send(Command::Close).await;
+        let _ = self.queue.send(Command::Close).await;
     }
 }
 
@@ -87,12 +100,21 @@ pub(super) fn start(
     keep: Duration,
 ) -> Result<(Commands, std::thread::JoinHandle<()>)> {
     let (commands, queue) = mpsc::channel(QUEUE);
-    let writer = Writer { connection, ledger, keep, unwritten: Vec::new(), commits: 0, flushes: true };
+    let well = Arc::new(AtomicBool::new(true));
+    let writer = Writer {
+        connection,
+        ledger,
+        keep,
+        unwritten: Vec::new(),
+        commits: 0,
+        flushes: true,
+        well: Arc::clone(&well),
+    };
     let thread = std::thread::Builder::new()
         .name("usage".to_owned())
         .spawn(move || writer.run(queue))
         .map_err(|error| Error::store("start the thread", error))?;
-    Ok((Commands(commands), thread))
+    Ok((Commands { queue: commands, well }, thread))
 }
 
 struct Writer {
@@ -103,6 +125,7 @@ struct Writer {
     unwritten: Vec<Ended>,
     commits: u32,
     flushes: bool,
+    well: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
@@ -185,6 +208,7 @@ impl Writer {
             return;
         }
         let written = self.write(&batch);
+        self.well.store(written.is_ok(), Ordering::Release);
         self.commits += 1;
         if let Err(error) = &written {
             tracing::error!(%error, "usage could not be written; its sandboxes are refused until it is");
