@@ -1,5 +1,6 @@
 //! A secret on its whole way: out of the vault, through a sandbox's proxy, to the host it is bound to and to no
 //! other. With programs from outside: curl, and git with its `Basic` credentials.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use base64::Engine as _;
 use hostel_egress::authority::Authority;

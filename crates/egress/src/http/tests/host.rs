@@ -108,6 +108,7 @@ pub(super) async fn serve(tasks: &mut JoinSet<()>, tls: Option<TlsAcceptor>, han
         let mut connections = JoinSet::new();
         loop {
             let (stream, _) = listener.accept().await.unwrap();
+            stream.set_nodelay(true).unwrap();
             let (tls, handler) = (tls.clone(), Arc::clone(&handler));
             connections.spawn(async move {
                 let service = service_fn(move |request| {

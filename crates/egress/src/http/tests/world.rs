@@ -146,6 +146,7 @@ impl World {
             let mut connections = JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
+                stream.set_nodelay(true).unwrap();
                 let (opener, target) = (Arc::clone(&opener), target.clone());
                 let (gate, secrets) = (Arc::clone(&own), Arc::clone(&secrets));
                 connections.spawn(async move {
