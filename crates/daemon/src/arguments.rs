@@ -5,6 +5,7 @@ use crate::listen::Address;
 use crate::logging::LogFormat;
 use crate::{Config, Error};
 use clap::Args;
+use ipnet::IpNet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -56,6 +57,10 @@ pub struct Arguments {
     /// DNS server that resolves names for sandboxes, address and port. May be given several times. [the host's own]
     #[arg(long, env = "HOSTEL_NAME_SERVER", value_delimiter = ',', value_name = "ADDRESS")]
     pub name_server: Vec<SocketAddr>,
+    /// Block of addresses that sandboxes may reach like public ones although it is private or this host's own, where
+    /// their policy allows the name or the block. May be given several times. [none]
+    #[arg(long, env = "HOSTEL_REACHABLE", value_delimiter = ',', value_name = "CIDR")]
+    pub reachable: Vec<IpNet>,
     /// Certificates (PEM) to trust besides the host's where TLS of sandboxes is opened.
     #[arg(long, env = "HOSTEL_TRUST", value_name = "FILE")]
     pub trust: Option<PathBuf>,
@@ -84,6 +89,7 @@ impl Arguments {
                 secret_directories: self.secrets_dir,
                 gateway_file: self.gateway,
                 name_servers: self.name_server,
+                reachable: self.reachable,
                 trust: self.trust,
                 unaudited: self.unaudited,
             });

@@ -149,6 +149,9 @@ impl Inner {
         } else {
             self.build_here(id, recipe, &draft, &mut clock).await?
         };
+        if draft.disk == Kind::Engine {
+            self.sow(&guest, &recipe.image, &draft.places).await?;
+        }
         clock.lap("start");
         let GuestConfig { token, env, user, workdir, .. } = draft.config;
         let handle = Handle {

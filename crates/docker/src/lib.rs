@@ -1,8 +1,9 @@
-//! The Docker backend: sandboxes as containers of an engine on this host, with our guest as their first program.
+//! The Docker backend: sandboxes as containers of an engine, with our guest as their first program.
 //!
 //! [`Docker`] implements `Backend`. A creation asks the [`engine`] for a container with every limit and nothing to
 //! reach ([`container`]), gives it a [`disk`] of its size, and hears from the guest that it is ready; what comes
-//! after goes to the guest over its socket (`hostel-guest-client`), never through the engine. What happens to
+//! after goes to the guest over its socket (`hostel-guest-client`), never through the engine, unless that is
+//! [`remote`]. What happens to
 //! containers by themselves is [`watch`]ed.
 #![forbid(unsafe_code)]
 

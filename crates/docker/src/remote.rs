@@ -24,8 +24,8 @@ use tokio_util::io::StreamReader;
 
 /// What it costs, for people.
 pub(crate) const COSTS: &str = "the engine does not share this host's files: guests are reached through it, so every \
-    call takes its way and sandboxes cannot be reached while it is away; a sandbox takes one process more, new \
-    connections wait while its processes limit is used up, and what an image has in writable places is not there";
+    call takes its way and sandboxes cannot be reached while it is away; a sandbox takes one process more, and \
+    while its processes limit is used up no lost connection comes back";
 /// Why there is no disk of ours.
 pub(crate) const NO_DISK: &str = "the engine does not share this host's files";
 /// Bytes read from an exec at once.

@@ -11,14 +11,18 @@ use crate::image::Image;
 use crate::tools;
 use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters::{CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder};
+use bytes::Bytes;
 use futures::StreamExt as _;
-use hostel_sandbox::{Error, Result};
+use hostel_guest_client::Guest;
+use hostel_sandbox::file::Compression;
+use hostel_sandbox::{Error, Files as _, Result};
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::mpsc;
 
 /// On images of ours: below which directory the content of the places is kept, apart from what the image had there.
 pub(crate) const LABEL_SEEDS: &str = "hostel.seeds";
@@ -28,6 +32,10 @@ const PASSWD: &str = "/etc/passwd";
 /// Of an archive's headers: their size, and where they say what they are of.
 const HEADER: usize = 512;
 const TYPE_FLAG: usize = 156;
+/// Places that programs fill when they run: nobody misses there what an image has.
+const SCRATCH: [&str; 3] = ["/run", "/tmp", "/var/tmp"];
+/// Bytes read at once.
+const PIECE: usize = 256 << 10;
 /// Most bytes of one place of an image.
 const MOST: u64 = 8 << 30;
 
@@ -159,6 +167,42 @@ impl Inner {
             let mut unpack = tools::command(&self.ground.guest().display().to_string());
             unpack.arg("unpack").current_dir(&parent).stdin(Stdio::from(input));
             tools::finish("hostel-guest unpack", &mut unpack, TRANSFER).await?;
+        }
+        Ok(())
+    }
+
+    /// Unpacks what an image has into the engine's own places, through the guest: it then belongs to the default user.
+    ///
+    /// # Errors
+    /// `LimitReached` for places too small for it; `Unavailable`, `Internal`.
+    pub(crate) async fn sow(self: &Arc<Self>, guest: &Guest, image: &Image, places: &[Place]) -> Result<()> {
+        let seeds = self.seeds(image, places).await?;
+        for place in places.iter().filter(|place| !SCRATCH.contains(&place.path.as_str())) {
+            let file = seeds.file(&place.path);
+            let shown = file.display().to_string();
+            let failed = move |error: io::Error| Error::internal(format!("read {shown}"), error);
+            if !matches!(start_of(&file).map_err(failed.clone())?, Start::Filled) {
+                continue;
+            }
+            let mut file = tokio::fs::File::open(&file).await.map_err(failed.clone())?;
+            let (sender, archive) = mpsc::channel(2);
+            let send = async move {
+                loop {
+                    let mut piece = Vec::with_capacity(PIECE);
+                    let sent = match file.read_buf(&mut piece).await {
+                        Ok(0) => return,
+                        Ok(_) => sender.send(Ok(Bytes::from(piece))).await,
+                        Err(error) => sender.send(Err(failed.clone()(error))).await,
+                    };
+                    if sent.is_err() {
+                        return;
+                    }
+                }
+            };
+            let parent = place.path.rsplit_once('/').map_or("", |(parent, _)| parent);
+            let parent = if parent.is_empty() { "/" } else { parent };
+            let import = guest.import(parent, Compression::None, archive);
+            futures::future::join(send, import).await.1?;
         }
         Ok(())
     }

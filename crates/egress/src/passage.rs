@@ -67,7 +67,10 @@ impl Passage {
         if self.accept().await.is_err() {
             return;
         }
-        let quiet = (!is_web(self.port)).then_some(self.enforcer.shared.settings.timeouts.quiet);
+        // Where requests are to be seen the client must speak, however slow it is.
+        let opened = self.to.name().is_some_and(|name| self.enforcer.opens(name, self.port));
+        let waits = !is_web(self.port) && !opened;
+        let quiet = waits.then_some(self.enforcer.shared.settings.timeouts.quiet);
         let first = match self.sniff(quiet).await {
             First::Closed if is_web(self.port) => return,
             // A client that only listens has ended its own side.

@@ -13,7 +13,16 @@ fn far_engine() -> Option<(TestEngine, TestDaemon)> {
     let host = format!("tcp://{free}");
     // Without TLS, which is nobody's business for the time of a test on this host.
     let engine = TestEngine::start(&["--live-restore", "--host", &host, "--tls=false"])?;
-    let daemon = daemon_on(&host, engine.image());
+    // An image that has something where sandboxes can write.
+    let home = tempfile::tempdir().unwrap();
+    std::fs::create_dir(home.path().join("agent")).unwrap();
+    std::fs::write(home.path().join("agent/hello"), "from the image").unwrap();
+    let _ = engine.docker(&["create", "--name", "seeded", engine.image(), "true"]).success();
+    let agent = home.path().join("agent").display().to_string();
+    let _ = engine.docker(&["cp", &agent, "seeded:/home/agent"]).success();
+    let _ = engine.docker(&["commit", "seeded", "hostel-test-seeded"]).success();
+    let _ = engine.docker(&["rm", "seeded"]).success();
+    let daemon = daemon_on(&host, "hostel-test-seeded");
     Some((engine, daemon))
 }
 
@@ -26,6 +35,9 @@ fn sandboxes_of_a_far_engine_are_used_like_others() {
     assert_eq!(daemon.hostel(&["run", "--backend", "docker", "--", "echo", "hi"]).success(), "hi");
 
     let id = container(&daemon);
+    let seeded = "cat /home/agent/hello && echo mine >/home/agent/hello";
+    assert_eq!(daemon.shell(&id, seeded), "from the image");
+
     let mut cat = daemon.command(&["exec", "-i", &id, "--", "cat"]);
     let mut cat = cat.stdin(Stdio::piped()).spawn().unwrap();
     let sent: Vec<u8> = (0..3_000_000u32).flat_map(u32::to_le_bytes).collect();

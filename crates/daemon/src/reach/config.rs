@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use hostel_egress::audit::OnFailure;
 use hostel_egress::{Names, Settings};
+use ipnet::IpNet;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -20,6 +21,8 @@ pub struct ReachConfig {
     pub gateway_file: Option<PathBuf>,
     /// Who resolves names for sandboxes; empty: whom the host asks.
     pub name_servers: Vec<SocketAddr>,
+    /// Blocks that sandboxes may reach like public ones although they are private, or this host's own.
+    pub reachable: Vec<IpNet>,
     /// Certificates to trust besides the host's, PEM.
     pub trust: Option<PathBuf>,
     /// Sandboxes reach things also while the audit log cannot be written.
@@ -36,6 +39,7 @@ impl ReachConfig {
             secret_directories: rather(self.secret_directories, other.secret_directories),
             gateway_file: self.gateway_file.or(other.gateway_file),
             name_servers: if self.name_servers.is_empty() { other.name_servers } else { self.name_servers },
+            reachable: if self.reachable.is_empty() { other.reachable } else { self.reachable },
             trust: self.trust.or(other.trust),
             unaudited: self.unaudited || other.unaudited,
         }
@@ -49,7 +53,7 @@ impl ReachConfig {
             [] => Names::System,
             servers => Names::Servers(servers.to_vec()),
         };
-        Settings { names, ..Settings::default() }
+        Settings { names, reachable: self.reachable.clone(), ..Settings::default() }
     }
 
     /// Whom to believe where TLS of sandboxes is opened: whom the host believes, and who was named.

@@ -189,8 +189,10 @@ impl Client {
         let buffer = &mut self.buffer;
         let mut storage = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut storage);
-        let received =
-            recvmsg(&self.socket, &mut [IoSliceMut::new(buffer)], &mut ancillary, RecvFlags::CMSG_CLOEXEC);
+        // With a deadline a read is not taken up again by itself (signal(7)).
+        let received = rustix::io::retry_on_intr(|| {
+            recvmsg(&self.socket, &mut [IoSliceMut::new(buffer)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+        });
         let count = received.expect("the guest answers in time").bytes;
         for message in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(descriptors) = message {
