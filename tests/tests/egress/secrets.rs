@@ -1,11 +1,11 @@
 //! Secrets that a sandbox uses and never holds.
 
-use super::setup::{daemon, usable};
+use super::setup::{daemon, here, usable};
 use hostel_tests::{Setup, TestDaemon};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::TcpListener;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -37,7 +37,7 @@ impl Secure {
             .with_no_client_auth()
             .with_single_cert(vec![leaf.der().clone()], private.into())
             .unwrap();
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let listener = TcpListener::bind((here().unwrap(), 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let seen = Arc::<Mutex<Vec<String>>>::default();
         let (config, kept) = (Arc::new(config), Arc::clone(&seen));

@@ -4,7 +4,7 @@ use hostel_tests::{NameServer, Setup, TestDaemon};
 use rustix::process::geteuid;
 use std::ffi::OsString;
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -13,22 +13,36 @@ use std::thread::JoinHandle;
 pub(crate) const NAMES: [&str; 4] =
     ["web.example.com", "other.example.com", "api.example.com", "deep.api.example.com"];
 
+/// An address of this host that is not loopback, which sandboxes have themselves.
+pub(crate) fn here() -> Option<Ipv4Addr> {
+    // Nothing is sent: the kernel only says which address it would send from.
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    match socket.local_addr().ok()?.ip() {
+        IpAddr::V4(address) if !address.is_loopback() => Some(address),
+        _ => None,
+    }
+}
+
 /// Whether this can be tested here; says so where not.
 pub(crate) fn usable(what: &str) -> bool {
-    let root = geteuid().is_root();
-    if !root {
-        eprintln!("SKIPPED: {what}: only root may enter network namespaces");
-    }
-    root
+    let why = match (geteuid().is_root(), here()) {
+        (true, Some(_)) => return true,
+        (false, _) => "only root may enter network namespaces",
+        (true, None) => "this host has no address but loopback",
+    };
+    eprintln!("SKIPPED: {what}: {why}");
+    false
 }
 
 /// A daemon that asks our name server, and whatever else.
 pub(crate) fn daemon(more: Setup) -> (TestDaemon, NameServer) {
-    let names = NameServer::start(NAMES.map(|name| (name, Ipv4Addr::LOCALHOST)));
+    let here = here().unwrap();
+    let names = NameServer::start(NAMES.map(|name| (name, here)));
     let mut setup = more;
     setup.environment.push(("HOSTEL_NAME_SERVER", OsString::from(names.address().to_string())));
     // Our servers are this host's own, which nobody reaches otherwise.
-    setup.environment.push(("HOSTEL_REACHABLE", OsString::from("127.0.0.0/8")));
+    setup.environment.push(("HOSTEL_REACHABLE", OsString::from(format!("{here}/32"))));
     let mut daemon = TestDaemon::prepare(setup);
     daemon.restart();
     (daemon, names)
@@ -44,7 +58,7 @@ pub(crate) struct Web {
 
 impl Web {
     pub(crate) fn start() -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let listener = TcpListener::bind((here().unwrap(), 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let (seen, stop) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<AtomicBool>::default());
         let (kept, stopped) = (Arc::clone(&seen), Arc::clone(&stop));
