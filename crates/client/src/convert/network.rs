@@ -22,7 +22,7 @@ fn rule(wire: v1::NetworkRule) -> Result<NetworkRule> {
     };
     Ok(NetworkRule {
         action,
-        host: wire.host.parse::<HostPattern>().map_err(|problem| Error::Protocol(problem))?,
+        host: wire.host.parse::<HostPattern>().map_err(Error::Protocol)?,
         ports: wire.ports.iter().filter_map(|port| u16::try_from(*port).ok()).collect(),
         methods: wire.methods,
         path_prefix: super::optional(wire.path_prefix),

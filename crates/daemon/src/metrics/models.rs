@@ -5,6 +5,7 @@ use hostel_gateway::{BUCKETS_MICROS, Counters, Histogram};
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
+use std::collections::BTreeMap;
 use std::fmt::Error;
 
 pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, counters: &Counters) -> Result<(), Error> {
@@ -30,18 +31,14 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, counters: &Counters) -
         kinds.map(|(kind, count)| (vec![("model", model.as_str()), ("kind", kind)], count))
     });
     counter(encoder, "model_tokens", "Tokens used", tokens.collect())?;
-    let of_models =
-        |(model, count): (_, &u64)| -> (Labels<'_>, u64) { (vec![("model", label(model))], *count) };
-    let cost = counters.cost_micros.iter().map(of_models).collect();
+    let cost = labelled("model", &counters.cost_micros);
     counter(encoder, "model_cost_micros", "Money spent, in millionths of a US dollar", cost)?;
     let refused =
         counters.refusals.iter().map(|(reason, count)| (vec![("reason", *reason)], *count)).collect();
     counter(encoder, "model_refusals", "Requests that were not forwarded", refused)?;
-    let upstreams =
-        |(upstream, count): (_, &u64)| -> (Labels<'_>, u64) { (vec![("upstream", label(upstream))], *count) };
-    let retries = counters.retries.iter().map(upstreams).collect();
+    let retries = labelled("upstream", &counters.retries);
     counter(encoder, "model_retries", "Attempts beyond the first at the same upstream", retries)?;
-    let failovers = counters.failovers.iter().map(upstreams).collect();
+    let failovers = labelled("upstream", &counters.failovers);
     counter(encoder, "model_failovers", "Times that the next upstream was tried", failovers)?;
     #[expect(clippy::cast_precision_loss, reason = "a metric is a float")]
     let in_flight = vec![(Vec::new(), counters.in_flight as f64)];
@@ -61,8 +58,8 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, counters: &Counters) -
     )
 }
 
-fn label(name: &String) -> &str {
-    name.as_str()
+fn labelled<'a>(label: &'static str, counts: &'a BTreeMap<String, u64>) -> Vec<(Labels<'a>, u64)> {
+    counts.iter().map(|(name, count)| (vec![(label, name.as_str())], *count)).collect()
 }
 
 fn histogram(
