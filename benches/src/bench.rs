@@ -9,6 +9,7 @@ mod latency;
 mod memory;
 mod one_shot;
 mod rate;
+mod reach;
 mod recovery;
 mod stdout;
 
@@ -20,9 +21,10 @@ use crate::report::{Report, Section};
 use anyhow::{Context as _, Result, ensure};
 use hostel_client::{Client, CreateSandbox};
 use hostel_sandbox::{ResourceLimits, SandboxId, SandboxSpec};
+use std::path::PathBuf;
 
 /// Names for `--only`, in the order in which they are measured and shown.
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 11] = [
     "create",
     "one_shot",
     "exec",
@@ -33,6 +35,7 @@ const NAMES: [&str; 10] = [
     "memory",
     "recovery",
     docker::NAME,
+    reach::NAME,
 ];
 
 /// Everything that measuring needs.
@@ -42,6 +45,8 @@ pub(crate) struct Bench<'a> {
     pub(crate) peers: &'a Peers,
     pub(crate) scale: Scale,
     pub(crate) only: Vec<String>,
+    /// Where the programs are that are measured.
+    pub(crate) binaries: PathBuf,
 }
 
 impl Bench<'_> {
@@ -75,6 +80,10 @@ impl Bench<'_> {
             // The daemon may be another one by now.
             self.client = self.daemon.client().await?;
             report.sections.extend(docker::sections(self).await?);
+        }
+        if self.wants(reach::NAME) {
+            eprintln!("measuring {} …", reach::NAME);
+            report.sections.extend(reach::sections(&self.binaries, &self.scale).await?);
         }
         Ok(())
     }

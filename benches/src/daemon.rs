@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result, bail};
 use hostel_client::{Address, Client, ListSandboxes};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -30,12 +31,22 @@ pub(crate) struct Daemon {
     directory: PathBuf,
     /// On a tmpfs, as `/run` is where a daemon is installed.
     runtime: TempDir,
+    environment: Vec<(&'static str, OsString)>,
     child: Child,
 }
 
 impl Daemon {
     /// Starts one below `directory` and waits until it serves.
     pub(crate) async fn start(binaries: &Path, directory: &Path) -> Result<Self> {
+        Self::start_with(binaries, directory, Vec::new()).await
+    }
+
+    /// The same with more in its environment.
+    pub(crate) async fn start_with(
+        binaries: &Path,
+        directory: &Path,
+        environment: Vec<(&'static str, OsString)>,
+    ) -> Result<Self> {
         let directory = directory.join("hostel");
         fs::create_dir_all(directory.join("state")).context("make the daemon's directory")?;
         let runtime = tempfile::Builder::new()
@@ -43,8 +54,8 @@ impl Daemon {
             .tempdir_in(tmpfs().unwrap_or(&directory))
             .context("make the daemon's runtime directory")?;
         let program = binaries.join("hosteld");
-        let child = launch(&program, &directory, runtime.path())?;
-        let mut daemon = Self { program, directory, runtime, child };
+        let child = launch(&program, &directory, runtime.path(), &environment)?;
+        let mut daemon = Self { program, directory, runtime, environment, child };
         daemon.wait_until_ready(Instant::now(), 0).await?;
         Ok(daemon)
     }
@@ -76,7 +87,7 @@ impl Daemon {
     /// Starts it again in the same places, after [`Self::kill`], and waits for so many ready sandboxes.
     pub(crate) async fn restart(&mut self, sandboxes: usize) -> Result<StartTimes> {
         let start = Instant::now();
-        self.child = launch(&self.program, &self.directory, self.runtime.path())?;
+        self.child = launch(&self.program, &self.directory, self.runtime.path(), &self.environment)?;
         self.wait_until_ready(start, sandboxes).await
     }
 
@@ -163,7 +174,12 @@ fn tmpfs() -> Option<&'static Path> {
     })
 }
 
-fn launch(program: &Path, directory: &Path, runtime: &Path) -> Result<Child> {
+fn launch(
+    program: &Path,
+    directory: &Path,
+    runtime: &Path,
+    environment: &[(&'static str, OsString)],
+) -> Result<Child> {
     let log = File::options().create(true).append(true).open(directory.join("hosteld.log"));
     let log = log.context("open the daemon's log")?;
     Command::new(program)
@@ -172,6 +188,7 @@ fn launch(program: &Path, directory: &Path, runtime: &Path) -> Result<Child> {
         .arg("--runtime-dir")
         .arg(runtime)
         .env_remove("HOSTEL_LISTEN")
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)

@@ -72,9 +72,8 @@ async fn with_peers(
     let client = daemon.client().await?;
     let mut report = Report::new(machine::describe(&client).await?, arguments.as_typed());
     report.notes.extend(peers.missing.iter().cloned());
-    Bench { daemon, client, peers: &peers, scale: arguments.scale(), only: arguments.only.clone() }
-        .run(&mut report)
-        .await?;
+    let (scale, only, binaries) = (arguments.scale(), arguments.only.clone(), arguments.binaries()?);
+    Bench { daemon, client, peers: &peers, scale, only, binaries }.run(&mut report).await?;
     report.machine.load_after = machine::load();
     Ok(report)
 }

@@ -3,11 +3,13 @@
 mod bwrap;
 mod docker;
 mod host;
+mod nginx;
 mod runc;
 
 pub(crate) use bwrap::Bwrap;
 pub(crate) use docker::{Docker, DockerContainer};
 pub(crate) use host::{dd_arguments, echo, spawn, stream_dd, write_and_read};
+pub(crate) use nginx::Nginx;
 pub(crate) use runc::{Runc, RuncContainer};
 
 use anyhow::{Context as _, Result, bail};
