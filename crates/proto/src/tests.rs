@@ -14,7 +14,17 @@ fn every_service_is_described_with_its_imports() {
     services.sort_unstable();
     assert_eq!(
         services,
-        ["FileService", "NodeService", "PoolService", "ProcessService", "SandboxService", "TemplateService"]
+        [
+            "FileService",
+            "NetworkService",
+            "NodeService",
+            "PoolService",
+            "ProcessService",
+            "SandboxService",
+            "SecretService",
+            "TemplateService",
+            "UsageService"
+        ]
     );
     let names: Vec<_> = set.file.iter().map(|file| file.name()).collect();
     for import in set.file.iter().flat_map(|file| &file.dependency) {

@@ -26,7 +26,7 @@ pub const MAX_HOST: usize = 253;
 
 /// What a sandbox may reach.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct NetworkPolicy {
     /// The kind of policy.
     pub mode: NetworkMode,
@@ -51,6 +51,7 @@ pub enum NetworkMode {
 
 /// One thing that may be reached, or may not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NetworkRule {
     /// Whether it may.
     #[serde(default)]

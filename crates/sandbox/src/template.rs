@@ -216,6 +216,9 @@ impl Template {
         if let Some(workdir) = &self.workdir {
             validate_path("workdir", workdir)?;
         }
+        if let Some(network) = &self.network {
+            network.validate()?;
+        }
         if self.start_commands.len() > MAX_START_COMMANDS {
             let problem = format!("{} commands, at most {MAX_START_COMMANDS}", self.start_commands.len());
             return Err(Error::invalid("start_commands", problem));

@@ -44,7 +44,7 @@ fn wrong_creations() -> Vec<(&'static str, Create)> {
         ("user", Create { user: "a\0b".into(), ..Default::default() }),
         ("working_directory", Create { working_directory: "relative".into(), ..Default::default() }),
         ("working_directory", Create { working_directory: "/a\0b".into(), ..Default::default() }),
-        ("network_policy.rules", Create { network_policy: policy(open, rule), ..Default::default() }),
+        ("network_policy.rules[0].host", Create { network_policy: policy(open, rule), ..Default::default() }),
         ("network_policy.mode", Create { network_policy: policy(99, vec![]), ..Default::default() }),
         (
             "required_capabilities",

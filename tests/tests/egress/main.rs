@@ -4,5 +4,6 @@
 
 mod agent;
 mod network;
+mod operators;
 mod secrets;
 mod setup;

@@ -3,6 +3,8 @@
 use super::setup::{Web, daemon, fetch, usable};
 use hostel_tests::{Outcome, Setup, TestDaemon, eventually, shared_engine};
 use serde_json::Value;
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
 
 /// Lets a sandbox reach these names of ours.
 fn allowing(web: &Web, names: &[&str]) -> Vec<String> {
@@ -77,6 +79,8 @@ fn a_new_policy_cuts_what_it_does_not_allow_and_is_told() {
     create.extend(options.iter().map(String::as_str));
     let id = daemon.hostel(&create).success().to_owned();
 
+    let mut watch = daemon.command(&["--json", "sandbox", "network", &id, "--watch"]);
+    let mut watching = watch.stdout(Stdio::piped()).spawn().unwrap();
     let waiting = fetch("web.example.com", web.port(), "/wait");
     let caller = daemon.caller();
     let (sandbox, script) = (id.clone(), format!("{waiting}; echo cut"));
@@ -88,6 +92,11 @@ fn a_new_policy_cuts_what_it_does_not_allow_and_is_told() {
 
     let again = daemon.hostel(&["exec", &id, "--", "bash", "-c", &fetch("web.example.com", web.port(), "/")]);
     assert_ne!(again.code, Some(0), "{again:?}");
+    // The watch tells the same as it happens: what was allowed, and then what was not.
+    let told = BufReader::new(watching.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(told.into_iter().any(|line| line.contains("\"allowed\":false")));
+    watching.kill().unwrap();
+    watching.wait().unwrap();
     let decisions = decisions(&daemon, &id);
     let allowed =
         decisions.iter().find(|decision| decision["allowed"] == true && decision["action"] == "connect");

@@ -8,40 +8,42 @@ use hostel_sandbox::{
     SecretRef,
 };
 
+/// Where help has these. Of each, since a heading of them all would go on to what comes after them.
+const HEADING: &str = "Network, secrets and models";
+
 /// What a sandbox may reach, as far as it is said.
 #[derive(Debug, Default, Args)]
-#[command(next_help_heading = "Network, secrets and models")]
 pub(crate) struct ReachOptions {
     /// What it may reach: none, open (every public address), or allowlist (what --allow and --preset name)
     /// [the template's, which is none; allowlist with --allow or --preset].
-    #[arg(long, value_name = "POLICY", value_parser = value::network)]
+    #[arg(help_heading = HEADING, long, value_name = "POLICY", value_parser = value::network)]
     network: Option<NetworkMode>,
     /// Let it reach this host: NAME, *.NAME or CIDR, with ports [80,443]: api.example.com, *.example.com:22,
     /// 10.0.0.0/8:5432. Private addresses are reached only when named here.
-    #[arg(long, value_name = "HOST[:PORT,…]", value_parser = value::rule)]
+    #[arg(help_heading = HEADING, long, value_name = "HOST[:PORT,…]", value_parser = value::rule)]
     allow: Vec<NetworkRule>,
     /// Never let it reach this host, whatever else allows it. Without ports: on any.
-    #[arg(long, value_name = "HOST[:PORT,…]", value_parser = value::rule)]
+    #[arg(help_heading = HEADING, long, value_name = "HOST[:PORT,…]", value_parser = value::rule)]
     deny: Vec<NetworkRule>,
     /// Let it reach what the daemon's list of this name has, for example model-api.
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    #[arg(help_heading = HEADING, long, value_name = "NAME", value_delimiter = ',')]
     preset: Vec<String>,
     /// Let it use a secret that it never sees: name=N,host=H[,host=H…][,env=VARIABLE][,header=NAME][,template=TEXT].
     /// The daemon puts the value into requests to these hosts: where the placeholder stands, which is in VARIABLE, or
     /// always as the header, whose template has {} where the value goes: template=Bearer {}.
-    #[arg(long, value_name = "SECRET", value_parser = value::secret)]
+    #[arg(help_heading = HEADING, long, value_name = "SECRET", value_parser = value::secret)]
     secret: Vec<SecretRef>,
     /// Let it ask the model, through the daemon's gateway.
-    #[arg(long)]
+    #[arg(help_heading = HEADING, long)]
     model: bool,
     /// Most money it may spend on models, in US dollars: 2.50. Implies --model.
-    #[arg(long, value_name = "USD", value_parser = value::dollars)]
+    #[arg(help_heading = HEADING, long, value_name = "USD", value_parser = value::dollars)]
     budget: Option<u64>,
     /// Most tokens of every kind it may use. Implies --model.
-    #[arg(long, value_name = "N")]
+    #[arg(help_heading = HEADING, long, value_name = "N")]
     model_tokens: Option<u64>,
     /// Most requests to models. Implies --model.
-    #[arg(long, value_name = "N")]
+    #[arg(help_heading = HEADING, long, value_name = "N")]
     model_requests: Option<u64>,
 }
 

@@ -4,8 +4,11 @@ use super::{Declaration, Problem, default_name, keys};
 use crate::declared::{CommandLine, Resources, Source, Span};
 use hostel_sandbox::template::{Probe, Template, TemplateCommand, TemplateSource};
 use hostel_sandbox::{Error as DomainError, NetworkMode, NetworkPolicy, TemplateId};
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{IntoDeserializer as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 
@@ -31,11 +34,32 @@ struct File {
 }
 
 /// `network = "open"`, or a table with rules.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Network {
-    Mode(NetworkMode),
-    Policy(NetworkPolicy),
+struct Network(NetworkPolicy);
+
+impl<'de> Deserialize<'de> for Network {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(NetworkVisitor)
+    }
+}
+
+/// Says what is wrong with what is there, which an untagged enum does not.
+struct NetworkVisitor;
+
+impl<'de> Visitor<'de> for NetworkVisitor {
+    type Value = Network;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a policy: none, allowlist or open, or a table with mode and rules")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Network, E> {
+        let mode = NetworkMode::deserialize(text.into_deserializer())?;
+        Ok(Network(NetworkPolicy { mode, ..NetworkPolicy::default() }))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Network, A::Error> {
+        NetworkPolicy::deserialize(MapAccessDeserializer::new(map)).map(Network)
+    }
 }
 
 #[derive(Deserialize)]
@@ -104,10 +128,7 @@ fn declaration(file: &Path, read: File) -> hostel_sandbox::Result<Declaration> {
     template.env = read.env;
     template.user = read.user;
     template.workdir = read.workdir;
-    template.network = read.network.map(|network| match network {
-        Network::Mode(mode) => NetworkPolicy { mode, ..NetworkPolicy::default() },
-        Network::Policy(policy) => policy,
-    });
+    template.network = read.network.map(|network| network.0);
     template.limits = read.resources.limits();
     template.start_commands = read.start.into_iter().map(start_command).collect();
     template.probe = read.probe.map(probe);

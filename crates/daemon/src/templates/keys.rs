@@ -18,6 +18,7 @@ const TOP: &[&str] = &[
     "probe",
 ];
 const RESOURCES: &[&str] = &["memory", "cpus", "pids", "disk", "inodes", "open-files", "output-rate"];
+const NETWORK: &[&str] = &["mode", "rules", "presets"];
 const START: &[&str] = &["command", "env", "user", "workdir", "timeout"];
 const PROBE: &[&str] = &["command", "env", "user", "workdir", "interval", "timeout"];
 
@@ -26,6 +27,7 @@ fn allowed(table: &str) -> Option<&'static [&'static str]> {
     match table {
         "" => Some(TOP),
         "resources" => Some(RESOURCES),
+        "network" => Some(NETWORK),
         "start" => Some(START),
         "probe" => Some(PROBE),
         _ => None,

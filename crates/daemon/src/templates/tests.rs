@@ -74,6 +74,27 @@ timeout = 10
 }
 
 #[test]
+fn a_network_is_a_word_or_a_table() {
+    let declared = parse(
+        "base = \"host\"\n[network]\nmode = \"allowlist\"\npresets = [\"model-api\"]\n\
+         [[network.rules]]\nhost = \"*.example.com\"\nports = [443]\n",
+    );
+    let network = declared.unwrap().template.network.unwrap();
+    assert_eq!(
+        (network.rules[0].host.to_string().as_str(), network.presets[0].as_str()),
+        ("*.example.com", "model-api")
+    );
+    for (text, problem) in [
+        ("base = \"host\"\n[network]\nmode = \"open\"\nrule = 1\n", "rule"),
+        ("base = \"host\"\n[network]\nmode = \"allowlist\"\n[[network.rules]]\nhots = \"a.com\"\n", "hots"),
+        ("base = \"host\"\n[network]\nmode = \"none\"\npresets = [\"model-api\"]\n", "mode none"),
+    ] {
+        let told = parse(text).unwrap_err();
+        assert!(told.iter().any(|one| one.to_string().contains(problem)), "{problem}: {told:?}");
+    }
+}
+
+#[test]
 fn a_typo_is_told_with_line_and_what_was_meant() {
     assert_eq!(
         problem("base = \"host\"\n\n[resources]\nmemroy = \"1G\"\n"),
