@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 /// Of a request, with its system prompt and tools, as an agent's first.
 const REQUEST_BYTES: usize = 48 << 10;
 const PATIENCE: Duration = Duration::from_secs(60);
+/// What is asked of [`Raw`]. No letters: a word could become a request of HTTP, and is waited for.
+const TOUCH: u8 = 1;
+const MUCH: u8 = 2;
 
 /// How an answer came.
 pub(super) struct Times {
@@ -87,14 +90,14 @@ pub(super) fn connect(address: SocketAddr) -> Result<TcpStream> {
 
 /// One byte there and one back.
 pub(super) fn touch(mut stream: TcpStream) -> Result<()> {
-    stream.write_all(b"1").context("send a byte")?;
+    stream.write_all(&[TOUCH]).context("send a byte")?;
     stream.read_exact(&mut [0]).context("read a byte")
 }
 
 /// Asks for very much, and reads so many bytes.
 pub(super) fn drain(mut stream: TcpStream, bytes: u64) -> Result<Duration> {
     let start = Instant::now();
-    stream.write_all(b"L").context("send a byte")?;
+    stream.write_all(&[MUCH]).context("send a byte")?;
     let mut buffer = vec![0; 256 << 10];
     let mut count = 0;
     while count < bytes {
@@ -132,7 +135,7 @@ fn serve(mut stream: TcpStream) {
         return;
     }
     let much = vec![0; 256 << 10];
-    if asked == *b"L" {
+    if asked == [MUCH] {
         while stream.write_all(&much).is_ok() {}
     } else {
         // Who goes away has what it wanted.
