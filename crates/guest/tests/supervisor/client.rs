@@ -293,6 +293,13 @@ impl Client {
         self.socket.write_all(&[&header[..], data].concat()).unwrap();
     }
 
+    /// A request with input right behind it, in one write: the guest has both before it answers.
+    pub(crate) fn request_with_input(&mut self, ask: Ask, data: &[u8]) {
+        let request = frame::encode_message(&Request { ask: Some(ask) });
+        let header = Frame::Data { stream: StreamId::Stdin, offset: 0, length: data.len() }.encode();
+        self.socket.write_all(&[&request[..], &header[..], data].concat()).unwrap();
+    }
+
     /// Reads everything to the exit, acknowledging it.
     pub(crate) fn finish(&mut self) -> Finished {
         let mut finished = Finished::default();

@@ -155,8 +155,7 @@ fn content_that_breaks_the_rules_ends_the_connection_and_leaves_nothing() {
     }
     // Data before the answer would be in the way of the worker.
     let mut client = guest.connect();
-    client.request(opening(&guest.path("target")));
-    client.input(0, b"early");
+    client.request_with_input(opening(&guest.path("target")), b"early");
     assert!(is_closed(&mut client));
     // A host that hangs up in the middle.
     let mut client = guest.connect();
