@@ -44,6 +44,7 @@ packages_for() {
 		packages_for run
 		packages_for docker
 		echo 'bubblewrap bwrap'
+		echo 'nginx-light nginx'
 		echo 'runc runc'
 		echo 'busybox-static -'
 		;;
