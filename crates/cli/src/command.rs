@@ -23,6 +23,8 @@ use crate::output::{self, human};
 use clap::CommandFactory as _;
 use hostel_client::model::CreatedSandbox;
 use hostel_client::{Address, Client};
+use serde::Serialize;
+use serde_json::json;
 use std::time::Duration;
 
 /// The exit code, or why there is none of the command's own.
@@ -64,6 +66,27 @@ impl Context {
         };
         Ok(Client::connect(&address).await?)
     }
+}
+
+/// Removes one after another and prints the name of each; with JSON all of them at the end.
+///
+/// # Errors
+/// Why one could not be removed; those before it are gone.
+async fn remove_each<T: AsRef<str> + Serialize>(
+    context: &Context,
+    names: &[T],
+    remove: impl AsyncFn(&T) -> hostel_client::Result<()>,
+) -> Outcome {
+    for name in names {
+        remove(name).await?;
+        if !context.json {
+            output::line(name.as_ref())?;
+        }
+    }
+    if context.json {
+        output::json(&json!({ "deleted": names }))?;
+    }
+    Ok(SUCCESS)
 }
 
 /// Does what was typed.

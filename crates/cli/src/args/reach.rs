@@ -59,9 +59,7 @@ impl ReachOptions {
             (None, true) => NetworkMode::Allowlist,
             (None, false) if self.deny.is_empty() => return Ok(None),
             (None, false) => {
-                return Err(Failure::usage(
-                    "--deny takes away from what --network open or --allow gives".to_owned(),
-                ));
+                return Err(Failure::usage("--deny takes away from what --network open or --allow gives"));
             }
         };
         let denied = self.deny.iter().cloned().map(|rule| NetworkRule { action: RuleAction::Deny, ..rule });
@@ -88,7 +86,7 @@ impl ReachOptions {
     }
 }
 
-/// Reads a secret: `KEY=VALUE` joined with commas. A value has commas when the next part has no key.
+/// Reads a secret: `KEY=VALUE` joined with commas, which values cannot have.
 ///
 /// # Errors
 /// What is wrong, and what would be right.
@@ -144,11 +142,8 @@ pub(crate) fn rule(text: &str) -> Result<NetworkRule, String> {
 /// When it is no such number.
 pub(crate) fn dollars(text: &str) -> Result<u64, String> {
     let wrong = || format!("{text:?} is not an amount of US dollars such as 2.50");
-    let (whole, part) = text
-        .trim()
-        .trim_start_matches('$')
-        .split_once('.')
-        .unwrap_or((text.trim().trim_start_matches('$'), ""));
+    let amount = text.trim().trim_start_matches('$');
+    let (whole, part) = amount.split_once('.').unwrap_or((amount, ""));
     if part.len() > 6 || !part.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(wrong());
     }

@@ -6,7 +6,7 @@ mod plan;
 mod plot;
 mod watch;
 
-use super::{Context, Outcome, SUCCESS};
+use super::{Context, Outcome, SUCCESS, remove_each};
 use crate::args::{CreatePoolArgs, PoolCommand, SetPoolArgs};
 use crate::failure::Failure;
 use crate::output::{self, human, table};
@@ -31,7 +31,9 @@ pub(crate) async fn execute(context: &Context, command: PoolCommand) -> Outcome 
         PoolCommand::Create(args) => create(context, &client, *args).await,
         PoolCommand::Set(args) => set(context, &client, *args).await,
         PoolCommand::Drain(args) => changed(context, &client.drain_pool(&args.name).await?),
-        PoolCommand::Rm { names, allow_missing } => remove(context, &client, names, allow_missing).await,
+        PoolCommand::Rm { names, allow_missing } => {
+            remove_each(context, &names, async |name| client.delete_pool(name, allow_missing).await).await
+        }
         PoolCommand::Watch(args) => watch::watch(context, &client, args).await,
         PoolCommand::Plan(args) => plan::plan(context, &client, args).await,
     }
@@ -145,17 +147,4 @@ async fn set(context: &Context, client: &Client, args: SetPoolArgs) -> Outcome {
         return Err(Failure::usage("say what to change: `hostel pool set --help` lists what can be"));
     }
     changed(context, &client.update_pool(&name, &spec, &fields).await?)
-}
-
-async fn remove(context: &Context, client: &Client, names: Vec<String>, allow_missing: bool) -> Outcome {
-    for name in &names {
-        client.delete_pool(name, allow_missing).await?;
-        if !context.json {
-            output::line(name)?;
-        }
-    }
-    if context.json {
-        output::json(&json!({ "deleted": names }))?;
-    }
-    Ok(SUCCESS)
 }

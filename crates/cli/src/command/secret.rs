@@ -1,6 +1,6 @@
 //! `hostel secret`.
 
-use super::{Context, Outcome, SUCCESS};
+use super::{Context, Outcome, SUCCESS, remove_each};
 use crate::args::SecretCommand;
 use crate::failure::Failure;
 use crate::output::{self, human, table};
@@ -33,14 +33,7 @@ pub(crate) async fn execute(context: &Context, command: SecretCommand) -> Outcom
             if context.json { output::json(&secret)? } else { output::line(&secret.name)? }
         }
         SecretCommand::Rm { names } => {
-            for name in &names {
-                client.delete_secret(name).await?;
-            }
-            if context.json {
-                output::json(&json!({ "deleted": names }))?;
-            } else {
-                names.iter().try_for_each(|name| output::line(name))?;
-            }
+            return remove_each(context, &names, async |name| client.delete_secret(name).await).await;
         }
     }
     Ok(SUCCESS)

@@ -5,13 +5,13 @@ mod install;
 mod recipe;
 mod tool;
 
-use super::{Context, Outcome, SUCCESS};
+use super::{Context, Outcome, SUCCESS, remove_each};
 use crate::args::{ImportArgs, TemplateCommand};
 use crate::failure::Failure;
 use crate::output::{self, human, progress::Progress, table};
+use hostel_client::domain::TemplateId;
 use hostel_client::domain::file::Compression;
 use hostel_client::domain::template::TemplateSource;
-use hostel_client::domain::{BackendName, TemplateId};
 use hostel_client::model::Template;
 use hostel_client::{Client, ImportTemplate};
 use serde_json::json;
@@ -35,7 +35,10 @@ pub(crate) async fn execute(context: &Context, command: TemplateCommand) -> Outc
         TemplateCommand::Build(args) => build::build(context, &client, args).await,
         TemplateCommand::Import(args) => import(context, &client, args).await,
         TemplateCommand::InstallCli(args) => install::install(context, &client, args).await,
-        TemplateCommand::Rm { names, backend } => remove(context, &client, names, backend).await,
+        TemplateCommand::Rm { names, backend } => {
+            let remove = async |name: &TemplateId| client.delete_template_of(name, backend.as_ref()).await;
+            remove_each(context, &names, remove).await
+        }
     }
 }
 
@@ -182,24 +185,6 @@ fn compression(start: &[u8]) -> Result<Compression, &'static str> {
         return Err("there is nothing in it");
     }
     Ok(Compression::None)
-}
-
-async fn remove(
-    context: &Context,
-    client: &Client,
-    names: Vec<TemplateId>,
-    backend: Option<BackendName>,
-) -> Outcome {
-    for name in &names {
-        client.delete_template_of(name, backend.as_ref()).await?;
-        if !context.json {
-            output::line(name.as_str())?;
-        }
-    }
-    if context.json {
-        output::json(&json!({ "deleted": names }))?;
-    }
-    Ok(SUCCESS)
 }
 
 #[cfg(test)]

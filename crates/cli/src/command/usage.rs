@@ -1,6 +1,6 @@
 //! `hostel usage` and `hostel budget`.
 
-use super::{Context, Outcome, SUCCESS};
+use super::{Context, Outcome, SUCCESS, remove_each};
 use crate::args::{BudgetCommand, UsageArgs};
 use crate::output::{self, human, table};
 use hostel_client::model::{Budget, ModelUsage, UsageGroup};
@@ -79,15 +79,7 @@ pub(crate) async fn budget(context: &Context, command: BudgetCommand) -> Outcome
             changed(context, &client.update_budget(&name, &bounds.bounds()).await?)
         }
         BudgetCommand::Rm { names } => {
-            for name in &names {
-                client.delete_budget(name).await?;
-            }
-            if context.json {
-                output::json(&json!({ "deleted": names }))?;
-            } else {
-                names.iter().try_for_each(|name| output::line(name))?;
-            }
-            Ok(SUCCESS)
+            remove_each(context, &names, async |name| client.delete_budget(name).await).await
         }
     }
 }
