@@ -15,6 +15,7 @@ pub(crate) use line::Watch;
 use crate::error::{Error, Result};
 use crate::lock::lock;
 use crate::metrics::Metrics;
+use crate::state_directory;
 use async_trait::async_trait;
 use hostel_egress::audit::{AuditLog, AuditSettings};
 use hostel_egress::authority::Authority;
@@ -55,7 +56,7 @@ impl Reach {
     pub(crate) async fn open(config: &ReachConfig, state_directory: &Path, metrics: Metrics) -> Result<Self> {
         let presets = Presets::read(&config.preset_directories).map_err(config_error)?;
         let directory = state_directory.join("egress");
-        private_directory(&directory)?;
+        state_directory::make(&directory, 0o700)?;
         let authority = Arc::new(Authority::load_or_create(&directory).map_err(kept_error)?);
         let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
         let vault = Vault::open(&directory, credentials.as_deref()).map_err(kept_error)?;
@@ -168,16 +169,6 @@ impl Recorder for Counted {
         self.metrics.decided(decision);
         self.log.record(decision).await
     }
-}
-
-/// Makes a directory that only the daemon can look into.
-fn private_directory(directory: &Path) -> Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)
-        .map_err(|error| Error::Directory { path: directory.to_owned(), detail: error.to_string() })
 }
 
 fn config_error(error: impl std::fmt::Display) -> Error {

@@ -25,7 +25,11 @@ impl Directories {
     }
 }
 
-fn make(directory: &Path, mode: u32) -> Result<()> {
+/// Makes a directory where it is missing, and refuses one that is not ours alone to write.
+///
+/// # Errors
+/// [`Error::Directory`].
+pub(crate) fn make(directory: &Path, mode: u32) -> Result<()> {
     let failed = |detail: String| Error::Directory { path: directory.to_owned(), detail };
     DirBuilder::new()
         .recursive(true)

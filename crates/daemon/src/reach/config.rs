@@ -1,6 +1,7 @@
 //! What the operator says of the network, secrets and models.
 
 use crate::error::{Error, Result};
+use crate::state_directory;
 use hostel_egress::audit::OnFailure;
 use hostel_egress::{Names, Settings};
 use ipnet::IpNet;
@@ -95,7 +96,7 @@ impl ReachConfig {
             None => return Ok(None),
         };
         let directory = state_directory.join("gateway");
-        super::private_directory(&directory)?;
+        state_directory::make(&directory, 0o700)?;
         let config =
             declaration.resolve(directory).map_err(|error| Error::Config(format!("gateway: {error}")))?;
         Ok(Some(config))
