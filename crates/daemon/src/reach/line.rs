@@ -60,11 +60,12 @@ impl Reach {
         if spec.network.is_none() && spec.model.is_none() {
             return Ok(false);
         }
-        self.change(id, environment, spec).await?;
+        self.change(id, environment, &SandboxSpec::default(), spec).await?;
         Ok(true)
     }
 
-    /// Makes the line be as a specification says. What is no longer allowed is cut at once.
+    /// Makes the line be as a specification says, where that differs from the one before. What is no longer allowed is
+    /// cut at once; what did not change is left alone, so that its connections go on.
     ///
     /// # Errors
     /// Where that cannot be done.
@@ -72,12 +73,23 @@ impl Reach {
         &self,
         id: &SandboxId,
         environment: &Arc<dyn ExecutionEnvironment>,
+        before: &SandboxSpec,
         spec: &SandboxSpec,
     ) -> Result<()> {
+        let egress = before.network != spec.network || before.secrets != spec.secrets;
+        let model = before.model != spec.model || (spec.model.is_some() && before.labels != spec.labels);
+        if !egress && !model {
+            return Ok(());
+        }
         let line = Arc::clone(lock(&self.0.lines).entry(id.clone()).or_default());
         let laid = async {
-            self.change_egress(id, &line, environment, spec).await?;
-            self.change_model(id, &line, environment, spec).await
+            if egress {
+                self.change_egress(id, &line, environment, spec).await?;
+            }
+            if model {
+                self.change_model(id, &line, environment, spec).await?;
+            }
+            Ok(())
         };
         let late = || DomainError::DeadlineExceeded { what: "connecting the sandbox".to_owned() };
         tokio::time::timeout(LAYING, laid).await.map_err(|_| late())?

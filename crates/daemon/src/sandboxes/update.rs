@@ -86,15 +86,8 @@ impl Sandboxes {
         before: &SandboxSpec,
         after: &SandboxSpec,
     ) -> Result<()> {
-        let same = before.network == after.network
-            && before.secrets == after.secrets
-            && before.model == after.model
-            && before.labels == after.labels;
-        if same {
-            return Ok(());
-        }
         let reach = &self.0.reach;
-        reach.change(entry.id(), environment, after).await?;
+        reach.change(entry.id(), environment, before, after).await?;
         let equipped = reach.equip(entry.id(), after);
         if equipped.env != reach.equip(entry.id(), before).env {
             // Limits are changed elsewhere.
