@@ -9,7 +9,6 @@ use crate::decision::{Decision, Recorder};
 use crate::error::{Error, Result};
 use async_trait::async_trait;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -62,8 +61,9 @@ impl AuditSettings {
 pub struct AuditLog {
     path: PathBuf,
     on_failure: OnFailure,
-    queue: Mutex<Option<mpsc::Sender<Entry>>>,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    /// Both are there until it is dropped.
+    queue: Option<mpsc::Sender<Entry>>,
+    writer: Option<JoinHandle<()>>,
 }
 
 /// A record and who waits for it.
@@ -96,7 +96,7 @@ impl AuditLog {
             .name("audit".to_owned())
             .spawn(write)
             .map_err(|error| Error::audit(&path, error))?;
-        Ok(Self { path, on_failure, queue: Mutex::new(Some(sender)), writer: Mutex::new(Some(writer)) })
+        Ok(Self { path, on_failure, queue: Some(sender), writer: Some(writer) })
     }
 
     /// The file.
@@ -107,8 +107,7 @@ impl AuditLog {
 
     async fn write(&self, decision: &Decision) -> std::result::Result<(), String> {
         let record = serde_json::to_string(decision).map_err(|error| error.to_string())?;
-        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let queue = queue.ok_or("it is closed")?;
+        let queue = self.queue.as_ref().ok_or("it is closed")?;
         let (done, written) = oneshot::channel();
         let exchange = async {
             queue.send(Entry { record, done }).await.map_err(|_| "its writer ended".to_owned())?;
@@ -137,9 +136,8 @@ impl Recorder for AuditLog {
 impl Drop for AuditLog {
     fn drop(&mut self) {
         // The thread ends when the queue does, after it wrote what is in it.
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if writer.is_some_and(|writer| writer.join().is_err()) {
+        self.queue.take();
+        if self.writer.take().is_some_and(|writer| writer.join().is_err()) {
             tracing::error!("the audit log's thread ended badly");
         }
     }

@@ -198,12 +198,7 @@ impl Enforcer {
         let mut last = refused;
         for name in &pinned {
             match self.by_name(name, Some(address), port, protocol) {
-                Ok(plan) => {
-                    return Ok(Plan {
-                        route: Route::Name { name: name.clone(), prefer: Some(address) },
-                        ..plan
-                    });
-                }
+                Ok(plan) => return Ok(plan),
                 Err(refused) => last = refused,
             }
         }

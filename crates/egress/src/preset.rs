@@ -91,8 +91,7 @@ fn read_file(path: &Path) -> Result<(String, Vec<NetworkRule>)> {
     let problem = |place: String, problem: String| Error::Preset { place, problem };
     let shown = path.display().to_string();
     let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
-    let plain = stem.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
-    if stem.is_empty() || stem.len() > 63 || !plain || stem.starts_with(['-', '_']) {
+    if hostel_sandbox::id::check_name("name", &stem).is_err() {
         return Err(problem(shown, "a preset's name has 1 to 63 letters, digits, '_' and '-'".to_owned()));
     }
     let length =

@@ -106,11 +106,7 @@ impl Secrets {
 
 /// Checks a name before it becomes part of a path: 1 to 63 letters, digits, `_` and `-`, as in a [`SecretRef`].
 fn check_name(name: &str) -> Result<()> {
-    let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
-    if plain && (1..=MAX_NAME).contains(&name.len()) && !name.starts_with(['_', '-']) {
-        return Ok(());
-    }
-    Err(Error::SecretInvalid {
+    hostel_sandbox::id::check_name("name", name).map_err(|_| Error::SecretInvalid {
         name: name.chars().take(MAX_NAME).collect(),
         problem: "a name has 1 to 63 letters, digits, '_' and '-', and begins with a letter or digit"
             .to_owned(),

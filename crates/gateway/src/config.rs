@@ -4,16 +4,19 @@ use crate::error::{Error, Result};
 use crate::price::Prices;
 use reqwest::Url;
 use secrecy::SecretString;
+use serde::Deserialize;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// How the key is sent to an upstream.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 pub enum KeyHeader {
     /// `x-api-key: KEY`.
     #[default]
+    #[serde(rename = "x-api-key")]
     ApiKey,
     /// `authorization: Bearer KEY`.
+    #[serde(rename = "bearer")]
     Bearer,
 }
 

@@ -40,7 +40,7 @@ pub struct UpstreamDeclaration {
     pub key_credential: Option<String>,
     /// `x-api-key` (the default) or `bearer`.
     #[serde(default)]
-    pub key_header: KeyHeaderDeclaration,
+    pub key_header: KeyHeader,
     /// Requests at the same time; 200 by default.
     pub max_concurrent: Option<usize>,
     /// See [`Timeouts::connect`].
@@ -56,18 +56,6 @@ pub struct UpstreamDeclaration {
     pub http2_prior_knowledge: bool,
     /// A file of certificates (PEM) that are trusted besides the system's.
     pub extra_roots_file: Option<PathBuf>,
-}
-
-/// How a key is sent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-pub enum KeyHeaderDeclaration {
-    /// `x-api-key: KEY`.
-    #[default]
-    #[serde(rename = "x-api-key")]
-    ApiKey,
-    /// `authorization: Bearer KEY`.
-    #[serde(rename = "bearer")]
-    Bearer,
 }
 
 /// Bounds that an operator may change; see [`Limits`].
@@ -130,10 +118,7 @@ impl UpstreamDeclaration {
             Some(path) => vec![read_text(&format!("{field}.extra_roots_file"), path)?.into_bytes()],
         };
         let mut upstream = Upstream::new(self.name, base_url, key);
-        upstream.key_header = match self.key_header {
-            KeyHeaderDeclaration::ApiKey => KeyHeader::ApiKey,
-            KeyHeaderDeclaration::Bearer => KeyHeader::Bearer,
-        };
+        upstream.key_header = self.key_header;
         upstream.max_concurrent = self.max_concurrent.unwrap_or(upstream.max_concurrent);
         upstream.timeouts = Timeouts {
             connect: seconds(self.connect_timeout_seconds, defaults.connect),

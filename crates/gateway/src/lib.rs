@@ -39,7 +39,7 @@ pub use attachment::{Access, Attachment, Door};
 pub use budget::{BudgetStatus, LabelBudget, Period, Spent};
 pub use config::{Config, KeyHeader, Limits, Timeouts, Upstream};
 pub use counters::{BUCKETS_MICROS, Counters, Histogram, RequestKind};
-pub use declaration::{Declaration, KeyHeaderDeclaration, LimitsDeclaration, UpstreamDeclaration};
+pub use declaration::{Declaration, LimitsDeclaration, UpstreamDeclaration};
 pub use error::{Error, Result};
 pub use gateway::{Budgets, Gateway};
 pub use price::{Price, Prices};

@@ -26,7 +26,10 @@ fn check(kind: &'static str, text: &str) -> Result<()> {
 }
 
 /// Checks a name that people give: letters, digits, `_` and `-`, 1 to 63 of them, beginning with a letter or digit.
-pub(crate) fn check_name(field: &str, text: &str) -> Result<()> {
+///
+/// # Errors
+/// [`Error::InvalidArgument`] naming the field.
+pub fn check_name(field: &str, text: &str) -> Result<()> {
     let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
     if plain && (1..=MAX_ID_LEN).contains(&text.len()) && !text.starts_with(['_', '-']) {
         return Ok(());

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// How long an answer may be used, at least and at most, in seconds.
 const LIFETIME: std::ops::RangeInclusive<u64> = 5..=300;
-/// How long an answer of no addresses may be used, in seconds; in the form of an SOA record it is not given.
+/// The largest answer over UDP to a program that does not say what it takes (RFC 1035 §4.2.1).
 const SMALLEST_UDP: u16 = 512;
 /// The largest answer over UDP that is not in danger of being cut on the way.
 const LARGEST_UDP: u16 = 1232;
