@@ -39,7 +39,10 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("hostel-client", &["hostel-proto", "hostel-sandbox"]),
-    ("hostel", &["hostel-client", "hostel-sandbox", "hostel-testkit", "hosteld"]),
+    ("hostel-agent", &[]),
+    ("hostel-session", &["hostel-agent", "hostel-client"]),
+    ("hostel-sessiond", &["hostel-agent", "hostel-client", "hostel-proto", "hostel-session"]),
+    ("hostel", &["hostel-client", "hostel-sandbox", "hostel-sessiond", "hostel-testkit", "hosteld"]),
 ];
 /// These hold tests and measurements and may use everything.
 const FREE: &[&str] = &["hostel-tests", "hostel-benches"];

@@ -1,0 +1,121 @@
+//! What happens in a session, numbered.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use std::sync::Arc;
+
+/// An event of a journal.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Event {
+    /// Its number in the session, from 1, without holes but for what compaction took away.
+    pub seq: u64,
+    /// What kind.
+    #[serde(rename = "type")]
+    pub kind: EventKind,
+    /// The message whose turn it belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message_id: Option<Arc<str>>,
+    /// When it was journaled.
+    pub time: Timestamp,
+    /// What of it depends on the kind: always an object.
+    pub data: Arc<RawValue>,
+}
+
+/// An event that has no number yet.
+#[derive(Debug, Clone)]
+pub struct NewEvent {
+    /// What kind.
+    pub kind: EventKind,
+    /// The message whose turn it belongs to.
+    pub message_id: Option<Arc<str>>,
+    /// What of it depends on the kind: an object.
+    pub data: Arc<RawValue>,
+}
+
+macro_rules! kinds {
+    ($($(#[$docs:meta])* $variant:ident = $word:literal,)+) => {
+        /// What kind of event.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+        pub enum EventKind {
+            $($(#[$docs])* #[serde(rename = $word)] $variant,)+
+        }
+
+        impl EventKind {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The word that clients and the database have for it.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+
+            /// The kind that a word is for.
+            #[must_use]
+            pub fn from_word(word: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|kind| kind.as_str() == word)
+            }
+        }
+    };
+}
+
+kinds! {
+    /// The first event: `{session}`.
+    SessionCreated = "session:created",
+    /// The status of the session: `{status, reason?, message?}`.
+    StatusChanged = "status:changed",
+    /// The environment: `{environment}`.
+    EnvironmentChanged = "environment:changed",
+    /// Something of the record changed: `{fields: {…}}`.
+    MetadataUpdate = "metadata:update",
+    /// A message was accepted: `{messageId, position, content}`.
+    MessageQueued = "message:queued",
+    /// A message will not be worked on: `{messageId, reason}`.
+    MessageCancelled = "message:cancelled",
+    /// A turn began: `{messageId}`.
+    TurnStarted = "turn:started",
+    /// A turn ended: `{messageId, outcome}`, the outcome as `MessageOutcome`.
+    TurnCompleted = "turn:completed",
+    /// A line of the agent's output that is no delta, as it wrote it: `{message}`.
+    AgentMessage = "agent:message",
+    /// A part of an answer began: `{conversationId, block}`. `conversationId` is `main` or a subagent's.
+    BlockStart = "block:start",
+    /// A part of an answer grew: `{conversationId, blockId, index, kind, delta}`.
+    BlockDelta = "block:delta",
+    /// More is known of it: `{conversationId, blockId, updates}`.
+    BlockUpdate = "block:update",
+    /// A part of an answer is complete: `{conversationId, blockId, block}`.
+    BlockComplete = "block:complete",
+    /// What was used until now in this turn: `{usage, cost}`.
+    Usage = "usage:update",
+    /// A subagent began: `{subagentId, description}`.
+    SubagentDiscovered = "subagent:discovered",
+    /// A subagent ended: `{subagentId, status}`.
+    SubagentCompleted = "subagent:completed",
+    /// The agent asks: `{question}`.
+    PermissionRequested = "permission:requested",
+    /// It has its answer: `{questionId, verdict, decidedBy, message?}`.
+    PermissionResolved = "permission:resolved",
+    /// A file was made by the agent: `{path}`.
+    FileCreated = "file:created",
+    /// A file was changed by the agent: `{path}`.
+    FileModified = "file:modified",
+    /// The model could not be asked and is asked again: as `hostel_agent::Retry`.
+    ModelRetry = "model:retry",
+    /// Something to tell people: `{level, message}`.
+    Log = "log",
+    /// Something went wrong: `{message, code}`.
+    Error = "error",
+    /// The agent's output has a hole or is not what it should be: `{problem}`.
+    OutputDamaged = "output:damaged",
+    /// The last event: `{reason, message?}`.
+    SessionEnded = "session:ended",
+}
+
+impl std::fmt::Display for EventKind {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}

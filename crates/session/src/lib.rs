@@ -1,0 +1,39 @@
+//! Agent sessions: a conversation with an agent in a sandbox, with its journal, turns, limits and spending.
+//!
+//! A [`Session`] outlives processes, sandboxes, clients and the server. Everything that happens in it is an [`Event`]
+//! of its journal, durable before anybody sees it. [`SessionHost`] is how everything above uses sessions;
+//! [`LocalSessionHost`] is the one that keeps them in this process. [`Store`] is where they are kept.
+#![forbid(unsafe_code)]
+
+mod config;
+mod error;
+mod event;
+mod host;
+mod id;
+mod local;
+mod message;
+mod question;
+mod session;
+mod stats;
+mod status;
+mod store;
+mod usd;
+
+pub use config::SessionConfig;
+pub use error::{Error, Result};
+pub use event::{Event, EventKind, NewEvent};
+pub use host::{
+    Accepted, CreateSession, Created, Delivery, Health, ListSessions, SendMessage, SessionHost, SessionPage,
+    SubscriptionSource, UpdateSession,
+};
+pub use hostel_agent as agent;
+pub use hostel_client as client;
+pub use id::{SessionId, new_id};
+pub use local::{HostConfig, LocalSessionHost};
+pub use message::{Message, MessageOutcome, MessageState};
+pub use question::{Question, QuestionAnswer, QuestionState, Verdict};
+pub use session::{ActiveTurn, Environment, Limits, OnLimit, Session, TurnPhase};
+pub use stats::{PatternStatistics, Statistics};
+pub use status::{EndReason, EnvironmentStatus, Pattern, SessionStatus};
+pub use store::{AgentState, Commit, Compaction, Store, StoredSession, TranscriptFile, TranscriptPiece};
+pub use usd::Usd;

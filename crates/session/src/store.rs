@@ -1,0 +1,214 @@
+//! Where sessions are kept.
+
+use crate::error::Result;
+use crate::event::Event;
+use crate::host::{ListSessions, SessionPage};
+use crate::id::SessionId;
+use crate::message::Message;
+use crate::question::Question;
+use crate::session::Session;
+use crate::stats::Statistics;
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::sync::Arc;
+
+/// Where sessions are kept. What a call changed is on disk when it returns, all of it or nothing.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Keeps a new session with its first events. With a key that made a session before with the same body, that
+    /// session is the answer and nothing is kept.
+    ///
+    /// # Errors
+    /// [`Exists`](crate::Error::Exists), [`KeyReused`](crate::Error::KeyReused), [`Store`](crate::Error::Store).
+    async fn create(
+        &self,
+        session: &Session,
+        events: &[Arc<Event>],
+        key: Option<(&str, [u8; 32])>,
+    ) -> Result<Option<Session>>;
+
+    /// A session.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::Error::NotFound), [`Store`](crate::Error::Store).
+    async fn get(&self, id: &SessionId) -> Result<Session>;
+
+    /// A session with all that is needed to go on with it, and the right to write it: whoever had that before is
+    /// [`Fenced`](crate::Error::Fenced) from now on.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::Error::NotFound), [`Store`](crate::Error::Store).
+    async fn take(&self, id: &SessionId) -> Result<StoredSession>;
+
+    /// Sessions that need somebody to look after them: not ended, or ended and with a sandbox left.
+    ///
+    /// # Errors
+    /// [`Store`](crate::Error::Store).
+    async fn unfinished(&self) -> Result<Vec<SessionId>>;
+
+    /// Some of all sessions, newest first.
+    ///
+    /// # Errors
+    /// [`Store`](crate::Error::Store).
+    async fn list(&self, list: &ListSessions) -> Result<SessionPage>;
+
+    /// Keeps what happened.
+    ///
+    /// # Errors
+    /// [`Fenced`](crate::Error::Fenced), [`NotFound`](crate::Error::NotFound), [`Store`](crate::Error::Store).
+    async fn commit(&self, commit: Commit) -> Result<()>;
+
+    /// Events after a number, oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`Store`](crate::Error::Store).
+    async fn events(&self, id: &SessionId, after: u64, limit: usize) -> Result<Vec<Arc<Event>>>;
+
+    /// A message by its id.
+    ///
+    /// # Errors
+    /// [`NoSuch`](crate::Error::NoSuch), [`Store`](crate::Error::Store).
+    async fn message(&self, id: &SessionId, message: &str) -> Result<Message>;
+
+    /// The message that an idempotency key sent before.
+    ///
+    /// # Errors
+    /// [`Store`](crate::Error::Store).
+    async fn message_by_key(&self, id: &SessionId, key: &str) -> Result<Option<Message>>;
+
+    /// A question by its id, also when it is answered.
+    ///
+    /// # Errors
+    /// [`NoSuch`](crate::Error::NoSuch), [`Store`](crate::Error::Store).
+    async fn question(&self, id: &SessionId, question: &str) -> Result<Question>;
+
+    /// The transcript of a session, by file.
+    ///
+    /// # Errors
+    /// [`Store`](crate::Error::Store).
+    async fn transcripts(&self, id: &SessionId) -> Result<Vec<TranscriptFile>>;
+
+    /// Figures over all sessions.
+    ///
+    /// # Errors
+    /// [`Store`](crate::Error::Store).
+    async fn statistics(&self) -> Result<Statistics>;
+
+    /// Forgets a session with all that belongs to it. Whether there was one.
+    ///
+    /// # Errors
+    /// [`Store`](crate::Error::Store).
+    async fn delete(&self, id: &SessionId) -> Result<bool>;
+
+    /// Whether it can be read and written now.
+    ///
+    /// # Errors
+    /// [`Store`](crate::Error::Store).
+    async fn check(&self) -> Result<()>;
+
+    /// Writes what is left to write and lets go of the database.
+    async fn close(&self);
+}
+
+/// A session with all that is needed to go on with it.
+#[derive(Debug, Clone)]
+pub struct StoredSession {
+    /// Its record.
+    pub session: Session,
+    /// Who may write it: goes into every [`Commit`].
+    pub generation: u64,
+    /// Its agents.
+    pub agents: Vec<AgentState>,
+    /// Messages that wait or run, in order.
+    pub queue: Vec<Message>,
+    /// Questions that wait.
+    pub questions: Vec<Question>,
+}
+
+/// What must be known to go on with a running agent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AgentState {
+    /// Which agent of the session; `main` where there is one.
+    pub name: String,
+    /// The sandbox that it is in, or that is being made for it.
+    pub sandbox_id: Option<String>,
+    /// The process; none before it is started and after its end.
+    pub process_id: Option<String>,
+    /// How many sandboxes and processes it had: goes into what makes creating them repeatable.
+    pub attempt: u64,
+    /// The offset of the first byte of `input` in the process's stdin.
+    pub input_offset: u64,
+    /// What was given for stdin and is not known to have arrived.
+    pub input: Vec<u8>,
+    /// The driver, as it saved itself: holds how far stdout is dealt with.
+    pub driver: Value,
+}
+
+/// What happened in a session at one go.
+#[derive(Debug, Clone)]
+pub struct Commit {
+    /// Which session.
+    pub id: SessionId,
+    /// As [`StoredSession::generation`].
+    pub generation: u64,
+    /// The record as it is now; `None` where it did not change.
+    pub session: Option<Session>,
+    /// New events, with numbers that follow the last ones.
+    pub events: Vec<Arc<Event>>,
+    /// Agents that changed.
+    pub agents: Vec<AgentState>,
+    /// Messages that are new or changed.
+    pub messages: Vec<Message>,
+    /// Questions that are new or changed.
+    pub questions: Vec<Question>,
+    /// Lines for transcripts.
+    pub transcript: Vec<TranscriptPiece>,
+    /// Deltas that need not be kept any more.
+    pub compact: Vec<Compaction>,
+}
+
+impl Commit {
+    /// One that changes nothing.
+    #[must_use]
+    pub fn new(id: SessionId, generation: u64) -> Self {
+        Self {
+            id,
+            generation,
+            session: None,
+            events: Vec::new(),
+            agents: Vec::new(),
+            messages: Vec::new(),
+            questions: Vec::new(),
+            transcript: Vec::new(),
+            compact: Vec::new(),
+        }
+    }
+}
+
+/// Deltas of one block that is complete, whose numbers follow each other: `block:delta` events, all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compaction {
+    /// The first.
+    pub from: u64,
+    /// The last.
+    pub to: u64,
+}
+
+/// Lines of a transcript, as the agent wrote them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TranscriptPiece {
+    /// The file inside the sandbox.
+    pub path: String,
+    /// The lines, each ended by `\n`.
+    pub lines: String,
+}
+
+/// A transcript.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TranscriptFile {
+    /// The file inside the sandbox.
+    pub path: String,
+    /// All of it.
+    pub content: String,
+}

@@ -1,0 +1,4 @@
+//! `hostel-sessiond`.
+#![forbid(unsafe_code)]
+
+fn main() {}
