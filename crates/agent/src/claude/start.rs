@@ -32,10 +32,9 @@ pub(super) fn process(options: &LaunchOptions) -> Result<Launch> {
             add("--resume-session-at", message.clone());
         }
     }
-    if let Some(id) = &options.conversation {
-        if options.resume.is_none() || options.fork {
-            add("--session-id", id.clone());
-        }
+    let is_new = options.resume.is_none() || options.fork;
+    if let Some(id) = options.conversation.as_ref().filter(|_| is_new) {
+        add("--session-id", id.clone());
     }
     if let Some(model) = &options.model {
         add("--model", model.clone());
