@@ -11,6 +11,7 @@ mod event;
 mod host;
 mod id;
 mod local;
+mod machine;
 mod message;
 mod question;
 mod session;

@@ -1,12 +1,15 @@
 //! One suite for every store: what is kept, for whom, and what is left when somebody is killed.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod crash;
 mod journal;
+mod model;
 mod outage;
 mod place;
 mod postgres;
 mod records;
 mod sessions;
+mod sqlite;
 
 /// Runs each case on SQLite and on PostgreSQL.
 macro_rules! on_both {
@@ -38,6 +41,6 @@ on_both! {
     journal:
         numbers_follow_each_other, new_owner_fences_old, all_of_a_commit_or_nothing, deltas_are_compacted,
         transcripts_in_order, hostile_text, large_events_end_an_answer, many_sessions_at_once, usable_and_closed;
-
-
+    model: as_a_model_says;
+    crash: nothing_acknowledged_is_lost;
 }
