@@ -36,5 +36,8 @@ pub use question::{Question, QuestionAnswer, QuestionState, Verdict};
 pub use session::{ActiveTurn, Environment, Limits, OnLimit, Session, TurnPhase};
 pub use stats::{PatternStatistics, Statistics};
 pub use status::{EndReason, EnvironmentStatus, Pattern, SessionStatus};
-pub use store::{AgentState, Commit, Compaction, Store, StoredSession, TranscriptFile, TranscriptPiece};
+pub use store::{
+    AgentState, Commit, Compaction, Store, StoreUrl, StoredSession, TranscriptFile, TranscriptPiece,
+    open as open_store,
+};
 pub use usd::Usd;
