@@ -5,6 +5,7 @@
 //! [`LocalSessionHost`] is the one that keeps them in this process. [`Store`] is where they are kept.
 #![forbid(unsafe_code)]
 
+mod bus;
 mod config;
 mod error;
 mod event;
@@ -19,6 +20,7 @@ mod stats;
 mod status;
 mod store;
 mod usd;
+mod worker;
 
 pub use config::SessionConfig;
 pub use error::{Error, Result};
