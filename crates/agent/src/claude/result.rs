@@ -42,7 +42,7 @@ pub(super) fn result(state: &mut State, line: &Value, found: &mut Found) -> bool
     found.push(Meaning::Result(result));
     state.messages.clear();
     // A version that tells when it is idle does so after this. Others are idle unless something goes on on the side.
-    if !state.tells_state && state.tasks.is_empty() {
+    if !state.tells_state && state.tasks.values().all(|task| task.is_command) {
         state.prompts.clear();
         system::idle(state, found);
     }

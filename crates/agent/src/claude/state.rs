@@ -53,8 +53,8 @@ pub(super) struct State {
     pub(super) messages: BTreeMap<String, Message>,
     /// Names of tools whose calls have no result.
     pub(super) tools: BTreeMap<String, String>,
-    /// What is done on the side: by task what it is for.
-    pub(super) tasks: BTreeMap<String, String>,
+    /// What is done on the side.
+    pub(super) tasks: BTreeMap<String, Task>,
     /// What the process had spent at its last result, in thousand-millionths of a dollar.
     pub(super) spent: u64,
     /// Whether somebody wanted the turn to stop.
@@ -109,6 +109,16 @@ pub(super) struct Message {
     pub(super) open: Vec<OpenBlock>,
     /// The place of the block after those that were seen.
     pub(super) next: u32,
+}
+
+/// Something that is done on the side.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Task {
+    /// What it is for.
+    pub(super) description: String,
+    /// Whether it is a command that was left running, which keeps nobody busy.
+    pub(super) is_command: bool,
 }
 
 /// A block that is being written.

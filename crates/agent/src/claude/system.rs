@@ -1,7 +1,7 @@
 //! Lines of the type `system`, and whether the agent is busy.
 
 use super::read::{Found, conversation, count, nonempty, small, text};
-use super::state::{State, remember};
+use super::state::{State, Task, remember};
 use crate::event::{Meaning, Retry, SubagentState};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -79,12 +79,14 @@ pub(super) fn idle(state: &mut State, found: &mut Found) {
 fn task(state: &mut State, line: &Value, became: SubagentState, found: &mut Found) {
     let Some(id) = nonempty(line, "tool_use_id").or(nonempty(line, "task_id")) else { return };
     let task = nonempty(line, "task_id").unwrap_or(id);
-    let said = nonempty(line, "description").map(str::to_owned);
-    let description = said.or_else(|| state.tasks.get(task).cloned()).unwrap_or_default();
-    if matches!(became, SubagentState::Completed | SubagentState::Failed) {
-        state.tasks.remove(task);
-    } else {
-        remember(&mut state.tasks, task, description.clone());
+    let mut known = state.tasks.remove(task).unwrap_or_default();
+    if let Some(description) = nonempty(line, "description") {
+        known.description = description.to_owned();
+    }
+    known.is_command |= text(line, "task_type") == "local_bash";
+    let description = known.description.clone();
+    if matches!(became, SubagentState::Started | SubagentState::Progress) {
+        remember(&mut state.tasks, task, known);
     }
     found.push(Meaning::Subagent { id: id.to_owned(), state: became, description });
 }
@@ -94,10 +96,13 @@ fn background(state: &mut State, line: &Value) {
     let Some(tasks) = line["tasks"].as_array() else { return };
     let mut known = BTreeMap::new();
     for task in tasks {
-        if let Some(id) = nonempty(task, "task_id").or(nonempty(task, "id")) {
-            remember(&mut known, id, text(task, "description").to_owned());
+        if let Some(id) = nonempty(task, "task_id") {
+            let description = text(task, "description").to_owned();
+            let is_command = text(task, "task_type") == "local_bash";
+            remember(&mut known, id, Task { description, is_command });
         }
     }
+    // What is no longer there was described for its end, which is told later.
     state.tasks = known;
 }
 
