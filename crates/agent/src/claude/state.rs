@@ -43,6 +43,10 @@ pub(super) struct State {
     pub(super) tells_state: bool,
     /// Prompts that it was sent and has not dealt with, in order.
     pub(super) prompts: VecDeque<String>,
+    /// Whether it tells what becomes of prompts.
+    pub(super) tells_prompts: bool,
+    /// Where it does not: those of the turn that runs.
+    pub(super) turn: Vec<String>,
     /// Requests that it has not answered.
     pub(super) asked: BTreeMap<String, Asked>,
     /// Questions that we have not answered.
@@ -73,6 +77,8 @@ pub(super) enum Asked {
     Claim,
     /// One of the options, which can only be had so.
     Option,
+    /// To take back a prompt that waits.
+    Cancel,
     /// Something that our user asked for.
     Request,
 }
@@ -143,6 +149,11 @@ impl State {
             });
         }
         Ok(state)
+    }
+
+    /// Whether it has an ability, by its own name. It has none before it said so.
+    pub(super) fn can(&self, ability: &str) -> bool {
+        self.ready.capabilities.iter().any(|known| known == ability)
     }
 
     /// Has one JSON line written.

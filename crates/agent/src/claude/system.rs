@@ -1,6 +1,7 @@
 //! Lines of the type `system`, and whether the agent is busy.
 
-use super::read::{Found, conversation, count, nonempty, small, text};
+use super::prompts;
+use super::read::{Found, count, nonempty, small, text};
 use super::state::{State, Task, remember};
 use crate::event::{Meaning, Retry, SubagentState};
 use serde_json::Value;
@@ -56,7 +57,15 @@ fn init(state: &mut State, line: &Value, found: &mut Found) {
     }
     // A turn begins with this line in every version.
     running(state, found);
-    conversation(state, line, found);
+    prompts::turn_begins(state, found);
+    let id = nonempty(line, "session_id").map(str::to_owned);
+    let model = nonempty(line, "model").map(str::to_owned);
+    let is_new = id.is_some() && id != state.ready.conversation || model.is_some() && model != state.model;
+    state.model = model.or(state.model.take());
+    state.ready.conversation = id.or(state.ready.conversation.take());
+    if let Some(id) = state.ready.conversation.clone().filter(|_| is_new) {
+        found.push(Meaning::Conversation { id, model: state.model.clone() });
+    }
 }
 
 /// The agent is busy.
@@ -70,6 +79,11 @@ pub(super) fn running(state: &mut State, found: &mut Found) {
 /// The agent is idle.
 pub(super) fn idle(state: &mut State, found: &mut Found) {
     if state.busy {
+        if !state.tells_prompts {
+            // These were taken into a turn that ran.
+            let rest = state.prompts.drain(..).collect();
+            prompts::completed(state, rest, found);
+        }
         state.busy = false;
         state.interrupting = false;
         found.push(Meaning::Idle);

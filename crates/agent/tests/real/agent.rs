@@ -69,6 +69,7 @@ pub(crate) struct Agent {
     rest: [Vec<u8>; 2],
     /// How much of each was read.
     read: [u64; 2],
+    stderr_ended: bool,
     pub(crate) events: Vec<AgentEvent>,
     /// Where the lines of stdout go, to look at them or to record them.
     record: Option<std::fs::File>,
@@ -99,6 +100,7 @@ impl Agent {
             stdin,
             rest: Default::default(),
             read: [0; 2],
+            stderr_ended: false,
             events: Vec::new(),
             record,
         }
@@ -139,8 +141,11 @@ impl Agent {
         let (stream, data) = tokio::select! {
             biased;
             count = stdout.read(&mut out) => (Stream::Stdout, &out[..count.expect("output")]),
-            count = stderr.read(&mut err), if self.read[1] < u64::MAX => match count.expect("output") {
-                0 => { self.read[1] = u64::MAX; return true; }
+            count = stderr.read(&mut err), if !self.stderr_ended => match count.expect("output") {
+                0 => {
+                    self.stderr_ended = true;
+                    return true;
+                }
                 count => (Stream::Stderr, &err[..count]),
             },
         };
@@ -231,6 +236,12 @@ impl Agent {
         tokio::time::timeout(Duration::from_secs(60), async { while self.step().await {} })
             .await
             .expect("the process ends");
+        let mut complaints = Vec::new();
+        let stderr = self.child.stderr.as_mut().expect("stderr");
+        stderr.read_to_end(&mut complaints).await.expect("output");
+        if !complaints.is_empty() {
+            self.take(Stream::Stderr, &complaints);
+        }
         let code = self.child.wait().await.expect("a status").code();
         self.events.extend(self.driver.exited(code));
         code

@@ -19,6 +19,10 @@ pub(crate) fn claude() -> Option<PathBuf> {
 }
 
 fn find() -> Result<PathBuf, String> {
+    // To try another version by hand.
+    if let Some(path) = std::env::var_os("HOSTEL_TEST_CLAUDE") {
+        return Ok(PathBuf::from(path));
+    }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let pins = fs::read_to_string(root.join("images/pins")).expect("images/pins");
     let platform = if cfg!(target_arch = "x86_64") { "linux-x64" } else { "linux-arm64" };
