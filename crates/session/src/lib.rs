@@ -5,6 +5,7 @@
 //! [`LocalSessionHost`] is the one that keeps them in this process. [`Store`] is where they are kept.
 #![forbid(unsafe_code)]
 
+mod blob;
 mod config;
 mod error;
 mod event;
@@ -20,6 +21,7 @@ mod status;
 mod store;
 mod usd;
 
+pub use blob::{Blob, BlobLocation, BlobStore, BlobStream, S3Bucket};
 pub use config::SessionConfig;
 pub use error::{Error, Result};
 pub use event::{Event, EventKind, NewEvent};
