@@ -6,6 +6,7 @@ mod driver;
 mod position;
 mod stdin;
 
+pub(crate) use backoff::Backoff;
 pub use backoff::ReconnectPolicy;
 
 use crate::client::Client;

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod blob;
+mod bus;
 mod config;
 mod error;
 mod event;
@@ -20,6 +21,7 @@ mod stats;
 mod status;
 mod store;
 mod usd;
+mod worker;
 
 pub use blob::{Blob, BlobLocation, BlobStore, BlobStream, S3Bucket};
 pub use config::SessionConfig;

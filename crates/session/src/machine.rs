@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Input {
+pub(crate) enum Input {
     /// A message was accepted.
     Message(String),
     /// Somebody took a message back.
@@ -56,7 +56,7 @@ pub enum Input {
 
 /// Something to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
+pub(crate) enum Effect {
     /// Journal that the turn of a message began.
     BeginTurn(String),
     /// Have a sandbox and an agent in it; then `Ready` or `StartFailed`.
@@ -87,7 +87,7 @@ pub enum Effect {
 
 /// How a turn ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TurnEnd {
+pub(crate) enum TurnEnd {
     /// With the agent's answer, which may be an error.
     Answered,
     /// Somebody interrupted it.
@@ -106,7 +106,7 @@ pub enum TurnEnd {
 
 impl TurnEnd {
     /// The word for it, where the agent has none of its own.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Answered => "success",
             Self::Interrupted => "interrupted",
@@ -121,7 +121,7 @@ impl TurnEnd {
 
 /// What the agent's process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Agent {
+pub(crate) enum Agent {
     /// There is none.
     Absent,
     /// It does not take prompts yet.
@@ -136,7 +136,7 @@ pub enum Agent {
 
 /// Where a turn is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// It waits for the agent.
     Starting,
     /// The agent works.
@@ -153,20 +153,20 @@ pub enum Phase {
 
 /// A turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Turn {
+pub(crate) struct Turn {
     /// The message that it is for.
-    pub message: String,
+    pub(crate) message: String,
     /// Where it is.
-    pub phase: Phase,
+    pub(crate) phase: Phase,
     /// Whether the agent gave a result for it.
-    pub answered: bool,
+    pub(crate) answered: bool,
     /// How it ends, once that is known.
-    pub end: TurnEnd,
+    pub(crate) end: TurnEnd,
 }
 
 /// Where a session is, and what it does next.
 #[derive(Debug, Clone)]
-pub struct Machine {
+pub(crate) struct Machine {
     pattern: Pattern,
     agent: Agent,
     turn: Option<Turn>,
@@ -187,7 +187,8 @@ pub struct Machine {
 
 impl Machine {
     /// A session that nothing happened in.
-    pub fn new(pattern: Pattern) -> Self {
+    #[cfg(test)]
+    pub(crate) fn new(pattern: Pattern) -> Self {
         Self {
             pattern,
             agent: Agent::Absent,
@@ -204,7 +205,7 @@ impl Machine {
     }
 
     /// A session as it was when somebody last had it.
-    pub fn restore(restored: Restored) -> Self {
+    pub(crate) fn restore(restored: Restored) -> Self {
         let Restored { pattern, status, reason, environment, turn, waiting, agent } = restored;
         let ended = status.is_final().then(|| reason.unwrap_or(EndReason::Completed));
         Self {
@@ -223,7 +224,7 @@ impl Machine {
     }
 
     /// What the session is to its users.
-    pub fn status(&self) -> SessionStatus {
+    pub(crate) fn status(&self) -> SessionStatus {
         match (self.ended, self.ending, self.halted) {
             (Some(EndReason::Completed), ..) => SessionStatus::Completed,
             (Some(_), ..) => SessionStatus::Terminated,
@@ -236,42 +237,48 @@ impl Machine {
     }
 
     /// Why it ended, is ending, or stands still.
-    pub fn reason(&self) -> Option<EndReason> {
+    pub(crate) fn reason(&self) -> Option<EndReason> {
         self.ended.or(self.ending).or(if self.turn.is_none() { self.halted } else { None })
     }
 
+    /// Whether it ends, has ended or stands still for that reason.
+    pub(crate) fn stands_for(&self, reason: EndReason) -> bool {
+        [self.ended, self.ending, self.halted].contains(&Some(reason))
+    }
+
     /// What is with its sandbox.
-    pub fn environment(&self) -> EnvironmentStatus {
+    pub(crate) fn environment(&self) -> EnvironmentStatus {
         self.environment
     }
 
     /// The turn that runs.
-    pub fn turn(&self) -> Option<&Turn> {
+    pub(crate) fn turn(&self) -> Option<&Turn> {
         self.turn.as_ref()
     }
 
     /// What the agent does.
-    pub fn agent(&self) -> Agent {
+    pub(crate) fn agent(&self) -> Agent {
         self.agent
     }
 
     /// The messages that wait, in order.
-    pub fn waiting(&self) -> impl ExactSizeIterator<Item = &str> {
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> impl ExactSizeIterator<Item = &str> {
         self.waiting.iter().map(String::as_str)
     }
 
     /// Whether nothing is left to be done, now or later, unless somebody asks for something.
-    pub fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.ended.is_some() && self.agent == Agent::Absent && !self.has_sandbox()
     }
 
     /// Whether there is a sandbox, or may be.
-    pub fn has_sandbox(&self) -> bool {
+    pub(crate) fn has_sandbox(&self) -> bool {
         matches!(self.environment, EnvironmentStatus::Starting | EnvironmentStatus::Ready)
     }
 
     /// Takes something that happened and says what to do about it, in this order.
-    pub fn happened(&mut self, input: Input) -> Vec<Effect> {
+    pub(crate) fn happened(&mut self, input: Input) -> Vec<Effect> {
         let mut effects = Vec::new();
         self.take(input, &mut effects);
         self.advance(&mut effects);
@@ -584,21 +591,21 @@ impl Machine {
 
 /// What is needed to go on with a session.
 #[derive(Debug, Clone)]
-pub struct Restored {
+pub(crate) struct Restored {
     /// How it uses sandboxes.
-    pub pattern: Pattern,
+    pub(crate) pattern: Pattern,
     /// What it was to its users.
-    pub status: SessionStatus,
+    pub(crate) status: SessionStatus,
     /// Why.
-    pub reason: Option<EndReason>,
+    pub(crate) reason: Option<EndReason>,
     /// What was with its sandbox.
-    pub environment: EnvironmentStatus,
+    pub(crate) environment: EnvironmentStatus,
     /// The turn that ran.
-    pub turn: Option<Turn>,
+    pub(crate) turn: Option<Turn>,
     /// The messages that waited.
-    pub waiting: VecDeque<String>,
+    pub(crate) waiting: VecDeque<String>,
     /// What the agent did.
-    pub agent: Agent,
+    pub(crate) agent: Agent,
 }
 
 #[cfg(test)]

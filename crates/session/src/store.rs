@@ -64,6 +64,12 @@ pub trait Store: Send + Sync {
     /// [`Store`](crate::Error::Store).
     async fn unfinished(&self) -> Result<Vec<SessionId>>;
 
+    /// The session that has that id, or whose agent calls the conversation so; of several the newest.
+    ///
+    /// # Errors
+    /// [`Store`](crate::Error::Store).
+    async fn find(&self, name: &str) -> Result<Option<SessionId>>;
+
     /// Some of all sessions, newest first.
     ///
     /// # Errors
@@ -162,6 +168,22 @@ pub struct AgentState {
     pub input: Vec<u8>,
     /// The driver, as it saved itself: holds how far stdout is dealt with.
     pub driver: Value,
+}
+
+impl AgentState {
+    /// The one agent of a session that has none yet.
+    #[must_use]
+    pub fn main() -> Self {
+        Self {
+            name: "main".to_owned(),
+            sandbox_id: None,
+            process_id: None,
+            attempt: 0,
+            input_offset: 0,
+            input: Vec::new(),
+            driver: Value::Null,
+        }
+    }
 }
 
 /// What happened in a session at one go.

@@ -1,7 +1,9 @@
 //! The journal, and what is committed with it.
 
 use crate::place::Place;
-use crate::records::{agent, commit, event, events, id, message, numbers, question, seen, session};
+use crate::records::{
+    agent, commit, event, events, id, message, numbers, question, raw_event, seen, session,
+};
 use hostel_session::{
     Compaction, Error, EventKind, MessageState, QuestionState, Session, TranscriptFile, TranscriptPiece,
 };
@@ -160,17 +162,9 @@ pub(crate) async fn hostile_text(place: &Place) {
     one.config.system_prompt = Some(nasty.to_owned());
     store.create(&one, &[], Some((nasty, [1; 32]))).await.unwrap();
     let taken = store.take(&one.id).await.unwrap();
-    let text = Arc::new(hostel_session::Event {
-        data: Arc::from(
-            serde_json::value::RawValue::from_string(
-                r#"{ "z":1, "a":"\u0000\ud800", "a": 1e999, "n": 12345678901234567890 }"#.to_owned(),
-            )
-            .unwrap(),
-        ),
-        message_id: Some(Arc::from(nasty)),
-        ..(*event(1, EventKind::AgentMessage, &json!({}))).clone()
-    });
-    let mut nasty_commit = commit(&taken, vec![text.clone()]);
+    let written = r#"{ "z":1, "a":"\u0000\ud800", "a": 1e999, "n": 12345678901234567890 }"#;
+    let text = raw_event(1, EventKind::AgentMessage, Some(nasty), written);
+    let mut nasty_commit = commit(&taken, vec![text]);
     let mut asked = question(nasty, QuestionState::Pending);
     asked.input = json!({ "command": nasty });
     nasty_commit.questions = vec![asked];
@@ -182,7 +176,7 @@ pub(crate) async fn hostile_text(place: &Place) {
     store.commit(nasty_commit).await.unwrap();
     // JSON comes back as it was written, to the byte; in other text U+0000 is replaced.
     let kept = store.events(&one.id, 0, 1).await.unwrap();
-    assert_eq!(kept[0].data.get(), text.data.get());
+    assert_eq!(kept[0].data.get(), written);
     let replaced = nasty.replace('\0', "\u{FFFD}");
     let again = store.take(&one.id).await.unwrap();
     assert_eq!(again.session.description.as_deref(), Some(replaced.as_str()));
@@ -191,6 +185,7 @@ pub(crate) async fn hostile_text(place: &Place) {
     assert_eq!(again.session.config.system_prompt.as_deref(), Some(nasty));
     assert_eq!((&again.agents[0].name, &again.agents[0].driver), (&replaced, &driver.driver));
     assert_eq!(store.question(&one.id, nasty).await.unwrap().input, json!({ "command": nasty }));
+    assert_eq!(store.find(nasty).await.unwrap(), None);
     let list = hostel_session::ListSessions { tags: vec![nasty.to_owned()], ..Default::default() };
     assert_eq!(store.list(&list).await.unwrap().total, 1);
     store.close().await;

@@ -69,6 +69,16 @@ pub(super) async fn unfinished(connection: &mut Connection) -> Result<Vec<Sessio
     all(query(sql), connection, |row| SessionId::try_from(get::<String>(row, "id")?)).await
 }
 
+/// The newest session of that id, or with a conversation of that name.
+pub(super) async fn find(connection: &mut Connection, name: &str) -> Result<Option<SessionId>> {
+    let sql = "SELECT id FROM agent_sessions WHERE id = $1 OR session_id = $1
+               ORDER BY CASE WHEN id = $1 THEN 0 ELSE 1 END, created_at DESC LIMIT 1";
+    let found =
+        all(query(sql).bind(plain(name)), connection, |row| SessionId::try_from(get::<String>(row, "id")?))
+            .await?;
+    Ok(found.into_iter().next())
+}
+
 /// A page of sessions.
 pub(super) async fn list(connection: &mut Connection, list: &ListSessions) -> Result<SessionPage> {
     let page_size = list.page_size.clamp(1, MAX_PAGE);

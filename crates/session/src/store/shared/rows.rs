@@ -6,7 +6,7 @@
 
 use super::{Database, Query, Row};
 use crate::error::{Error, Result};
-use crate::event::{Event, EventKind};
+use crate::event::{Event, EventKind, NewEvent};
 use crate::id::SessionId;
 use crate::message::Message;
 use crate::question::Question;
@@ -202,13 +202,12 @@ pub(super) fn event(row: &Row) -> Result<Event> {
     let kind: String = get(row, "type")?;
     let data: Json = get(row, "data")?;
     let wrong = |problem: String| Error::Store { action: READ, problem };
-    Ok(Event {
-        seq: count(row, "seq")?,
+    let event = NewEvent {
         kind: EventKind::from_word(&kind).ok_or_else(|| wrong(format!("{kind:.40?} is no kind of event")))?,
         message_id: get::<Option<String>>(row, "message_id")?.map(Arc::from),
-        time: get::<Time>(row, "created_at")?.0,
         data: RawValue::from_string(data.0).map(Arc::from).map_err(|error| wrong(error.to_string()))?,
-    })
+    };
+    Ok(Event::new(count(row, "seq")?, get::<Time>(row, "created_at")?.0, event))
 }
 
 /// The agent of a row.

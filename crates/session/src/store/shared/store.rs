@@ -59,6 +59,11 @@ impl Store for Stored {
         in_time("list unfinished sessions", read::unfinished(&mut reader)).await
     }
 
+    async fn find(&self, name: &str) -> Result<Option<SessionId>> {
+        let mut reader = self.reader().await?;
+        in_time("look a session up", read::find(&mut reader, name)).await
+    }
+
     async fn list(&self, list: &ListSessions) -> Result<SessionPage> {
         let mut reader = self.reader().await?;
         in_time("list sessions", read::list(&mut reader, list)).await
