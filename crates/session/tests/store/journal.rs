@@ -5,7 +5,8 @@ use crate::records::{
     agent, commit, event, events, id, message, numbers, question, raw_event, seen, session,
 };
 use hostel_session::{
-    Compaction, Error, EventKind, MessageState, QuestionState, Session, TranscriptFile, TranscriptPiece,
+    Compaction, Error, Event, EventKind, MessageState, NewEvent, QuestionState, Session, TranscriptFile,
+    TranscriptPiece,
 };
 use serde_json::json;
 use std::sync::Arc;
@@ -20,6 +21,9 @@ pub(crate) async fn numbers_follow_each_other(place: &Place) {
     one.last_event = 2;
     store.create(&one, &events(1..=2), None).await.unwrap();
     let taken = store.take(&one.id).await.unwrap();
+    // An event is the same before and after it was kept, also by the clock.
+    let new = NewEvent { kind: EventKind::Log, message_id: None, data: events(1..=1)[0].data.clone() };
+    let now = Arc::new(Event::new(3, jiff::Timestamp::now(), new));
     let mut holed = events(3..=5);
     holed.remove(1);
     let twice = vec![events(3..=3)[0].clone(), events(3..=3)[0].clone()];
@@ -37,14 +41,16 @@ pub(crate) async fn numbers_follow_each_other(place: &Place) {
     assert!(matches!(store.commit(record_ahead).await, Err(Error::Store { .. })));
     assert_eq!(store.get(&one.id).await.unwrap(), one);
     assert!(store.message(&one.id, "m").await.is_err());
+    store.commit(commit(&taken, vec![now.clone()])).await.unwrap();
+    assert_eq!(seen(&store.events(&one.id, 2, 1).await.unwrap()), seen(&[now]));
     // The sizes of statements are of no importance.
-    let mut last = 2;
+    let mut last = 3;
     for size in [1, 7, 8, 9, 63, 64, 65, 200] {
         store.commit(commit(&taken, events(last + 1..=last + size))).await.unwrap();
         last += size;
     }
     assert_eq!(store.get(&one.id).await.unwrap().last_event, last);
-    assert_eq!(seen(&store.events(&one.id, 0, 10_000).await.unwrap()), seen(&events(1..=last)));
+    assert_eq!(seen(&store.events(&one.id, 3, 10_000).await.unwrap()), seen(&events(4..=last)));
     assert_eq!(numbers(&store.events(&one.id, 100, 3).await.unwrap()), [101, 102, 103]);
     assert!(store.events(&one.id, last, 3).await.unwrap().is_empty());
     assert!(store.events(&one.id, u64::MAX, 3).await.unwrap().is_empty());
