@@ -10,6 +10,7 @@ mod arguments;
 mod config;
 mod error;
 mod file;
+mod grpc;
 pub mod logging;
 mod rest;
 mod server;

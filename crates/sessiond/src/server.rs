@@ -4,6 +4,7 @@ mod connection;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::grpc;
 use crate::rest::{self, App};
 use axum::Router;
 use connection::Connections;
@@ -15,6 +16,10 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tonic::server::NamedService;
+
+/// How long requests under way are waited for before the sessions are let go of.
+const ANSWERS: Duration = Duration::from_secs(2);
 
 /// Where the sessions come from.
 enum Sessions {
@@ -72,13 +77,12 @@ impl Server {
         let (host, store): (Arc<dyn SessionHost>, Option<Arc<dyn Store>>) = match self.sessions {
             Sessions::Given(host) => (host, None),
             Sessions::Stored(store) => {
-                let _host = LocalSessionHost::open(Arc::clone(&store), self.config.host.clone()).await?;
-                store.close().await;
-                return Err(Error::Config("this version hosts no sessions of its own".to_owned()));
+                let host = LocalSessionHost::open(Arc::clone(&store), self.config.host.clone()).await?;
+                (host, Some(store))
             }
         };
         let stop = CancellationToken::new();
-        let routes = routes(App::new(Arc::clone(&host), stop.clone()), &self.config);
+        let routes = routes(Arc::clone(&host), stop.clone(), &self.config);
         let connections = Connections::new(self.listener, routes, self.config.max_connections, stop.clone());
         let mut serving = JoinSet::new();
         serving.spawn(connections.serve());
@@ -88,9 +92,15 @@ impl Server {
     }
 }
 
-/// Everything that is served on the port. gRPC comes in here too: `.merge(grpc::routes(…))`.
-fn routes(app: App, config: &Config) -> Router {
-    rest::guarded(rest::router(app), config)
+/// Everything that is served on the port.
+fn routes(host: Arc<dyn SessionHost>, stop: CancellationToken, config: &Config) -> Router {
+    let sessions = grpc::service(Arc::clone(&host));
+    let calls = format!("/{}/{{*method}}", name_of(&sessions));
+    rest::guarded(rest::router(App::new(host, stop)).route_service(&calls, sessions), config)
+}
+
+fn name_of<S: NamedService>(_: &S) -> &'static str {
+    S::NAME
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener> {
@@ -128,8 +138,11 @@ impl Running {
         notify(NotifyState::Stopping);
         self.stop.cancel();
         let drained = async {
-            while self.serving.join_next().await.is_some() {}
+            // Streams of ours end by themselves, short requests are answered; what else is open ends with the host.
+            let answered = async { while self.serving.join_next().await.is_some() {} };
+            let _ = tokio::time::timeout(ANSWERS, answered).await;
             self.host.shutdown().await;
+            while self.serving.join_next().await.is_some() {}
             if let Some(store) = &self.store {
                 store.close().await;
             }
