@@ -1,15 +1,301 @@
 //! Any command: each turn is one run of it.
+//!
+//! The prompt's text is the command's stdin, and its stdout is the answer's text. It succeeds with exit code 0.
 
-use crate::driver::AgentDriver;
+use crate::driver::{AgentDriver, Stream};
 use crate::error::{Error, Result};
+use crate::event::{AgentEvent, Block, BlockKind, DeltaKind, Meaning, MessageState, Ready, TurnResult};
 use crate::launch::{Launch, LaunchOptions};
+use crate::lines::{Line, Lines, Place, clip, excerpt};
+use crate::request::{Content, Prompt, Request};
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
+
+/// What is saved says so.
+const FORMAT: &str = "exec-1";
+/// The most bytes of output that the complete block has. What is more comes as deltas only.
+const MAX_TEXT: usize = 64 * 1024;
+/// The most bytes of a prompt.
+const MAX_PROMPT: usize = 32 << 20;
+/// The longest line of stderr that is passed on, in bytes.
+const MAX_COMPLAINT: usize = 4096;
+/// The one block.
+const BLOCK: &str = "answer";
 
 /// What to start, and the driver.
-pub(crate) fn launch(_options: &LaunchOptions) -> Result<(Launch, Box<dyn AgentDriver>)> {
-    Err(Error::Unsupported { what: "be started yet".to_owned() })
+pub(crate) fn launch(options: &LaunchOptions) -> Result<(Launch, Box<dyn AgentDriver>)> {
+    let Some(program) = options.program.clone().filter(|program| !program.is_empty()) else {
+        return Err(Error::Options { field: "program", problem: "say which command to run".to_owned() });
+    };
+    let impossible = [
+        ("resume", options.resume.is_some()),
+        ("claimed_spare", options.claimed_spare),
+        ("mcp_servers", !options.mcp_servers.is_empty()),
+        ("host_mcp_servers", !options.host_mcp_servers.is_empty()),
+        ("hooks", options.hooks.is_some()),
+        ("json_schema", options.json_schema.is_some()),
+    ];
+    if let Some((field, _)) = impossible.into_iter().find(|(_, wanted)| *wanted) {
+        return Err(Error::Options { field, problem: "is nothing that a plain command can".to_owned() });
+    }
+    let argv = std::iter::once(program).chain(options.extra_args.iter().cloned()).collect();
+    let cwd = Some(options.workspace.clone()).filter(|directory| !directory.is_empty());
+    let state = State { format: FORMAT.to_owned(), ..State::default() };
+    Ok((Launch { argv, env: options.env.clone(), cwd }, Box::new(Exec::new(state))))
 }
 
 /// A driver as it was.
-pub(crate) fn restore(_saved: &serde_json::Value) -> Result<Box<dyn AgentDriver>> {
-    Err(Error::Saved { problem: "not yet".to_owned() })
+pub(crate) fn restore(saved: &serde_json::Value) -> Result<Box<dyn AgentDriver>> {
+    let state = State::deserialize(saved).map_err(|error| Error::Saved { problem: error.to_string() })?;
+    if state.format != FORMAT {
+        return Err(Error::Saved { problem: format!("its format is {:?}, not {FORMAT:?}", state.format) });
+    }
+    Ok(Box::new(Exec::new(state)))
+}
+
+/// What the driver knows.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct State {
+    format: String,
+    stderr: Place,
+    /// Bytes of stdout that are dealt with.
+    consumed: u64,
+    /// The first [`MAX_TEXT`] bytes of the answer.
+    text: String,
+    /// Whether there was more.
+    is_cut: bool,
+    /// What waits to be written.
+    input: String,
+    /// The prompt that was given.
+    prompt: Option<String>,
+    /// Whether stdin is to be closed.
+    end: bool,
+    is_ready: bool,
+    running: bool,
+    interrupted: bool,
+    exited: bool,
+    complaint: String,
+}
+
+/// The driver.
+#[derive(Debug)]
+struct Exec {
+    state: State,
+    /// The beginning of a character.
+    partial: Vec<u8>,
+    stderr: Lines,
+}
+
+impl Exec {
+    fn new(state: State) -> Self {
+        let stderr = Lines::new(state.stderr, MAX_COMPLAINT);
+        Self { state, partial: Vec::new(), stderr }
+    }
+
+    /// What comes before everything else.
+    fn begin(&mut self, events: &mut Vec<AgentEvent>) {
+        if !std::mem::replace(&mut self.state.is_ready, true) {
+            events.push(AgentEvent::new(Meaning::Ready(Ready::default())));
+        }
+        let Some(uuid) = self.state.prompt.clone().filter(|_| !self.state.running) else { return };
+        self.state.running = true;
+        events.push(AgentEvent::new(Meaning::Running));
+        events.push(AgentEvent::new(Meaning::Prompt { uuid, state: MessageState::Started }));
+    }
+
+    fn grow(&mut self, text: &str, events: &mut Vec<AgentEvent>) {
+        if text.is_empty() {
+            return;
+        }
+        self.begin(events);
+        if self.state.text.is_empty() && !self.state.is_cut {
+            let kind = BlockKind::AssistantText { text: String::new() };
+            events.push(AgentEvent::new(Meaning::BlockStart(Block { id: BLOCK.to_owned(), kind })));
+        }
+        let kept = clip(text, MAX_TEXT - self.state.text.len());
+        if !self.state.is_cut {
+            self.state.text.push_str(kept);
+        }
+        self.state.is_cut |= kept.len() < text.len();
+        events.push(AgentEvent::new(Meaning::BlockDelta {
+            block: BLOCK.to_owned(),
+            index: 0,
+            kind: DeltaKind::Text,
+            delta: text.to_owned(),
+        }));
+    }
+
+    fn stdout(&mut self, data: &[u8], events: &mut Vec<AgentEvent>) {
+        let mut bytes = std::mem::take(&mut self.partial);
+        bytes.extend_from_slice(data);
+        let whole = bytes.len() - incomplete(&bytes);
+        self.partial = bytes.split_off(whole);
+        self.state.consumed += whole as u64;
+        self.grow(&String::from_utf8_lossy(&bytes), events);
+    }
+}
+
+/// How many bytes at the end are the beginning of a character whose rest is still to come.
+fn incomplete(bytes: &[u8]) -> usize {
+    let tail = &bytes[bytes.len().saturating_sub(3)..];
+    (1..=tail.len())
+        .rev()
+        .find(|count| {
+            let end = &tail[tail.len() - count..];
+            std::str::from_utf8(end)
+                .is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
+        })
+        .unwrap_or(0)
+}
+
+impl AgentDriver for Exec {
+    fn output(&mut self, stream: Stream, data: &[u8]) -> Vec<AgentEvent> {
+        let mut events = Vec::new();
+        match stream {
+            Stream::Stdout => self.stdout(data, &mut events),
+            Stream::Stderr => {
+                let Self { state, stderr, .. } = self;
+                stderr.feed(data, |line| complaint(state, &line, &mut events));
+            }
+        }
+        events
+    }
+
+    fn skipped(&mut self, stream: Stream, missing: Range<u64>) -> Vec<AgentEvent> {
+        let is_new = match stream {
+            Stream::Stderr => self.stderr.skip(&missing),
+            Stream::Stdout if missing.end > self.state.consumed => {
+                self.partial.clear();
+                self.state.consumed = missing.end;
+                true
+            }
+            Stream::Stdout => false,
+        };
+        let problem = format!("bytes {} to {} of {stream:?} are lost", missing.start, missing.end);
+        if is_new { vec![AgentEvent::new(Meaning::Malformed { problem })] } else { Vec::new() }
+    }
+
+    fn consumed(&self, stream: Stream) -> u64 {
+        match stream {
+            Stream::Stdout => self.state.consumed,
+            Stream::Stderr => self.stderr.place().consumed,
+        }
+    }
+
+    fn request(&mut self, request: Request) -> Result<()> {
+        let unsupported = |what: &str| Err(Error::Unsupported { what: what.to_owned() });
+        match request {
+            Request::Prompt(_) if self.state.exited => unsupported("be asked for anything: it has ended"),
+            Request::Prompt(_) if self.state.end => unsupported("have a second turn in one run"),
+            Request::Prompt(prompt) => self.prompt(prompt),
+            Request::End => {
+                self.state.end = true;
+                Ok(())
+            }
+            Request::Answer(answer) => Err(Error::UnknownQuestion { id: answer.question }),
+            Request::HostAnswer(answer) => Err(Error::UnknownQuestion { id: answer.call }),
+            Request::Interrupt { .. } => unsupported("be interrupted: end its process"),
+            _ => unsupported("do this: it is a plain command"),
+        }
+    }
+
+    fn take_input(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.state.input).into_bytes()
+    }
+
+    fn wants_end_of_input(&self) -> bool {
+        self.state.end
+    }
+
+    fn exited(&mut self, code: Option<i32>) -> Vec<AgentEvent> {
+        let mut events = Vec::new();
+        if self.state.exited {
+            return events;
+        }
+        let rest = std::mem::take(&mut self.partial);
+        self.state.consumed += rest.len() as u64;
+        self.begin(&mut events);
+        self.grow(&String::from_utf8_lossy(&rest), &mut events);
+        let Self { state, stderr, .. } = self;
+        stderr.end(|line| complaint(state, &line, &mut events));
+        state.exited = true;
+        finish(state, code, &mut events);
+        events
+    }
+
+    fn is_idle(&self) -> bool {
+        self.state.prompt.is_none() || self.state.exited
+    }
+
+    fn save(&self) -> serde_json::Value {
+        let mut saved = serde_json::to_value(&self.state).unwrap_or_default();
+        saved["stderr"] = serde_json::json!(self.stderr.place());
+        saved
+    }
+}
+
+impl Exec {
+    fn prompt(&mut self, prompt: Prompt) -> Result<()> {
+        let mut text = String::new();
+        for content in &prompt.content {
+            let Content::Text { text: more } = content else {
+                return Err(Error::Unsupported { what: "see pictures".to_owned() });
+            };
+            if text.len() + more.len() > MAX_PROMPT {
+                let bytes = text.len() + more.len();
+                return Err(Error::TooLarge { what: "the prompt", bytes, limit: MAX_PROMPT });
+            }
+            text.push_str(more);
+        }
+        self.state.input.push_str(&text);
+        self.state.prompt = Some(prompt.uuid);
+        self.state.end = true;
+        Ok(())
+    }
+}
+
+/// How the run ended.
+fn finish(state: &mut State, code: Option<i32>, events: &mut Vec<AgentEvent>) {
+    let mut add = |meaning| events.push(AgentEvent::new(meaning));
+    let Some(uuid) = state.prompt.clone() else { return };
+    let mut text = std::mem::take(&mut state.text);
+    if state.is_cut {
+        text.push('…');
+    }
+    if !text.is_empty() {
+        let kind = BlockKind::AssistantText { text: text.clone() };
+        add(Meaning::BlockComplete(Block { id: BLOCK.to_owned(), kind }));
+    }
+    let complaint = Some(state.complaint.clone()).filter(|complaint| !complaint.is_empty());
+    let (subtype, words) = match code {
+        Some(0) => ("success", Some(text)),
+        Some(code) => {
+            ("error_during_execution", Some(complaint.unwrap_or_else(|| format!("exit code {code}"))))
+        }
+        None => ("agent_exited", Some("the command was killed".to_owned())),
+    };
+    add(Meaning::Result(TurnResult {
+        subtype: subtype.to_owned(),
+        is_error: code != Some(0),
+        text: words,
+        interrupted: state.interrupted,
+        num_turns: 1,
+        prompts: vec![uuid.clone()],
+        ..TurnResult::default()
+    }));
+    add(Meaning::Prompt { uuid, state: MessageState::Completed });
+    add(Meaning::Idle);
+}
+
+/// A line of stderr.
+fn complaint(state: &mut State, line: &Line<'_>, events: &mut Vec<AgentEvent>) {
+    let message = match line {
+        Line::Whole(line) => String::from_utf8_lossy(line).trim().to_owned(),
+        Line::TooLong(beginning) => excerpt(beginning) + "…",
+    };
+    if !message.is_empty() {
+        state.complaint = clip(&message, 500).to_owned();
+        events.push(AgentEvent::new(Meaning::Log { level: "info", message }));
+    }
 }

@@ -15,6 +15,7 @@ mod error;
 mod event;
 pub mod exec;
 mod launch;
+mod lines;
 mod request;
 
 pub use driver::{AgentDriver, Stream};

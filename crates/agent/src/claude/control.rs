@@ -1,0 +1,134 @@
+//! Requests of the agent, and its answers to ours.
+
+use super::read::{Found, nonempty, text};
+use super::say::respond;
+use super::state::{Asked, Call, MAX_OPEN, OpenQuestion, State};
+use crate::event::{Meaning, Question};
+use serde_json::{Value, json};
+
+/// The largest input of a tool that is kept until its question is answered, in bytes.
+const MAX_INPUT: usize = 128 * 1024;
+
+/// The agent wants something of us.
+pub(super) fn request(state: &mut State, line: &Value, found: &mut Found) -> bool {
+    let (Some(id), request) = (nonempty(line, "request_id"), &line["request"]) else { return false };
+    let subtype = text(request, "subtype");
+    if state.questions.len() + state.calls.len() >= MAX_OPEN {
+        respond(state, id, Err("too many requests are open".to_owned()));
+        return true;
+    }
+    match subtype {
+        "can_use_tool" => ask(state, id, request, found),
+        "hook_callback" => {
+            state.calls.insert(id.to_owned(), Call::Hook);
+            found.push(Meaning::HostCall {
+                id: id.to_owned(),
+                name: text(request, "callback_id").to_owned(),
+                hook: true,
+                message: request["input"].clone(),
+            });
+        }
+        "mcp_message" => mcp(state, id, request, found),
+        // Whatever it is, nobody here answers it, and it must not wait for ever.
+        _ => respond(state, id, Err(format!("this host does not know {subtype}"))),
+    }
+    true
+}
+
+fn ask(state: &mut State, id: &str, request: &Value, found: &mut Found) {
+    let input = request["input"].clone();
+    let suggestions = request["permission_suggestions"].as_array().cloned().unwrap_or_default();
+    let kept = if input.to_string().len() <= MAX_INPUT { input.clone() } else { Value::Null };
+    let tool = text(request, "tool_name").to_owned();
+    let open = OpenQuestion { tool: tool.clone(), input: kept, suggestions: suggestions.clone() };
+    state.questions.insert(id.to_owned(), open);
+    let description = nonempty(request, "description").or(nonempty(request, "display_name"));
+    found.push(Meaning::Question(Question {
+        id: id.to_owned(),
+        tool,
+        input,
+        description: description.map(str::to_owned),
+        tool_use_id: nonempty(request, "tool_use_id").map(str::to_owned),
+        suggestions,
+    }));
+}
+
+fn mcp(state: &mut State, id: &str, request: &Value, found: &mut Found) {
+    let message = &request["message"];
+    let Some(call) = message.get("id").filter(|call| !call.is_null()) else {
+        // A notification has no answer in JSON-RPC, but the request around it has.
+        let nothing = json!({ "jsonrpc": "2.0", "id": 0, "result": {} });
+        return respond(state, id, Ok(json!({ "mcp_response": nothing })));
+    };
+    state.calls.insert(id.to_owned(), Call::Mcp(call.clone()));
+    found.push(Meaning::HostCall {
+        id: id.to_owned(),
+        name: text(request, "server_name").to_owned(),
+        hook: false,
+        message: message.clone(),
+    });
+}
+
+/// The agent does not want it any more.
+pub(super) fn cancel(state: &mut State, line: &Value, found: &mut Found) -> bool {
+    let id = text(line, "request_id");
+    state.calls.remove(id);
+    if state.questions.remove(id).is_some() {
+        found.push(Meaning::QuestionWithdrawn { id: id.to_owned() });
+    }
+    true
+}
+
+/// The agent answers.
+pub(super) fn response(state: &mut State, line: &Value, found: &mut Found) -> bool {
+    let response = &line["response"];
+    let id = text(response, "request_id");
+    let answer = match text(response, "subtype") {
+        "success" => Ok(response["response"].clone()),
+        _ => Err(nonempty(response, "error").unwrap_or("refused").to_owned()),
+    };
+    match (state.asked.remove(id), answer) {
+        (Some(Asked::Request), result) => found.push(Meaning::Answered { id: id.to_owned(), result }),
+        (Some(Asked::Initialize), Ok(answer)) => {
+            initialized(state, &answer);
+            if !state.claim {
+                ready(state, found);
+            }
+        }
+        (Some(Asked::Claim), Ok(answer)) => {
+            let conversation = nonempty(&answer, "session_id").map(str::to_owned);
+            state.ready.conversation = conversation.or(state.ready.conversation.take());
+            ready(state, found);
+        }
+        (Some(what @ (Asked::Initialize | Asked::Claim)), Err(problem)) => {
+            // It is of no use like this. The end of its input makes it end.
+            state.end = true;
+            let what = if what == Asked::Claim { "be claimed" } else { "begin" };
+            found.push(Meaning::Log {
+                level: "error",
+                message: format!("the agent could not {what}: {problem}"),
+            });
+        }
+        (Some(Asked::Option), Err(problem)) => found.push(Meaning::Log {
+            level: "error",
+            message: format!("the agent did not take the option {id:?}: {problem}"),
+        }),
+        (Some(Asked::Option), Ok(_)) | (None, _) => {}
+    }
+    true
+}
+
+fn initialized(state: &mut State, answer: &Value) {
+    if let Some(version) = nonempty(answer, "claude_code_version") {
+        state.ready.version = Some(version.to_owned());
+    }
+    let named = answer["capabilities"].as_array().into_iter().flatten();
+    state.ready.capabilities =
+        named.filter_map(|name| name.as_str().map(str::to_owned)).take(MAX_OPEN).collect();
+}
+
+fn ready(state: &mut State, found: &mut Found) {
+    if !std::mem::replace(&mut state.is_ready, true) {
+        found.push(Meaning::Ready(state.ready.clone()));
+    }
+}

@@ -1,0 +1,157 @@
+//! What the driver knows: all of it is saved.
+
+use crate::error::{Error, Result};
+use crate::event::Ready;
+use crate::lines::Place;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::{BTreeMap, VecDeque};
+
+/// What is saved says so, so that nothing else is taken for it.
+pub(super) const FORMAT: &str = "claude-1";
+
+/// How many questions, calls and requests may be open, and how many tools, tasks and conversations are remembered.
+pub(super) const MAX_OPEN: usize = 256;
+
+/// What the driver knows.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct State {
+    /// [`FORMAT`].
+    pub(super) format: String,
+    /// How far stdout is dealt with.
+    pub(super) stdout: Place,
+    /// How far stderr is dealt with.
+    pub(super) stderr: Place,
+    /// What waits to be written.
+    pub(super) input: String,
+    /// Whether stdin is to be closed after that.
+    pub(super) end: bool,
+    /// Whether the process is gone.
+    pub(super) exited: bool,
+    /// Whether it has said that it takes prompts.
+    pub(super) is_ready: bool,
+    /// Whether it has to be claimed for that.
+    pub(super) claim: bool,
+    /// What it says of itself.
+    pub(super) ready: Ready,
+    /// The model that it last said to speak with.
+    pub(super) model: Option<String>,
+    /// Whether it is busy.
+    pub(super) busy: bool,
+    /// Whether it tells when it is idle.
+    pub(super) tells_state: bool,
+    /// Prompts that it was sent and has not dealt with, in order.
+    pub(super) prompts: VecDeque<String>,
+    /// Requests that it has not answered.
+    pub(super) asked: BTreeMap<String, Asked>,
+    /// Questions that we have not answered.
+    pub(super) questions: BTreeMap<String, OpenQuestion>,
+    /// Calls that we have not answered.
+    pub(super) calls: BTreeMap<String, Call>,
+    /// The message that is being written, by conversation: empty is the main one, others have the id of a tool call.
+    pub(super) messages: BTreeMap<String, Message>,
+    /// Names of tools whose calls have no result.
+    pub(super) tools: BTreeMap<String, String>,
+    /// What is done on the side: by task what it is for.
+    pub(super) tasks: BTreeMap<String, String>,
+    /// What the process had spent at its last result, in thousand-millionths of a dollar.
+    pub(super) spent: u64,
+    /// Whether somebody wanted the turn to stop.
+    pub(super) interrupting: bool,
+    /// The last thing that it complained of.
+    pub(super) complaint: String,
+}
+
+/// What a request of ours was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Asked {
+    /// To begin.
+    Initialize,
+    /// To become ours.
+    Claim,
+    /// One of the options, which can only be had so.
+    Option,
+    /// Something that our user asked for.
+    Request,
+}
+
+/// A question that is open.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct OpenQuestion {
+    /// The tool.
+    pub(super) tool: String,
+    /// Its input; null where it is too large to be kept.
+    pub(super) input: Value,
+    /// What would make it not ask again.
+    pub(super) suggestions: Vec<Value>,
+}
+
+/// A call of something that the host provides.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Call {
+    /// A hook.
+    Hook,
+    /// A message to an MCP server, with its JSON-RPC id.
+    Mcp(Value),
+}
+
+/// A message that is being written.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Message {
+    /// Its id.
+    pub(super) id: String,
+    /// Blocks that began and are not complete, in order.
+    pub(super) open: Vec<OpenBlock>,
+    /// The place of the block after those that were seen.
+    pub(super) next: u32,
+}
+
+/// A block that is being written.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct OpenBlock {
+    /// Its place in its message.
+    pub(super) index: u32,
+    /// Its type.
+    pub(super) kind: String,
+    /// Its id.
+    pub(super) id: String,
+}
+
+impl State {
+    /// What somebody saved.
+    pub(super) fn restore(saved: &Value) -> Result<Self> {
+        let state = Self::deserialize(saved).map_err(|error| Error::Saved { problem: error.to_string() })?;
+        if state.format != FORMAT {
+            return Err(Error::Saved {
+                problem: format!("its format is {:?}, not {FORMAT:?}", state.format),
+            });
+        }
+        Ok(state)
+    }
+
+    /// Has one JSON line written.
+    pub(super) fn say(&mut self, line: &Value) {
+        self.input.push_str(&line.to_string());
+        self.input.push('\n');
+    }
+
+    /// Has a request written.
+    pub(super) fn ask(&mut self, id: &str, body: &Value, what: Asked) {
+        self.asked.insert(id.to_owned(), what);
+        self.say(&serde_json::json!({ "type": "control_request", "request_id": id, "request": body }));
+    }
+}
+
+/// Keeps at most [`MAX_OPEN`] entries, by dropping some other one.
+pub(super) fn remember<T>(map: &mut BTreeMap<String, T>, key: &str, value: T) {
+    if map.len() >= MAX_OPEN && !map.contains_key(key) {
+        map.pop_first();
+    }
+    map.insert(key.to_owned(), value);
+}
