@@ -139,7 +139,7 @@ struct Content {
 #[derive(Debug, Default, Deserialize)]
 #[serde(untagged)]
 enum Text {
-    Text(String),
+    Plain(String),
     Else(serde::de::IgnoredAny),
     #[default]
     Nothing,
@@ -148,7 +148,7 @@ enum Text {
 impl Text {
     fn text(self) -> String {
         match self {
-            Self::Text(text) => text,
+            Self::Plain(text) => text,
             Self::Else(_) | Self::Nothing => String::new(),
         }
     }
