@@ -118,6 +118,11 @@ fn requests_that_cannot_be() {
     let large = vec![Content::Text { text: "x".repeat((32 << 20) + 1) }];
     assert!(matches!(driver.request(prompt(large)), Err(Error::TooLarge { .. })));
     assert!(driver.request(prompt(Vec::new())).is_err());
+    for (media_type, data) in [("image/tiff", "AAAA"), ("image/png", "no base64"), ("image/png", "")] {
+        let (media_type, data) = (media_type.to_owned(), data.to_owned());
+        let told = driver.request(prompt(vec![Content::Image { media_type, data }]));
+        assert!(matches!(told, Err(Error::Options { field: "image", .. })));
+    }
     let body = json!({ "no": "subtype" });
     assert!(driver.request(Request::Control { id: "c".to_owned(), body }).is_err());
     driver.request(Request::Cost { id: "c".to_owned() }).expect("a request");
