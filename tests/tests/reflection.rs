@@ -58,6 +58,7 @@ async fn every_service_can_be_looked_up() {
         panic!("no list")
     };
     let listed: Vec<String> = list.service.into_iter().map(|service| service.name).collect();
+    assert!(!listed.contains(&name("Session")), "that is the session server's: {listed:?}");
     for service in SERVICES.map(name) {
         assert!(listed.contains(&service), "{service} is not among {listed:?}");
         let question = MessageRequest::FileContainingSymbol(service.clone());

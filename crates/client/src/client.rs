@@ -25,7 +25,7 @@ const CONNECTION_WINDOW: u32 = 16 << 20;
 /// Largest HTTP/2 frame taken, in bytes: a whole message of output with its header.
 const FRAME_SIZE: u32 = (256 << 10) + 1024;
 /// Largest message taken, in bytes. Streams stay far below; a page of a thousand sandboxes may not.
-const MAX_MESSAGE: usize = 64 << 20;
+pub(crate) const MAX_MESSAGE: usize = 64 << 20;
 /// How long to wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a quiet connection is looked after, and how long an answer may take.
@@ -52,22 +52,9 @@ impl Client {
     /// # Errors
     /// [`Error::Unreachable`] when nobody answers.
     pub async fn connect(address: &Address) -> Result<Self> {
-        let unreachable = |error: tonic::transport::Error| Error::Unreachable {
-            address: address.clone(),
-            detail: innermost(&error),
-        };
-        let channel = match address {
-            Address::Unix(path) => {
-                let endpoint = tuned(Endpoint::from_static("http://hosteld.invalid"));
-                let path = path.clone();
-                endpoint.connect_with_connector(service_fn(move |_| connect_unix(path.clone()))).await
-            }
-            Address::Http(authority) => {
-                let endpoint = Endpoint::from_shared(format!("http://{authority}")).map_err(unreachable)?;
-                tuned(endpoint).connect().await
-            }
-        };
-        Ok(Self { channel: channel.map_err(unreachable)?, address: address.clone() })
+        let channel =
+            open(address).await.map_err(|detail| Error::Unreachable { address: address.clone(), detail })?;
+        Ok(Self { channel, address: address.clone() })
     }
 
     /// Where the daemon is.
@@ -111,6 +98,22 @@ impl Client {
     pub(crate) fn nodes(&self) -> NodeServiceClient<Channel> {
         NodeServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
     }
+}
+
+/// Connects; `Err` with what the system says.
+pub(crate) async fn open(address: &Address) -> std::result::Result<Channel, String> {
+    let channel = match address {
+        Address::Unix(path) => {
+            let endpoint = tuned(Endpoint::from_static("http://hosteld.invalid"));
+            let path = path.clone();
+            endpoint.connect_with_connector(service_fn(move |_| connect_unix(path.clone()))).await
+        }
+        Address::Http(authority) => match Endpoint::from_shared(format!("http://{authority}")) {
+            Ok(endpoint) => tuned(endpoint).connect().await,
+            Err(error) => Err(error),
+        },
+    };
+    channel.map_err(|error| innermost(&error))
 }
 
 fn tuned(endpoint: Endpoint) -> Endpoint {

@@ -9,6 +9,7 @@ mod pool;
 mod process;
 mod sandbox;
 mod secret;
+mod session;
 mod status;
 mod template;
 
@@ -25,6 +26,10 @@ pub(crate) use sandbox::{
     create_request, created, event, fork_outcome, sandbox, state_to_wire, stats, update_request,
 };
 pub(crate) use secret::known_secret;
+pub(crate) use session::{
+    Word, content_to_wire, export_part, session, session_delivery, session_error, session_event,
+    session_limits_to_wire, session_message, session_question, session_statistics,
+};
 pub(crate) use status::{error, in_session};
 pub(crate) use template::{build_event, template, template_defaults};
 

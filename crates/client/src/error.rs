@@ -30,6 +30,20 @@ pub enum Error {
         /// What the system said.
         detail: String,
     },
+    /// Nobody answers where the session server is expected.
+    #[error("cannot reach the session server at {address}: {detail}")]
+    SessionServerUnreachable {
+        /// Where it was looked for.
+        address: Address,
+        /// What the system said.
+        detail: String,
+    },
+    /// The connection to the session server broke. What was asked for may or may not have happened.
+    #[error("the connection to the session server broke: {detail}")]
+    SessionServerLost {
+        /// What was seen.
+        detail: String,
+    },
     /// The connection broke. What was asked for may or may not have happened.
     #[error("the connection to hosteld broke: {detail}")]
     ConnectionLost {
@@ -126,7 +140,10 @@ impl Error {
         match self {
             Self::Address { .. } => "ADDRESS_INVALID",
             Self::Unreachable { .. } => "DAEMON_UNREACHABLE",
-            Self::ConnectionLost { .. } | Self::GaveUp { .. } => "CONNECTION_LOST",
+            Self::SessionServerUnreachable { .. } => "SESSION_SERVER_UNREACHABLE",
+            Self::ConnectionLost { .. } | Self::SessionServerLost { .. } | Self::GaveUp { .. } => {
+                "CONNECTION_LOST"
+            }
             Self::Refused(refusal) => &refusal.reason,
             Self::Protocol(_) => "PROTOCOL_VIOLATION",
             Self::Invalid(error) => error.reason(),
@@ -167,7 +184,10 @@ impl Error {
     #[must_use]
     pub fn is_connection(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::ConnectionLost { .. } => true,
+            Self::Unreachable { .. }
+            | Self::ConnectionLost { .. }
+            | Self::SessionServerUnreachable { .. }
+            | Self::SessionServerLost { .. } => true,
             // A daemon that says so itself is starting or stopping; draining it stays.
             Self::Refused(refusal) => refusal.code == Code::Unavailable && refusal.reason != "NODE_DRAINING",
             _ => false,

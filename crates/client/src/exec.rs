@@ -6,6 +6,7 @@ mod driver;
 mod position;
 mod stdin;
 
+pub(crate) use backoff::Backoff;
 pub use backoff::ReconnectPolicy;
 
 use crate::client::Client;
@@ -184,6 +185,7 @@ async fn start(driver: Driver, reconnect: ReconnectPolicy, writes: bool) -> Resu
     let (events, mut event_receiver) = mpsc::channel(EVENTS);
     let (opened, mut process) = mpsc::channel(1);
     let (connected, link) = watch::channel(true);
+    let accepted = driver.accepted();
     let mut task = JoinSet::new();
     task.spawn(driver.run(given, controls, events, opened, connected, reconnect));
     let Some(process) = process.recv().await else {
@@ -194,7 +196,7 @@ async fn start(driver: Driver, reconnect: ReconnectPolicy, writes: bool) -> Resu
     };
     Ok(ExecSession {
         process,
-        input: ExecInput { stdin, control, writes },
+        input: ExecInput { stdin, control, writes, accepted },
         output: ExecOutput { events: event_receiver, link, _task: task },
     })
 }
@@ -206,9 +208,17 @@ pub struct ExecInput {
     control: mpsc::Sender<Control>,
     /// Whether stdin is ours.
     writes: bool,
+    accepted: watch::Receiver<u64>,
 }
 
 impl ExecInput {
+    /// How far the sandbox has stdin, counted from the process's beginning: what was written before is safe there,
+    /// whatever happens to us.
+    #[must_use]
+    pub fn accepted(&self) -> u64 {
+        *self.accepted.borrow()
+    }
+
     /// Writes to stdin. Waits while the process does not read and 1 MiB is on its way. Bytes given before a broken
     /// connection arrive after it, once.
     ///

@@ -34,6 +34,7 @@ mod node;
 mod pool;
 mod process;
 mod sandbox;
+mod session;
 mod template;
 mod transfer;
 mod usage;
@@ -51,6 +52,10 @@ pub use pool::{CreatePool, PoolField, PoolWatch, WatchPools};
 pub use process::StartProcess;
 pub use sandbox::{
     CreateSandbox, ForkSandbox, ListSandboxes, SandboxWatch, StatsWatch, UpdateSandbox, WatchSandboxes,
+};
+pub use session::{
+    AnswerQuestion, CreateSession, EventWatch, ListSessions, SESSIOND_ADDRESS_VARIABLE,
+    SESSIOND_TOKEN_VARIABLE, SendMessage, SessionClient, SessionExport, UpdateSession,
 };
 pub use template::{BuildEvent, BuildTemplate, BuildWatch, ImportTemplate};
 pub use transfer::{Progress, counted};

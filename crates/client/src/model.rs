@@ -7,6 +7,7 @@ mod node;
 mod pool;
 mod process;
 mod sandbox;
+mod session;
 mod template;
 mod usage;
 
@@ -21,6 +22,12 @@ pub use process::{ExitStatus, HeldRange, Process};
 pub use sandbox::{
     CreatedSandbox, ForkOutcome, Sandbox, SandboxChange, SandboxEvent, SandboxPage, SandboxStats, Stage,
     StartKind, Transition, Weakness,
+};
+pub use session::{
+    ActiveTurn, EndReason, EnvironmentStatus, ExportPart, LimitAction, MessageContent, MessageOutcome,
+    MessageState, PatternStatistics, QuestionState, SentMessage, Session, SessionDelivery,
+    SessionEnvironment, SessionEvent, SessionLimits, SessionMessage, SessionPage, SessionPattern,
+    SessionQuestion, SessionStatistics, SessionStatus, TurnPhase, TurnUsage, Verdict,
 };
 pub use template::{Template, TemplateOrigin};
 pub use usage::{Budget, BudgetPeriod, BudgetUse, ModelUsage, Secret, Usage, UsageGroup, UsageRow};

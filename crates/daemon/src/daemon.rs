@@ -123,7 +123,9 @@ async fn routes(config: &Config, sandboxes: &Sandboxes) -> Result<(Routes, Healt
     };
     let (health, health_service) = tonic_health::server::health_reporter();
     health::serving(&health).await;
-    let reflection = tonic_reflection::server::Builder::configure()
+    // The files describe the session server's service too, which is not here.
+    let reflection = health::services()
+        .fold(tonic_reflection::server::Builder::configure(), |builder, name| builder.with_service_name(name))
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()

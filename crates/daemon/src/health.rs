@@ -16,6 +16,11 @@ use tonic_health::server::HealthReporter;
 const SERVED: [&str; 10] =
     [SANDBOXES, PROCESSES, FILES, TEMPLATES, NODE, POOLS, NETWORKS, USAGE, SECRETS, ""];
 
+/// The names of our services, and of the one that says how they are.
+pub(crate) fn services() -> impl Iterator<Item = &'static str> {
+    SERVED.into_iter().filter(|name| !name.is_empty()).chain(["grpc.health.v1.Health"])
+}
+
 /// All is well.
 pub(crate) async fn serving(health: &HealthReporter) {
     for service in SERVED {

@@ -22,6 +22,7 @@ fn every_service_is_described_with_its_imports() {
             "ProcessService",
             "SandboxService",
             "SecretService",
+            "SessionService",
             "TemplateService",
             "UsageService"
         ]

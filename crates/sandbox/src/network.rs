@@ -259,6 +259,27 @@ impl HostPattern {
     }
 }
 
+/// A rule that allows, as people type it: a host as [`HostPattern`] has it, and ports where they are others than 80 and
+/// 443: `example.com`, `*.example.com:22,443`, `[2001:db8::1]:80`.
+impl FromStr for NetworkRule {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // An IPv6 address has colons itself; with ports it is written in brackets.
+        let (host, ports) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((host, rest)) => (host, rest.strip_prefix(':')),
+            None if text.matches(':').count() > 1 => (text, None),
+            None => text.split_once(':').map_or((text, None), |(host, ports)| (host, Some(ports))),
+        };
+        let port = |port: &str| match port.trim().parse() {
+            Ok(0) | Err(_) => Err(format!("{port:?} is not a port")),
+            Ok(port) => Ok(port),
+        };
+        let ports = ports.map(|ports| ports.split(',').map(port).collect()).transpose()?.unwrap_or_default();
+        Ok(NetworkRule { ports, ..NetworkRule::allow(host.parse()?) })
+    }
+}
+
 impl FromStr for HostPattern {
     type Err = String;
 

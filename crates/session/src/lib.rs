@@ -5,12 +5,15 @@
 //! [`LocalSessionHost`] is the one that keeps them in this process. [`Store`] is where they are kept.
 #![forbid(unsafe_code)]
 
+mod blob;
+mod bus;
 mod config;
 mod error;
 mod event;
 mod host;
 mod id;
 mod local;
+mod machine;
 mod message;
 mod question;
 mod session;
@@ -18,7 +21,9 @@ mod stats;
 mod status;
 mod store;
 mod usd;
+mod worker;
 
+pub use blob::{Blob, BlobLocation, BlobStore, BlobStream, S3Bucket};
 pub use config::SessionConfig;
 pub use error::{Error, Result};
 pub use event::{Event, EventKind, NewEvent};
@@ -35,5 +40,8 @@ pub use question::{Question, QuestionAnswer, QuestionState, Verdict};
 pub use session::{ActiveTurn, Environment, Limits, OnLimit, Session, TurnPhase};
 pub use stats::{PatternStatistics, Statistics};
 pub use status::{EndReason, EnvironmentStatus, Pattern, SessionStatus};
-pub use store::{AgentState, Commit, Compaction, Store, StoredSession, TranscriptFile, TranscriptPiece};
+pub use store::{
+    AgentState, Commit, Compaction, Store, StoreUrl, StoredSession, TranscriptFile, TranscriptPiece,
+    open as open_store,
+};
 pub use usd::Usd;

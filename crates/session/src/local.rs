@@ -1,10 +1,32 @@
-//! Sessions in this process.
+//! Sessions in this process: each that is not over has a task of its own.
 
-use crate::error::Result;
+mod health;
+mod loaded;
+mod open;
+
+use crate::bus::EventBus;
+use crate::error::{Error, Result};
+use crate::event::{Event, EventKind, NewEvent};
+use crate::host::{
+    Accepted, CreateSession, Created, Health, ListSessions, SendMessage, SessionHost, SessionPage,
+    SubscriptionSource, UpdateSession,
+};
+use crate::id::SessionId;
+use crate::message::Message;
+use crate::question::{Question, QuestionAnswer, QuestionState};
+use crate::session::Session;
+use crate::stats::Statistics;
+use crate::status::EndReason;
 use crate::store::Store;
-use hostel_client::Address;
-use std::sync::Arc;
+use crate::worker::{Command, Halt, Reply};
+use async_trait::async_trait;
+use hostel_client::domain::SandboxId;
+use hostel_client::{Address, Client};
+use loaded::Loaded;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::{OnceCell, oneshot};
 
 /// How sessions are hosted.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,7 +53,7 @@ pub struct HostConfig {
     pub question_timeout: Duration,
     /// How long an agent that is stopped may take to end by itself.
     pub stop_grace: Duration,
-    /// How long the sandbox and record's files of an ephemeral session stay after its end.
+    /// How long the sandbox of an ephemeral session stays after its end.
     pub ephemeral_retention: Duration,
     /// How often an agent may be started again within how long, before its session is in error.
     pub restarts: (u32, Duration),
@@ -63,18 +85,251 @@ impl Default for HostConfig {
     }
 }
 
+/// What all sessions of a host share.
+pub(crate) struct Shared {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) config: HostConfig,
+    client: OnceCell<Client>,
+    /// What the store last failed with.
+    trouble: Mutex<Option<String>>,
+    stopping: AtomicBool,
+}
+
+impl Shared {
+    /// The daemon's client; made at the first call that finds the daemon, and connected anew by itself from then on.
+    pub(crate) async fn client(&self) -> Result<Client> {
+        Ok(self.client.get_or_try_init(|| Client::connect(&self.config.daemon)).await?.clone())
+    }
+
+    pub(crate) fn store_failed(&self, error: &Error) {
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if trouble.is_none() {
+            tracing::error!(%error, "sessions cannot be written; it is tried until they can");
+        }
+        *trouble = Some(error.to_string());
+    }
+
+    pub(crate) fn store_works(&self) {
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if trouble.take().is_some() {
+            tracing::info!("sessions can be written again");
+        }
+    }
+}
+
 /// Sessions in this process: each that is not over has a task of its own.
 pub struct LocalSessionHost {
-    _store: Arc<dyn Store>,
-    _config: HostConfig,
+    shared: Arc<Shared>,
+    loaded: Loaded,
 }
 
 impl LocalSessionHost {
-    /// Takes over what is in the store: sessions that are not over go on, turns that run are followed.
-    ///
-    /// # Errors
-    /// Those of the store. A daemon that is not there makes sessions wait for it, not this fail.
-    pub async fn open(store: Arc<dyn Store>, config: HostConfig) -> Result<Arc<Self>> {
-        Ok(Arc::new(Self { _store: store, _config: config }))
+    fn check_open(&self) -> Result<()> {
+        if self.shared.stopping.load(Ordering::Acquire) { Err(Error::Stopping) } else { Ok(()) }
+    }
+
+    /// Has a session's worker do something and waits for its answer.
+    async fn ask<T>(&self, id: &SessionId, command: impl FnOnce(Reply<T>) -> Command + Send) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        let mut command = command(reply);
+        // One that has just let go is loaded again.
+        for _ in 0..3 {
+            let worker = self.loaded.worker(&self.shared, id).await?;
+            match worker.send(command).await {
+                Ok(()) => return answer.await.unwrap_or(Err(Error::Stopping)),
+                Err(refused) => command = refused.0,
+            }
+            self.check_open()?;
+        }
+        Err(Error::Stopping)
+    }
+
+    async fn subscribe_to(&self, id: &SessionId, after: u64) -> Result<Box<dyn SubscriptionSource>> {
+        let session = self.get(id).await?;
+        let bus: Arc<EventBus> = self.loaded.bus(&session);
+        if after > session.last_event {
+            let problem = format!("{after} is not yet: the last event is {}", session.last_event);
+            return Err(Error::invalid("after", problem));
+        }
+        Ok(Box::new(bus.subscribe(id.clone(), Arc::clone(&self.shared.store), after)))
+    }
+
+    /// A session that ended stays; commands that change nothing of it are answered from the store.
+    async fn ended(&self, id: &SessionId) -> Result<Option<Session>> {
+        let session = self.get(id).await?;
+        Ok((session.status.is_final() && session.environment.sandbox_id.is_none()).then_some(session))
+    }
+}
+
+#[async_trait]
+impl SessionHost for LocalSessionHost {
+    async fn create(&self, create: CreateSession) -> Result<Created> {
+        self.check_open()?;
+        self.make(create).await
+    }
+
+    async fn get(&self, id: &SessionId) -> Result<Session> {
+        match self.loaded.view(id) {
+            Some(session) => Ok(session),
+            None => self.shared.store.get(id).await,
+        }
+    }
+
+    async fn list(&self, list: &ListSessions) -> Result<SessionPage> {
+        self.shared.store.list(list).await
+    }
+
+    async fn statistics(&self) -> Result<Statistics> {
+        self.shared.store.statistics().await
+    }
+
+    async fn update(&self, id: &SessionId, update: UpdateSession) -> Result<Session> {
+        open::check_words(update.tags.as_deref(), update.description.as_deref(), update.user_id.as_deref())?;
+        self.ask(id, |reply| Command::Update(update, reply)).await
+    }
+
+    async fn delete(&self, id: &SessionId) -> Result<()> {
+        if self.ended(id).await?.is_none() {
+            self.ask(id, |reply| Command::End(EndReason::UserRequested, reply)).await?;
+        }
+        self.loaded.forget(id).await;
+        if self.shared.store.delete(id).await? { Ok(()) } else { Err(Error::NotFound { id: id.clone() }) }
+    }
+
+    async fn load(&self, id: &SessionId) -> Result<Session> {
+        self.loaded.worker(&self.shared, id).await?;
+        self.get(id).await
+    }
+
+    async fn unload(&self, id: &SessionId) -> Result<()> {
+        self.ask(id, Command::Unload).await.map(|_| ())
+    }
+
+    fn is_loaded(&self, id: &SessionId) -> bool {
+        self.loaded.is_loaded(id)
+    }
+
+    fn loaded(&self) -> Vec<SessionId> {
+        self.loaded.ids()
+    }
+
+    async fn send(&self, id: &SessionId, message: SendMessage) -> Result<Accepted> {
+        open::check_message(&message)?;
+        if let Some(key) = &message.idempotency_key
+            && let Some(known) = self.shared.store.message_by_key(id, key).await?
+        {
+            return crate::worker::replay(&known, &message);
+        }
+        self.ask(id, |reply| Command::Send(message, reply)).await
+    }
+
+    async fn queue(&self, id: &SessionId) -> Result<Vec<Message>> {
+        match self.ended(id).await? {
+            Some(_) => Ok(Vec::new()),
+            None => self.ask(id, Command::Queue).await,
+        }
+    }
+
+    async fn message(&self, id: &SessionId, message: &str) -> Result<Message> {
+        self.get(id).await?;
+        self.shared.store.message(id, message).await
+    }
+
+    async fn cancel(&self, id: &SessionId, message: &str) -> Result<Message> {
+        self.ask(id, |reply| Command::Cancel(message.to_owned(), reply)).await
+    }
+
+    async fn interrupt(&self, id: &SessionId, wait: Duration) -> Result<Session> {
+        if let Some(session) = self.ended(id).await? {
+            return Ok(session);
+        }
+        let interrupted = self.ask(id, |reply| Command::Halt(Halt::Interrupt, reply));
+        match tokio::time::timeout(wait, interrupted).await {
+            Ok(session) => session,
+            Err(_) => self.get(id).await,
+        }
+    }
+
+    async fn stop(&self, id: &SessionId, grace: Duration) -> Result<Session> {
+        match self.ended(id).await? {
+            Some(session) => Ok(session),
+            None => self.ask(id, |reply| Command::Halt(Halt::Stop(grace), reply)).await,
+        }
+    }
+
+    async fn kill(&self, id: &SessionId) -> Result<Session> {
+        match self.ended(id).await? {
+            Some(session) => Ok(session),
+            None => self.ask(id, |reply| Command::Halt(Halt::Kill, reply)).await,
+        }
+    }
+
+    async fn terminate(&self, id: &SessionId, reason: EndReason) -> Result<Session> {
+        match self.ended(id).await? {
+            Some(session) => Ok(session),
+            None => self.ask(id, |reply| Command::End(reason, reply)).await,
+        }
+    }
+
+    async fn questions(&self, id: &SessionId) -> Result<Vec<Question>> {
+        match self.ended(id).await? {
+            Some(_) => Ok(Vec::new()),
+            None => self.ask(id, Command::Questions).await,
+        }
+    }
+
+    async fn answer(&self, id: &SessionId, question: &str, answer: QuestionAnswer) -> Result<Question> {
+        let decided = self.ask(id, |reply| Command::Answer(question.to_owned(), answer, reply)).await;
+        let Err(Error::NoSuch { .. }) = &decided else { return decided };
+        match self.shared.store.question(id, question).await? {
+            known if known.state == QuestionState::Pending => decided,
+            known => Err(Error::Answered {
+                id: known.id,
+                by: known.decided_by.unwrap_or_else(|| "somebody".to_owned()),
+            }),
+        }
+    }
+
+    async fn events(&self, id: &SessionId, after: u64, limit: usize) -> Result<Vec<Arc<Event>>> {
+        self.get(id).await?;
+        self.shared.store.events(id, after, limit.clamp(1, 10_000)).await
+    }
+
+    async fn subscribe(&self, id: &SessionId, after: u64) -> Result<Box<dyn SubscriptionSource>> {
+        self.check_open()?;
+        self.subscribe_to(id, after).await
+    }
+
+    fn subscribers(&self, id: &SessionId) -> usize {
+        self.loaded.listeners(id)
+    }
+
+    async fn environment(&self, id: &SessionId) -> Result<(Client, SandboxId)> {
+        let session = self.get(id).await?;
+        let Some(sandbox) = &session.environment.sandbox_id else {
+            let message = match session.environment.message {
+                Some(message) => format!("it is {}: {message}", session.environment.status),
+                None => format!("it is {}; a message brings one", session.environment.status),
+            };
+            return Err(Error::NoEnvironment { message });
+        };
+        let sandbox = SandboxId::parse(sandbox.as_str()).map_err(|error| Error::Daemon(error.into()))?;
+        Ok((self.shared.client().await?, sandbox))
+    }
+
+    async fn transcripts(&self, id: &SessionId) -> Result<Vec<(String, String)>> {
+        self.get(id).await?;
+        let files = self.shared.store.transcripts(id).await?;
+        Ok(files.into_iter().map(|file| (file.path, file.content)).collect())
+    }
+
+    async fn health(&self) -> Health {
+        self.look_after().await
+    }
+
+    async fn shutdown(&self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        self.loaded.shutdown().await;
+        self.shared.store.close().await;
     }
 }

@@ -1,5 +1,17 @@
 //! Where sessions are kept.
 
+mod failure;
+mod migrate;
+mod numbers;
+mod open;
+mod postgres;
+mod sqlite;
+mod summary;
+mod values;
+mod work;
+
+pub use open::{StoreUrl, open};
+
 use crate::error::Result;
 use crate::event::Event;
 use crate::host::{ListSessions, SessionPage};
@@ -14,6 +26,11 @@ use serde_json::Value;
 use std::sync::Arc;
 
 /// Where sessions are kept. What a call changed is on disk when it returns, all of it or nothing.
+///
+/// Every call has a deadline of some seconds. After [`Error::Store`](crate::Error::Store) it is not known whether a
+/// change was made: the connection may have broken with the answer on its way. Who then calls [`take`](Self::take)
+/// sees what is there and goes on from that. Times are kept to the microsecond, and U+0000 in text that is not JSON
+/// becomes U+FFFD.
 #[async_trait]
 pub trait Store: Send + Sync {
     /// Keeps a new session with its first events. With a key that made a session before with the same body, that
@@ -47,19 +64,27 @@ pub trait Store: Send + Sync {
     /// [`Store`](crate::Error::Store).
     async fn unfinished(&self) -> Result<Vec<SessionId>>;
 
+    /// The session that has that id, or whose agent calls the conversation so; of several the newest.
+    ///
+    /// # Errors
+    /// [`Store`](crate::Error::Store).
+    async fn find(&self, name: &str) -> Result<Option<SessionId>>;
+
     /// Some of all sessions, newest first.
     ///
     /// # Errors
     /// [`Store`](crate::Error::Store).
     async fn list(&self, list: &ListSessions) -> Result<SessionPage>;
 
-    /// Keeps what happened.
+    /// Keeps what happened. Numbers of events follow the last one, and a record's `last_event` is the last of them.
     ///
     /// # Errors
-    /// [`Fenced`](crate::Error::Fenced), [`NotFound`](crate::Error::NotFound), [`Store`](crate::Error::Store).
+    /// [`Fenced`](crate::Error::Fenced), [`NotFound`](crate::Error::NotFound), [`Store`](crate::Error::Store), also
+    /// for wrong numbers.
     async fn commit(&self, commit: Commit) -> Result<()>;
 
-    /// Events after a number, oldest first, at most `limit`.
+    /// Events after a number, oldest first, at most `limit` and 10,000. There may be fewer although more are there,
+    /// where they are large; none only where there are none.
     ///
     /// # Errors
     /// [`Store`](crate::Error::Store).
@@ -143,6 +168,22 @@ pub struct AgentState {
     pub input: Vec<u8>,
     /// The driver, as it saved itself: holds how far stdout is dealt with.
     pub driver: Value,
+}
+
+impl AgentState {
+    /// The one agent of a session that has none yet.
+    #[must_use]
+    pub fn main() -> Self {
+        Self {
+            name: "main".to_owned(),
+            sandbox_id: None,
+            process_id: None,
+            attempt: 0,
+            input_offset: 0,
+            input: Vec::new(),
+            driver: Value::Null,
+        }
+    }
 }
 
 /// What happened in a session at one go.

@@ -122,18 +122,7 @@ pub(crate) fn secret(text: &str) -> Result<SecretRef, String> {
 /// # Errors
 /// What is wrong, and what would be right.
 pub(crate) fn rule(text: &str) -> Result<NetworkRule, String> {
-    // An IPv6 address has colons itself; with ports it is written in brackets.
-    let (host, ports) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((host, rest)) => (host, rest.strip_prefix(':')),
-        None if text.matches(':').count() > 1 => (text, None),
-        None => text.split_once(':').map_or((text, None), |(host, ports)| (host, Some(ports))),
-    };
-    let port = |port: &str| match port.trim().parse() {
-        Ok(0) | Err(_) => Err(format!("{port:?} is not a port")),
-        Ok(port) => Ok(port),
-    };
-    let ports = ports.map(|ports| ports.split(',').map(port).collect()).transpose()?.unwrap_or_default();
-    Ok(NetworkRule { ports, ..NetworkRule::allow(host.parse()?) })
+    text.parse()
 }
 
 /// Reads US dollars into millionths.

@@ -37,7 +37,7 @@ const GOOD: Duration = Duration::from_secs(1);
 
 /// Where we are with trying again.
 #[derive(Debug)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     policy: ReconnectPolicy,
     broken_since: Option<Instant>,
     delay: Duration,
@@ -45,24 +45,24 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    pub(super) fn new(policy: ReconnectPolicy) -> Self {
+    pub(crate) fn new(policy: ReconnectPolicy) -> Self {
         Self { policy, broken_since: None, delay: policy.first_delay, attached_since: None }
     }
 
     /// We are attached.
-    pub(super) fn attached(&mut self) {
+    pub(crate) fn attached(&mut self) {
         self.attached_since = Some(Instant::now());
     }
 
     /// Something came through.
-    pub(super) fn progress(&mut self) {
+    pub(crate) fn progress(&mut self) {
         self.broken_since = None;
         self.delay = self.policy.first_delay;
     }
 
     /// The connection broke or could not be made: how long to wait before the next try; `Err` with the time spent
     /// when that was enough.
-    pub(super) fn broke(&mut self) -> Result<Duration, Duration> {
+    pub(crate) fn broke(&mut self) -> Result<Duration, Duration> {
         if self.attached_since.take().is_some_and(|since| since.elapsed() >= GOOD) {
             self.progress();
         }

@@ -47,6 +47,8 @@ pub(super) struct Driver {
     stdout: Position,
     stderr: Position,
     stdin: PendingStdin,
+    /// How far stdin was accepted, for the caller.
+    accepted: watch::Sender<u64>,
     /// Signals and sizes, in order.
     loose: VecDeque<Input>,
     /// The last size that was asked for: told again to a new connection, in case it was lost with the old one.
@@ -96,12 +98,18 @@ impl Driver {
             stdout: Position::from(from.map(|(stdout, _)| stdout)),
             stderr: Position::from(from.map(|(_, stderr)| stderr)),
             stdin: PendingStdin::default(),
+            accepted: watch::Sender::new(0),
             loose: VecDeque::new(),
             size: None,
             inbox: VecDeque::new(),
             known: false,
             attached: false,
         }
+    }
+
+    /// How far stdin was accepted, from now on.
+    pub(super) fn accepted(&self) -> watch::Receiver<u64> {
+        self.accepted.subscribe()
     }
 
     /// Runs until the process has ended, or the connection breaks for good. Tells `opened` once.
@@ -241,6 +249,7 @@ impl Driver {
                 if !self.stdin.accepted(accepted.offset) {
                     return Err(Error::Protocol("stdin accepted that was never given".to_owned()));
                 }
+                self.accepted.send_replace(accepted.offset);
             }
             WireEvent::Exited(status) => self.inbox.push_back(Event::Exited(convert::exit_status(status)?)),
         }
@@ -250,6 +259,11 @@ impl Driver {
     /// The connection is attached: stdin goes on where the sandbox has it.
     fn attach(&mut self, process: Process, opened: &mut Option<mpsc::Sender<Process>>) -> Result<()> {
         self.attached = true;
+        self.accepted.send_if_modified(|offset| {
+            let more = process.stdin_offset > *offset;
+            *offset = (*offset).max(process.stdin_offset);
+            more
+        });
         self.stdout.default_to(process.stdout.end_offset);
         self.stderr.default_to(process.stderr.end_offset);
         if self.known {

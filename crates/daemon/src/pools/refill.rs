@@ -56,6 +56,9 @@ impl LivePool {
         if let Some(process) = &record.warm_process {
             let mut process = process.clone();
             process.id = Some(ProcessId::parse(WARM_PROCESS)?);
+            for (name, value) in sandboxes.prepare_process(&id) {
+                process.env.entry(name).or_insert(value);
+            }
             let started = match created.environment.inside() {
                 Ok(inside) => inside.start(process).await.map(|_| ()),
                 Err(error) => Err(error),

@@ -34,6 +34,12 @@ impl Reach {
         spec
     }
 
+    /// What a process is told that waits in a warm sandbox: should whoever claims the sandbox let it ask models, the way
+    /// is known already. Until then it leads nowhere.
+    pub(crate) fn prepare(&self, id: &SandboxId) -> Vec<(String, String)> {
+        self.gateway().map(|_| self.model(id).into()).unwrap_or_default()
+    }
+
     /// What the agent needs to ask the model. Without an `http` base address it would speak TLS into the socket.
     fn model(&self, id: &SandboxId) -> [(String, String); 4] {
         [

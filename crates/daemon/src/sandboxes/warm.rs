@@ -41,6 +41,11 @@ impl Sandboxes {
         Ok((self.0.reach.equip(&id, &resolved.spec), created, room))
     }
 
+    /// Variables for a process that waits in a warm sandbox.
+    pub(crate) fn prepare_process(&self, id: &SandboxId) -> Vec<(String, String)> {
+        self.0.reach.prepare(id)
+    }
+
     /// The pool that serves a request. Its limits are then the request's too, where that says nothing: a sandbox is
     /// the same, warm or cold.
     pub(super) fn pool_for(

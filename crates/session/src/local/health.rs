@@ -1,0 +1,33 @@
+//! How the host is.
+
+use super::LocalSessionHost;
+use crate::host::Health;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+/// How long the store and the daemon may take to answer.
+const ANSWER: Duration = Duration::from_secs(2);
+
+impl LocalSessionHost {
+    /// Asks everything that is needed whether it is there.
+    pub(super) async fn look_after(&self) -> Health {
+        self.loaded.let_go();
+        let mut problems = Vec::new();
+        match tokio::time::timeout(ANSWER, self.shared.store.check()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => problems.push(error.to_string()),
+            Err(_) => problems.push("the session store does not answer".to_owned()),
+        }
+        let daemon = async { self.shared.client().await?.node_info().await.map_err(crate::Error::from) };
+        match tokio::time::timeout(ANSWER, daemon).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => problems.push(format!("the daemon: {error}")),
+            Err(_) => problems.push("the daemon does not answer".to_owned()),
+        }
+        let trouble = self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        problems.extend(trouble);
+        problems.dedup();
+        let (loaded_sessions, running_turns) = self.loaded.count();
+        Health { healthy: problems.is_empty(), problems, loaded_sessions, running_turns }
+    }
+}

@@ -1,0 +1,156 @@
+//! The sessions that are in memory.
+
+use super::Shared;
+use crate::bus::EventBus;
+use crate::error::{Error, Result};
+use crate::id::SessionId;
+use crate::session::Session;
+use crate::worker::{Command, MAILBOX, Worker};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long workers may take to commit what they have when the host goes away.
+const LEAVING: Duration = Duration::from_secs(10);
+
+/// The sessions that are in memory, and those that somebody listens to.
+pub(super) struct Loaded {
+    entries: Mutex<HashMap<SessionId, Entry>>,
+    /// Whoever loads one does so alone, so that none is loaded twice.
+    loading: tokio::sync::Mutex<()>,
+    tasks: TaskTracker,
+    leaving: CancellationToken,
+}
+
+struct Entry {
+    bus: Arc<EventBus>,
+    worker: Option<Handle>,
+}
+
+#[derive(Clone)]
+struct Handle {
+    mailbox: mpsc::Sender<Command>,
+    view: watch::Receiver<Arc<Session>>,
+}
+
+impl Loaded {
+    pub(super) fn new() -> Self {
+        Self {
+            entries: Mutex::new(HashMap::new()),
+            loading: tokio::sync::Mutex::new(()),
+            tasks: TaskTracker::new(),
+            leaving: CancellationToken::new(),
+        }
+    }
+
+    fn entries(&self) -> MutexGuard<'_, HashMap<SessionId, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn living(&self, id: &SessionId) -> Option<Handle> {
+        let entries = self.entries();
+        entries.get(id)?.worker.clone().filter(|worker| !worker.mailbox.is_closed())
+    }
+
+    /// The record as it was last durable.
+    pub(super) fn view(&self, id: &SessionId) -> Option<Session> {
+        self.living(id).map(|worker| Session::clone(&worker.view.borrow()))
+    }
+
+    pub(super) fn is_loaded(&self, id: &SessionId) -> bool {
+        self.living(id).is_some()
+    }
+
+    pub(super) fn ids(&self) -> Vec<SessionId> {
+        let entries = self.entries();
+        let living = |entry: &Entry| entry.worker.as_ref().is_some_and(|worker| !worker.mailbox.is_closed());
+        entries.iter().filter(|(_, entry)| living(entry)).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// How many sessions are in memory, and how many of them have a turn.
+    pub(super) fn count(&self) -> (usize, usize) {
+        let entries = self.entries();
+        let workers = entries.values().filter_map(|entry| entry.worker.as_ref());
+        let living: Vec<_> = workers.filter(|worker| !worker.mailbox.is_closed()).collect();
+        let running = living.iter().filter(|worker| worker.view.borrow().active_turn.is_some()).count();
+        (living.len(), running)
+    }
+
+    pub(super) fn listeners(&self, id: &SessionId) -> usize {
+        self.entries().get(id).map_or(0, |entry| entry.bus.listeners())
+    }
+
+    /// Where the events of a session come by.
+    pub(super) fn bus(&self, session: &Session) -> Arc<EventBus> {
+        let mut entries = self.entries();
+        let entry = entries
+            .entry(session.id.clone())
+            .or_insert_with(|| Entry { bus: EventBus::new(session.last_event), worker: None });
+        Arc::clone(&entry.bus)
+    }
+
+    /// The worker of a session, which is loaded where it is not.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Busy`] where too many are in memory.
+    pub(super) async fn worker(&self, shared: &Arc<Shared>, id: &SessionId) -> Result<mpsc::Sender<Command>> {
+        if let Some(worker) = self.living(id) {
+            return Ok(worker.mailbox);
+        }
+        let _alone = self.loading.lock().await;
+        if let Some(worker) = self.living(id) {
+            return Ok(worker.mailbox);
+        }
+        if self.leaving.is_cancelled() {
+            return Err(Error::Stopping);
+        }
+        self.let_go();
+        let loaded = self.entries().len();
+        if loaded >= shared.config.max_loaded {
+            let what = format!("{loaded} sessions are in memory");
+            return Err(Error::Busy { what, retry_after_seconds: 5 });
+        }
+        let stored = shared.store.take(id).await?;
+        let bus = self.bus(&stored.session);
+        let (mailbox, commands) = mpsc::channel(MAILBOX);
+        let (shown, view) = watch::channel(Arc::new(stored.session.clone()));
+        let worker =
+            Worker::new(Arc::clone(shared), Arc::clone(&bus), shown, commands, self.leaving.clone(), stored);
+        self.tasks.spawn(worker.run());
+        let handle = Handle { mailbox: mailbox.clone(), view };
+        self.entries().insert(id.clone(), Entry { bus, worker: Some(handle) });
+        Ok(mailbox)
+    }
+
+    /// Forgets sessions that have no worker any more and that nobody listens to.
+    pub(super) fn let_go(&self) {
+        let living = |entry: &Entry| entry.worker.as_ref().is_some_and(|worker| !worker.mailbox.is_closed());
+        self.entries().retain(|_, entry| living(entry) || entry.bus.listeners() > 0);
+    }
+
+    /// A session is deleted: who listens hears no more. Returns when its worker has let go.
+    pub(super) async fn forget(&self, id: &SessionId) {
+        let entry = self.entries().remove(id);
+        let Some(entry) = entry else { return };
+        if let Some(worker) = entry.worker {
+            // It has ended, and lets go by itself.
+            let _ = tokio::time::timeout(LEAVING, worker.mailbox.closed()).await;
+        }
+        entry.bus.close();
+    }
+
+    /// Every worker commits what it has and lets go.
+    pub(super) async fn shutdown(&self) {
+        self.leaving.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(LEAVING, self.tasks.wait()).await.is_err() {
+            tracing::warn!(limit = ?LEAVING, "sessions did not let go in time; what they had not committed comes again from their agents");
+        }
+        for entry in self.entries().values() {
+            entry.bus.close();
+        }
+    }
+}

@@ -1,0 +1,612 @@
+//! What a session does next: a pure function of what happened, without clock, I/O or ids of its own.
+//!
+//! [`Machine::happened`] takes one input and says what is to be done about it. Whoever carries it out tells the outcome
+//! as further inputs. One turn at a time, first come first served; what ended does not begin again.
+
+use crate::status::{EndReason, EnvironmentStatus, Pattern, SessionStatus};
+use std::collections::VecDeque;
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Input {
+    /// A message was accepted.
+    Message(String),
+    /// Somebody took a message back.
+    Cancel(String),
+    /// The agent takes prompts.
+    Ready,
+    /// The sandbox or the agent could not be had.
+    StartFailed,
+    /// The agent is busy.
+    Running,
+    /// The agent gave a result for the turn.
+    Answered,
+    /// The agent is idle.
+    Idle,
+    /// The agent's process has ended; whether that was to be expected.
+    Exited {
+        /// It was, for its turn is over.
+        expected: bool,
+    },
+    /// The agent broke too often to be started again.
+    BrokeTooOften,
+    /// The sandbox is gone.
+    SandboxGone,
+    /// Somebody wants the turn interrupted.
+    Interrupt,
+    /// Somebody wants the turn stopped, with grace.
+    Stop,
+    /// Somebody wants everything of the turn killed.
+    Kill,
+    /// The grace is over.
+    GraceOver,
+    /// Nothing that the agent started runs any more, nor does it.
+    Swept,
+    /// What the turn used is known.
+    Settled,
+    /// The session is to end.
+    End(EndReason),
+    /// A limit is reached that ends the turn, not the session.
+    Pause(EndReason),
+    /// The sandbox was taken away, as asked for.
+    Closed,
+    /// The sandbox is to be taken away; the session stays.
+    Unload,
+}
+
+/// Something to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Journal that the turn of a message began.
+    BeginTurn(String),
+    /// Have a sandbox and an agent in it; then `Ready` or `StartFailed`.
+    Start,
+    /// The agent has ended by itself: have it again, or say `BrokeTooOften`.
+    StartAgain,
+    /// Give the message to the agent.
+    Prompt(String),
+    /// Ask the agent to stop.
+    Interrupt,
+    /// Say `GraceOver` after the grace.
+    ArmGrace,
+    /// Kill the agent and everything in the sandbox; then `Swept`.
+    Sweep,
+    /// Find out what the turn used; then `Settled`.
+    Settle,
+    /// Journal that the turn of a message ended, and how.
+    EndTurn(String, TurnEnd),
+    /// Journal that a message will have no turn, and why.
+    Drop(String, &'static str),
+    /// Take the sandbox away now; then `Closed`.
+    Close,
+    /// Take the sandbox away after the retention of ephemeral sessions.
+    CloseLater,
+    /// Journal that the session ended.
+    Ended(EndReason),
+}
+
+/// How a turn ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TurnEnd {
+    /// With the agent's answer, which may be an error.
+    Answered,
+    /// Somebody interrupted it.
+    Interrupted,
+    /// Somebody stopped it.
+    Stopped,
+    /// It was killed.
+    Killed,
+    /// The agent's process ended.
+    AgentExited,
+    /// There was no sandbox or agent to have it in.
+    EnvironmentFailed,
+    /// A limit was reached.
+    Limit(EndReason),
+}
+
+impl TurnEnd {
+    /// The word for it, where the agent has none of its own.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered => "success",
+            Self::Interrupted => "interrupted",
+            Self::Stopped => "stopped",
+            Self::Killed => "killed",
+            Self::AgentExited => "agent_exited",
+            Self::EnvironmentFailed => "environment_failed",
+            Self::Limit(reason) => reason.as_str(),
+        }
+    }
+}
+
+/// What the agent's process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Agent {
+    /// There is none.
+    Absent,
+    /// It does not take prompts yet.
+    Starting,
+    /// It waits for a prompt.
+    Idle,
+    /// It works, or was given something to work on.
+    Busy,
+    /// It is being killed.
+    Sweeping,
+}
+
+/// Where a turn is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// It waits for the agent.
+    Starting,
+    /// The agent works.
+    Running,
+    /// The agent was asked to stop.
+    Interrupting,
+    /// The agent was asked to stop, and everything it started is killed after that.
+    Stopping,
+    /// Everything is being killed.
+    Killing,
+    /// It is over; what it used is being found out.
+    Settling,
+}
+
+/// A turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Turn {
+    /// The message that it is for.
+    pub(crate) message: String,
+    /// Where it is.
+    pub(crate) phase: Phase,
+    /// Whether the agent gave a result for it.
+    pub(crate) answered: bool,
+    /// How it ends, once that is known.
+    pub(crate) end: TurnEnd,
+}
+
+/// Where a session is, and what it does next.
+#[derive(Debug, Clone)]
+pub(crate) struct Machine {
+    pattern: Pattern,
+    agent: Agent,
+    turn: Option<Turn>,
+    waiting: VecDeque<String>,
+    started: bool,
+    /// It is on its way to its end.
+    ending: Option<EndReason>,
+    /// It is at its end.
+    ended: Option<EndReason>,
+    /// Why it stands still though it has not ended: an error, or a limit.
+    halted: Option<EndReason>,
+    /// The sandbox is being taken away.
+    closing: bool,
+    /// The agent is had again when nothing of the one before runs.
+    again: bool,
+    environment: EnvironmentStatus,
+}
+
+impl Machine {
+    /// A session that nothing happened in.
+    #[cfg(test)]
+    pub(crate) fn new(pattern: Pattern) -> Self {
+        Self {
+            pattern,
+            agent: Agent::Absent,
+            turn: None,
+            waiting: VecDeque::new(),
+            started: false,
+            ending: None,
+            ended: None,
+            halted: None,
+            closing: false,
+            again: false,
+            environment: EnvironmentStatus::Inactive,
+        }
+    }
+
+    /// A session as it was when somebody last had it.
+    pub(crate) fn restore(restored: Restored) -> Self {
+        let Restored { pattern, status, reason, environment, turn, waiting, agent } = restored;
+        let ended = status.is_final().then(|| reason.unwrap_or(EndReason::Completed));
+        Self {
+            pattern,
+            agent,
+            started: status != SessionStatus::Initializing,
+            ending: (status == SessionStatus::Stopping).then(|| reason.unwrap_or(EndReason::UserRequested)),
+            ended,
+            halted: if matches!(status, SessionStatus::Error | SessionStatus::Idle) { reason } else { None },
+            closing: false,
+            again: false,
+            turn,
+            waiting,
+            environment,
+        }
+    }
+
+    /// What the session is to its users.
+    pub(crate) fn status(&self) -> SessionStatus {
+        match (self.ended, self.ending, self.halted) {
+            (Some(EndReason::Completed), ..) => SessionStatus::Completed,
+            (Some(_), ..) => SessionStatus::Terminated,
+            (None, Some(_), _) => SessionStatus::Stopping,
+            (None, None, Some(EndReason::Error)) if self.turn.is_none() => SessionStatus::Error,
+            _ if self.turn.is_some() || !self.waiting.is_empty() => SessionStatus::Active,
+            _ if self.started => SessionStatus::Idle,
+            _ => SessionStatus::Initializing,
+        }
+    }
+
+    /// Why it ended, is ending, or stands still.
+    pub(crate) fn reason(&self) -> Option<EndReason> {
+        self.ended.or(self.ending).or(if self.turn.is_none() { self.halted } else { None })
+    }
+
+    /// Whether it ends, has ended or stands still for that reason.
+    pub(crate) fn stands_for(&self, reason: EndReason) -> bool {
+        [self.ended, self.ending, self.halted].contains(&Some(reason))
+    }
+
+    /// What is with its sandbox.
+    pub(crate) fn environment(&self) -> EnvironmentStatus {
+        self.environment
+    }
+
+    /// The turn that runs.
+    pub(crate) fn turn(&self) -> Option<&Turn> {
+        self.turn.as_ref()
+    }
+
+    /// What the agent does.
+    pub(crate) fn agent(&self) -> Agent {
+        self.agent
+    }
+
+    /// The messages that wait, in order.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.waiting.iter().map(String::as_str)
+    }
+
+    /// Whether nothing is left to be done, now or later, unless somebody asks for something.
+    pub(crate) fn is_over(&self) -> bool {
+        self.ended.is_some() && self.agent == Agent::Absent && !self.has_sandbox()
+    }
+
+    /// Whether there is a sandbox, or may be.
+    pub(crate) fn has_sandbox(&self) -> bool {
+        matches!(self.environment, EnvironmentStatus::Starting | EnvironmentStatus::Ready)
+    }
+
+    /// Takes something that happened and says what to do about it, in this order.
+    pub(crate) fn happened(&mut self, input: Input) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        self.take(input, &mut effects);
+        self.advance(&mut effects);
+        effects
+    }
+
+    fn take(&mut self, input: Input, effects: &mut Vec<Effect>) {
+        match input {
+            Input::Message(message) => {
+                if self.ended.is_some() || self.ending.is_some() {
+                    effects.push(Effect::Drop(message, "session_ended"));
+                } else {
+                    // Whoever sends a message wants it to go on.
+                    self.halted = None;
+                    self.waiting.push_back(message);
+                }
+            }
+            Input::Cancel(message) => {
+                if let Some(place) = self.waiting.iter().position(|waiting| *waiting == message) {
+                    self.waiting.remove(place);
+                    effects.push(Effect::Drop(message, "user_requested"));
+                }
+            }
+            Input::Ready => {
+                if self.agent == Agent::Starting {
+                    self.agent = Agent::Idle;
+                    self.environment = EnvironmentStatus::Ready;
+                }
+            }
+            Input::StartFailed => self.failed(EnvironmentStatus::Error, TurnEnd::EnvironmentFailed, effects),
+            Input::Running => {
+                if self.agent == Agent::Idle {
+                    self.agent = Agent::Busy;
+                }
+            }
+            Input::Answered => {
+                if let Some(turn) = &mut self.turn {
+                    turn.answered |= turn.phase != Phase::Starting;
+                }
+            }
+            Input::Idle => self.idle(effects),
+            Input::Exited { expected } => self.exited(expected, effects),
+            Input::BrokeTooOften => self.failed(EnvironmentStatus::Error, TurnEnd::AgentExited, effects),
+            Input::SandboxGone => {
+                if self.closing || self.environment == EnvironmentStatus::Terminated {
+                    return;
+                }
+                self.failed(EnvironmentStatus::Terminated, TurnEnd::EnvironmentFailed, effects);
+            }
+            Input::Interrupt => self.interrupt(Phase::Interrupting, TurnEnd::Interrupted, effects),
+            Input::Pause(reason) => {
+                self.halted = Some(reason);
+                self.drop_waiting(reason.as_str(), effects);
+                self.interrupt(Phase::Stopping, TurnEnd::Limit(reason), effects);
+            }
+            Input::Stop => self.stop(TurnEnd::Stopped, effects),
+            Input::Kill => self.sweep(TurnEnd::Killed, effects),
+            Input::GraceOver => {
+                if self.turn.as_ref().is_some_and(|turn| turn.phase == Phase::Stopping) {
+                    let end = self.turn.as_ref().map_or(TurnEnd::Killed, |turn| turn.end);
+                    self.sweep(if end == TurnEnd::Stopped { TurnEnd::Killed } else { end }, effects);
+                }
+            }
+            Input::Swept => self.swept(effects),
+            Input::Settled => self.settled(effects),
+            Input::End(reason) => self.end(reason, effects),
+            Input::Closed => {
+                if self.closing {
+                    self.closing = false;
+                    self.environment = EnvironmentStatus::Terminated;
+                    self.agent = Agent::Absent;
+                    self.over(effects);
+                }
+            }
+            Input::Unload => {
+                if self.turn.is_none() && self.has_sandbox() && !self.closing {
+                    self.close(effects);
+                }
+            }
+        }
+    }
+
+    /// What follows from where things are now.
+    fn advance(&mut self, effects: &mut Vec<Effect>) {
+        if let Some(reason) = self.ending
+            && self.turn.is_none()
+            && self.ended.is_none()
+        {
+            if self.has_sandbox() {
+                if !self.closing {
+                    self.close(effects);
+                }
+            } else {
+                (self.ended, self.ending) = (Some(reason), None);
+                effects.push(Effect::Ended(reason));
+            }
+            return;
+        }
+        if self.closing || self.agent == Agent::Sweeping {
+            return;
+        }
+        if self.turn.is_none()
+            && self.ending.is_none()
+            && let Some(message) = self.waiting.pop_front()
+        {
+            self.started = true;
+            effects.push(Effect::BeginTurn(message.clone()));
+            self.turn =
+                Some(Turn { message, phase: Phase::Starting, answered: false, end: TurnEnd::Answered });
+        }
+        let Some(turn) = self.turn.as_mut().filter(|turn| turn.phase == Phase::Starting) else { return };
+        match self.agent {
+            Agent::Absent => {
+                self.agent = Agent::Starting;
+                self.environment = EnvironmentStatus::Starting;
+                effects.push(Effect::Start);
+            }
+            Agent::Idle => {
+                self.agent = Agent::Busy;
+                turn.phase = Phase::Running;
+                effects.push(Effect::Prompt(turn.message.clone()));
+            }
+            Agent::Starting | Agent::Busy | Agent::Sweeping => {}
+        }
+    }
+
+    fn idle(&mut self, effects: &mut Vec<Effect>) {
+        if self.agent != Agent::Busy {
+            return;
+        }
+        let Some(turn) = &mut self.turn else {
+            self.agent = Agent::Idle;
+            return;
+        };
+        match turn.phase {
+            // An idleness from before the prompt arrived says nothing about it.
+            Phase::Running | Phase::Interrupting if turn.answered => {
+                self.agent = Agent::Idle;
+                self.over(effects);
+            }
+            // What it started in the background may still run.
+            Phase::Stopping if turn.answered => self.sweep_now(effects),
+            Phase::Starting | Phase::Settling => self.agent = Agent::Idle,
+            _ => {}
+        }
+    }
+
+    fn exited(&mut self, expected: bool, effects: &mut Vec<Effect>) {
+        if matches!(self.agent, Agent::Absent | Agent::Sweeping) || self.closing {
+            return;
+        }
+        let was = std::mem::replace(&mut self.agent, Agent::Absent);
+        if let Some(turn) = self.turn.as_mut()
+            && !matches!(turn.phase, Phase::Settling | Phase::Starting)
+            && turn.end == TurnEnd::Answered
+            && !(expected && turn.answered)
+        {
+            turn.end = TurnEnd::AgentExited;
+        }
+        if expected {
+            self.over_if_running(effects);
+        } else if was == Agent::Starting {
+            self.failed(EnvironmentStatus::Error, TurnEnd::AgentExited, effects);
+        } else {
+            // What it started may be left.
+            let goes_on = self.ending.is_none() && self.ended.is_none();
+            self.again = self.pattern == Pattern::LongRunning && goes_on;
+            self.sweep_now(effects);
+        }
+    }
+
+    fn swept(&mut self, effects: &mut Vec<Effect>) {
+        if self.agent != Agent::Sweeping {
+            return;
+        }
+        self.agent = Agent::Absent;
+        self.over_if_running(effects);
+        if std::mem::take(&mut self.again) && self.ending.is_none() && self.ended.is_none() {
+            self.agent = Agent::Starting;
+            self.environment = EnvironmentStatus::Starting;
+            effects.push(Effect::StartAgain);
+        }
+    }
+
+    /// The turn is over, unless the agent knows nothing of it yet.
+    fn over_if_running(&mut self, effects: &mut Vec<Effect>) {
+        if self.turn.as_ref().is_some_and(|turn| turn.phase != Phase::Starting) {
+            self.over(effects);
+        }
+    }
+
+    /// There is no agent, and there will be none by itself.
+    fn failed(&mut self, environment: EnvironmentStatus, end: TurnEnd, effects: &mut Vec<Effect>) {
+        self.agent = Agent::Absent;
+        self.environment = environment;
+        if self.ended.is_none() && self.ending.is_none() {
+            self.halted = Some(EndReason::Error);
+            self.drop_waiting("environment_failed", effects);
+        }
+        if let Some(turn) = self.turn.as_mut().filter(|turn| turn.phase != Phase::Settling) {
+            if turn.end == TurnEnd::Answered {
+                turn.end = end;
+            }
+            self.over(effects);
+        }
+    }
+
+    fn interrupt(&mut self, phase: Phase, end: TurnEnd, effects: &mut Vec<Effect>) {
+        let Some(turn) = &mut self.turn else { return };
+        match turn.phase {
+            // The agent knows nothing of it yet.
+            Phase::Starting => {
+                turn.end = end;
+                self.over(effects);
+            }
+            Phase::Running | Phase::Interrupting if turn.phase != phase => {
+                (turn.phase, turn.end) = (phase, end);
+                effects.push(Effect::Interrupt);
+                if phase == Phase::Stopping {
+                    effects.push(Effect::ArmGrace);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn stop(&mut self, end: TurnEnd, effects: &mut Vec<Effect>) {
+        if self.turn.is_some() {
+            self.interrupt(Phase::Stopping, end, effects);
+        } else if self.agent == Agent::Busy && !self.closing {
+            // Something in the background.
+            self.sweep_now(effects);
+        }
+    }
+
+    fn sweep(&mut self, end: TurnEnd, effects: &mut Vec<Effect>) {
+        if let Some(turn) = &mut self.turn {
+            match turn.phase {
+                Phase::Settling | Phase::Killing => return,
+                Phase::Starting => return self.interrupt(Phase::Killing, end, effects),
+                _ => turn.end = end,
+            }
+        }
+        if matches!(self.agent, Agent::Idle | Agent::Busy) && !self.closing {
+            self.sweep_now(effects);
+        }
+    }
+
+    fn sweep_now(&mut self, effects: &mut Vec<Effect>) {
+        if let Some(turn) = &mut self.turn
+            && !matches!(turn.phase, Phase::Starting | Phase::Settling)
+        {
+            turn.phase = Phase::Killing;
+        }
+        self.agent = Agent::Sweeping;
+        effects.push(Effect::Sweep);
+    }
+
+    /// The turn is over, where there is one.
+    fn over(&mut self, effects: &mut Vec<Effect>) {
+        if let Some(turn) = self.turn.as_mut().filter(|turn| turn.phase != Phase::Settling) {
+            turn.phase = Phase::Settling;
+            effects.push(Effect::Settle);
+        }
+    }
+
+    fn settled(&mut self, effects: &mut Vec<Effect>) {
+        let Some(turn) = self.turn.take_if(|turn| turn.phase == Phase::Settling) else { return };
+        effects.push(Effect::EndTurn(turn.message, turn.end));
+        let done = turn.end != TurnEnd::EnvironmentFailed || self.halted.is_none();
+        if self.pattern == Pattern::Ephemeral
+            && self.waiting.is_empty()
+            && self.ending.is_none()
+            && done
+            && self.ended.is_none()
+        {
+            self.ended = Some(EndReason::Completed);
+            effects.push(Effect::Ended(EndReason::Completed));
+            if self.has_sandbox() {
+                effects.push(Effect::CloseLater);
+            }
+        }
+    }
+
+    fn end(&mut self, reason: EndReason, effects: &mut Vec<Effect>) {
+        if self.ended.is_some() {
+            if self.has_sandbox() && !self.closing {
+                self.close(effects);
+            }
+            return;
+        }
+        if self.ending.is_none() {
+            self.ending = Some(reason);
+            self.drop_waiting(reason.as_str(), effects);
+            let end =
+                if reason == EndReason::UserRequested { TurnEnd::Stopped } else { TurnEnd::Limit(reason) };
+            self.interrupt(Phase::Stopping, end, effects);
+        }
+    }
+
+    fn close(&mut self, effects: &mut Vec<Effect>) {
+        self.closing = true;
+        effects.push(Effect::Close);
+    }
+
+    fn drop_waiting(&mut self, why: &'static str, effects: &mut Vec<Effect>) {
+        effects.extend(self.waiting.drain(..).map(|message| Effect::Drop(message, why)));
+    }
+}
+
+/// What is needed to go on with a session.
+#[derive(Debug, Clone)]
+pub(crate) struct Restored {
+    /// How it uses sandboxes.
+    pub(crate) pattern: Pattern,
+    /// What it was to its users.
+    pub(crate) status: SessionStatus,
+    /// Why.
+    pub(crate) reason: Option<EndReason>,
+    /// What was with its sandbox.
+    pub(crate) environment: EnvironmentStatus,
+    /// The turn that ran.
+    pub(crate) turn: Option<Turn>,
+    /// The messages that waited.
+    pub(crate) waiting: VecDeque<String>,
+    /// What the agent did.
+    pub(crate) agent: Agent,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,66 @@
+//! What is written, as both databases take it: owned, so that it is written whoever waits.
+
+use super::{Commit, StoredSession};
+use crate::event::Event;
+use crate::id::SessionId;
+use crate::session::Session;
+use std::sync::Arc;
+
+/// Something to write, in one transaction.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// Keep a new session with its first events.
+    Create(Box<NewSession>),
+    /// Take the right to write a session.
+    Take(SessionId),
+    /// Keep what happened in a session.
+    Commit(Box<Commit>),
+    /// Forget a session.
+    Delete(SessionId),
+    /// See whether writing works.
+    Check,
+}
+
+/// A session to keep, with its first events.
+#[derive(Debug)]
+pub(super) struct NewSession {
+    pub(super) session: Session,
+    pub(super) events: Vec<Arc<Event>>,
+    /// What makes it repeatable, and what of the request must then be the same.
+    pub(super) key: Option<(String, [u8; 32])>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) enum Done {
+    /// It is kept; or there is this one, that an earlier call made.
+    Created(Option<Box<Session>>),
+    /// All that there is of it.
+    Taken(Box<StoredSession>),
+    /// Whether there was one.
+    Deleted(bool),
+    /// Nothing to tell.
+    Written,
+}
+
+impl Work {
+    /// For errors.
+    pub(super) fn action(&self) -> &'static str {
+        match self {
+            Self::Create(_) => "create a session",
+            Self::Take(_) => "take a session",
+            Self::Commit(_) => "write to a session",
+            Self::Delete(_) => "delete a session",
+            Self::Check => "check the store",
+        }
+    }
+
+    /// About how many bytes it writes, for bounding what is written at one go.
+    pub(super) fn bytes(&self) -> usize {
+        let Self::Commit(commit) = self else { return 4096 };
+        let events: usize = commit.events.iter().map(|event| event.data.get().len() + 128).sum();
+        let lines: usize = commit.transcript.iter().map(|piece| piece.lines.len()).sum();
+        let input: usize = commit.agents.iter().map(|agent| agent.input.len()).sum();
+        events + lines + input + 1024
+    }
+}

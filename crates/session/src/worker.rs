@@ -1,0 +1,326 @@
+//! The task that has a session: the one that writes its journal.
+//!
+//! What happens (output of the agent, commands, timers, jobs that ended) changes the state in memory and is drafted;
+//! the draft is committed in one piece, and only then is anything seen or done outside: events are published, answers
+//! given, bytes written to the agent, jobs begun. While one commit is on its way the next draft grows. A worker that
+//! dies at any instant is therefore followed by one that goes on where the last commit was.
+
+mod command;
+mod commands;
+mod draft;
+mod effects;
+mod jobs;
+mod limits;
+mod link;
+mod meaning;
+pub(crate) mod options;
+mod restore;
+
+pub(crate) use command::{Command, Halt, Reply};
+pub(crate) use commands::replay;
+pub(crate) use draft::json as event_data;
+
+use crate::bus::EventBus;
+use crate::error::{Error, Result};
+use crate::event::{Event, EventKind, NewEvent};
+use crate::id::SessionId;
+use crate::local::Shared;
+use crate::machine::{Input, Machine};
+use crate::message::Message;
+use crate::question::Question;
+use crate::session::Session;
+use crate::store::{AgentState, Commit};
+use command::{Until, Waiter};
+use draft::{After, Deltas, Draft};
+use hostel_agent::AgentDriver;
+use jiff::Timestamp;
+use jobs::{Job, Progress};
+use link::{Link, Moved};
+use serde::Serialize;
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Commands that may wait for a worker.
+pub(crate) const MAILBOX: usize = 64;
+/// Reports of a start that may wait.
+const PROGRESS: usize = 16;
+/// How long a store that fails is left alone, at first and at most.
+const STORE_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+/// Pieces of output that are taken at one go, so that many small ones are one commit.
+const AT_ONCE: usize = 64;
+
+/// The task that has a session.
+pub(crate) struct Worker {
+    shared: Arc<Shared>,
+    bus: Arc<EventBus>,
+    view: watch::Sender<Arc<Session>>,
+    mailbox: mpsc::Receiver<Command>,
+    /// The host is going away: nothing is begun, the agent goes on.
+    leaving: CancellationToken,
+    id: SessionId,
+    generation: u64,
+    session: Session,
+    machine: Machine,
+    /// Messages that wait or run.
+    messages: Vec<Message>,
+    /// Questions that wait.
+    questions: Vec<Question>,
+    agent: AgentState,
+    driver: Option<Box<dyn AgentDriver>>,
+    link: Option<Link>,
+    /// Counts agents and sandboxes of this worker: what is told of earlier ones is of no interest.
+    epoch: u64,
+    starting: Option<CancellationToken>,
+    /// The sandbox is to be taken away when the start has ended.
+    close_after_start: bool,
+    draft: Draft,
+    deltas: Deltas,
+    /// Inputs for the machine that came of its own effects.
+    inputs: VecDeque<Input>,
+    commits: JoinSet<Result<()>>,
+    /// What to do when the commit that is on its way is durable.
+    committing: Option<Committing>,
+    /// How far what is to be written to the agent is durable.
+    durable_input: u64,
+    jobs: JoinSet<Job>,
+    reports: mpsc::Sender<(u64, Progress)>,
+    progress: mpsc::Receiver<(u64, Progress)>,
+    waiters: Vec<Waiter>,
+    grace: Option<Instant>,
+    close_at: Option<Instant>,
+    stop_grace: Duration,
+    /// When the agent was started again, of late.
+    restarts: VecDeque<Instant>,
+    tools: BTreeSet<String>,
+    /// The last of the model's messages in this turn, and how many there were.
+    model_calls: (String, u64),
+    /// Everything in the sandbox was killed; the agent's own end is not seen yet.
+    has_swept: bool,
+    /// It is to be let go when it has no sandbox.
+    unloading: bool,
+    /// Messages with keys that came of late.
+    keyed: VecDeque<Message>,
+    /// Nothing more can be written here.
+    fenced: bool,
+}
+
+/// A commit on its way, and what follows.
+struct Committing {
+    events: Vec<Arc<Event>>,
+    after: Vec<After>,
+    view: Arc<Session>,
+    /// How far it makes the agent's input durable.
+    input: u64,
+    /// How far the agent's output is dealt with in it.
+    consumed: (u64, u64),
+}
+
+impl Worker {
+    /// Works until the session needs nobody any more, the host goes away, or another has the session.
+    pub(crate) async fn run(mut self) {
+        self.begin();
+        loop {
+            self.flush();
+            self.answer_waiters();
+            if self.fenced || (self.committing.is_none() && self.draft.is_empty() && self.may_leave()) {
+                break;
+            }
+            let reads = self.draft.has_room();
+            let deadline = self.next_deadline();
+            tokio::select! {
+                Some(done) = self.commits.join_next() => self.committed(done),
+                Some(job) = self.jobs.join_next() => match job {
+                    Ok(job) => self.job_done(job),
+                    Err(error) if error.is_panic() => tracing::error!(session = %self.id, %error, "a job of a session broke"),
+                    Err(_) => {}
+                },
+                Some((epoch, progress)) = self.progress.recv() => self.progressed(epoch, progress),
+                moved = link::moved(&mut self.link, reads) => match moved {
+                    Moved::Output(event) => self.output(event),
+                    Moved::Written(written) => self.written(written),
+                },
+                Some(command) = self.mailbox.recv(), if !self.leaving.is_cancelled() => self.command(command),
+                () = self.leaving.cancelled(), if !self.leaving.is_cancelled() => {}
+                () = sleep_until(deadline), if deadline.is_some() => self.due(),
+            }
+        }
+        self.leave();
+    }
+
+    /// Whether nothing is left to do here.
+    fn may_leave(&self) -> bool {
+        if self.leaving.is_cancelled() {
+            return true;
+        }
+        let unneeded = self.machine.is_over()
+            || (self.unloading && self.machine.turn().is_none() && !self.machine.has_sandbox());
+        unneeded && self.waiters.is_empty() && self.jobs.is_empty() && self.mailbox.is_empty()
+    }
+
+    /// Lets go. The agent's process goes on, and what it says is kept there for whoever attaches next.
+    fn leave(mut self) {
+        self.mailbox.close();
+        for waiter in self.waiters.drain(..) {
+            command::answer(waiter.reply, Err(Error::Stopping));
+        }
+        while let Ok(command) = self.mailbox.try_recv() {
+            commands::refuse(command, if self.fenced { Error::Fenced } else { Error::Stopping });
+        }
+    }
+
+    /// Begins to commit what is drafted, unless a commit is on its way.
+    fn flush(&mut self) {
+        if self.committing.is_some() || self.draft.is_empty() || self.fenced {
+            return;
+        }
+        let draft = std::mem::take(&mut self.draft);
+        let mut commit = Commit::new(self.id.clone(), self.generation);
+        if draft.session || !draft.events.is_empty() {
+            commit.session = Some(self.session.clone());
+        }
+        if draft.agent {
+            if let Some(driver) = &self.driver {
+                self.agent.driver = driver.save();
+            }
+            self.trim_input();
+            commit.agents.push(self.agent.clone());
+        }
+        commit.events = draft.events.clone();
+        commit.messages = draft.messages.into_values().collect();
+        commit.questions = draft.questions.into_values().collect();
+        commit.transcript = draft.transcript;
+        commit.compact = draft.compact;
+        self.committing = Some(Committing {
+            events: draft.events,
+            after: draft.after,
+            view: Arc::new(self.session.clone()),
+            input: self.input_end(),
+            consumed: self.consumed(),
+        });
+        self.commits.spawn(commit_patiently(Arc::clone(&self.shared), commit));
+    }
+
+    /// What was on its way is durable: it is seen, and what waited for that is done.
+    fn committed(&mut self, done: std::result::Result<Result<()>, tokio::task::JoinError>) {
+        let Some(committing) = self.committing.take() else { return };
+        if let Ok(Ok(())) = done {
+            self.view.send_replace(committing.view);
+            self.bus.publish(&committing.events);
+            self.durable_input = committing.input;
+            self.write_on();
+            self.acknowledge(committing.consumed);
+            for act in committing.after {
+                act(self);
+            }
+            return;
+        }
+        self.fenced = true;
+        match done {
+            Ok(Err(error)) => {
+                tracing::warn!(session = %self.id, %error, "a session is written by somebody else now");
+            }
+            Err(error) => tracing::error!(session = %self.id, %error, "a commit of a session broke"),
+            Ok(Ok(())) => {}
+        }
+    }
+
+    /// Tells the machine what happened, does what follows, and brings the record up to date.
+    fn happened(&mut self, input: Input) {
+        self.inputs.push_back(input);
+        self.run_inputs();
+    }
+
+    /// Tells the machine what came of its own effects.
+    fn run_inputs(&mut self) {
+        while let Some(input) = self.inputs.pop_front() {
+            for effect in self.machine.happened(input) {
+                self.carry_out(effect);
+            }
+            self.synchronize();
+        }
+    }
+
+    /// Drafts an event of the turn that runs.
+    fn journal(&mut self, kind: EventKind, data: &impl Serialize) -> u64 {
+        let message = self.machine.turn().map(|turn| turn.message.clone());
+        self.journal_of(message.as_deref(), kind, data)
+    }
+
+    /// Drafts an event of a message's turn.
+    fn journal_of(&mut self, message: Option<&str>, kind: EventKind, data: &impl Serialize) -> u64 {
+        self.session.last_event += 1;
+        let seq = self.session.last_event;
+        let data = draft::json(kind, data);
+        let event = NewEvent { kind, message_id: message.map(Arc::from), data };
+        self.draft.push(Event::new(seq, Timestamp::now(), event));
+        seq
+    }
+
+    /// Does something when all that is drafted until now is durable.
+    fn when_durable(&mut self, act: impl FnOnce(&mut Self) + Send + 'static) {
+        self.draft.after.push(Box::new(act));
+    }
+
+    /// Answers those who wait for what has come about. What they are told is durable.
+    fn answer_waiters(&mut self) {
+        if self.waiters.is_empty() || self.committing.is_some() || !self.draft.is_empty() {
+            return;
+        }
+        let mut waiting = Vec::new();
+        for waiter in std::mem::take(&mut self.waiters) {
+            let come = match &waiter.until {
+                Until::TurnOver(message) => {
+                    self.machine.turn().is_none_or(|turn| turn.message != *message) && self.is_swept()
+                }
+                Until::Swept => self.is_swept(),
+                Until::Ended => self.session.status.is_final() && !self.machine.has_sandbox(),
+                Until::NoSandbox => !self.machine.has_sandbox(),
+            };
+            if come {
+                command::answer(waiter.reply, Ok(self.session.clone()));
+            } else if !waiter.reply.is_closed() {
+                waiting.push(waiter);
+            }
+        }
+        self.waiters = waiting;
+    }
+
+    fn is_swept(&self) -> bool {
+        self.machine.agent() != crate::machine::Agent::Sweeping
+    }
+}
+
+/// Commits, again and again while the store cannot, until another has the session.
+async fn commit_patiently(shared: Arc<Shared>, commit: Commit) -> Result<()> {
+    let mut pause = STORE_PAUSE.0;
+    loop {
+        let error = match shared.store.commit(commit.clone()).await {
+            Ok(()) => {
+                shared.store_works();
+                return Ok(());
+            }
+            Err(Error::Store { action, problem }) => Error::Store { action, problem },
+            Err(error) => return Err(error),
+        };
+        // Its answer may have been lost, not the commit.
+        if let Some(last) = commit.events.last()
+            && shared.store.get(&commit.id).await.is_ok_and(|session| session.last_event >= last.seq)
+        {
+            return Ok(());
+        }
+        shared.store_failed(&error);
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(STORE_PAUSE.1);
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    if let Some(deadline) = deadline {
+        tokio::time::sleep_until(deadline).await;
+    }
+}

@@ -1,0 +1,101 @@
+//! What happened and is not yet durable.
+
+use crate::event::{Event, EventKind};
+use crate::message::Message;
+use crate::question::Question;
+use crate::store::{Compaction, TranscriptPiece};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// Events that may wait for one commit; then no more output is read.
+const MAX_EVENTS: usize = 2000;
+/// Bytes of them.
+const MAX_BYTES: usize = 32 << 20;
+
+/// Something to do when what was drafted is durable.
+pub(super) type After = Box<dyn FnOnce(&mut super::Worker) + Send>;
+
+/// What happened and is not yet durable.
+#[derive(Default)]
+pub(super) struct Draft {
+    pub(super) events: Vec<Arc<Event>>,
+    bytes: usize,
+    /// Whether the record changed.
+    pub(super) session: bool,
+    /// Whether the agent's state changed.
+    pub(super) agent: bool,
+    pub(super) messages: BTreeMap<String, Message>,
+    pub(super) questions: BTreeMap<String, Question>,
+    pub(super) transcript: Vec<TranscriptPiece>,
+    pub(super) compact: Vec<Compaction>,
+    pub(super) after: Vec<After>,
+}
+
+impl Draft {
+    pub(super) fn is_empty(&self) -> bool {
+        !self.session
+            && !self.agent
+            && self.events.is_empty()
+            && self.messages.is_empty()
+            && self.questions.is_empty()
+            && self.transcript.is_empty()
+            && self.after.is_empty()
+    }
+
+    /// Whether more output may be read before it is committed.
+    pub(super) fn has_room(&self) -> bool {
+        self.events.len() < MAX_EVENTS && self.bytes < MAX_BYTES
+    }
+
+    pub(super) fn push(&mut self, event: Event) {
+        self.bytes += event.data.get().len();
+        self.events.push(Arc::new(event));
+    }
+
+    pub(super) fn transcribe(&mut self, piece: TranscriptPiece) {
+        self.bytes += piece.lines.len();
+        self.transcript.push(piece);
+    }
+}
+
+/// The data of an event as JSON: an object always, whatever becomes of its parts.
+pub(crate) fn json(kind: EventKind, data: &impl Serialize) -> Arc<RawValue> {
+    let json = serde_json::value::to_raw_value(data).unwrap_or_else(|error| {
+        tracing::error!(%kind, %error, "an event cannot be told");
+        RawValue::NULL.to_owned()
+    });
+    json.into()
+}
+
+/// The deltas of blocks that are not complete, to be forgotten when they are.
+#[derive(Default)]
+pub(super) struct Deltas(HashMap<String, Vec<Compaction>>);
+
+/// Blocks that may be open at a time; what is beyond keeps its deltas.
+const MAX_OPEN: usize = 256;
+
+impl Deltas {
+    /// A delta of a block has that number.
+    pub(super) fn note(&mut self, block: &str, seq: u64) {
+        if let Some(runs) = self.0.get_mut(block) {
+            match runs.last_mut() {
+                Some(run) if run.to + 1 == seq => run.to = seq,
+                _ => runs.push(Compaction { from: seq, to: seq }),
+            }
+        } else if self.0.len() < MAX_OPEN {
+            self.0.insert(block.to_owned(), vec![Compaction { from: seq, to: seq }]);
+        }
+    }
+
+    /// The block is complete.
+    pub(super) fn complete(&mut self, block: &str) -> Vec<Compaction> {
+        self.0.remove(block).unwrap_or_default()
+    }
+
+    /// Nothing is open any more.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+}

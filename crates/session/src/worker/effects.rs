@@ -1,0 +1,446 @@
+//! What the machine wants done, and what comes of it.
+
+use super::Worker;
+use super::jobs::{self, Job, Progress, Start};
+use super::link::Link;
+use crate::error::{Error, Result};
+use crate::event::EventKind;
+use crate::machine::{Effect, Input, Phase, TurnEnd};
+use crate::message::{MessageOutcome, MessageState};
+use crate::session::{ActiveTurn, TurnPhase};
+use crate::status::{EndReason, EnvironmentStatus};
+use crate::usd::Usd;
+use hostel_agent::{Block, BlockKind, Content, Prompt, Request};
+use hostel_client::ExecSession;
+use hostel_client::model::StartKind;
+use jiff::Timestamp;
+use jobs::Started;
+use serde_json::json;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// How long a job that failed waits before it is done again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+impl Worker {
+    pub(super) fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::BeginTurn(message) => self.begin_turn(&message),
+            Effect::Start => self.start(),
+            Effect::StartAgain => self.start_again(),
+            Effect::Prompt(message) => self.prompt(&message),
+            Effect::Interrupt => self.ask(Request::Interrupt { id: crate::id::new_id() }),
+            Effect::ArmGrace => self.grace = Some(Instant::now() + self.stop_grace),
+            Effect::Sweep => {
+                self.grace = None;
+                let epoch = self.epoch;
+                self.when_durable(move |worker| worker.sweep(epoch, Duration::ZERO));
+            }
+            Effect::Settle => self.settle(),
+            Effect::EndTurn(message, end) => self.end_turn(&message, end),
+            Effect::Drop(message, why) => self.drop_message(&message, why),
+            Effect::Close => self.close(),
+            Effect::CloseLater => {
+                self.close_at = Some(Instant::now() + self.shared.config.ephemeral_retention);
+            }
+            Effect::Ended(reason) => self.ended(reason),
+        }
+    }
+
+    fn begin_turn(&mut self, message: &str) {
+        let now = Timestamp::now();
+        self.session.started_at.get_or_insert(now);
+        self.session.last_activity_at = Some(now);
+        self.model_calls = Default::default();
+        if let Some(message) = self.messages.iter_mut().find(|one| one.id == message) {
+            message.state = MessageState::Running;
+            message.started_at = Some(now);
+            self.draft.messages.insert(message.id.clone(), message.clone());
+        }
+        self.journal_of(Some(message), EventKind::TurnStarted, &json!({ "messageId": message }));
+    }
+
+    fn start(&mut self) {
+        self.agent.attempt += 1;
+        self.draft.agent = true;
+        self.epoch += 1;
+        let epoch = self.epoch;
+        self.when_durable(move |worker| worker.begin_start(epoch));
+    }
+
+    /// Has a sandbox and an agent made. Doing it again with the same attempt finds what was made before.
+    pub(super) fn begin_start(&mut self, epoch: u64) {
+        if epoch != self.epoch || self.close_after_start {
+            return;
+        }
+        let cancel = CancellationToken::new();
+        self.starting = Some(cancel.clone());
+        let start = Start {
+            shared: Arc::clone(&self.shared),
+            session: self.session.clone(),
+            agent: self.agent.clone(),
+            epoch,
+            progress: self.reports.clone(),
+            cancel,
+        };
+        self.jobs.spawn(start.run());
+    }
+
+    fn start_again(&mut self) {
+        let (most, window) = self.shared.config.restarts;
+        let now = Instant::now();
+        self.restarts.retain(|at| now.duration_since(*at) < window);
+        if self.restarts.len() >= usize::try_from(most).unwrap_or(usize::MAX) {
+            let message = format!("the agent ended {} times within {} s", most + 1, window.as_secs());
+            self.session.reason_message = Some(message.clone());
+            self.journal(EventKind::Error, &json!({ "code": "agent_broke", "message": message }));
+            return self.inputs.push_back(Input::BrokeTooOften);
+        }
+        self.restarts.push_back(now);
+        self.session.environment.restarts += 1;
+        self.start();
+    }
+
+    fn prompt(&mut self, id: &str) {
+        let Some(message) = self.messages.iter().find(|one| one.id == id) else { return };
+        let content = message.content.clone();
+        let block = Block { id: id.to_owned(), kind: BlockKind::UserMessage { text: text_of(&content) } };
+        let begun = json!({ "conversationId": "main", "block": block });
+        self.journal(EventKind::BlockStart, &begun);
+        let complete = json!({ "conversationId": "main", "blockId": id, "block": block });
+        self.journal(EventKind::BlockComplete, &complete);
+        let Some(driver) = &mut self.driver else { return };
+        match driver.request(Request::Prompt(Prompt { uuid: id.to_owned(), content })) {
+            Ok(()) => self.listen_to_driver(),
+            Err(error) => {
+                let text = Some(error.to_string());
+                self.outcome(id, |outcome| {
+                    *outcome = MessageOutcome {
+                        is_error: true,
+                        result: "refused".to_owned(),
+                        text,
+                        ..MessageOutcome::default()
+                    };
+                });
+                self.inputs.extend([Input::Answered, Input::Idle]);
+            }
+        }
+    }
+
+    /// Asks the agent for something that it may not be able to do.
+    pub(super) fn ask(&mut self, request: Request) {
+        let Some(driver) = &mut self.driver else { return };
+        if let Err(error) = driver.request(request) {
+            let message = error.to_string();
+            self.journal(EventKind::Log, &json!({ "level": "warn", "message": message }));
+        }
+        self.listen_to_driver();
+    }
+
+    /// Changes what came of a message whose turn runs.
+    pub(super) fn outcome(&mut self, id: &str, change: impl FnOnce(&mut MessageOutcome)) {
+        if let Some(message) = self.messages.iter_mut().find(|one| one.id == id) {
+            change(message.outcome.get_or_insert_default());
+            self.draft.messages.insert(message.id.clone(), message.clone());
+        }
+    }
+
+    fn sweep(&mut self, epoch: u64, pause: Duration) {
+        let (shared, agent) = (Arc::clone(&self.shared), self.agent.clone());
+        self.jobs.spawn(async move {
+            tokio::time::sleep(pause).await;
+            jobs::sweep(shared, agent, epoch).await
+        });
+    }
+
+    fn settle(&mut self) {
+        if self.shared.config.gateway && self.session.environment.sandbox_id.is_some() {
+            let (shared, id) = (Arc::clone(&self.shared), self.id.clone());
+            self.jobs.spawn(jobs::settle(shared, id));
+        } else {
+            self.settled(None);
+        }
+    }
+
+    /// What the turn cost is known, or will not be.
+    fn settled(&mut self, spent: Option<u64>) {
+        let before = self.session.total_cost;
+        self.session.total_cost = match spent {
+            Some(spent) => Usd::from_micros(spent).max(before),
+            None if self.shared.config.gateway => before,
+            None => self.session.agent_cost,
+        };
+        let cost = self.session.total_cost.micros().saturating_sub(before.micros());
+        let turn = self.machine.turn().map(|turn| turn.message.clone());
+        let reached = self.limit_reached();
+        if let Some(turn) = turn {
+            self.outcome(&turn, |outcome| {
+                outcome.cost = Usd::from_micros(cost);
+                if outcome.is_error
+                    && let Some(reason) = reached
+                {
+                    outcome.result = reason.as_str().to_owned();
+                }
+            });
+        }
+        // Before the turn's end, so that nothing begins between.
+        if let Some(reason) = reached {
+            self.limit(reason);
+        }
+        self.inputs.push_back(Input::Settled);
+    }
+
+    fn end_turn(&mut self, id: &str, end: TurnEnd) {
+        self.grace = None;
+        let now = Timestamp::now();
+        self.session.last_activity_at = Some(now);
+        self.withdraw_questions(id);
+        let Some(place) = self.messages.iter().position(|one| one.id == id) else { return };
+        let mut message = self.messages.remove(place);
+        let mut outcome = message.outcome.take().unwrap_or_default();
+        if end != TurnEnd::Answered {
+            outcome.is_error = true;
+            outcome.result = end.as_str().to_owned();
+            if matches!(end, TurnEnd::EnvironmentFailed | TurnEnd::AgentExited) && outcome.text.is_none() {
+                outcome.text =
+                    self.session.reason_message.clone().or(self.session.environment.message.clone());
+            }
+        } else if outcome.result.is_empty() {
+            outcome.result = end.as_str().to_owned();
+        }
+        outcome.latency =
+            u64::try_from(now.duration_since(message.created_at).as_millis()).unwrap_or_default();
+        self.journal_of(
+            Some(id),
+            EventKind::TurnCompleted,
+            &json!({ "messageId": id, "outcome": outcome, "toolsUsed": self.tools }),
+        );
+        message.outcome = Some(outcome);
+        message.state = MessageState::Done;
+        message.ended_at = Some(now);
+        self.tools.clear();
+        self.draft.messages.insert(message.id.clone(), message);
+    }
+
+    fn drop_message(&mut self, id: &str, why: &'static str) {
+        let Some(place) = self.messages.iter().position(|one| one.id == id) else { return };
+        let mut message = self.messages.remove(place);
+        message.state = MessageState::Cancelled;
+        message.ended_at = Some(Timestamp::now());
+        self.journal_of(Some(id), EventKind::MessageCancelled, &json!({ "messageId": id, "reason": why }));
+        self.draft.messages.insert(message.id.clone(), message);
+    }
+
+    fn close(&mut self) {
+        self.close_at = None;
+        self.lose_process();
+        if let Some(starting) = &self.starting {
+            self.close_after_start = true;
+            starting.cancel();
+        } else {
+            self.epoch += 1;
+            self.when_durable(|worker| worker.begin_close(Duration::ZERO));
+        }
+    }
+
+    fn begin_close(&mut self, pause: Duration) {
+        let (shared, id) = (Arc::clone(&self.shared), self.id.clone());
+        self.jobs.spawn(async move {
+            tokio::time::sleep(pause).await;
+            jobs::close(shared, id).await
+        });
+    }
+
+    fn ended(&mut self, reason: EndReason) {
+        let now = Timestamp::now();
+        if reason == EndReason::Completed {
+            self.session.completed_at = Some(now);
+        } else {
+            self.session.terminated_at = Some(now);
+        }
+        let message = self.session.reason_message.clone();
+        self.journal(EventKind::SessionEnded, &json!({ "reason": reason, "message": message }));
+    }
+
+    pub(super) fn job_done(&mut self, job: Job) {
+        match job {
+            Job::Started(epoch, started) => self.started(epoch, started),
+            Job::Attached(epoch, attached) if epoch == self.epoch => self.attached(attached),
+            Job::Swept(epoch, _) if epoch != self.epoch => {}
+            Job::Swept(_, Ok(())) => {
+                self.has_swept = true;
+                self.swept();
+            }
+            Job::Swept(epoch, Err(error)) => {
+                tracing::warn!(session = %self.id, %error, "the processes of a session could not be killed; it is tried again");
+                self.sweep(epoch, PAUSE);
+            }
+            Job::Settled(spent) => {
+                self.settled(spent);
+                self.run_inputs();
+            }
+            Job::Closed(Ok(())) => {
+                self.agent.sandbox_id = None;
+                self.session.environment.sandbox_id = None;
+                self.has_swept = false;
+                self.draft.agent = true;
+                self.happened(Input::Closed);
+            }
+            Job::Closed(Err(error)) => {
+                tracing::warn!(session = %self.id, %error, "the sandbox of a session could not be removed; it is tried again");
+                self.begin_close(PAUSE);
+            }
+            Job::Attached(..) | Job::Done => {}
+        }
+    }
+
+    fn started(&mut self, epoch: u64, started: Result<Started>) {
+        self.starting = None;
+        if std::mem::take(&mut self.close_after_start) {
+            self.epoch += 1;
+            return self.when_durable(|worker| worker.begin_close(Duration::ZERO));
+        }
+        if epoch != self.epoch {
+            return;
+        }
+        match started {
+            Ok(Started { driver, session, process }) => {
+                self.agent.process_id = Some(process.to_string());
+                self.agent.input_offset = session.process.stdin_offset;
+                self.agent.input.clear();
+                self.durable_input = self.agent.input_offset;
+                self.draft.agent = true;
+                self.driver = Some(driver);
+                self.link = Some(Link::new(session));
+                self.session.environment.message = Some("Ready".to_owned());
+                self.listen_to_driver();
+                // What it is asked for before it is ready waits in the driver.
+                self.happened(Input::Ready);
+            }
+            Err(error) => {
+                let message = error.to_string();
+                tracing::warn!(session = %self.id, error = %message, "no environment for a session");
+                self.session.environment.message = Some(message.clone());
+                self.session.reason_message = Some(message.clone());
+                self.journal(EventKind::Error, &json!({ "code": "environment_failed", "message": message }));
+                self.happened(Input::StartFailed);
+            }
+        }
+    }
+
+    fn attached(&mut self, attached: Result<ExecSession>) {
+        match attached {
+            Ok(session) => {
+                self.link = Some(Link::new(session));
+                self.listen_to_driver();
+                self.write_on();
+            }
+            Err(Error::Daemon(error)) => self.detached(Some(error)),
+            Err(error) => {
+                tracing::error!(session = %self.id, %error, "an agent cannot be attached to");
+                self.lose_process();
+                self.happened(Input::Exited { expected: false });
+            }
+        }
+    }
+
+    /// Attaches to the agent's process anew, from where its output is dealt with.
+    pub(super) fn attach_again(&mut self) {
+        let Some(driver) = &self.driver else { return };
+        // What it has of a line that was not complete comes again.
+        match self.session.config.agent.restore(&driver.save()) {
+            Ok(restored) => self.driver = Some(restored),
+            Err(error) => tracing::error!(session = %self.id, %error, "a driver does not know what it saved"),
+        }
+        self.begin_attach();
+    }
+
+    pub(super) fn begin_attach(&mut self) {
+        self.epoch += 1;
+        let (shared, agent, from) = (Arc::clone(&self.shared), self.agent.clone(), self.consumed());
+        self.jobs.spawn(jobs::reattach(shared, agent, from, self.epoch));
+    }
+
+    pub(super) fn progressed(&mut self, epoch: u64, progress: Progress) {
+        if epoch != self.epoch {
+            return;
+        }
+        match progress {
+            Progress::Doing(what) => self.session.environment.message = Some(what.to_owned()),
+            Progress::Sandbox(id, kind) => {
+                self.agent.sandbox_id = Some(id.to_string());
+                self.draft.agent = true;
+                self.session.environment.sandbox_id = Some(id.to_string());
+                self.session.environment.start =
+                    Some(if kind == StartKind::Warm { "warm" } else { "cold" }.to_owned());
+            }
+            Progress::FreshWorkspace => {
+                let message =
+                    "the sandbox is a new one: the conversation goes on, the files of the workspace are gone";
+                self.journal(EventKind::Log, &json!({ "level": "warn", "message": message }));
+            }
+        }
+        let environment = self.session.environment.clone();
+        self.journal(EventKind::EnvironmentChanged, &json!({ "environment": environment }));
+    }
+
+    /// Brings the record up to date with the machine, and journals what changed.
+    pub(super) fn synchronize(&mut self) {
+        let environment = self.machine.environment();
+        if self.session.environment.status != environment {
+            self.session.environment.status = environment;
+            if environment != EnvironmentStatus::Starting && environment != EnvironmentStatus::Ready {
+                self.session.environment.sandbox_id = None;
+            }
+            let environment = self.session.environment.clone();
+            self.journal(EventKind::EnvironmentChanged, &json!({ "environment": environment }));
+        }
+        let current_tool = self.session.active_turn.take().and_then(|active| active.current_tool);
+        self.session.active_turn = self.machine.turn().map(|turn| ActiveTurn {
+            message_id: turn.message.clone(),
+            started_at: self.started_at(&turn.message),
+            phase: phase(turn.phase),
+            current_tool,
+        });
+        let (status, reason) = (self.machine.status(), self.machine.reason());
+        if (self.session.status, self.session.reason) != (status, reason) {
+            (self.session.status, self.session.reason) = (status, reason);
+            if reason.is_none() {
+                self.session.reason_message = None;
+            }
+            let message = self.session.reason_message.clone();
+            let changed = json!({ "status": status, "reason": reason, "message": message });
+            self.journal(EventKind::StatusChanged, &changed);
+        }
+        self.draft.session = true;
+    }
+
+    fn started_at(&self, message: &str) -> Timestamp {
+        let message = self.messages.iter().find(|one| one.id == message);
+        message.and_then(|message| message.started_at).unwrap_or_else(Timestamp::now)
+    }
+}
+
+fn phase(phase: Phase) -> TurnPhase {
+    match phase {
+        Phase::Starting => TurnPhase::Starting,
+        Phase::Running | Phase::Settling => TurnPhase::Running,
+        Phase::Interrupting => TurnPhase::Interrupting,
+        Phase::Stopping => TurnPhase::Stopping,
+        Phase::Killing => TurnPhase::Killing,
+    }
+}
+
+/// What a message says, for people; pictures are told in brackets.
+fn text_of(content: &[Content]) -> String {
+    let parts: Vec<String> = content
+        .iter()
+        .map(|part| match part {
+            Content::Text { text } => text.clone(),
+            Content::Image { media_type, .. } => format!("[{media_type}]"),
+        })
+        .collect();
+    parts.join("\n")
+}

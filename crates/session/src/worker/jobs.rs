@@ -1,0 +1,344 @@
+//! What a worker has done beside itself: calls to the daemon that take time.
+
+use super::options;
+use crate::error::{Error, Result};
+use crate::local::Shared;
+use crate::session::Session;
+use crate::store::AgentState;
+use hostel_agent::{AgentDriver, claude};
+use hostel_client::domain::process::ProcessSpec;
+use hostel_client::domain::{ProcessId, SandboxId, SandboxState};
+use hostel_client::model::{StartKind, UsageGroup, WriteFile};
+use hostel_client::{
+    Acknowledge, Attach, Client, ExecSession, ListSandboxes, ReconnectPolicy, StartProcess, Stdin,
+    UpdateSandbox, UsageQuery,
+};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// The process that waits in a warm sandbox.
+const WARM: &str = "warm";
+/// How long a daemon that does not answer is asked again before a start fails.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long counting what was used may take; the agent's estimate stands in after that.
+const COUNTING: Duration = Duration::from_secs(5);
+/// How long the processes of a sandbox may take to die.
+const DYING: Duration = Duration::from_secs(10);
+
+/// What came of a job. Each carries the epoch in which it was begun, so that late ones can be told.
+pub(super) enum Job {
+    /// A sandbox with an agent in it.
+    Started(u64, Result<Started>),
+    /// The agent is attached to again.
+    Attached(u64, Result<ExecSession>),
+    /// Nothing runs in the sandbox but what keeps it.
+    Swept(u64, Result<()>),
+    /// What was spent, where it is known.
+    Settled(Option<u64>),
+    /// The sandbox is gone.
+    Closed(Result<()>),
+    /// Something that nobody waits for.
+    Done,
+}
+
+/// An agent that was started.
+pub(super) struct Started {
+    pub(super) driver: Box<dyn AgentDriver>,
+    pub(super) session: ExecSession,
+    pub(super) process: ProcessId,
+}
+
+/// What happens on the way.
+pub(super) enum Progress {
+    /// This is being done.
+    Doing(&'static str),
+    /// There is a sandbox now; whether it was warm.
+    Sandbox(SandboxId, StartKind),
+    /// The workspace is not the one that the conversation knows.
+    FreshWorkspace,
+}
+
+/// What a start needs to know.
+pub(super) struct Start {
+    pub(super) shared: Arc<Shared>,
+    pub(super) session: Session,
+    pub(super) agent: AgentState,
+    pub(super) epoch: u64,
+    pub(super) progress: mpsc::Sender<(u64, Progress)>,
+    pub(super) cancel: CancellationToken,
+}
+
+impl Start {
+    pub(super) async fn run(self) -> Job {
+        let epoch = self.epoch;
+        let cancel = self.cancel.clone();
+        let started = tokio::select! {
+            started = self.start() => started,
+            () = cancel.cancelled() => Err(Error::Stopping),
+        };
+        Job::Started(epoch, started)
+    }
+
+    async fn start(&self) -> Result<Started> {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let error = match self.try_start().await {
+                Err(Error::Daemon(error)) if error.is_connection() => error,
+                done => return done,
+            };
+            if tokio::time::Instant::now() >= deadline {
+                return Err(error.into());
+            }
+            self.tell(Progress::Doing("Waiting for the daemon")).await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    async fn try_start(&self) -> Result<Started> {
+        let client = self.shared.client().await?;
+        let transcripts = self.shared.store.transcripts(&self.session.id).await?;
+        let resume = !self.session.session_id.is_empty() && !transcripts.is_empty();
+        let (sandbox, warm) = match self.living_sandbox(&client).await? {
+            Some(sandbox) => (sandbox, false),
+            None => {
+                self.tell(Progress::Doing("Creating execution environment")).await;
+                let create = options::sandbox(&self.shared.config, &self.session, self.agent.attempt)?;
+                let created = client.create_sandbox(create).await?.sandbox;
+                self.tell(Progress::Sandbox(created.id.clone(), created.start_kind)).await;
+                if resume {
+                    self.bring_back(&client, &created.id, &transcripts).await?;
+                }
+                (created.id, created.start_kind == StartKind::Warm)
+            }
+        };
+        self.tell(Progress::Doing("Starting the agent")).await;
+        if warm
+            && !resume
+            && let Some(started) = self.claim_spare(&client, &sandbox).await?
+        {
+            return Ok(started);
+        }
+        let config = &self.session.config;
+        let launch = options::launch(&self.session, self.shared.config.gateway, resume, self.agent.attempt);
+        let (launch, driver) = config.agent.launch(&launch)?;
+        let process = ProcessId::parse(format!("agent-{}", self.agent.attempt)).map_err(daemon)?;
+        let start = StartProcess {
+            sandbox: sandbox.clone(),
+            request_id: Some(format!("agent-{}", self.agent.attempt)),
+            spec: ProcessSpec {
+                id: Some(process.clone()),
+                argv: launch.argv,
+                env: launch.env,
+                cwd: launch.cwd.or_else(|| Some(options::workspace(config).to_owned())),
+                stdin: true,
+                ..ProcessSpec::default()
+            },
+        };
+        client.start_process(start).await?;
+        let session = attach(&client, &sandbox, &process, (0, 0)).await?;
+        Ok(Started { driver, session, process })
+    }
+
+    /// The sandbox that there was, where it still is.
+    async fn living_sandbox(&self, client: &Client) -> Result<Option<SandboxId>> {
+        let Some(id) = &self.agent.sandbox_id else { return Ok(None) };
+        let id = SandboxId::parse(id.as_str()).map_err(daemon)?;
+        match client.get_sandbox(&id).await {
+            Ok(sandbox) if sandbox.state == SandboxState::Ready => Ok(Some(id)),
+            Ok(sandbox) if sandbox.state == SandboxState::Paused => {
+                client.resume_sandbox(&id).await?;
+                Ok(Some(id))
+            }
+            Ok(_) => Ok(None),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Puts the conversation into a sandbox that does not know it.
+    async fn bring_back(
+        &self,
+        client: &Client,
+        sandbox: &SandboxId,
+        transcripts: &[crate::store::TranscriptFile],
+    ) -> Result<()> {
+        for file in transcripts {
+            let write = WriteFile { path: file.path.clone(), permissions: Some(0o600), create_parents: true };
+            client.write_file(sandbox, write, file.content.as_bytes()).await?;
+        }
+        if self.session.started_at.is_some() {
+            self.tell(Progress::FreshWorkspace).await;
+        }
+        Ok(())
+    }
+
+    /// The agent that waits in the sandbox, where it is one that fits.
+    async fn claim_spare(&self, client: &Client, sandbox: &SandboxId) -> Result<Option<Started>> {
+        let mut options = options::launch(&self.session, self.shared.config.gateway, false, 1);
+        let Some(spare) = claude::spare(&options) else { return Ok(None) };
+        let process = ProcessId::parse(WARM).map_err(daemon)?;
+        match client.get_process(sandbox, &process).await {
+            Ok(waiting) if waiting.running && waiting.command == spare.argv => {}
+            Ok(_) => return Ok(None),
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+        options.claimed_spare = true;
+        let (_, driver) = self.session.config.agent.launch(&options)?;
+        let session = attach(client, sandbox, &process, (0, 0)).await?;
+        Ok(Some(Started { driver, session, process }))
+    }
+
+    async fn tell(&self, progress: Progress) {
+        // A worker that is gone needs to know nothing.
+        let _ = self.progress.send((self.epoch, progress)).await;
+    }
+}
+
+/// Attaches to an agent, for as long as it takes for a daemon to come back.
+async fn attach(
+    client: &Client,
+    sandbox: &SandboxId,
+    process: &ProcessId,
+    from: (u64, u64),
+) -> Result<ExecSession> {
+    let attach = Attach {
+        from: Some(from),
+        stdin: Stdin::TakeOver,
+        acknowledge: Acknowledge::Manual,
+        reconnect: ReconnectPolicy { total: Duration::from_secs(600), ..ReconnectPolicy::default() },
+        ..Attach::new(sandbox.clone(), process.clone())
+    };
+    Ok(client.attach(attach).await?)
+}
+
+/// Attaches to an agent that was started before; a daemon that is not there is waited for.
+pub(super) async fn reattach(shared: Arc<Shared>, agent: AgentState, from: (u64, u64), epoch: u64) -> Job {
+    let attached = async {
+        let sandbox = SandboxId::parse(agent.sandbox_id.unwrap_or_default()).map_err(daemon)?;
+        let process = ProcessId::parse(agent.process_id.unwrap_or_default()).map_err(daemon)?;
+        loop {
+            let attached = match shared.client().await {
+                Ok(client) => attach(&client, &sandbox, &process, from).await,
+                Err(error) => Err(error),
+            };
+            match attached {
+                Err(Error::Daemon(error)) if error.is_connection() => {
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                }
+                done => return done,
+            }
+        }
+    };
+    Job::Attached(epoch, attached.await)
+}
+
+/// Kills every process of the sandbox's user, the agent among them.
+pub(super) async fn sweep(shared: Arc<Shared>, agent: AgentState, epoch: u64) -> Job {
+    let swept = async {
+        let Some(sandbox) = agent.sandbox_id else { return Ok(()) };
+        let sandbox = SandboxId::parse(sandbox).map_err(daemon)?;
+        let client = shared.client().await?;
+        // Whoever asks is left out by the kernel, and so is the guest (kill(2)).
+        let kill = ProcessSpec {
+            argv: ["sh", "-c", "kill -9 -1 2>/dev/null; exit 0"].map(str::to_owned).to_vec(),
+            timeout: Some(DYING),
+            ..ProcessSpec::default()
+        };
+        let start = StartProcess { sandbox: sandbox.clone(), request_id: None, spec: kill };
+        let process = client.start_process(start).await?;
+        client.wait_process(&sandbox, &process.id, Some(DYING)).await?;
+        for process in client.list_processes(&sandbox).await?.into_iter().filter(|process| process.running) {
+            match client.signal_process(&sandbox, &process.id, 9).await {
+                Ok(()) => {
+                    client.wait_process(&sandbox, &process.id, Some(DYING)).await?;
+                }
+                Err(error) if error.is_not_found() || error.reason() == "PROCESS_ENDED" => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    };
+    let swept = match swept.await {
+        // A sandbox that is gone has nothing running.
+        Err(Error::Daemon(error)) if error.is_not_found() || error.reason() == "SANDBOX_STATE" => Ok(()),
+        other => other,
+    };
+    Job::Swept(epoch, swept)
+}
+
+/// Asks what the session spent.
+pub(super) async fn settle(shared: Arc<Shared>, session: crate::id::SessionId) -> Job {
+    let query = UsageQuery {
+        since: None,
+        until: None,
+        sandbox: None,
+        label_selector: format!("{}={session}", options::LABEL),
+        group_by: UsageGroup::Total,
+    };
+    let spent = tokio::time::timeout(COUNTING, async {
+        let client = shared.client().await?;
+        Result::Ok(client.get_usage(query).await?)
+    });
+    match spent.await {
+        Ok(Ok(usage)) => Job::Settled(Some(usage.total.cost_micros)),
+        Ok(Err(error)) => {
+            tracing::warn!(%session, %error, "what a turn cost is not known; the agent's estimate stands in");
+            Job::Settled(None)
+        }
+        Err(_) => {
+            tracing::warn!(%session, limit = ?COUNTING, "what a turn cost is not known in time; the agent's estimate stands in");
+            Job::Settled(None)
+        }
+    }
+}
+
+/// Takes away every sandbox that was made for a session, until that is done.
+pub(super) async fn close(shared: Arc<Shared>, session: crate::id::SessionId) -> Job {
+    let closed = async {
+        let client = shared.client().await?;
+        let list =
+            ListSandboxes { label_selector: format!("{}={session}", options::LABEL), states: Vec::new() };
+        for sandbox in client.list_sandboxes(&list).await?.sandboxes {
+            if !matches!(sandbox.state, SandboxState::Stopped | SandboxState::Failed) {
+                client.delete_sandbox_if_there(&sandbox.id).await?;
+            }
+        }
+        Ok(())
+    };
+    Job::Closed(closed.await)
+}
+
+fn daemon(error: hostel_client::domain::Error) -> Error {
+    Error::Daemon(error.into())
+}
+
+/// Tells the gateway that more, or less, may be spent.
+pub(super) async fn rebudget(shared: Arc<Shared>, session: Session) -> Job {
+    let changed = async {
+        let Some(sandbox) = &session.environment.sandbox_id else { return Ok(()) };
+        let sandbox = SandboxId::parse(sandbox.as_str()).map_err(daemon)?;
+        let client = shared.client().await?;
+        let query = UsageQuery {
+            since: None,
+            until: None,
+            sandbox: Some(sandbox.clone()),
+            label_selector: String::new(),
+            group_by: UsageGroup::Total,
+        };
+        // What earlier sandboxes of the session spent is not this one's to spend again.
+        let here = client.get_usage(query).await?.total.cost_micros;
+        let elsewhere = session.total_cost.micros().saturating_sub(here);
+        let model = options::model_access(&shared.config, &session.limits, elsewhere);
+        client
+            .update_sandbox(&sandbox, UpdateSandbox { model: Some(model), ..UpdateSandbox::default() })
+            .await?;
+        Result::Ok(())
+    };
+    if let Err(error) = changed.await {
+        tracing::warn!(session = %session.id, %error, "the gateway does not know a session's new budget");
+    }
+    Job::Done
+}

@@ -1,0 +1,135 @@
+//! Bounds of a session, and everything else that time does to it.
+
+use super::Worker;
+use crate::event::EventKind;
+use crate::machine::Input;
+use crate::question::QuestionAnswer;
+use crate::question::Verdict;
+use crate::session::{OnLimit, Session};
+use crate::status::{EndReason, SessionStatus};
+use jiff::Timestamp;
+use serde_json::json;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The limit that a session has reached, of those that do not depend on time.
+pub(crate) fn reached(session: &Session) -> Option<EndReason> {
+    let limits = &session.limits;
+    if limits.max_budget_usd.is_some_and(|most| session.total_cost >= most) {
+        return Some(EndReason::BudgetExceeded);
+    }
+    limits.max_turns.is_some_and(|most| session.num_turns >= most).then_some(EndReason::MaxTurns)
+}
+
+/// The limit of time that a session reaches next, and when. An idle session has no turn.
+pub(crate) fn next(session: &Session) -> Option<(Timestamp, EndReason)> {
+    if session.status.is_final() || session.status == SessionStatus::Stopping {
+        return None;
+    }
+    let lifetime = session.started_at.and_then(|start| after(start, session.limits.max_lifetime_ms?));
+    let rests = session.active_turn.is_none() && session.status != SessionStatus::Active;
+    let since = session.last_activity_at.unwrap_or(session.created_at);
+    let idle = rests.then(|| after(since, session.limits.max_idle_time_ms?)).flatten();
+    let lifetime = lifetime.map(|at| (at, EndReason::MaxLifetime));
+    idle.map(|at| (at, EndReason::IdleTimeout)).into_iter().chain(lifetime).min_by_key(|(at, _)| *at)
+}
+
+fn after(start: Timestamp, milliseconds: u64) -> Option<Timestamp> {
+    start.checked_add(jiff::SignedDuration::from_millis(i64::try_from(milliseconds).ok()?)).ok()
+}
+
+/// What a limit is called in a sentence, with what would help.
+pub(crate) fn sentence(session: &Session, reason: EndReason) -> String {
+    let limits = &session.limits;
+    match reason {
+        EndReason::BudgetExceeded => format!(
+            "{} of {} are spent; raise maxBudgetUsd to go on",
+            session.total_cost,
+            limits.max_budget_usd.unwrap_or_default()
+        ),
+        EndReason::MaxTurns => {
+            format!(
+                "{} of {} turns are used; raise maxTurns to go on",
+                session.num_turns,
+                limits.max_turns.unwrap_or(0)
+            )
+        }
+        EndReason::MaxLifetime => {
+            format!(
+                "it lived for {} s; raise maxLifetimeMs to go on",
+                limits.max_lifetime_ms.unwrap_or(0) / 1000
+            )
+        }
+        EndReason::IdleTimeout => {
+            format!("nothing happened for {} s", limits.max_idle_time_ms.unwrap_or(0) / 1000)
+        }
+        other => other.as_str().to_owned(),
+    }
+}
+
+impl Worker {
+    /// The limit that is reached, where the session has not ended for it.
+    pub(super) fn limit_reached(&self) -> Option<EndReason> {
+        reached(&self.session)
+    }
+
+    /// A limit is reached: the session ends, or stands still.
+    pub(super) fn limit(&mut self, reason: EndReason) {
+        if self.machine.stands_for(reason) {
+            return;
+        }
+        self.session.reason_message = Some(sentence(&self.session, reason));
+        let pauses = self.session.limits.on_limit == OnLimit::Pause && reason != EndReason::IdleTimeout;
+        self.inputs.push_back(if pauses { Input::Pause(reason) } else { Input::End(reason) });
+    }
+
+    /// When something is next to be done though nothing happens.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let asked = self.questions.iter().map(|question| question.expires_at).min();
+        let limit = self.next_limit().map(|(at, _)| at);
+        let wall = asked.into_iter().chain(limit).min().map(instant);
+        self.grace.into_iter().chain(self.close_at).chain(wall).min()
+    }
+
+    /// Something is due.
+    pub(super) fn due(&mut self) {
+        let now = Instant::now();
+        if self.grace.take_if(|at| *at <= now).is_some() {
+            self.happened(Input::GraceOver);
+        }
+        if self.close_at.take_if(|at| *at <= now).is_some() {
+            self.happened(Input::End(EndReason::Completed));
+        }
+        let wall = Timestamp::now();
+        let late: Vec<_> =
+            self.questions.iter().filter(|one| one.expires_at <= wall).map(|one| one.id.clone()).collect();
+        for id in late {
+            let answer = QuestionAnswer {
+                verdict: Verdict::Deny,
+                message: Some("nobody answered in time".to_owned()),
+                input: None,
+                interrupt: false,
+                decided_by: Some("timeout".to_owned()),
+            };
+            if let Err(error) = self.decide(&id, answer) {
+                self.journal(EventKind::Log, &json!({ "level": "warn", "message": error.to_string() }));
+                self.withdraw(&id, "timeout");
+            }
+        }
+        if let Some((_, reason)) = self.next_limit().filter(|(at, _)| *at <= wall) {
+            self.limit(reason);
+            self.run_inputs();
+        }
+    }
+
+    /// The limit of time that is next, unless it has been dealt with.
+    fn next_limit(&self) -> Option<(Timestamp, EndReason)> {
+        next(&self.session).filter(|(_, reason)| !self.machine.stands_for(*reason))
+    }
+}
+
+/// A moment of the wall clock on the clock that timers have.
+fn instant(at: Timestamp) -> Instant {
+    let left = Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default();
+    Instant::now() + left
+}

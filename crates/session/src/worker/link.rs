@@ -1,0 +1,289 @@
+//! The process that the agent is: its output comes in, what the driver says goes out.
+
+use super::Worker;
+use crate::event::EventKind;
+use crate::machine::Input;
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use hostel_agent::Stream;
+use hostel_client::domain::process::{ExitReason, OutputStream};
+use hostel_client::model::ExitStatus;
+use hostel_client::{Event, ExecInput, ExecOutput, ExecSession};
+use serde_json::json;
+
+/// Bytes given to the process at a time.
+const PIECE: usize = 256 << 10;
+
+/// An attached process.
+pub(super) struct Link {
+    input: ExecInput,
+    output: ExecOutput,
+    /// How far stdin was handed to the client.
+    handed: u64,
+    /// Stdin is to be closed after that.
+    closes: bool,
+    closed: bool,
+    writing: Option<BoxFuture<'static, hostel_client::Result<()>>>,
+    /// What is to be handed over next, from `handed` on.
+    waiting: Bytes,
+}
+
+impl Link {
+    /// Goes on where the process's stdin is.
+    pub(super) fn new(session: ExecSession) -> Self {
+        let handed = session.process.stdin_offset;
+        Self {
+            input: session.input,
+            output: session.output,
+            handed,
+            closes: false,
+            closed: false,
+            writing: None,
+            waiting: Bytes::new(),
+        }
+    }
+}
+
+/// What moved between us and the process.
+pub(super) enum Moved {
+    /// This came from it.
+    Output(Option<hostel_client::Result<Event>>),
+    /// What it was given is on its way.
+    Written(hostel_client::Result<()>),
+}
+
+/// What moves next; never without a process.
+pub(super) async fn moved(link: &mut Option<Link>, reads: bool) -> Moved {
+    let Some(Link { output, writing, .. }) = link else { return std::future::pending().await };
+    let written = async {
+        match writing {
+            Some(writing) => writing.await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        event = output.next(), if reads => Moved::Output(event),
+        written = written => Moved::Written(written),
+    }
+}
+
+impl Worker {
+    /// Takes what came from the process, and what else is there already.
+    pub(super) fn output(&mut self, first: Option<hostel_client::Result<Event>>) {
+        let mut next = Some(first);
+        for _ in 0..super::AT_ONCE {
+            let Some(event) = next else { return };
+            self.take_output(event);
+            if !self.draft.has_room() {
+                return;
+            }
+            next = self.link.as_mut().and_then(|link| link.output.next().now_or_never());
+        }
+        if let Some(event) = next {
+            self.take_output(event);
+        }
+    }
+
+    fn take_output(&mut self, event: Option<hostel_client::Result<Event>>) {
+        match event {
+            Some(Ok(Event::Output { stream, data, .. })) => {
+                let Some(driver) = &mut self.driver else { return };
+                let events = driver.output(which(stream), &data);
+                self.draft.agent = true;
+                self.understand(events);
+            }
+            Some(Ok(Event::Gap { stream, missing })) => {
+                tracing::warn!(session = %self.id, ?stream, ?missing, "output of an agent is lost");
+                let problem = format!("{} bytes of the agent's output are lost", missing.end - missing.start);
+                self.journal(EventKind::OutputDamaged, &json!({ "problem": problem }));
+                let Some(driver) = &mut self.driver else { return };
+                let events = driver.skipped(which(stream), missing);
+                self.draft.agent = true;
+                self.understand(events);
+            }
+            Some(Ok(Event::Exited(status))) => self.exited(&status),
+            Some(Err(error)) => self.detached(Some(error)),
+            None => self.detached(None),
+        }
+    }
+
+    fn exited(&mut self, status: &ExitStatus) {
+        self.link = None;
+        let Some(mut driver) = self.driver.take() else { return };
+        let events = driver.exited(status.exit_code);
+        let expected = driver.wants_end_of_input() && status.exit_code.is_some();
+        self.understand(events);
+        self.forget_process();
+        if self.swept() {
+            return;
+        }
+        if status.reason == ExitReason::SandboxGone {
+            return self.sandbox_gone();
+        }
+        if !expected {
+            let message = format!("the agent ended: {}", how(status));
+            self.journal(EventKind::Log, &json!({ "level": "warn", "message": message }));
+        }
+        self.happened(Input::Exited { expected });
+    }
+
+    /// Where everything was killed and the agent has ended too, that is told. Whether it was so.
+    pub(super) fn swept(&mut self) -> bool {
+        let swept = self.has_swept && self.driver.is_none();
+        if swept {
+            self.has_swept = false;
+            self.happened(Input::Swept);
+        }
+        swept
+    }
+
+    /// The process cannot be attached to any more.
+    pub(super) fn detached(&mut self, error: Option<hostel_client::Error>) {
+        self.link = None;
+        match error {
+            Some(error) if error.is_not_found() || error.reason() == "SANDBOX_STATE" => {
+                let sandbox =
+                    error.metadata().and_then(|known| known.get("kind")).is_none_or(|kind| kind != "process");
+                self.lose_process();
+                if self.swept() {
+                    return;
+                }
+                if sandbox {
+                    self.sandbox_gone();
+                } else {
+                    self.happened(Input::Exited { expected: false });
+                }
+            }
+            error => {
+                let error = error.map_or_else(|| "it was closed".to_owned(), |error| error.to_string());
+                tracing::warn!(session = %self.id, %error, "the connection to an agent is lost; it is tried again");
+                self.attach_again();
+            }
+        }
+    }
+
+    pub(super) fn sandbox_gone(&mut self) {
+        self.epoch += 1;
+        self.journal(
+            EventKind::Error,
+            &json!({ "code": "environment_lost", "message": "the sandbox of the session is gone" }),
+        );
+        self.agent.sandbox_id = None;
+        self.session.environment.sandbox_id = None;
+        self.happened(Input::SandboxGone);
+    }
+
+    /// The process is gone without having said how.
+    pub(super) fn lose_process(&mut self) {
+        self.link = None;
+        if let Some(mut driver) = self.driver.take() {
+            let events = driver.exited(None);
+            self.understand(events);
+        }
+        self.forget_process();
+    }
+
+    fn forget_process(&mut self) {
+        self.agent.process_id = None;
+        self.agent.input.clear();
+        self.agent.input_offset = 0;
+        self.draft.agent = true;
+        self.deltas.clear();
+    }
+
+    /// Takes what the driver has to say, to be written when it is durable.
+    pub(super) fn listen_to_driver(&mut self) {
+        let Some(driver) = &mut self.driver else { return };
+        let said = driver.take_input();
+        if !said.is_empty() {
+            self.agent.input.extend_from_slice(&said);
+            self.draft.agent = true;
+        }
+        if driver.wants_end_of_input()
+            && let Some(link) = &mut self.link
+        {
+            link.closes = true;
+        }
+    }
+
+    /// The offset after the last byte that the driver had to say.
+    pub(super) fn input_end(&self) -> u64 {
+        self.agent.input_offset + u64::try_from(self.agent.input.len()).unwrap_or(u64::MAX)
+    }
+
+    /// Forgets what has arrived in the sandbox.
+    pub(super) fn trim_input(&mut self) {
+        let Some(link) = &self.link else { return };
+        let arrived = link.input.accepted().saturating_sub(self.agent.input_offset);
+        let arrived = usize::try_from(arrived).unwrap_or(usize::MAX).min(self.agent.input.len());
+        self.agent.input.drain(..arrived);
+        self.agent.input_offset += u64::try_from(arrived).unwrap_or(0);
+    }
+
+    /// Hands over what is durable and was not handed over.
+    pub(super) fn write_on(&mut self) {
+        let end = self.input_end();
+        let (offset, input, durable) = (self.agent.input_offset, &self.agent.input, self.durable_input);
+        let Some(link) = &mut self.link else { return };
+        if link.writing.is_some() {
+            return;
+        }
+        let until = durable.min(end);
+        if link.handed < until && link.handed >= offset {
+            let from = usize::try_from(link.handed - offset).unwrap_or(usize::MAX);
+            let to = usize::try_from(until - offset).unwrap_or(usize::MAX).min(from.saturating_add(PIECE));
+            link.waiting = Bytes::copy_from_slice(input.get(from..to).unwrap_or_default());
+            let (way, data) = (link.input.clone(), link.waiting.clone());
+            link.writing = Some(async move { way.write(data).await }.boxed());
+        } else if link.closes && !link.closed && link.handed >= end {
+            link.closed = true;
+            let way = link.input.clone();
+            link.writing = Some(async move { way.close().await }.boxed());
+        }
+    }
+
+    pub(super) fn written(&mut self, written: hostel_client::Result<()>) {
+        let Some(link) = &mut self.link else { return };
+        link.writing = None;
+        if written.is_ok() {
+            link.handed += u64::try_from(link.waiting.len()).unwrap_or(0);
+        }
+        // A process that is gone says so on its way out.
+        link.waiting = Bytes::new();
+        if written.is_ok() {
+            self.write_on();
+        }
+    }
+
+    /// Tells the sandbox which output is safe with us, so that it need not be kept there.
+    pub(super) fn acknowledge(&mut self, consumed: (u64, u64)) {
+        let Some(link) = &self.link else { return };
+        for (stream, offset) in [(OutputStream::Stdout, consumed.0), (OutputStream::Stderr, consumed.1)] {
+            // Where there is no room now, the next one says it too.
+            let _ = link.input.acknowledge(stream, offset).now_or_never();
+        }
+    }
+
+    /// How far the agent's output is dealt with.
+    pub(super) fn consumed(&self) -> (u64, u64) {
+        let of = |stream| self.driver.as_ref().map_or(0, |driver| driver.consumed(stream));
+        (of(Stream::Stdout), of(Stream::Stderr))
+    }
+}
+
+fn which(stream: OutputStream) -> Stream {
+    match stream {
+        OutputStream::Stdout => Stream::Stdout,
+        OutputStream::Stderr => Stream::Stderr,
+    }
+}
+
+fn how(status: &ExitStatus) -> String {
+    match (status.reason, status.exit_code, status.signal) {
+        (ExitReason::OutOfMemory, ..) => "the sandbox's memory was used up".to_owned(),
+        (_, Some(code), _) => format!("exit code {code}"),
+        (_, None, Some(signal)) => format!("signal {signal}"),
+        _ => "it is not known how".to_owned(),
+    }
+}

@@ -1,0 +1,244 @@
+//! What the agent's output means for the journal and the record.
+
+use super::Worker;
+use crate::event::EventKind;
+use crate::machine::{Input, Phase};
+use crate::question::{Question, QuestionState};
+use crate::store::TranscriptPiece;
+use crate::usd::Usd;
+use hostel_agent::{
+    AgentEvent, Block, BlockKind, HostAnswer, Meaning, Request, SubagentState, ToolStatus, TurnResult, Usage,
+};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+
+impl Worker {
+    /// Takes what a driver understood.
+    pub(super) fn understand(&mut self, events: Vec<AgentEvent>) {
+        for event in events {
+            self.count_model_call(event.raw.as_ref());
+            let raw = event.raw.filter(|_| !matches!(event.meaning, Meaning::Transcript { .. }));
+            if let Some(raw) = &raw {
+                self.journal(EventKind::AgentMessage, &json!({ "message": raw }));
+            }
+            let conversation = event.subagent.as_deref().unwrap_or("main");
+            self.understood(conversation, event.meaning, raw.as_ref());
+        }
+        self.listen_to_driver();
+    }
+
+    fn understood(&mut self, conversation: &str, meaning: Meaning, raw: Option<&Value>) {
+        match meaning {
+            Meaning::Ready(ready) => {
+                if let Some(id) = ready.conversation {
+                    self.conversation(id);
+                }
+            }
+            Meaning::Conversation { id, model: _ } => self.conversation(id),
+            Meaning::Running => self.happened(Input::Running),
+            Meaning::Idle => self.happened(Input::Idle),
+            Meaning::Prompt { .. } | Meaning::Answered { .. } | Meaning::Other { .. } => {}
+            Meaning::BlockStart(block) => {
+                self.journal(
+                    EventKind::BlockStart,
+                    &json!({ "conversationId": conversation, "block": block }),
+                );
+            }
+            Meaning::BlockDelta { block, index, kind, delta } => {
+                let seq = self.journal(
+                    EventKind::BlockDelta,
+                    &json!({ "conversationId": conversation, "blockId": block, "index": index, "kind": kind, "delta": delta }),
+                );
+                self.deltas.note(&block, seq);
+            }
+            Meaning::BlockUpdate(block) => {
+                self.tool(&block, raw);
+                self.journal(
+                    EventKind::BlockUpdate,
+                    &json!({ "conversationId": conversation, "blockId": block.id, "updates": block }),
+                );
+            }
+            Meaning::BlockComplete(block) => {
+                self.tool(&block, raw);
+                self.journal(
+                    EventKind::BlockComplete,
+                    &json!({ "conversationId": conversation, "blockId": block.id, "block": block }),
+                );
+                self.draft.compact.extend(self.deltas.complete(&block.id));
+            }
+            Meaning::Question(question) => self.asked(question),
+            Meaning::QuestionWithdrawn { id } => self.withdraw(&id, "withdrawn"),
+            Meaning::HostCall { id, name, .. } => {
+                let result = Err(format!("this host has no {name:?}"));
+                self.ask(Request::HostAnswer(HostAnswer { call: id, result }));
+            }
+            Meaning::Result(result) => self.result(result, raw),
+            Meaning::Retry(retry) => {
+                self.journal(EventKind::ModelRetry, &retry);
+            }
+            Meaning::Subagent { id, state, description } => self.subagent(&id, state, &description),
+            Meaning::Transcript { path, entries } => self.transcribe(path, &entries),
+            Meaning::Log { level, message } => {
+                self.journal(EventKind::Log, &json!({ "level": level, "message": message }));
+            }
+            Meaning::Malformed { problem } => {
+                self.journal(EventKind::OutputDamaged, &json!({ "problem": problem }));
+            }
+            _ => {}
+        }
+    }
+
+    fn conversation(&mut self, id: String) {
+        if self.session.session_id != id {
+            self.session.session_id = id;
+            let fields = json!({ "fields": { "sessionId": self.session.session_id } });
+            self.journal(EventKind::MetadataUpdate, &fields);
+        }
+    }
+
+    /// The model was asked once more where a new message of it begins. A turn that asks too often is stopped.
+    fn count_model_call(&mut self, raw: Option<&Value>) {
+        let Some(id) = raw
+            .filter(|raw| raw["type"] == "assistant")
+            .and_then(|raw| raw["message"]["id"].as_str())
+            .filter(|id| *id != self.model_calls.0)
+        else {
+            return;
+        };
+        self.model_calls = (id.to_owned(), self.model_calls.1 + 1);
+        let runs = self.machine.turn().is_some_and(|turn| turn.phase == Phase::Running);
+        let most = self.session.limits.max_turns;
+        if runs && most.is_some_and(|most| self.session.num_turns + self.model_calls.1 > most) {
+            self.limit(crate::status::EndReason::MaxTurns);
+            self.run_inputs();
+        }
+    }
+
+    /// Keeps account of tools, and of the files that they make.
+    fn tool(&mut self, block: &Block, raw: Option<&Value>) {
+        let BlockKind::ToolUse { name, input, status } = &block.kind else { return };
+        if !self.session.tools_used.contains(name) {
+            self.session.tools_used.push(name.clone());
+            self.session.tools_used.sort();
+        }
+        self.tools.insert(name.clone());
+        let running = matches!(status, ToolStatus::Pending | ToolStatus::Running);
+        if let Some(turn) = &mut self.session.active_turn {
+            turn.current_tool = running.then(|| name.clone());
+        }
+        let path = ["file_path", "notebook_path"].iter().find_map(|key| input.get(key)?.as_str());
+        let writes = matches!(name.as_str(), "Write" | "Edit" | "MultiEdit" | "NotebookEdit");
+        if *status == ToolStatus::Success
+            && writes
+            && let Some(path) = path
+        {
+            let created = raw.is_some_and(|raw| raw["tool_use_result"]["type"] == "create");
+            let kind = if created { EventKind::FileCreated } else { EventKind::FileModified };
+            self.journal(kind, &json!({ "path": path }));
+        }
+    }
+
+    fn asked(&mut self, question: hostel_agent::Question) {
+        let now = Timestamp::now();
+        let expires_at = now
+            .checked_add(
+                jiff::SignedDuration::try_from(self.shared.config.question_timeout).unwrap_or_default(),
+            )
+            .unwrap_or(now);
+        let question = Question {
+            id: question.id,
+            tool: question.tool,
+            input: question.input,
+            description: question.description,
+            tool_use_id: question.tool_use_id,
+            state: QuestionState::Pending,
+            asked_at: now,
+            expires_at,
+            verdict: None,
+            decided_by: None,
+        };
+        self.journal(EventKind::PermissionRequested, &json!({ "question": question }));
+        self.draft.questions.insert(question.id.clone(), question.clone());
+        self.questions.push(question);
+    }
+
+    /// A question needs no answer any more.
+    pub(super) fn withdraw(&mut self, id: &str, by: &str) {
+        let Some(place) = self.questions.iter().position(|one| one.id == id) else { return };
+        let mut question = self.questions.remove(place);
+        question.state = QuestionState::Withdrawn;
+        question.decided_by = Some(by.to_owned());
+        self.journal(
+            EventKind::PermissionResolved,
+            &json!({ "questionId": id, "verdict": null, "decidedBy": by }),
+        );
+        self.draft.questions.insert(question.id.clone(), question);
+    }
+
+    /// What was asked in a turn that is over needs no answer.
+    pub(super) fn withdraw_questions(&mut self, _message: &str) {
+        for id in self.questions.iter().map(|one| one.id.clone()).collect::<Vec<_>>() {
+            self.withdraw(&id, "turn_ended");
+        }
+    }
+
+    fn result(&mut self, result: TurnResult, raw: Option<&Value>) {
+        let session = &mut self.session;
+        session.agent_cost = session.agent_cost.plus(Usd::from_dollars(result.cost_usd).unwrap_or_default());
+        session.num_turns += u64::from(result.num_turns);
+        session.input_tokens += result.usage.input;
+        session.output_tokens += result.usage.output;
+        session.cached_tokens += result.usage.cache_creation + result.usage.cache_read;
+        session.total_tokens = session.input_tokens + session.output_tokens;
+        let (usage, cost) = (result.usage, session.agent_cost);
+        self.journal(EventKind::Usage, &json!({ "usage": usage, "agentCost": cost }));
+        self.model_calls = Default::default();
+        self.draft.session = true;
+        let Some(turn) = self.machine.turn().map(|turn| turn.message.clone()) else { return };
+        let raw = raw.cloned();
+        self.outcome(&turn, |outcome| {
+            outcome.usage = sum(outcome.usage, result.usage);
+            outcome.num_turns += result.num_turns;
+            if !result.unasked {
+                outcome.is_error = result.is_error;
+                outcome.result = result.subtype;
+            }
+            outcome.text = result.text.or(outcome.text.take());
+            outcome.raw = raw.or(outcome.raw.take());
+        });
+        if !result.unasked && (result.prompts.is_empty() || result.prompts.contains(&turn)) {
+            self.happened(Input::Answered);
+        }
+    }
+
+    fn subagent(&mut self, id: &str, state: SubagentState, description: &str) {
+        match state {
+            SubagentState::Started => {
+                let discovered = json!({ "subagentId": id, "description": description });
+                self.journal(EventKind::SubagentDiscovered, &discovered);
+            }
+            SubagentState::Progress => {}
+            SubagentState::Completed | SubagentState::Failed => {
+                self.journal(EventKind::SubagentCompleted, &json!({ "subagentId": id, "status": state }));
+            }
+        }
+    }
+
+    fn transcribe(&mut self, path: String, entries: &[Value]) {
+        let mut lines = String::new();
+        for entry in entries {
+            let _ = writeln!(lines, "{entry}");
+        }
+        self.draft.transcribe(TranscriptPiece { path, lines });
+    }
+}
+
+fn sum(one: Usage, other: Usage) -> Usage {
+    Usage {
+        input: one.input + other.input,
+        output: one.output + other.output,
+        cache_creation: one.cache_creation + other.cache_creation,
+        cache_read: one.cache_read + other.cache_read,
+    }
+}

@@ -1,0 +1,161 @@
+//! What a session's configuration means for its sandbox and its agent.
+
+use crate::config::SessionConfig;
+use crate::error::{Error, Result};
+use crate::local::HostConfig;
+use crate::session::{Limits, Session};
+use hostel_agent::{AgentKind, LaunchOptions, PermissionMode, SettingSource};
+use hostel_client::CreateSandbox;
+use hostel_client::domain::{
+    BackendName, ModelAccess, ModelBudget, NetworkMode, NetworkPolicy, SandboxSpec, TemplateId,
+};
+use std::time::Duration;
+
+/// The label that says whose sandbox it is.
+pub(crate) const LABEL: &str = "hostel-session";
+/// Where agents work unless the session says otherwise.
+pub(crate) const WORKSPACE: &str = "/workspace";
+/// How much longer a sandbox may live than its session, so that one that nobody looks after goes away.
+const SLACK: Duration = Duration::from_secs(60 * 60);
+
+/// Where the agent works.
+pub(crate) fn workspace(config: &SessionConfig) -> &str {
+    config.working_directory.as_deref().unwrap_or(WORKSPACE)
+}
+
+/// What the gateway is told to let through.
+pub(crate) fn model_access(host: &HostConfig, limits: &Limits, spent: u64) -> Option<ModelAccess> {
+    let left = limits.max_budget_usd.map(|budget| budget.micros().saturating_sub(spent));
+    let budget = ModelBudget { cost_micros: left, ..ModelBudget::default() };
+    host.gateway.then_some(ModelAccess { budget })
+}
+
+/// The sandbox to make.
+///
+/// # Errors
+/// [`Error::Invalid`] naming the field.
+pub(crate) fn sandbox(host: &HostConfig, session: &Session, attempt: u64) -> Result<CreateSandbox> {
+    let config = &session.config;
+    let template = config.template.as_deref().unwrap_or(&host.template);
+    let backend = config.backend.as_deref().or(host.backend.as_deref());
+    let labels = [(LABEL, session.id.to_string()), ("hostel-pattern", session.pattern.as_str().to_owned())];
+    let spec = SandboxSpec {
+        template: Some(TemplateId::parse(template).map_err(|error| invalid("config.template", &error))?),
+        backend: backend
+            .map(BackendName::parse)
+            .transpose()
+            .map_err(|error| invalid("config.backend", &error))?,
+        labels: labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        workdir: Some(workspace(config).to_owned()),
+        network: network(config.network.as_deref().unwrap_or(&host.network))?,
+        model: model_access(host, &session.limits, session.total_cost.micros()),
+        lifetime: session
+            .limits
+            .max_lifetime_ms
+            .map(|lifetime| Duration::from_millis(lifetime).saturating_add(SLACK)),
+        ..SandboxSpec::default()
+    };
+    spec.validate().map_err(|error| invalid("config", &error))?;
+    Ok(CreateSandbox {
+        request_id: Some(format!("{:.48}-{attempt}", session.id.as_str())),
+        network_given: true,
+        pool: config.pool.clone().or_else(|| host.pool.clone()),
+        spec,
+        id: None,
+    })
+}
+
+fn invalid(field: &str, error: &impl std::fmt::Display) -> Error {
+    Error::invalid(field, error.to_string())
+}
+
+/// Reads `none`, `open`, or hosts to allow.
+fn network(words: &[String]) -> Result<NetworkPolicy> {
+    let mode = match words {
+        [] => NetworkMode::None,
+        [word] if word == "none" => NetworkMode::None,
+        [word] if word == "open" => NetworkMode::Open,
+        _ => NetworkMode::Allowlist,
+    };
+    let rules = match mode {
+        NetworkMode::Allowlist => words
+            .iter()
+            .map(|word| word.parse().map_err(|error: String| Error::invalid("config.network", error)))
+            .collect::<Result<_>>()?,
+        NetworkMode::None | NetworkMode::Open => Vec::new(),
+    };
+    Ok(NetworkPolicy { mode, rules, presets: Vec::new() })
+}
+
+/// How the agent is to be started, a new conversation or `resume`d.
+pub(crate) fn launch(session: &Session, gateway: bool, resume: bool, attempt: u64) -> LaunchOptions {
+    let config = &session.config;
+    let (system_prompt, append_system_prompt) = match (&config.system_prompt, config.replace_system_prompt) {
+        (Some(prompt), true) => (Some(prompt.clone()), None),
+        (prompt, _) => (None, prompt.clone()),
+    };
+    // With a gateway that is the bound, and it counts what the agent only estimates.
+    let max_budget_usd = session.limits.max_budget_usd.filter(|_| !gateway).map(crate::usd::Usd::dollars);
+    LaunchOptions {
+        program: config.executable.clone(),
+        extra_args: config.executable_args.clone(),
+        env: config.env.clone(),
+        workspace: workspace(config).to_owned(),
+        conversation: (!resume).then(|| conversation(session, attempt)),
+        resume: resume.then(|| session.session_id.clone()),
+        resume_at: config.resume_at_message_id.clone().filter(|_| resume && session.started_at.is_none()),
+        fork: config.fork_session && session.started_at.is_none() && resume,
+        model: config.model.clone(),
+        fallback_model: config.fallback_model.clone(),
+        system_prompt,
+        append_system_prompt,
+        max_turns: config.max_turns,
+        max_budget_usd,
+        max_thinking_tokens: config.max_thinking_tokens,
+        permission_mode: config.permission_mode.unwrap_or_default(),
+        ask: config.ask_permissions || config.permission_mode == Some(PermissionMode::Plan),
+        allowed_tools: config.allowed_tools.clone(),
+        disallowed_tools: config.disallowed_tools.clone(),
+        additional_directories: config.additional_directories.clone(),
+        mcp_servers: config.mcp_servers.clone(),
+        strict_mcp_config: config.strict_mcp_config,
+        agents: config.custom_agents.clone(),
+        setting_sources: config.setting_sources.clone().unwrap_or_else(|| vec![SettingSource::Project]),
+        json_schema: config.json_schema.clone(),
+        title: session.description.clone(),
+        ..LaunchOptions::default()
+    }
+}
+
+/// The id of a new conversation: the session's own the first time, for who looks for one by the other.
+fn conversation(session: &Session, attempt: u64) -> String {
+    let own = session.id.as_str();
+    if attempt <= 1 && uuid::Uuid::parse_str(own).is_ok() { own.to_owned() } else { crate::id::new_id() }
+}
+
+/// Checks what can be known to be wrong before anything is started.
+///
+/// # Errors
+/// [`Error::Invalid`] naming the field.
+pub(crate) fn check(host: &HostConfig, session: &Session) -> Result<()> {
+    let config = &session.config;
+    if config.continue_session {
+        return Err(Error::invalid(
+            "config.continueSession",
+            "which conversation is the latest cannot be known; use resumeSessionId",
+        ));
+    }
+    for (field, given) in
+        [("config.hooks", config.hooks.is_some()), ("config.plugins", !config.plugins.is_empty())]
+    {
+        if given {
+            return Err(Error::invalid(field, "not supported over the API; have them in the template"));
+        }
+    }
+    if config.agent == AgentKind::Exec && config.executable.is_none() {
+        return Err(Error::invalid("config.executable", "the agent exec needs a program"));
+    }
+    sandbox(host, session, 1)?;
+    config.agent.launch(&launch(session, host.gateway, false, 1))?;
+    Ok(())
+}

@@ -1,0 +1,156 @@
+//! A worker that goes on where another was.
+
+use super::{Command, PROGRESS, Worker, jobs};
+use crate::bus::EventBus;
+use crate::local::Shared;
+use crate::machine::{Agent, Input, Machine, Phase, Restored, Turn, TurnEnd};
+use crate::message::{Message, MessageState};
+use crate::session::{Session, TurnPhase};
+use crate::status::EnvironmentStatus;
+use crate::store::StoredSession;
+use hostel_agent::AgentDriver;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+impl Worker {
+    /// One that has what the store has.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        bus: Arc<EventBus>,
+        view: watch::Sender<Arc<Session>>,
+        mailbox: mpsc::Receiver<Command>,
+        leaving: CancellationToken,
+        stored: StoredSession,
+    ) -> Self {
+        let StoredSession { session, generation, mut agents, queue, questions } = stored;
+        let agent = agents.pop().unwrap_or_else(crate::store::AgentState::main);
+        let driver = agent.process_id.as_ref().and_then(|_| match session.config.agent.restore(&agent.driver) {
+            Ok(driver) => Some(driver),
+            Err(error) => {
+                tracing::error!(session = %session.id, %error, "a session's agent cannot be followed any more");
+                None
+            }
+        });
+        let machine = Machine::restore(restored(&session, driver.as_deref(), &queue));
+        let (reports, progress) = mpsc::channel(PROGRESS);
+        let stop_grace = shared.config.stop_grace;
+        let durable_input = agent.input_offset + u64::try_from(agent.input.len()).unwrap_or(0);
+        Self {
+            id: session.id.clone(),
+            keyed: queue.iter().filter(|one| one.idempotency_key.is_some()).cloned().collect(),
+            shared,
+            bus,
+            view,
+            mailbox,
+            leaving,
+            generation,
+            session,
+            machine,
+            messages: queue,
+            questions,
+            agent,
+            driver,
+            durable_input,
+            stop_grace,
+            link: None,
+            epoch: 0,
+            starting: None,
+            close_after_start: false,
+            draft: Default::default(),
+            deltas: Default::default(),
+            inputs: VecDeque::new(),
+            commits: JoinSet::new(),
+            committing: None,
+            jobs: JoinSet::new(),
+            reports,
+            progress,
+            waiters: Vec::new(),
+            grace: None,
+            close_at: None,
+            restarts: VecDeque::new(),
+            tools: Default::default(),
+            model_calls: Default::default(),
+            has_swept: false,
+            unloading: false,
+            fenced: false,
+        }
+    }
+
+    /// Takes up what was going on.
+    pub(super) fn begin(&mut self) {
+        match self.machine.agent() {
+            Agent::Starting if self.driver.is_none() => {
+                self.epoch += 1;
+                let epoch = self.epoch;
+                self.begin_start(epoch);
+            }
+            Agent::Sweeping => {
+                let (shared, agent, epoch) = (Arc::clone(&self.shared), self.agent.clone(), self.epoch);
+                self.lose_process();
+                self.jobs.spawn(jobs::sweep(shared, agent, epoch));
+            }
+            _ if self.driver.is_some() => self.begin_attach(),
+            _ => {}
+        }
+        let turn = self.machine.turn();
+        if turn.is_some_and(|turn| turn.phase == Phase::Stopping) {
+            self.grace = Some(Instant::now() + self.stop_grace);
+        }
+        // It may have been idle already, with the end of the turn not yet on record.
+        if turn.is_some_and(|turn| turn.answered)
+            && self.driver.as_ref().is_some_and(|driver| driver.is_idle())
+        {
+            self.inputs.push_back(Input::Idle);
+        }
+        if self.session.status.is_final() && self.machine.has_sandbox() {
+            self.close_at = Some(Instant::now() + self.shared.config.ephemeral_retention);
+        }
+        // Nothing: but what follows from where things are is done.
+        self.happened(Input::Cancel(String::new()));
+    }
+}
+
+/// What the machine was, from what is on record.
+fn restored(session: &Session, driver: Option<&dyn AgentDriver>, queue: &[Message]) -> Restored {
+    let turn = session.active_turn.as_ref().map(|active| {
+        let message = queue.iter().find(|one| one.id == active.message_id);
+        let answered = message.is_some_and(|message| message.outcome.is_some());
+        let (phase, end) = match active.phase {
+            TurnPhase::Starting => (Phase::Starting, TurnEnd::Answered),
+            TurnPhase::Running if driver.is_none() && !answered => (Phase::Running, TurnEnd::AgentExited),
+            TurnPhase::Running => (Phase::Running, TurnEnd::Answered),
+            TurnPhase::Interrupting => (Phase::Interrupting, TurnEnd::Interrupted),
+            TurnPhase::Stopping => (Phase::Stopping, TurnEnd::Stopped),
+            TurnPhase::Killing => (Phase::Killing, TurnEnd::Killed),
+        };
+        Turn { message: active.message_id.clone(), phase, answered, end }
+    });
+    let environment = session.environment.status;
+    let works = turn.as_ref().is_some_and(|turn| turn.phase != Phase::Starting);
+    let agent = match (driver, &turn) {
+        (_, Some(turn)) if turn.phase == Phase::Killing => Agent::Sweeping,
+        (Some(driver), _) if driver.is_idle() && !works => Agent::Idle,
+        (Some(_), _) => Agent::Busy,
+        // The agent ended; what it started may be left.
+        (None, Some(_)) if works => Agent::Sweeping,
+        (None, _) if environment == EnvironmentStatus::Starting => Agent::Starting,
+        (None, _) => Agent::Absent,
+    };
+    Restored {
+        pattern: session.pattern,
+        status: session.status,
+        reason: session.reason,
+        environment,
+        turn,
+        waiting: queue
+            .iter()
+            .filter(|message| message.state == MessageState::Queued)
+            .map(|message| message.id.clone())
+            .collect(),
+        agent,
+    }
+}
