@@ -1,5 +1,6 @@
 //! The command line: what can be typed and what it means.
 
+mod chat;
 mod cp;
 mod limits;
 mod pool;
@@ -7,11 +8,13 @@ mod process;
 mod reach;
 mod sandbox;
 pub(crate) mod schedule;
+mod session;
 mod template;
 mod testkit;
 mod usage;
 pub(crate) mod value;
 
+pub(crate) use chat::ChatArgs;
 pub(crate) use cp::{CpArgs, Place};
 pub(crate) use pool::{CreatePoolArgs, PlanArgs, PoolCommand, SetPoolArgs, WatchPoolArgs};
 pub(crate) use process::{AttachArgs, ExecArgs, KillArgs, ProcessOptions, PsArgs};
@@ -19,16 +22,21 @@ pub(crate) use sandbox::{
     CreateArgs, ForkArgs, ListArgs, NetworkArgs, RmArgs, RunArgs, SandboxCommand, SnapshotArgs, StatsArgs,
     UpdateArgs, WatchArgs,
 };
+pub(crate) use session::{
+    AttachSessionArgs, CreateSessionArgs, EventsArgs, ListSessionsArgs, SendArgs, SessionCommand,
+    SessionPlace, UpdateSessionArgs,
+};
 pub(crate) use template::{BuildArgs, ImportArgs, InstallArgs, TemplateCommand};
 pub(crate) use testkit::{ModelArgs, TestkitCommand};
 pub(crate) use usage::{AuditCommand, BudgetCommand, SecretCommand, UsageArgs};
 
 use clap::{Args, Parser, Subcommand};
+use hostel_client::SESSIOND_ADDRESS_VARIABLE;
 
 const EXIT_CODES: &str = "\
 Exit codes:
   0        success; for run, exec and attach: the command's own code
-  1        doctor found something that does not work
+  1        doctor found something that does not work; session send, chat: the turn failed
   2        the command line is wrong
   124      the command ran longer than its --timeout
   125      hostel or hosteld failed, not the command
@@ -40,6 +48,8 @@ Exit codes:
 Environment:
   HOSTEL_ADDR   where the daemon is: unix:///path or http://host:port
                 [/run/hostel/hosteld.sock; for users $XDG_RUNTIME_DIR/hostel/hosteld.sock]
+  HOSTEL_SESSIOND_ADDR    where the session server is [http://127.0.0.1:3333]
+  HOSTEL_SESSIOND_TOKEN   the token for it, where it wants one
 
 Data goes to stdout, everything else to stderr. With --json, stdout has JSON: one object, or for commands that stream one object a line; errors are {\"error\":{\"reason\",\"message\",…}} and remarks {\"note\":{\"message\"}}, on stderr.
 
@@ -49,7 +59,8 @@ Examples:
   hostel run -it -- bash                        look around
   id=$(hostel sandbox create -q)                a sandbox that stays …
   hostel cp ./project $id:/workspace            … with files in it …
-  hostel exec $id -- make -C /workspace         … that does something";
+  hostel exec $id -- make -C /workspace         … that does something
+  hostel chat                                   talk with an agent in a sandbox";
 
 /// Real sandboxes on this machine: run commands where they can do no harm.
 #[derive(Debug, Parser)]
@@ -58,6 +69,9 @@ pub(crate) struct Cli {
     /// Where the daemon is: unix:///path or http://host:port.
     #[arg(long, global = true, env = "HOSTEL_ADDR", value_name = "ADDRESS", hide_env = true)]
     pub(crate) addr: Option<String>,
+    /// Where the session server is: http://host:port.
+    #[arg(long, global = true, env = SESSIOND_ADDRESS_VARIABLE, value_name = "ADDRESS", hide_env = true)]
+    pub(crate) sessions: Option<String>,
     /// Print JSON instead of text.
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -89,6 +103,11 @@ pub(crate) enum Command {
     Kill(KillArgs),
     /// Copy files and directories into and out of sandboxes.
     Cp(CpArgs),
+    /// Make, list and change agent sessions, send messages to them, follow what happens.
+    #[command(subcommand)]
+    Session(SessionCommand),
+    /// Talk with an agent in a sandbox.
+    Chat(Box<ChatArgs>),
     /// List, build, import and remove templates.
     #[command(subcommand)]
     Template(TemplateCommand),

@@ -1,6 +1,8 @@
 //! What each command does.
 
 mod attach;
+mod chat;
+mod conversation;
 mod cp;
 mod exec;
 mod network;
@@ -10,6 +12,7 @@ mod ps;
 mod run;
 mod sandbox;
 mod secret;
+mod session;
 mod stream;
 mod template;
 mod testkit;
@@ -22,7 +25,7 @@ use crate::failure::Failure;
 use crate::output::{self, human};
 use clap::CommandFactory as _;
 use hostel_client::model::CreatedSandbox;
-use hostel_client::{Address, Client};
+use hostel_client::{Address, Client, SESSIOND_TOKEN_VARIABLE, SessionClient};
 use serde::Serialize;
 use serde_json::json;
 use std::time::Duration;
@@ -36,6 +39,8 @@ pub(crate) const SUCCESS: u8 = 0;
 /// What every command knows.
 pub(crate) struct Context {
     address: Option<String>,
+    /// Where the session server is.
+    sessions: Option<String>,
     /// Whether to print JSON.
     pub(crate) json: bool,
     /// Whether to say more on stderr.
@@ -66,6 +71,20 @@ impl Context {
         };
         Ok(Client::connect(&address).await?)
     }
+
+    /// Connects to the session server.
+    ///
+    /// # Errors
+    /// When the address is wrong or nobody answers.
+    pub(crate) async fn connect_sessions(&self) -> Result<SessionClient, Failure> {
+        let address = match self.sessions.as_deref() {
+            Some(text) if !text.is_empty() => text.parse()?,
+            _ => SessionClient::default_address(),
+        };
+        // Not an option: command lines are for everybody to see.
+        let token = std::env::var(SESSIOND_TOKEN_VARIABLE).ok().filter(|token| !token.is_empty());
+        Ok(SessionClient::connect(&address, token.as_deref()).await?)
+    }
 }
 
 /// Removes one after another and prints the name of each; with JSON all of them at the end.
@@ -94,7 +113,7 @@ async fn remove_each<T: AsRef<str> + Serialize>(
 /// # Errors
 /// Why it could not be done.
 pub(crate) async fn execute(cli: Cli) -> Outcome {
-    let context = Context { address: cli.addr, json: cli.json, verbose: cli.verbose };
+    let context = Context { address: cli.addr, sessions: cli.sessions, json: cli.json, verbose: cli.verbose };
     let context = &context;
     match cli.command {
         Command::Up(args) => up::up(args).await,
@@ -108,6 +127,8 @@ pub(crate) async fn execute(cli: Cli) -> Outcome {
         Command::Kill(args) => ps::kill(context, args).await,
         Command::Attach(args) => attach::attach(context, args).await,
         Command::Cp(args) => cp::cp(context, args).await,
+        Command::Session(command) => session::execute(context, command).await,
+        Command::Chat(args) => chat::chat(context, *args).await,
         Command::Template(command) => template::execute(context, command).await,
         Command::Pool(command) => pool::execute(context, command).await,
         Command::Usage(args) => usage::usage(context, args).await,

@@ -104,6 +104,11 @@ impl Failure {
                 "is hosteld running? start one with `hostel up`, or say where it is with --addr or HOSTEL_ADDR"
                     .to_owned(),
             ),
+            Error::SessionServerUnreachable { .. } => Some(
+                "is hostel-sessiond running? `hostel up` starts one, or say where it is with --sessions or \
+                 HOSTEL_SESSIOND_ADDR"
+                    .to_owned(),
+            ),
             Error::GaveUp { .. } => {
                 Some("the process goes on without us: `hostel attach` reads its output once hosteld is back".to_owned())
             }
@@ -151,6 +156,16 @@ fn hint_for(reason: &str, kind: &str) -> Option<&'static str> {
         ("NOT_FOUND", "process") => Some("`hostel ps SANDBOX` shows those that are known"),
         ("NOT_FOUND", "template") => Some("`hostel template list` shows those that are there"),
         ("NOT_FOUND", "pool") => Some("`hostel pool list` shows those that are there"),
+        ("NOT_FOUND", "session") => Some("`hostel session list` shows those that are there"),
+        ("UNAUTHENTICATED", _) => Some("say who you are: HOSTEL_SESSIOND_TOKEN has the token"),
+        ("SESSION_NOT_ACTIVE", _) => {
+            Some("`hostel session get ID` says why; `hostel session create` makes another")
+        }
+        ("SESSION_LIMIT_REACHED", _) => {
+            Some("`hostel session update ID --budget …` and the like raise its limits")
+        }
+        ("ANSWERED", _) => Some("`hostel session questions ID` shows those that wait"),
+        ("NO_ENVIRONMENT", _) => Some("the next message to the session brings a sandbox"),
         ("NO_DEMAND", _) => Some("make some sandboxes of its template first, or leave out --window"),
         ("CAPABILITY_MISSING", _) => Some("`hostel doctor` says what this host lacks and how to mend it"),
         ("STDIN_HELD", _) => {

@@ -61,6 +61,26 @@ impl Drop for RawMode {
     }
 }
 
+/// Remembers how stdin's terminal is, and makes it so again when dropped: for whoever lets a library change it.
+#[derive(Debug)]
+pub(crate) struct Kept(Option<Termios>);
+
+impl Kept {
+    /// As it is now; nothing where stdin is no terminal.
+    pub(crate) fn of_stdin() -> Self {
+        Self(tcgetattr(stdin()).ok())
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            // If the terminal is gone there is nothing to restore.
+            let _ = tcsetattr(stdin(), OptionalActions::Drain, before);
+        }
+    }
+}
+
 /// Whether the terminal is raw now.
 pub(crate) fn is_raw() -> bool {
     BEFORE.lock().unwrap_or_else(PoisonError::into_inner).is_some()

@@ -91,7 +91,7 @@ pub struct NewEvent {
 }
 
 macro_rules! kinds {
-    ($($(#[$docs:meta])* $variant:ident = $word:literal,)+) => {
+    ($($(#[$docs:meta])* $variant:ident = $word:tt,)+) => {
         /// What kind of event.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
         pub enum EventKind {

@@ -1,7 +1,7 @@
 //! Values as people write them.
 
 pub(crate) use super::reach::{dollars, rule, secret};
-use hostel_client::model::{BudgetPeriod, UsageGroup};
+use hostel_client::model::{BudgetPeriod, EndReason, SessionPattern, SessionStatus, UsageGroup};
 use hostel_sandbox::size::{parse_bytes, parse_cpus, parse_duration};
 use hostel_sandbox::{BackendName, Capability, NetworkMode, ProcessId, SandboxId, SandboxState, TemplateId};
 use std::time::Duration;
@@ -129,6 +129,24 @@ pub(crate) fn period(text: &str) -> Result<BudgetPeriod, String> {
         "month" => Ok(BudgetPeriod::Month),
         _ => Err(format!("{text:?} is not total, day or month")),
     }
+}
+
+pub(crate) fn pattern(text: &str) -> Result<SessionPattern, String> {
+    SessionPattern::from_name(text)
+        .ok_or_else(|| one_of(text, SessionPattern::ALL.iter().map(|pattern| pattern.name())))
+}
+
+pub(crate) fn session_status(text: &str) -> Result<SessionStatus, String> {
+    SessionStatus::from_name(text)
+        .ok_or_else(|| one_of(text, SessionStatus::ALL.iter().map(|status| status.name())))
+}
+
+pub(crate) fn end_reason(text: &str) -> Result<EndReason, String> {
+    EndReason::from_name(text).ok_or_else(|| one_of(text, EndReason::ALL.iter().map(|reason| reason.name())))
+}
+
+fn one_of(text: &str, names: impl Iterator<Item = &'static str>) -> String {
+    format!("{text:?} is none of {}", names.collect::<Vec<_>>().join(", "))
 }
 
 pub(crate) fn capability(text: &str) -> Result<Capability, String> {

@@ -32,7 +32,7 @@ pub(super) fn status(error: Error) -> Status {
         }
         Error::LimitReached { reason, .. } => {
             let facts = facts([("limit", reason.to_string())]);
-            with(Code::FailedPrecondition, "LIMIT_REACHED", message, facts)
+            with(Code::FailedPrecondition, "SESSION_LIMIT_REACHED", message, facts)
         }
         Error::Answered { id, by } => {
             with(Code::FailedPrecondition, "ANSWERED", message, facts([("id", id), ("decided_by", by)]))

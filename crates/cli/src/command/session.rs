@@ -1,0 +1,239 @@
+//! `hostel session`.
+
+mod attach;
+pub(crate) mod files;
+mod questions;
+mod send;
+mod show;
+
+use super::{Context, Outcome, SUCCESS, remove_each};
+use crate::args::{CreateSessionArgs, EventsArgs, ListSessionsArgs, SessionCommand, UpdateSessionArgs};
+use crate::failure::Failure;
+use crate::output::{self, human};
+use crate::signals::{self, Signals};
+use hostel_client::model::{Session, SessionDelivery, SessionEvent};
+use hostel_client::{ListSessions, ReconnectPolicy, SessionClient, UpdateSession};
+use serde_json::json;
+use std::io::Write as _;
+use std::path::Path;
+
+/// Events that are asked for at a time.
+const PAGE: u16 = 1000;
+
+pub(crate) async fn execute(context: &Context, command: SessionCommand) -> Outcome {
+    let client = context.connect_sessions().await?;
+    let client = &client;
+    match command {
+        SessionCommand::Create(args) => create(context, client, *args).await,
+        SessionCommand::List(args) => list(context, client, args).await,
+        SessionCommand::Get(args) => {
+            let session = client.get(&args.id).await?;
+            if context.json {
+                output::json(&session)?
+            } else {
+                output::line(&show::describe(&session))?
+            }
+            Ok(SUCCESS)
+        }
+        SessionCommand::Update(args) => update(context, client, *args).await,
+        SessionCommand::Send(args) => send::send(context, client, args).await,
+        SessionCommand::Attach(args) => attach::attach(context, client, args).await,
+        SessionCommand::Interrupt(args) => changed(context, &client.interrupt(&args.id, None).await?),
+        SessionCommand::Stop { grace, id } => changed(context, &client.stop(&id, grace).await?),
+        SessionCommand::Kill(args) => changed(context, &client.kill(&args.id).await?),
+        SessionCommand::Terminate { reason, ids } => {
+            for id in &ids {
+                changed(context, &client.terminate(id, reason).await?)?;
+            }
+            Ok(SUCCESS)
+        }
+        SessionCommand::Rm { ids, allow_missing } => {
+            remove_each(context, &ids, async |id: &String| client.delete(id, allow_missing).await).await
+        }
+        SessionCommand::Events(args) => events(context, client, args).await,
+        SessionCommand::Files { id, path } => files::list(context, client, &id, path).await,
+        SessionCommand::Cp { source, target } => files::cp(context, client, source, target).await,
+        SessionCommand::Questions(args) => questions::list(context, client, &args.id).await,
+        SessionCommand::Approve { always, id, question } => {
+            questions::approve(context, client, &id, question, always).await
+        }
+        SessionCommand::Deny { message, interrupt, id, question } => {
+            questions::deny(context, client, &id, question, message, interrupt).await
+        }
+        SessionCommand::Queue { id, cancel } => queue(context, client, &id, cancel).await,
+        SessionCommand::Stats => {
+            let statistics = client.statistics().await?;
+            if context.json {
+                output::json(&statistics)?
+            } else {
+                output::line(&show::statistics(&statistics))?
+            }
+            Ok(SUCCESS)
+        }
+        SessionCommand::Export { id, output } => export(client, &id, output.as_deref()).await,
+    }
+}
+
+/// Prints a session after a change: its id, or all of it as JSON.
+fn changed(context: &Context, session: &Session) -> Outcome {
+    if context.json {
+        output::json(session)?
+    } else {
+        output::line(&session.id)?
+    }
+    Ok(SUCCESS)
+}
+
+async fn create(context: &Context, client: &SessionClient, args: CreateSessionArgs) -> Outcome {
+    let mut create = args.session.create()?;
+    create.pattern = args.pattern;
+    create.id = args.id;
+    create.request_id = args.request_id;
+    let (session, replayed) = client.create(create).await?;
+    if context.json {
+        output::json(&json!({ "session": session, "replayed": replayed }))?;
+        return Ok(SUCCESS);
+    }
+    changed(context, &session)
+}
+
+async fn list(context: &Context, client: &SessionClient, args: ListSessionsArgs) -> Outcome {
+    let wanted = usize::try_from(args.limit).unwrap_or(usize::MAX);
+    let mut list = ListSessions {
+        pattern: args.pattern,
+        status: args.status,
+        user_id: args.user_id,
+        tags: args.tag,
+        page_size: u16::try_from(wanted.min(1000)).unwrap_or(1000),
+        page_token: None,
+    };
+    let (mut sessions, mut total) = (Vec::new(), 0);
+    while sessions.len() < wanted {
+        let page = client.list(list.clone()).await?;
+        total = page.total_size;
+        sessions.extend(page.sessions);
+        list.page_token = page.next_page_token;
+        if list.page_token.is_none() {
+            break;
+        }
+    }
+    sessions.truncate(wanted);
+    if context.json {
+        output::json(&json!({ "sessions": sessions, "total_size": total }))?;
+        return Ok(SUCCESS);
+    }
+    if args.quiet {
+        for session in &sessions {
+            output::line(&session.id)?;
+        }
+        return Ok(SUCCESS);
+    }
+    show::table(&sessions).print()?;
+    let more = total.saturating_sub(u64::try_from(sessions.len()).unwrap_or(u64::MAX));
+    if more > 0 {
+        output::note(&format!("{more} more: say -n"));
+    }
+    Ok(SUCCESS)
+}
+
+async fn update(context: &Context, client: &SessionClient, args: UpdateSessionArgs) -> Outcome {
+    let update = UpdateSession {
+        tags: (args.no_tags || !args.tag.is_empty()).then_some(args.tag),
+        description: args.description,
+        user_id: args.user_id,
+        conversation_id: None,
+        limits: args.bounds.limits(),
+        model: args.model_name,
+        permission_mode: args.permission_mode,
+    };
+    if update == UpdateSession::default() {
+        return Err(Failure::usage("say what to change: see hostel session update --help"));
+    }
+    changed(context, &client.update(&args.id, update).await?)
+}
+
+async fn events(context: &Context, client: &SessionClient, args: EventsArgs) -> Outcome {
+    let wanted = |event: &SessionEvent| args.types.is_empty() || args.types.contains(&event.kind);
+    let print = |event: &SessionEvent| match (wanted(event), context.json) {
+        (false, _) => Ok(()),
+        (true, true) => output::json(event),
+        (true, false) => output::line(&show::event(event)),
+    };
+    if args.follow {
+        let mut signals = Signals::listen()?;
+        let mut watch = client.watch_events(&args.id, args.after, ReconnectPolicy::default()).await?;
+        loop {
+            tokio::select! {
+                delivery = watch.next() => match delivery? {
+                    Some(SessionDelivery::Event(event)) => print(&event)?,
+                    Some(_) => {}
+                    None => return Ok(SUCCESS),
+                },
+                signal = signals.end() => return Ok(signals::exit_code(signal)),
+            }
+        }
+    }
+    let mut after = args.after;
+    loop {
+        let page = client.events(&args.id, after, PAGE).await?;
+        let Some(last) = page.last().map(|event| event.seq) else { return Ok(SUCCESS) };
+        page.iter().try_for_each(&print)?;
+        after = last;
+    }
+}
+
+async fn queue(context: &Context, client: &SessionClient, id: &str, cancel: Option<String>) -> Outcome {
+    if let Some(message) = cancel {
+        let message = client.cancel(id, &message).await?;
+        if context.json {
+            output::json(&message)?
+        } else {
+            output::line(&message.id)?
+        }
+        return Ok(SUCCESS);
+    }
+    let messages = client.queue(id).await?;
+    if context.json {
+        output::json(&json!({ "messages": messages }))?;
+    } else {
+        show::messages(&messages).print()?;
+    }
+    Ok(SUCCESS)
+}
+
+async fn export(client: &SessionClient, id: &str, path: Option<&Path>) -> Outcome {
+    let mut export = client.export(id).await?;
+    let failed = |path: &Path, error: &std::io::Error| {
+        Failure::other("LOCAL_FILE", format!("cannot write {}: {error}", path.display()))
+    };
+    let mut file = match path.filter(|path| *path != Path::new("-")) {
+        Some(path) => {
+            let file = std::fs::File::create(path).map_err(|error| failed(path, &error))?;
+            Some((path, std::io::BufWriter::new(file)))
+        }
+        None => None,
+    };
+    while let Some(part) = export.next().await? {
+        match &mut file {
+            None => output::json(&part)?,
+            Some((path, file)) => {
+                let line = serde_json::to_string(&part)
+                    .map_err(|error| Failure::other("JSON", format!("cannot write JSON: {error}")))?;
+                writeln!(file, "{line}").map_err(|error| failed(path, &error))?;
+            }
+        }
+    }
+    if let Some((path, mut file)) = file {
+        file.flush().map_err(|error| failed(path, &error))?;
+    }
+    Ok(SUCCESS)
+}
+
+/// What an answer cost, for people.
+pub(crate) fn cost(session: &Session) -> String {
+    let limit = session.limits.max_budget_micros.map(human::dollars);
+    limit.map_or_else(
+        || human::dollars(session.total_cost_micros),
+        |limit| format!("{} of {limit}", human::dollars(session.total_cost_micros)),
+    )
+}
