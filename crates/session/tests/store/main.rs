@@ -10,6 +10,7 @@ mod postgres;
 mod records;
 mod sessions;
 mod sqlite;
+mod tls;
 
 /// Runs each case on SQLite and on PostgreSQL.
 macro_rules! on_both {
