@@ -98,7 +98,8 @@ pub(crate) async fn numbered_commits_are_kept_once(place: &Place) {
     with_all.session = Some(Session { last_event: 2, num_turns: 1, ..taken.session.clone() });
     // Also both at a time.
     let (first, second) = tokio::join!(store.commit(with_all.clone()), store.commit(with_all.clone()));
-    (first.unwrap(), second.unwrap());
+    first.unwrap();
+    second.unwrap();
     for unknown in [2, 5] {
         assert!(matches!(store.commit(lines(unknown)).await, Err(Error::Store { .. })));
     }
