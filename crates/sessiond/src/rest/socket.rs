@@ -1,0 +1,165 @@
+//! The journal and the session's controls over one WebSocket (RFC 6455).
+
+mod command;
+
+use super::app::App;
+use super::events::{Gap, Types, Which};
+use super::input::{Id, Query};
+use super::problem::{Problem, Result};
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use command::{Reply, run};
+use hostel_session::{Delivery, EventKind, SessionId, SubscriptionSource};
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+/// Largest message that is taken, in bytes: one may hold pictures.
+const LARGEST: usize = 32 << 20;
+/// How often a silent client is asked whether it is there, and how long it may be silent.
+const PING: Duration = Duration::from_secs(20);
+const SILENCE: Duration = Duration::from_secs(60);
+/// How long a client may take to take a message.
+const SEND: Duration = Duration::from_secs(30);
+/// Commands of one client that run at a time. More wait in its socket.
+const COMMANDS: usize = 16;
+
+/// Watch and control a session over a WebSocket
+///
+/// Events come as JSON, as in an event stream; commands go as `{"type": "message" | "interrupt" | "stop" | "kill" |
+/// "cancel" | "answer", "ref": …}` and are answered by `{"type": "reply", "ref", "ok", …}`.
+#[utoipa::path(get, path = "/api/sessions/{id}/ws", tag = "events", params(Which), responses(
+    (status = 101, description = "The protocol is WebSocket from here on")
+))]
+pub(super) async fn open(
+    State(app): State<App>,
+    Id(id): Id,
+    Query(which): Query<Which>,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response> {
+    let (after, types) = (which.after(&headers)?, which.types()?);
+    // A session that is not there is refused before anything is upgraded.
+    let source = app.host.subscribe(&id, after).await?;
+    let upgrade = upgrade.map_err(|error| {
+        let status = StatusCode::UPGRADE_REQUIRED;
+        Problem::new(status, "no_websocket", "Upgrade required", error.body_text())
+    })?;
+    let upgrade = upgrade.max_message_size(LARGEST).max_frame_size(LARGEST);
+    Ok(upgrade.on_upgrade(move |socket| async move {
+        let now = Instant::now();
+        let talk = Talk { app, id, types, source, socket, commands: JoinSet::new(), heard: now };
+        talk.go_on().await;
+    }))
+}
+
+/// One client.
+struct Talk {
+    app: App,
+    id: SessionId,
+    types: Types,
+    source: Box<dyn SubscriptionSource>,
+    socket: WebSocket,
+    /// Ended with the connection; what a session accepted goes on.
+    commands: JoinSet<Reply>,
+    heard: Instant,
+}
+
+impl Talk {
+    async fn go_on(mut self) {
+        let stop = self.app.stop.clone();
+        let mut ping = interval(PING);
+        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let close = loop {
+            let went = tokio::select! {
+                () = stop.cancelled() => break Some((close_code::AWAY, "the server is stopping")),
+                message = self.socket.recv(), if self.commands.len() < COMMANDS => match message {
+                    Some(Ok(message)) => self.heard(message).await,
+                    Some(Err(_)) | None => break None,
+                },
+                Some(reply) = self.commands.join_next() => match reply {
+                    Ok(reply) => self.tell(reply.json()).await,
+                    Err(_) => Went::On,
+                },
+                delivery = self.source.next() => match delivery {
+                    Ok(Some(delivery)) => self.deliver(delivery).await,
+                    Ok(None) => break Some((close_code::NORMAL, "the session is gone")),
+                    Err(error) => {
+                        tracing::warn!(%error, "events could not be read");
+                        break Some((close_code::ERROR, "events cannot be read now; come again"));
+                    }
+                },
+                _ = ping.tick() => self.ping().await,
+            };
+            match went {
+                Went::On => {}
+                Went::Gone => break None,
+                Went::Close(code, why) => break Some((code, why)),
+            }
+        };
+        if let Some((code, reason)) = close {
+            let frame = CloseFrame { code, reason: Utf8Bytes::from_static(reason) };
+            self.send(Message::Close(Some(frame))).await;
+        }
+    }
+
+    async fn heard(&mut self, message: Message) -> Went {
+        self.heard = Instant::now();
+        match message {
+            Message::Text(text) => {
+                self.commands.spawn(run(self.app.clone(), self.id.clone(), text));
+                Went::On
+            }
+            Message::Binary(_) => Went::Close(close_code::UNSUPPORTED, "commands are text"),
+            Message::Close(_) => Went::Gone,
+            // Answered by the library.
+            Message::Ping(_) | Message::Pong(_) => Went::On,
+        }
+    }
+
+    async fn deliver(&mut self, delivery: Delivery) -> Went {
+        match delivery {
+            Delivery::Event(event) if self.types.want(event.kind) => self.tell(event.json()).await,
+            Delivery::Compacted { from, to } if self.types.want(EventKind::BlockDelta) => {
+                self.tell(serde_json::to_vec(&Gap::new(from, to)).unwrap_or_default().into()).await
+            }
+            _ => Went::On,
+        }
+    }
+
+    async fn ping(&mut self) -> Went {
+        if self.heard.elapsed() > SILENCE {
+            return Went::Close(close_code::AWAY, "you were silent for too long");
+        }
+        self.send(Message::Ping(Bytes::new())).await
+    }
+
+    async fn tell(&mut self, json: Bytes) -> Went {
+        match Utf8Bytes::try_from(json) {
+            Ok(text) => self.send(Message::Text(text)).await,
+            Err(_) => Went::On,
+        }
+    }
+
+    async fn send(&mut self, message: Message) -> Went {
+        match tokio::time::timeout(SEND, self.socket.send(message)).await {
+            Ok(Ok(())) => Went::On,
+            // Broken, or so slow that its place is better given to another: it may come again where it was.
+            Ok(Err(_)) | Err(_) => Went::Gone,
+        }
+    }
+}
+
+/// How it goes on with a client.
+enum Went {
+    /// It does.
+    On,
+    /// It is told why not.
+    Close(u16, &'static str),
+    /// It is not there any more.
+    Gone,
+}
