@@ -69,12 +69,7 @@ impl Stage {
 
     pub(crate) async fn send(&self, id: &SessionId, script: Script) -> String {
         let content = vec![Content::Text { text: script.prompt("Do it.") }];
-        self.host
-            .send(id, SendMessage { content, idempotency_key: None })
-            .await
-            .unwrap()
-            .message
-            .id
+        self.host.send(id, SendMessage { content, idempotency_key: None }).await.unwrap().message.id
     }
 
     /// Reads events after a number until one is what is looked for.

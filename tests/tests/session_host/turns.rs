@@ -2,8 +2,8 @@
 
 use super::stage::Stage;
 use hostel_session::{
-    EndReason, EventKind, Pattern, QuestionAnswer, SendMessage, SessionHost as _, SessionStatus, UpdateSession,
-    Verdict, agent::Content,
+    EndReason, EventKind, Pattern, QuestionAnswer, SendMessage, SessionHost as _, SessionStatus,
+    UpdateSession, Verdict, agent::Content,
 };
 use hostel_testkit::Script;
 use serde_json::{Value, json};
@@ -65,7 +65,8 @@ async fn an_ephemeral_session_does_its_task_and_completes() {
     let mut made = client.read_file(&sandbox, "/workspace/made", 0, None).await.unwrap();
     assert_eq!(made.next().await.unwrap().unwrap(), "by-the-agent\n");
     // A second message comes too late.
-    let late = SendMessage { content: vec![Content::Text { text: "more".to_owned() }], idempotency_key: None };
+    let late =
+        SendMessage { content: vec![Content::Text { text: "more".to_owned() }], idempotency_key: None };
     assert!(matches!(
         stage.host.send(&session.id, late).await,
         Err(hostel_session::Error::NotActive { status: SessionStatus::Completed, .. })
@@ -145,7 +146,10 @@ async fn a_turn_is_interrupted_stopped_and_killed_and_nothing_of_it_goes_on() {
     let message = stage.send(&id, Script::new().text("back again")).await;
     assert_eq!(stage.turn(&id, &message).await.0["text"], "back again");
     let last = stage.model.requests().into_iter().rfind(|request| request.path == "/v1/messages").unwrap();
-    assert!(String::from_utf8_lossy(&last.body).contains("it still listens"), "it knows what was said before");
+    assert!(
+        String::from_utf8_lossy(&last.body).contains("it still listens"),
+        "it knows what was said before"
+    );
     stage.host.terminate(&id, EndReason::UserRequested).await.unwrap();
     stage.host.shutdown().await;
 }
@@ -205,7 +209,8 @@ async fn a_spent_budget_pauses_or_ends_a_session_and_raising_it_goes_on() {
     assert_eq!(outcome["result"], "budget_exceeded", "{outcome}");
     let session = stage.host.get(&id).await.unwrap();
     assert_eq!((session.status, session.reason), (SessionStatus::Idle, Some(EndReason::BudgetExceeded)));
-    let more = SendMessage { content: vec![Content::Text { text: "more".to_owned() }], idempotency_key: None };
+    let more =
+        SendMessage { content: vec![Content::Text { text: "more".to_owned() }], idempotency_key: None };
     assert!(matches!(
         stage.host.send(&id, more).await,
         Err(hostel_session::Error::LimitReached { reason: EndReason::BudgetExceeded, .. })
@@ -221,7 +226,10 @@ async fn a_spent_budget_pauses_or_ends_a_session_and_raising_it_goes_on() {
     stage.send(&id, work()).await;
     stage.events_until(&id, 0, |event| event.kind == EventKind::SessionEnded).await;
     let session = stage.host.get(&id).await.unwrap();
-    assert_eq!((session.status, session.reason), (SessionStatus::Terminated, Some(EndReason::BudgetExceeded)));
+    assert_eq!(
+        (session.status, session.reason),
+        (SessionStatus::Terminated, Some(EndReason::BudgetExceeded))
+    );
     assert_eq!(stage.daemon.hostel(&["sandbox", "list", "-q"]).stdout, "", "its sandbox is gone");
     stage.host.shutdown().await;
 }
