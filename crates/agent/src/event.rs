@@ -197,7 +197,9 @@ pub enum BlockKind {
     ToolUse {
         /// The tool.
         name: String,
-        /// Its input; null while it is being written.
+        /// Its input; null while it is being written, and where only its state is told. Then it is not in JSON, so
+        /// that an update leaves it as it was.
+        #[serde(default, skip_serializing_if = "Value::is_null")]
         input: Value,
         /// Where it is.
         status: ToolStatus,
