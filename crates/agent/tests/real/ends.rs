@@ -47,7 +47,7 @@ async fn a_killed_agent_ends_its_turn_and_a_new_one_goes_on_without_repeating() 
     options.conversation = Some(uuid::Uuid::new_v4().to_string());
     let mut agent = Agent::claude(&options);
     let before = agent.turn("Before.").await;
-    let hold = json!({ "command": "echo x >> runs; timeout 5 tail -f /dev/null" });
+    let hold = json!({ "command": "echo x >> runs; timeout 20 tail -f /dev/null" });
     let script = Script::new().tool("Bash", hold).text("never");
     let prompt = Prompt {
         uuid: uuid::Uuid::new_v4().to_string(),

@@ -120,7 +120,7 @@ async fn messages_that_wait_become_one_turn() {
     let place = Place::new().await;
     let Some(options) = place.options() else { return };
     let mut agent = Agent::claude(&options);
-    let slow = Script::new().step(Step::text("slow ".repeat(10)).chunks(10).delay_ms(100));
+    let slow = Script::new().step(Step::text("slow ".repeat(20)).chunks(20).delay_ms(150));
     let first = agent.prompt(&slow.prompt("Wait."));
     agent.until(0, |meaning| matches!(meaning, Meaning::BlockDelta { .. })).await;
     let three = ["a", "b", "c"].map(|text| agent.prompt(text));
@@ -142,7 +142,7 @@ async fn a_message_while_a_tool_runs_joins_the_turn() {
     let Some(mut options) = place.options() else { return };
     options.permission_mode = PermissionMode::BypassPermissions;
     let mut agent = Agent::claude(&options);
-    let script = Script::new().tool("Bash", json!({ "command": "timeout 1 tail -f /dev/null" })).text("done");
+    let script = Script::new().tool("Bash", json!({ "command": "timeout 4 tail -f /dev/null" })).text("done");
     let first = agent.prompt(&script.prompt("Go."));
     agent.until(0, |meaning| {
         matches!(meaning, Meaning::BlockComplete(block) if matches!(block.kind, BlockKind::ToolUse { .. }))
@@ -165,7 +165,7 @@ async fn subagents_in_the_background_keep_it_busy() {
     let Some(mut options) = place.options() else { return };
     options.permission_mode = PermissionMode::BypassPermissions;
     let mut agent = Agent::claude(&options);
-    let inner = Script::new().step(Step::text("inner done").delay_ms(700));
+    let inner = Script::new().step(Step::text("inner done").delay_ms(4000));
     let task = json!({ "description": "look", "prompt": inner.prompt("Look."), "run_in_background": true,
         "subagent_type": "general-purpose" });
     let script = Script::new().tool("Agent", task).text("sent off").text("it is back");
@@ -181,7 +181,7 @@ async fn what_is_done_on_the_side_goes_on_after_a_result() {
     let Some(mut options) = place.options() else { return };
     options.permission_mode = PermissionMode::BypassPermissions;
     let mut agent = Agent::claude(&options);
-    let command = json!({ "command": "timeout 1 tail -f /dev/null; echo over", "run_in_background": true });
+    let command = json!({ "command": "timeout 4 tail -f /dev/null; echo over", "run_in_background": true });
     let script = Script::new().tool("Bash", command).text("started").text("and it is over");
     agent.prompt(&script.prompt("Go."));
     // A command that it left running does not keep it busy. When it is over, the agent begins again by itself.
