@@ -83,11 +83,12 @@ async fn a_killed_agent_ends_its_turn_and_a_new_one_goes_on_without_repeating() 
     agent.until(0, done(&next)).await;
     agent.until(0, |meaning| matches!(meaning, Meaning::Idle)).await;
     assert!(agent.driver.is_idle(), "{:?}", agent.driver);
-    // It was dealt with, but has no result.
     let repeated = done(&prompt.uuid);
     assert_eq!(agent.count(repeated), 1);
     let results = results(&agent);
     assert_eq!(results.last().and_then(|result| result.text.as_deref()), Some("goes on"), "{results:?}");
+    assert_eq!(results[0].terminal_reason.as_deref(), Some("repeated"));
+    assert!(results.len() == 2 && results[0].prompts.iter().eq([&prompt.uuid]));
     assert_eq!(std::fs::read_to_string(&runs).expect("a file"), "x\n");
     let cost = results.iter().map(|result| result.cost_usd).sum::<f64>();
     assert!(

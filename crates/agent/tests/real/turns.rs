@@ -151,6 +151,7 @@ async fn a_message_while_a_tool_runs_joins_the_turn() {
     let second = agent.prompt("And mind the step.");
     let (results, _) = agent.idle(0).await;
     assert_eq!(results.len(), 1, "{results:#?}");
+    assert!(results[0].prompts.contains(&first) && results[0].prompts.contains(&second));
     let completed = [first, second].map(|uuid| Meaning::Prompt { uuid, state: MessageState::Completed });
     for prompt in completed {
         assert_eq!(agent.count(|meaning| *meaning == prompt), 1);
