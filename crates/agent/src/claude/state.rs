@@ -43,6 +43,10 @@ pub(super) struct State {
     pub(super) tells_state: bool,
     /// Prompts that it was sent and has not dealt with, in order.
     pub(super) prompts: VecDeque<String>,
+    /// Whether a turn began that has no result.
+    pub(super) in_turn: bool,
+    /// Of those that it has dealt with: the ones that no result named.
+    pub(super) unanswered: Vec<String>,
     /// Whether it tells what becomes of prompts.
     pub(super) tells_prompts: bool,
     /// Where it does not: those of the turn that runs.

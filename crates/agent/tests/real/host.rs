@@ -126,7 +126,7 @@ async fn model_mode_context_and_cost() {
     assert!(context["totalTokens"].is_number(), "{context}");
     agent.ask(Request::Cost { id: "cost".to_owned() });
     let cost = agent.answered("cost").await.expect("an answer");
-    println!("{cost}");
+    assert!(cost["text"].as_str().is_some_and(|text| text.contains('$')), "{cost}");
     let results = agent.events.iter().filter_map(|event| match &event.meaning {
         Meaning::Result(result) => Some((result.cost_usd, event.raw.clone())),
         _ => None,

@@ -20,6 +20,7 @@ async fn a_spare_becomes_what_it_is_claimed_for() {
         max_thinking_tokens: Some(2000),
         agents: [("helper".to_owned(), json!({ "description": "HELPER", "prompt": "Help." }))].into(),
         title: Some("a title".to_owned()),
+        conversation: Some(uuid::Uuid::new_v4().to_string()),
         claimed_spare: true,
         setting_sources: vec![hostel_agent::SettingSource::Project],
         ..plain.clone()

@@ -37,6 +37,7 @@ fn what_is_session_specific_is_not_in_a_spare() {
     let plain = claude::spare(&options()).expect("a spare");
     let specific = LaunchOptions {
         workspace: "/elsewhere".to_owned(),
+        conversation: Some("c".to_owned()),
         model: Some("m".to_owned()),
         system_prompt: Some("s".to_owned()),
         append_system_prompt: Some("a".to_owned()),
