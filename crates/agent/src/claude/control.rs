@@ -129,9 +129,7 @@ fn initialized(state: &mut State, answer: &Value) {
     if let Some(version) = nonempty(answer, "claude_code_version") {
         state.ready.version = Some(version.to_owned());
     }
-    let named = answer["capabilities"].as_array().into_iter().flatten();
-    state.ready.capabilities =
-        named.filter_map(|name| name.as_str().map(str::to_owned)).take(MAX_OPEN).collect();
+    state.learn(&answer["capabilities"]);
 }
 
 fn ready(state: &mut State, found: &mut Found) {

@@ -156,6 +156,15 @@ impl State {
         self.ready.capabilities.iter().any(|known| known == ability)
     }
 
+    /// Takes note of abilities. The answer to `initialize` and the `init` line each name some.
+    pub(super) fn learn(&mut self, abilities: &Value) {
+        for ability in abilities.as_array().into_iter().flatten().filter_map(Value::as_str) {
+            if self.ready.capabilities.len() < MAX_OPEN && !self.can(ability) {
+                self.ready.capabilities.push(ability.to_owned());
+            }
+        }
+    }
+
     /// Has one JSON line written.
     pub(super) fn say(&mut self, line: &Value) {
         self.input.push_str(&line.to_string());

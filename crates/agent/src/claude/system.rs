@@ -55,6 +55,7 @@ fn init(state: &mut State, line: &Value, found: &mut Found) {
     if let Some(version) = nonempty(line, "claude_code_version") {
         state.ready.version = Some(version.to_owned());
     }
+    state.learn(&line["capabilities"]);
     // A turn begins with this line in every version.
     running(state, found);
     prompts::turn_begins(state, found);

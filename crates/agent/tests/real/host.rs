@@ -1,7 +1,7 @@
 //! What the host provides and asks for.
 
-use super::agent::{Agent, Place};
-use hostel_agent::{HostAnswer, Meaning, PermissionMode, Request};
+use super::agent::{Agent, Place, spawn};
+use hostel_agent::{AgentKind, HostAnswer, Meaning, PermissionMode, Request, claude};
 use hostel_testkit::Script;
 use serde_json::{Value, json};
 
@@ -63,6 +63,22 @@ async fn tools_of_the_host_are_called() {
     assert!(!methods.iter().any(|method| method.starts_with("notifications/")), "{methods:?}");
     let request = place.last_request();
     assert!(request.contains("sum: 42") && request.contains("too much"));
+}
+
+#[tokio::test]
+async fn tools_of_the_host_are_called_by_a_claimed_spare() {
+    let place = Place::new().await;
+    let Some(mut options) = place.options() else { return };
+    options.permission_mode = PermissionMode::BypassPermissions;
+    options.host_mcp_servers = vec!["adder".to_owned()];
+    options.claimed_spare = true;
+    let child = spawn(&claude::spare(&options).expect("a spare"));
+    let (_, driver) = AgentKind::Claude.launch(&options).expect("options");
+    let mut agent = Agent::with(AgentKind::Claude, driver, child);
+    let script = Script::new().tool("mcp__adder__add", json!({ "a": 1 })).text("done");
+    agent.prompt(&script.prompt("Add."));
+    serve(&mut agent, adder).await;
+    assert!(place.last_request().contains("sum: 42"));
 }
 
 #[tokio::test]

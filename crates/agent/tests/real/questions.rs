@@ -106,6 +106,23 @@ async fn a_question_to_people_is_answered_by_its_input() {
 }
 
 #[tokio::test]
+async fn a_plan_is_accepted() {
+    let place = Place::new().await;
+    let Some(mut options) = asking(&place) else { return };
+    options.permission_mode = PermissionMode::Plan;
+    let mut agent = Agent::claude(&options);
+    let script = Script::new().tool("ExitPlanMode", json!({ "plan": "Do it." })).text("off we go");
+    agent.prompt(&script.prompt("Plan."));
+    let (asked, at) = question(&mut agent, 0).await;
+    assert_eq!(asked.tool, "ExitPlanMode");
+    answer(&mut agent, &asked, Decision::Allow { input: None, for_session: false });
+    let (results, _) = agent.idle(at).await;
+    assert_eq!((results[0].is_error, results[0].text.as_deref()), (false, Some("off we go")));
+    let left = agent.events.iter().filter_map(|event| event.raw.as_ref());
+    assert!(left.filter(|raw| raw["permissionMode"] == "default").count() > 0);
+}
+
+#[tokio::test]
 async fn large_inputs_are_asked_for_and_allowed() {
     let place = Place::new().await;
     let Some(options) = asking(&place) else { return };

@@ -29,7 +29,7 @@ pub(super) struct Filters {
     /// Only with any of these tags, with commas between.
     tags: Option<String>,
     /// Which page, from 1.
-    #[param(minimum = 1)]
+    #[param(minimum = 1, maximum = 1000000)]
     page: Option<u64>,
     /// How many on a page; 50 where absent.
     #[param(minimum = 1, maximum = 1000)]
@@ -44,8 +44,8 @@ impl Filters {
         let status = self.status.map(|word| word.parse::<SessionStatus>()).transpose();
         let (page, page_size) =
             (self.page.unwrap_or(default.page), self.page_size.unwrap_or(default.page_size));
-        if page == 0 {
-            return Err(Problem::invalid("page", "is counted from 1"));
+        if !(1..=1_000_000).contains(&page) {
+            return Err(Problem::invalid("page", "must be 1 to 1000000"));
         }
         if !(1..=1000).contains(&page_size) {
             return Err(Problem::invalid("pageSize", "must be 1 to 1000"));

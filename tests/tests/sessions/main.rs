@@ -1,0 +1,5 @@
+//! Sessions over HTTP: the real daemon, the real agent, a scripted model.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod rest;
+mod stage;
