@@ -74,6 +74,14 @@ fn renamed(field: &str, error: hostel_session::Error) -> Problem {
     }
 }
 
+/// Refuses what databases and the clients' languages cannot count.
+fn countable(field: &str, number: Option<u64>) -> Result<()> {
+    match number.map(i64::try_from) {
+        Some(Err(_)) => Err(Problem::invalid(field, format!("must be at most {}", i64::MAX))),
+        _ => Ok(()),
+    }
+}
+
 /// Create a session
 ///
 /// Its sandbox is made with the first message. With an `Idempotency-Key` the call can be repeated.
@@ -85,6 +93,9 @@ pub(super) async fn create(
     headers: HeaderMap,
     Body(mut create): Body<CreateSession>,
 ) -> Result<impl IntoResponse> {
+    countable("maxIdleTimeMs", create.max_idle_time_ms)?;
+    countable("maxLifetimeMs", create.max_lifetime_ms)?;
+    countable("maxTurns", create.max_turns)?;
     create.idempotency_key = idempotency_key(&headers)?;
     let created = app.host.create(create).await?;
     let location = format!("/api/sessions/{}", created.session.id);
@@ -128,6 +139,9 @@ pub(super) async fn update(
     Id(id): Id,
     Body(update): Body<UpdateSession>,
 ) -> Result<Json<Session>> {
+    countable("maxIdleTimeMs", update.max_idle_time_ms)?;
+    countable("maxLifetimeMs", update.max_lifetime_ms)?;
+    countable("maxTurns", update.max_turns)?;
     Ok(Json(app.host.update(&id, update).await?))
 }
 
