@@ -74,10 +74,14 @@ fn renamed(field: &str, error: hostel_session::Error) -> Problem {
     }
 }
 
-/// Refuses what databases and the clients' languages cannot count.
-fn countable(field: &str, number: Option<u64>) -> Result<()> {
-    match number.map(i64::try_from) {
-        Some(Err(_)) => Err(Problem::invalid(field, format!("must be at most {}", i64::MAX))),
+/// Refuses what databases and the clients' languages cannot count, and OpenAPI has no name for: the upper half of
+/// unsigned numbers.
+fn countable<N: Copy, Signed: TryFrom<N>>(field: &str, number: Option<N>, most: Signed) -> Result<()>
+where
+    Signed: std::fmt::Display,
+{
+    match number.map(Signed::try_from) {
+        Some(Err(_)) => Err(Problem::invalid(field, format!("must be at most {most}"))),
         _ => Ok(()),
     }
 }
@@ -93,9 +97,11 @@ pub(super) async fn create(
     headers: HeaderMap,
     Body(mut create): Body<CreateSession>,
 ) -> Result<impl IntoResponse> {
-    countable("maxIdleTimeMs", create.max_idle_time_ms)?;
-    countable("maxLifetimeMs", create.max_lifetime_ms)?;
-    countable("maxTurns", create.max_turns)?;
+    countable("maxIdleTimeMs", create.max_idle_time_ms, i64::MAX)?;
+    countable("maxLifetimeMs", create.max_lifetime_ms, i64::MAX)?;
+    countable("maxTurns", create.max_turns, i64::MAX)?;
+    countable("config.maxTurns", create.config.max_turns, i32::MAX)?;
+    countable("config.maxThinkingTokens", create.config.max_thinking_tokens, i32::MAX)?;
     create.idempotency_key = idempotency_key(&headers)?;
     let created = app.host.create(create).await?;
     let location = format!("/api/sessions/{}", created.session.id);
@@ -139,9 +145,9 @@ pub(super) async fn update(
     Id(id): Id,
     Body(update): Body<UpdateSession>,
 ) -> Result<Json<Session>> {
-    countable("maxIdleTimeMs", update.max_idle_time_ms)?;
-    countable("maxLifetimeMs", update.max_lifetime_ms)?;
-    countable("maxTurns", update.max_turns)?;
+    countable("maxIdleTimeMs", update.max_idle_time_ms, i64::MAX)?;
+    countable("maxLifetimeMs", update.max_lifetime_ms, i64::MAX)?;
+    countable("maxTurns", update.max_turns, i64::MAX)?;
     Ok(Json(app.host.update(&id, update).await?))
 }
 
