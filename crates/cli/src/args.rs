@@ -32,6 +32,7 @@ pub(crate) use usage::{AuditCommand, BudgetCommand, SecretCommand, UsageArgs};
 
 use clap::{Args, Parser, Subcommand};
 use hostel_client::SESSIOND_ADDRESS_VARIABLE;
+use std::net::SocketAddr;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -54,7 +55,7 @@ Environment:
 Data goes to stdout, everything else to stderr. With --json, stdout has JSON: one object, or for commands that stream one object a line; errors are {\"error\":{\"reason\",\"message\",…}} and remarks {\"note\":{\"message\"}}, on stderr.
 
 Examples:
-  hostel up                                     start a daemon here
+  hostel up                                     start a daemon and a session server here
   hostel run -- python3 -c 'print(6 * 7)'       one command in a sandbox of its own
   hostel run -it -- bash                        look around
   id=$(hostel sandbox create -q)                a sandbox that stays …
@@ -86,7 +87,7 @@ pub(crate) struct Cli {
 /// What hostel can do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Start a daemon in the foreground, on embedded defaults.
+    /// Start a daemon and a session server in the foreground, on embedded defaults.
     Up(UpArgs),
     /// Run a command in a new sandbox and delete the sandbox.
     Run(Box<RunArgs>),
@@ -146,12 +147,19 @@ pub(crate) enum Command {
 /// How to start a daemon.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Without options no file is needed. Ctrl-C stops the daemon; sandboxes live on and are \
-    found again at the next start.\n\nExample:\n  hostel up --state-dir /srv/hostel --listen tcp://127.0.0.1:7070"
+    after_help = "Without options no file is needed. Ctrl-C stops both; sandboxes and turns live on and are \
+    found again at the next start. The session server takes its other options from the environment and its file, \
+    as hostel-sessiond does.\n\nExample:\n  hostel up --state-dir /srv/hostel --listen tcp://127.0.0.1:7070"
 )]
 pub(crate) struct UpArgs {
     #[command(flatten)]
     pub(crate) daemon: hosteld::arguments::Arguments,
+    /// Where clients of the session server connect [127.0.0.1:3333].
+    #[arg(long, env = "HOSTEL_SESSIOND_LISTEN", value_name = "ADDRESS:PORT", conflicts_with = "no_sessions")]
+    pub(crate) sessions_listen: Option<SocketAddr>,
+    /// Start the daemon alone, without a session server.
+    #[arg(long)]
+    pub(crate) no_sessions: bool,
 }
 
 /// What can be asked of a node.

@@ -6,14 +6,16 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+use axum::Router;
 use convert::{bounded, page, session_id};
 use delivery::{Frames, export, watch};
 use hostel_proto::v1;
-use hostel_proto::v1::session_service_server::{SessionService, SessionServiceServer};
+use hostel_proto::v1::session_service_server::{SERVICE_NAME, SessionService, SessionServiceServer};
 use hostel_session::{Session, SessionHost};
 use status::{invalid, status};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 /// Largest message taken, in bytes: the pictures of a message and what is around them.
@@ -25,21 +27,26 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 const EVENTS: usize = 1000;
 const MOST_EVENTS: usize = 10_000;
 
-/// The service over a host. It takes no notice of tokens: that is for the router around it.
-pub(crate) fn service(host: Arc<dyn SessionHost>) -> SessionServiceServer<SessionCalls> {
-    SessionServiceServer::new(SessionCalls(host)).max_decoding_message_size(MAX_MESSAGE)
+/// The service as routes. It takes no notice of tokens: that is for the router around it. Watches end with `stop`.
+pub(crate) fn routes(host: Arc<dyn SessionHost>, stop: CancellationToken) -> Router {
+    let service =
+        SessionServiceServer::new(SessionCalls { host, stop }).max_decoding_message_size(MAX_MESSAGE);
+    Router::new().route_service(&format!("/{SERVICE_NAME}/{{*call}}"), service)
 }
 
 type Answer<T> = Result<Response<T>, Status>;
 
 /// The calls of the service.
-pub(crate) struct SessionCalls(Arc<dyn SessionHost>);
+pub(crate) struct SessionCalls {
+    host: Arc<dyn SessionHost>,
+    stop: CancellationToken,
+}
 
 impl SessionCalls {
     /// A session as it goes out.
     #[allow(clippy::result_large_err, reason = "tonic's status is what services answer with")]
     fn shown(&self, session: &Session) -> Result<Option<v1::Session>, Status> {
-        convert::session(session, self.0.is_loaded(&session.id)).map(Some)
+        convert::session(session, self.host.is_loaded(&session.id)).map(Some)
     }
 }
 
@@ -49,13 +56,13 @@ impl SessionService for SessionCalls {
         &self,
         request: Request<v1::CreateSessionRequest>,
     ) -> Answer<v1::CreateSessionResponse> {
-        let created = self.0.create(convert::create(request.into_inner())?).await.map_err(status)?;
+        let created = self.host.create(convert::create(request.into_inner())?).await.map_err(status)?;
         let session = self.shown(&created.session)?;
         Ok(Response::new(v1::CreateSessionResponse { session, replayed: created.replayed }))
     }
 
     async fn get_session(&self, request: Request<v1::GetSessionRequest>) -> Answer<v1::GetSessionResponse> {
-        let session = self.0.get(&session_id(request.into_inner().session_id)?).await.map_err(status)?;
+        let session = self.host.get(&session_id(request.into_inner().session_id)?).await.map_err(status)?;
         Ok(Response::new(v1::GetSessionResponse { session: self.shown(&session)? }))
     }
 
@@ -64,10 +71,10 @@ impl SessionService for SessionCalls {
         request: Request<v1::ListSessionsRequest>,
     ) -> Answer<v1::ListSessionsResponse> {
         let list = convert::list(request.into_inner())?;
-        let found = self.0.list(&list).await.map_err(status)?;
+        let found = self.host.list(&list).await.map_err(status)?;
         let seen = list.page.saturating_mul(list.page_size);
         let next = (seen < found.total && !found.sessions.is_empty()).then(|| page::token(list.page + 1));
-        let show = |session: &Session| convert::session(session, self.0.is_loaded(&session.id));
+        let show = |session: &Session| convert::session(session, self.host.is_loaded(&session.id));
         Ok(Response::new(v1::ListSessionsResponse {
             sessions: found.sessions.iter().map(show).collect::<Result<_, _>>()?,
             next_page_token: next.unwrap_or_default(),
@@ -80,7 +87,7 @@ impl SessionService for SessionCalls {
         request: Request<v1::UpdateSessionRequest>,
     ) -> Answer<v1::UpdateSessionResponse> {
         let (id, update) = convert::update(request.into_inner())?;
-        let session = self.0.update(&id, update).await.map_err(status)?;
+        let session = self.host.update(&id, update).await.map_err(status)?;
         Ok(Response::new(v1::UpdateSessionResponse { session: self.shown(&session)? }))
     }
 
@@ -89,7 +96,7 @@ impl SessionService for SessionCalls {
         request: Request<v1::DeleteSessionRequest>,
     ) -> Answer<v1::DeleteSessionResponse> {
         let request = request.into_inner();
-        match self.0.delete(&session_id(request.session_id)?).await {
+        match self.host.delete(&session_id(request.session_id)?).await {
             Err(hostel_session::Error::NotFound { .. }) if request.allow_missing => {}
             other => other.map_err(status)?,
         }
@@ -101,7 +108,7 @@ impl SessionService for SessionCalls {
         request: Request<v1::SendMessageRequest>,
     ) -> Answer<v1::SendMessageResponse> {
         let (id, message) = convert::send(request.into_inner())?;
-        let accepted = self.0.send(&id, message).await.map_err(status)?;
+        let accepted = self.host.send(&id, message).await.map_err(status)?;
         Ok(Response::new(v1::SendMessageResponse {
             message: Some(convert::message(&accepted.message)?),
             position: u32::try_from(accepted.position).unwrap_or(u32::MAX),
@@ -113,7 +120,7 @@ impl SessionService for SessionCalls {
         &self,
         request: Request<v1::ListMessagesRequest>,
     ) -> Answer<v1::ListMessagesResponse> {
-        let queue = self.0.queue(&session_id(request.into_inner().session_id)?).await.map_err(status)?;
+        let queue = self.host.queue(&session_id(request.into_inner().session_id)?).await.map_err(status)?;
         let messages = queue.iter().map(convert::message).collect::<Result<_, _>>()?;
         Ok(Response::new(v1::ListMessagesResponse { messages }))
     }
@@ -121,7 +128,7 @@ impl SessionService for SessionCalls {
     async fn get_message(&self, request: Request<v1::GetMessageRequest>) -> Answer<v1::GetMessageResponse> {
         let request = request.into_inner();
         let id = session_id(request.session_id)?;
-        let message = self.0.message(&id, &request.message_id).await.map_err(status)?;
+        let message = self.host.message(&id, &request.message_id).await.map_err(status)?;
         Ok(Response::new(v1::GetMessageResponse { message: Some(convert::message(&message)?) }))
     }
 
@@ -131,7 +138,7 @@ impl SessionService for SessionCalls {
     ) -> Answer<v1::CancelMessageResponse> {
         let request = request.into_inner();
         let id = session_id(request.session_id)?;
-        let message = self.0.cancel(&id, &request.message_id).await.map_err(status)?;
+        let message = self.host.cancel(&id, &request.message_id).await.map_err(status)?;
         Ok(Response::new(v1::CancelMessageResponse { message: Some(convert::message(&message)?) }))
     }
 
@@ -141,7 +148,7 @@ impl SessionService for SessionCalls {
     ) -> Answer<v1::InterruptSessionResponse> {
         let request = request.into_inner();
         let wait = bounded("wait", request.wait)?.unwrap_or(INTERRUPT_WAIT);
-        let session = self.0.interrupt(&session_id(request.session_id)?, wait).await.map_err(status)?;
+        let session = self.host.interrupt(&session_id(request.session_id)?, wait).await.map_err(status)?;
         Ok(Response::new(v1::InterruptSessionResponse { session: self.shown(&session)? }))
     }
 
@@ -151,7 +158,7 @@ impl SessionService for SessionCalls {
     ) -> Answer<v1::StopSessionResponse> {
         let request = request.into_inner();
         let grace = bounded("grace", request.grace)?.unwrap_or(STOP_GRACE);
-        let session = self.0.stop(&session_id(request.session_id)?, grace).await.map_err(status)?;
+        let session = self.host.stop(&session_id(request.session_id)?, grace).await.map_err(status)?;
         Ok(Response::new(v1::StopSessionResponse { session: self.shown(&session)? }))
     }
 
@@ -159,7 +166,7 @@ impl SessionService for SessionCalls {
         &self,
         request: Request<v1::KillSessionRequest>,
     ) -> Answer<v1::KillSessionResponse> {
-        let session = self.0.kill(&session_id(request.into_inner().session_id)?).await.map_err(status)?;
+        let session = self.host.kill(&session_id(request.into_inner().session_id)?).await.map_err(status)?;
         Ok(Response::new(v1::KillSessionResponse { session: self.shown(&session)? }))
     }
 
@@ -169,7 +176,7 @@ impl SessionService for SessionCalls {
     ) -> Answer<v1::TerminateSessionResponse> {
         let request = request.into_inner();
         let reason = convert::reason(request.reason)?;
-        let session = self.0.terminate(&session_id(request.session_id)?, reason).await.map_err(status)?;
+        let session = self.host.terminate(&session_id(request.session_id)?, reason).await.map_err(status)?;
         Ok(Response::new(v1::TerminateSessionResponse { session: self.shown(&session)? }))
     }
 
@@ -178,7 +185,7 @@ impl SessionService for SessionCalls {
         request: Request<v1::ListQuestionsRequest>,
     ) -> Answer<v1::ListQuestionsResponse> {
         let id = session_id(request.into_inner().session_id)?;
-        let questions = self.0.questions(&id).await.map_err(status)?;
+        let questions = self.host.questions(&id).await.map_err(status)?;
         Ok(Response::new(v1::ListQuestionsResponse {
             questions: questions.iter().map(convert::question).collect(),
         }))
@@ -189,7 +196,7 @@ impl SessionService for SessionCalls {
         request: Request<v1::AnswerQuestionRequest>,
     ) -> Answer<v1::AnswerQuestionResponse> {
         let (id, question, answer) = convert::answer(request.into_inner())?;
-        let question = self.0.answer(&id, &question, answer).await.map_err(status)?;
+        let question = self.host.answer(&id, &question, answer).await.map_err(status)?;
         Ok(Response::new(v1::AnswerQuestionResponse { question: Some(convert::question(&question)) }))
     }
 
@@ -201,7 +208,7 @@ impl SessionService for SessionCalls {
             Err(_) => return Err(invalid("page_size", "must not be negative")),
         };
         let id = session_id(request.session_id)?;
-        let events = self.0.events(&id, request.after_seq, limit).await.map_err(status)?;
+        let events = self.host.events(&id, request.after_seq, limit).await.map_err(status)?;
         Ok(Response::new(v1::ListEventsResponse {
             events: events.iter().map(|event| convert::event(event)).collect(),
         }))
@@ -215,15 +222,15 @@ impl SessionService for SessionCalls {
     ) -> Answer<Self::WatchEventsStream> {
         let request = request.into_inner();
         let id = session_id(request.session_id)?;
-        let source = self.0.subscribe(&id, request.after_seq).await.map_err(status)?;
-        Ok(Response::new(watch(Arc::clone(&self.0), id, source)))
+        let source = self.host.subscribe(&id, request.after_seq).await.map_err(status)?;
+        Ok(Response::new(watch(Arc::clone(&self.host), self.stop.clone(), id, source)))
     }
 
     async fn get_statistics(
         &self,
         _request: Request<v1::GetStatisticsRequest>,
     ) -> Answer<v1::GetStatisticsResponse> {
-        let statistics = self.0.statistics().await.map_err(status)?;
+        let statistics = self.host.statistics().await.map_err(status)?;
         Ok(Response::new(v1::GetStatisticsResponse { statistics: Some(convert::statistics(statistics)) }))
     }
 
@@ -231,7 +238,7 @@ impl SessionService for SessionCalls {
         &self,
         request: Request<v1::LoadSessionRequest>,
     ) -> Answer<v1::LoadSessionResponse> {
-        let session = self.0.load(&session_id(request.into_inner().session_id)?).await.map_err(status)?;
+        let session = self.host.load(&session_id(request.into_inner().session_id)?).await.map_err(status)?;
         Ok(Response::new(v1::LoadSessionResponse { session: self.shown(&session)? }))
     }
 
@@ -239,7 +246,7 @@ impl SessionService for SessionCalls {
         &self,
         request: Request<v1::UnloadSessionRequest>,
     ) -> Answer<v1::UnloadSessionResponse> {
-        self.0.unload(&session_id(request.into_inner().session_id)?).await.map_err(status)?;
+        self.host.unload(&session_id(request.into_inner().session_id)?).await.map_err(status)?;
         Ok(Response::new(v1::UnloadSessionResponse {}))
     }
 
@@ -250,8 +257,8 @@ impl SessionService for SessionCalls {
         request: Request<v1::ExportSessionRequest>,
     ) -> Answer<Self::ExportSessionStream> {
         let id = session_id(request.into_inner().session_id)?;
-        let session = self.0.get(&id).await.map_err(status)?;
-        let record = convert::session(&session, self.0.is_loaded(&id))?;
-        Ok(Response::new(export(Arc::clone(&self.0), id, record, session.last_event)))
+        let session = self.host.get(&id).await.map_err(status)?;
+        let record = convert::session(&session, self.host.is_loaded(&id))?;
+        Ok(Response::new(export(Arc::clone(&self.host), id, record, session.last_event)))
     }
 }

@@ -7,6 +7,7 @@ use hostel_proto::v1;
 use hostel_session::{Delivery, SessionHost, SessionId, SubscriptionSource};
 use std::pin::Pin;
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 /// What a streaming call sends.
@@ -17,17 +18,23 @@ const PAGE: usize = 1000;
 /// Bytes of a transcript in one message.
 const PIECE: usize = 1 << 20;
 
-/// The deliveries of a subscription. Reading from it is what fetches the next, so that a slow reader costs nothing.
+/// The deliveries of a subscription, until `stop`. Reading is what fetches the next, so that a slow reader costs
+/// nothing.
 pub(super) fn watch(
     host: Arc<dyn SessionHost>,
+    stop: CancellationToken,
     id: SessionId,
     source: Box<dyn SubscriptionSource>,
 ) -> Frames<v1::WatchEventsResponse> {
     let frames = stream::unfold(Some(source), move |source| {
-        let (host, id) = (Arc::clone(&host), id.clone());
+        let (host, stop, id) = (Arc::clone(&host), stop.clone(), id.clone());
         async move {
             let mut source = source?;
-            match source.next().await {
+            let next = tokio::select! {
+                next = source.next() => next,
+                () = stop.cancelled() => return Some((Err(stopping()), None)),
+            };
+            match next {
                 Ok(Some(delivery)) => Some((Ok(frame(&delivery)), Some(source))),
                 // A session that is still there ended nobody's watch: the host is going away.
                 Ok(None) => match host.get(&id).await {
