@@ -76,11 +76,8 @@ fn renamed(field: &str, error: hostel_session::Error) -> Problem {
 
 /// Refuses what databases and the clients' languages cannot count, and OpenAPI has no name for: the upper half of
 /// unsigned numbers.
-fn countable<N: Copy, Signed: TryFrom<N>>(field: &str, number: Option<N>, most: Signed) -> Result<()>
-where
-    Signed: std::fmt::Display,
-{
-    match number.map(Signed::try_from) {
+fn countable<N, S: TryFrom<N> + std::fmt::Display>(field: &str, number: Option<N>, most: S) -> Result<()> {
+    match number.map(S::try_from) {
         Some(Err(_)) => Err(Problem::invalid(field, format!("must be at most {most}"))),
         _ => Ok(()),
     }
