@@ -47,6 +47,7 @@ async fn streamed_turn(stage: &Stage, session: &str) {
     for kind in ["system", "stream_event", "assistant", "user", "result"] {
         assert!(types.contains(&kind), "{kind} is not among {types:?}");
     }
+    assert!(types.iter().all(|kind| !kind.starts_with("control_")), "{types:?}");
     let done = frames.last().unwrap();
     assert_eq!(
         (&done["type"], &done["isError"], &done["result"]),

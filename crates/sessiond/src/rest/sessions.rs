@@ -74,6 +74,15 @@ fn renamed(field: &str, error: hostel_session::Error) -> Problem {
     }
 }
 
+/// Refuses what databases and the clients' languages cannot count, and OpenAPI has no name for: the upper half of
+/// unsigned numbers.
+fn countable<N, S: TryFrom<N> + std::fmt::Display>(field: &str, number: Option<N>, most: S) -> Result<()> {
+    match number.map(S::try_from) {
+        Some(Err(_)) => Err(Problem::invalid(field, format!("must be at most {most}"))),
+        _ => Ok(()),
+    }
+}
+
 /// Create a session
 ///
 /// Its sandbox is made with the first message. With an `Idempotency-Key` the call can be repeated.
@@ -85,6 +94,11 @@ pub(super) async fn create(
     headers: HeaderMap,
     Body(mut create): Body<CreateSession>,
 ) -> Result<impl IntoResponse> {
+    countable("maxIdleTimeMs", create.max_idle_time_ms, i64::MAX)?;
+    countable("maxLifetimeMs", create.max_lifetime_ms, i64::MAX)?;
+    countable("maxTurns", create.max_turns, i64::MAX)?;
+    countable("config.maxTurns", create.config.max_turns, i32::MAX)?;
+    countable("config.maxThinkingTokens", create.config.max_thinking_tokens, i32::MAX)?;
     create.idempotency_key = idempotency_key(&headers)?;
     let created = app.host.create(create).await?;
     let location = format!("/api/sessions/{}", created.session.id);
@@ -128,6 +142,9 @@ pub(super) async fn update(
     Id(id): Id,
     Body(update): Body<UpdateSession>,
 ) -> Result<Json<Session>> {
+    countable("maxIdleTimeMs", update.max_idle_time_ms, i64::MAX)?;
+    countable("maxLifetimeMs", update.max_lifetime_ms, i64::MAX)?;
+    countable("maxTurns", update.max_turns, i64::MAX)?;
     Ok(Json(app.host.update(&id, update).await?))
 }
 
