@@ -32,6 +32,8 @@ packages_for() {
 		# An independent client of the API, see scripts/python-client.sh.
 		echo 'python3 python3'
 		echo 'python3-venv -'
+		# Tests start servers of their own.
+		echo 'postgresql -'
 		packages_for docker
 		packages_for image
 		;;
@@ -103,7 +105,18 @@ apt() {
 		-o Dpkg::Use-Pty=0 "$@"
 }
 
+# Debian's PostgreSQL makes and starts a cluster when it is installed, which nobody here wants. What an administrator
+# has set is left alone.
+want_no_cluster() {
+	local settings=/etc/postgresql-common/createcluster.conf
+	[[ " ${missing[*]} " != *' postgresql '* ]] || [ -e "$settings" ] || {
+		as_root mkdir -p "${settings%/*}"
+		echo 'create_main_cluster = false' | as_root tee "$settings" >/dev/null
+	}
+}
+
 install_missing() {
+	want_no_cluster
 	apt install -y --no-install-recommends "${missing[@]}" >"$log" 2>&1
 }
 

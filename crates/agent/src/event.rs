@@ -38,7 +38,9 @@ pub enum Meaning {
     },
     /// The agent is busy.
     Running,
-    /// The agent is idle: nothing of any turn runs, in the background neither.
+    /// The agent is idle: nothing of any turn runs. Commands that it left running in the background may; when they are
+    /// over it may begin again by itself. Comes once for each [`Running`](Self::Running), after the result, where there
+    /// is one: a prompt that the agent has seen before gets none.
     Idle,
     /// What became of a prompt.
     Prompt {
@@ -60,10 +62,17 @@ pub enum Meaning {
         /// By what.
         delta: String,
     },
-    /// Something of a block is known that was not: the input of a tool, its state, its result.
+    /// Something of a block is known that was not: the state of a tool. A null input means that it is as it was.
     BlockUpdate(Block),
-    /// A part of an answer is complete, and this is all of it.
+    /// A part of an answer is complete, and this is all of it. It may be the first that is told of it. The call of a
+    /// tool is complete before the tool has run.
     BlockComplete(Block),
+    /// A part of an answer that began will not become complete, as the model was cut short. What is asked again comes
+    /// as parts of its own.
+    BlockAbandoned {
+        /// Which block.
+        block: String,
+    },
     /// The agent asks whether it may, or what is wanted. Somebody has to answer.
     Question(Question),
     /// A question needs no answer any more.

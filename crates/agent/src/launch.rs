@@ -3,12 +3,13 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// MCP servers by name, as the agent's configuration has them.
 pub type McpServers = BTreeMap<String, Value>;
 
-/// A process to start.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A process to start. Shown without the values of its environment and its arguments, where there may be keys.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Launch {
     /// Program and arguments.
     pub argv: Vec<String>,
@@ -18,8 +19,9 @@ pub struct Launch {
     pub cwd: Option<String>,
 }
 
-/// How an agent is to be. What it is told later, by [`Request`](crate::Request)s, is not here.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// How an agent is to be. What it is told later, by [`Request`](crate::Request)s, is not here. Shown without what may
+/// hold keys.
+#[derive(Clone, Default, PartialEq)]
 pub struct LaunchOptions {
     /// The program; `None` is `claude` in the sandbox's PATH. For [`AgentKind::Exec`](crate::AgentKind) the command.
     pub program: Option<String>,
@@ -112,4 +114,32 @@ pub enum SettingSource {
     Project,
     /// The workspace's, not committed.
     Local,
+}
+
+impl fmt::Debug for Launch {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Launch")
+            .field("program", &self.argv.first())
+            .field("env", &self.env.keys())
+            .field("cwd", &self.cwd)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for LaunchOptions {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("LaunchOptions")
+            .field("program", &self.program)
+            .field("env", &self.env.keys())
+            .field("workspace", &self.workspace)
+            .field("conversation", &self.conversation)
+            .field("resume", &self.resume)
+            .field("claimed_spare", &self.claimed_spare)
+            .field("model", &self.model)
+            .field("permission_mode", &self.permission_mode)
+            .field("mcp_servers", &self.mcp_servers.keys())
+            .finish_non_exhaustive()
+    }
 }

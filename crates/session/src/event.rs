@@ -37,10 +37,12 @@ struct Shown {
 }
 
 impl Event {
-    /// An event with its number and time.
+    /// An event with its number and time, of which whole microseconds count: that is what databases keep, and who
+    /// reads an event again is to see the same.
     #[must_use]
     pub fn new(seq: u64, time: Timestamp, event: NewEvent) -> Self {
         let NewEvent { kind, message_id, data } = event;
+        let time = Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time);
         Self { seq, kind, message_id, time, data, shown: OnceLock::new() }
     }
 
@@ -89,7 +91,7 @@ pub struct NewEvent {
 }
 
 macro_rules! kinds {
-    ($($(#[$docs:meta])* $variant:ident = $word:literal,)+) => {
+    ($($(#[$docs:meta])* $variant:ident = $word:tt,)+) => {
         /// What kind of event.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
         pub enum EventKind {

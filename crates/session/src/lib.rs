@@ -5,6 +5,7 @@
 //! [`LocalSessionHost`] is the one that keeps them in this process. [`Store`] is where they are kept.
 #![forbid(unsafe_code)]
 
+mod blob;
 mod bus;
 mod config;
 mod error;
@@ -22,6 +23,7 @@ mod store;
 mod usd;
 mod worker;
 
+pub use blob::{Blob, BlobLocation, BlobStore, BlobStream, S3Bucket};
 pub use config::SessionConfig;
 pub use error::{Error, Result};
 pub use event::{Event, EventKind, NewEvent};

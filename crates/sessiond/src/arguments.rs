@@ -6,9 +6,9 @@ use crate::file::File;
 use crate::logging::LogFormat;
 use crate::tokens::Tokens;
 use clap::{Args, FromArgMatches as _};
-use hostel_session::Usd;
 use hostel_session::client::Address;
-use secrecy::SecretString;
+use hostel_session::{StoreUrl, Usd};
+use secrecy::{ExposeSecret as _, SecretString};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub struct Arguments {
     /// Where sessions are kept. [/var/lib/hostel, for users ~/.local/state/hostel]
     #[arg(long, env = "HOSTEL_SESSIOND_STATE_DIR", value_name = "DIRECTORY")]
     pub state_dir: Option<PathBuf>,
-    /// The database: sqlite:///path or postgres://user@host/database. [sessions.sqlite in the state directory]
+    /// The database: sqlite:///path or postgres://user@host/database. [sessions.db in the state directory]
     #[arg(long, env = "HOSTEL_SESSIOND_STORE", hide_env_values = true, value_name = "URL")]
     pub store: Option<SecretString>,
     /// Tokens that let clients in, one a line. Needed to listen on anything but loopback. [none]
@@ -101,7 +101,9 @@ impl Arguments {
             None => Config::for_this_user()?,
         };
         config.listen = self.listen.or(file.listen).unwrap_or(config.listen);
-        config.store = self.store.or(file.store.map(SecretString::from));
+        if let Some(store) = self.store.or(file.store.map(SecretString::from)) {
+            config.store = store.expose_secret().parse::<StoreUrl>()?;
+        }
         if let Some(path) = self.tokens_file.or(file.tokens_file) {
             config.tokens = Tokens::read(&path)?;
         }

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::tokens::Tokens;
-use hostel_session::HostConfig;
+use hostel_session::{HostConfig, StoreUrl};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -18,9 +18,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where the store's files are, when it is of files.
     pub state_directory: PathBuf,
-    /// The store: `sqlite:///path` or `postgres://…`. `None` is `sessions.sqlite` in the state directory. May hold a
-    /// password.
-    pub store: Option<secrecy::SecretString>,
+    /// Where sessions are kept; `sessions.db` in the state directory where nobody says.
+    pub store: StoreUrl,
     /// How sessions are hosted.
     pub host: HostConfig,
     /// Who may use the server; empty for everybody who reaches it, which only loopback may have.
@@ -38,7 +37,7 @@ impl Config {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)),
             state_directory: state.to_owned(),
-            store: None,
+            store: StoreUrl::sqlite(state.join("sessions.db")),
             host: HostConfig::default(),
             tokens: Tokens::default(),
             max_connections: 4096,
@@ -95,9 +94,7 @@ impl fmt::Display for Config {
         writeln!(formatter, "tokens            {}", if self.tokens.is_empty() { "none" } else { "needed" })?;
         writeln!(formatter, "daemon            {}", host.daemon)?;
         writeln!(formatter, "state directory   {}", self.state_directory.display())?;
-        // Not the address itself, which may hold a password.
-        let store = if self.store.is_some() { "as configured" } else { "SQLite in the state directory" };
-        writeln!(formatter, "store             {store}")?;
+        writeln!(formatter, "store             {}", self.store)?;
         writeln!(formatter, "template          {}", host.template)?;
         writeln!(formatter, "backend           {}", word(&host.backend))?;
         writeln!(formatter, "pool              {}", host.pool.as_deref().unwrap_or("any that fits"))?;

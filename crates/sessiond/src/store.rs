@@ -2,22 +2,17 @@
 
 use crate::config::Config;
 use crate::error::{Error, Result};
-use hostel_session::{Store, StoreUrl, open_store};
-use secrecy::ExposeSecret as _;
+use hostel_session::Store;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::sync::Arc;
 
-/// Opens it.
+/// Makes the state directory, readable by nobody else, and opens the store.
 ///
 /// # Errors
-/// Where it cannot be opened.
+/// Where the directory cannot be made or the store not opened.
 pub(crate) async fn open(config: &Config) -> Result<Arc<dyn Store>> {
-    let url = match &config.store {
-        Some(url) => url.expose_secret().parse()?,
-        None => {
-            let directory = &config.state_directory;
-            std::fs::create_dir_all(directory).map_err(|error| Error::file(directory, error))?;
-            StoreUrl::sqlite(directory.join("sessions.sqlite"))
-        }
-    };
-    Ok(open_store(&url).await?)
+    let directory = &config.state_directory;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    made.map_err(|error| Error::file(directory, error))?;
+    Ok(hostel_session::open_store(&config.store).await?)
 }

@@ -14,6 +14,7 @@ pub(super) fn stream(state: &mut State, line: &Value, found: &mut Found) -> bool
     let conversation = found.subagent.clone().unwrap_or_default();
     match text(event, "type") {
         "message_start" => {
+            abandon(state, &conversation, 0, found);
             let id = text(&event["message"], "id").to_owned();
             remember(&mut state.messages, &conversation, Message { id, ..Message::default() });
         }
@@ -24,7 +25,8 @@ pub(super) fn stream(state: &mut State, line: &Value, found: &mut Found) -> bool
             let Some(start) = begin(&message.id, index, block) else { return true };
             // A model writes one after the other. What is not complete by now never will be.
             if message.open.len() >= MAX_OPEN_BLOCKS {
-                message.open.remove(0);
+                let oldest = message.open.remove(0);
+                found.push(Meaning::BlockAbandoned { block: oldest.id });
             }
             let kind = text(block, "type").to_owned();
             message.open.push(OpenBlock { index, kind, id: start.id.clone() });
@@ -43,9 +45,27 @@ pub(super) fn stream(state: &mut State, line: &Value, found: &mut Found) -> bool
             let (Some(open), Some(delta)) = (open, nonempty(delta, key)) else { return true };
             found.push(Meaning::BlockDelta { block: open.id.clone(), index, kind, delta: delta.to_owned() });
         }
+        "message_stop" => {
+            let from = line["abandoned_blocks"]["from_block_index"].as_u64();
+            if let Some(from) = from {
+                abandon(state, &conversation, from, found);
+            }
+        }
         _ => {}
     }
     true
+}
+
+/// Gives up the blocks of a conversation that are not complete, from a place on.
+pub(super) fn abandon(state: &mut State, conversation: &str, from: u64, found: &mut Found) {
+    let Some(message) = state.messages.get_mut(conversation) else { return };
+    message.open.retain(|open| {
+        let stays = u64::from(open.index) < from;
+        if !stays {
+            found.push(Meaning::BlockAbandoned { block: open.id.clone() });
+        }
+        stays
+    });
 }
 
 /// What a block is called: a call by its own id, which its result names; others by their place in their message.
@@ -76,6 +96,7 @@ pub(super) fn assistant(state: &mut State, line: &Value, found: &mut Found) -> b
     let id = text(message, "id").to_owned();
     let conversation = found.subagent.clone().unwrap_or_default();
     if state.messages.get(&conversation).is_none_or(|known| known.id != id) {
+        abandon(state, &conversation, 0, found);
         remember(&mut state.messages, &conversation, Message { id: id.clone(), ..Message::default() });
     }
     for block in message["content"].as_array().into_iter().flatten() {

@@ -1,9 +1,10 @@
 //! Requests of the agent, and its answers to ours.
 
+use super::prompts;
 use super::read::{Found, nonempty, text};
-use super::say::respond;
+use super::say::{CANCEL, respond};
 use super::state::{Asked, Call, MAX_OPEN, OpenQuestion, State};
-use crate::event::{Meaning, Question};
+use crate::event::{Meaning, MessageState, Question};
 use serde_json::{Value, json};
 
 /// The largest input of a tool that is kept until its question is answered, in bytes.
@@ -38,7 +39,9 @@ pub(super) fn request(state: &mut State, line: &Value, found: &mut Found) -> boo
 fn ask(state: &mut State, id: &str, request: &Value, found: &mut Found) {
     let input = request["input"].clone();
     let suggestions = request["permission_suggestions"].as_array().cloned().unwrap_or_default();
-    let kept = if input.to_string().len() <= MAX_INPUT { input.clone() } else { Value::Null };
+    // Older versions take an allowance without the input for a denial.
+    let keep = !state.can("interrupt_receipt_v1") || input.to_string().len() <= MAX_INPUT;
+    let kept = if keep { input.clone() } else { Value::Null };
     let tool = text(request, "tool_name").to_owned();
     let open = OpenQuestion { tool: tool.clone(), input: kept, suggestions: suggestions.clone() };
     state.questions.insert(id.to_owned(), open);
@@ -113,7 +116,11 @@ pub(super) fn response(state: &mut State, line: &Value, found: &mut Found) -> bo
             level: "error",
             message: format!("the agent did not take the option {id:?}: {problem}"),
         }),
-        (Some(Asked::Option), Ok(_)) | (None, _) => {}
+        (Some(Asked::Cancel), Ok(answer)) if answer["cancelled"] == true => {
+            let uuid = id.strip_prefix(CANCEL).unwrap_or_default();
+            prompts::became(state, uuid, MessageState::Cancelled, found);
+        }
+        (Some(Asked::Option), Ok(_)) | (Some(Asked::Cancel) | None, _) => {}
     }
     true
 }

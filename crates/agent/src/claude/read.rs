@@ -1,8 +1,8 @@
 //! What a line means.
 
 use super::state::State;
-use super::{blocks, control, result, system};
-use crate::event::{AgentEvent, Meaning, MessageState};
+use super::{blocks, control, prompts, result, system};
+use crate::event::{AgentEvent, Meaning};
 use crate::lines::{Line, excerpt};
 use serde_json::Value;
 
@@ -50,8 +50,7 @@ pub(super) fn line(state: &mut State, line: &Line<'_>, events: &mut Vec<AgentEve
         "control_request" => control::request(state, &value, &mut found),
         "control_response" => control::response(state, &value, &mut found),
         "control_cancel_request" => control::cancel(state, &value, &mut found),
-        "command_lifecycle" => lifecycle(state, &value, &mut found),
-        "conversation_reset" => conversation(state, &value, &mut found),
+        "command_lifecycle" => prompts::lifecycle(state, &value, &mut found),
         "transcript_mirror" => transcript(&value, &mut found),
         _ => false,
     };
@@ -65,37 +64,6 @@ pub(super) fn line(state: &mut State, line: &Line<'_>, events: &mut Vec<AgentEve
         first.raw = Some(value);
     }
     events.append(&mut found.events);
-}
-
-fn lifecycle(state: &mut State, line: &Value, found: &mut Found) -> bool {
-    let became = match text(line, "state") {
-        "queued" => MessageState::Queued,
-        "started" => MessageState::Started,
-        "completed" => MessageState::Completed,
-        "cancelled" => MessageState::Cancelled,
-        _ => return false,
-    };
-    let uuid = text(line, "command_uuid").to_owned();
-    if matches!(became, MessageState::Completed | MessageState::Cancelled) {
-        state.prompts.retain(|prompt| *prompt != uuid);
-    }
-    found.push(Meaning::Prompt { uuid, state: became });
-    true
-}
-
-/// A line that names the conversation: tells where it is another one.
-pub(super) fn conversation(state: &mut State, line: &Value, found: &mut Found) -> bool {
-    let named = ["new_conversation_id", "new_session_id", "session_id"];
-    let id = named.iter().find_map(|key| nonempty(line, key)).map(str::to_owned);
-    let model = nonempty(line, "model").map(str::to_owned);
-    let is_new = id.is_some() && id != state.ready.conversation;
-    let speaks_anew = model.is_some() && model != state.model;
-    state.model = model.or(state.model.take());
-    state.ready.conversation = id.or(state.ready.conversation.take());
-    if let Some(id) = state.ready.conversation.clone().filter(|_| is_new || speaks_anew) {
-        found.push(Meaning::Conversation { id, model: state.model.clone() });
-    }
-    true
 }
 
 fn transcript(line: &Value, found: &mut Found) -> bool {

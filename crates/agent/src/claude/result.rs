@@ -2,15 +2,14 @@
 
 use super::read::{Found, count, nonempty, small, text};
 use super::state::State;
-use super::system;
+use super::{blocks, prompts, system};
 use crate::event::{AgentEvent, Meaning, TurnResult, Usage};
 use serde_json::Value;
 
 /// The result of a turn.
 pub(super) fn result(state: &mut State, line: &Value, found: &mut Found) -> bool {
     system::running(state, found);
-    let prompts = prompts(line);
-    state.prompts.retain(|prompt| !prompts.contains(prompt));
+    let prompts = prompts::answered(state, told(line));
     let subtype = text(line, "subtype");
     let reason = nonempty(line, "terminal_reason");
     // Older versions do not say the reason.
@@ -35,22 +34,23 @@ pub(super) fn result(state: &mut State, line: &Value, found: &mut Found) -> bool
         cost_usd: cost(state, line),
         num_turns: small(line, "num_turns"),
         duration_ms: count(line, "duration_ms"),
-        prompts,
+        prompts: prompts.clone(),
         unasked: nonempty(&line["origin"], "kind").is_some_and(|kind| kind != "human"),
         structured_output: line.get("structured_output").filter(|value| !value.is_null()).cloned(),
     };
+    // Whatever the model did not finish, it will not.
+    blocks::abandon(state, "", 0, found);
     found.push(Meaning::Result(result));
-    state.messages.clear();
+    prompts::completed(state, prompts, found);
     // A version that tells when it is idle does so after this. Others are idle unless something goes on on the side.
-    if !state.tells_state && state.tasks.is_empty() {
-        state.prompts.clear();
+    if !state.tells_state && state.tasks.values().all(|task| task.is_command) {
         system::idle(state, found);
     }
     true
 }
 
 /// The prompts that it answers.
-fn prompts(line: &Value) -> Vec<String> {
+fn told(line: &Value) -> Vec<String> {
     let mut prompts: Vec<String> = line["user_message_uuids"]
         .as_array()
         .into_iter()
@@ -117,6 +117,9 @@ pub(super) fn exited(state: &mut State, code: Option<i32>, events: &mut Vec<Agen
             add(Meaning::Answered { id, result: Err(problem.clone()) });
         }
     }
+    for open in std::mem::take(&mut state.messages).into_values().flat_map(|message| message.open) {
+        add(Meaning::BlockAbandoned { block: open.id });
+    }
     let prompts: Vec<String> = std::mem::take(&mut state.prompts).into();
     if state.busy || !prompts.is_empty() {
         add(Meaning::Result(TurnResult {
@@ -133,6 +136,5 @@ pub(super) fn exited(state: &mut State, code: Option<i32>, events: &mut Vec<Agen
     }
     state.calls.clear();
     state.tasks.clear();
-    state.messages.clear();
     state.tools.clear();
 }

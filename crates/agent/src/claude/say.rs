@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 /// The most bytes of one line that is written. The agent takes more than its model does.
 const MAX_MESSAGE: usize = 32 << 20;
 
+/// How the ids of those requests begin that take a prompt back. The prompt's uuid follows.
+pub(super) const CANCEL: &str = "hostel:cancel:";
+
 /// Has a request written.
 pub(super) fn request(state: &mut State, request: Request) -> Result<()> {
     if state.exited {
@@ -22,6 +25,9 @@ pub(super) fn request(state: &mut State, request: Request) -> Result<()> {
         Request::Interrupt { id } => {
             ask(state, &id, &json!({ "subtype": "interrupt", "cancel_queued": true }))?;
             state.interrupting = state.busy || !state.prompts.is_empty();
+            if !state.can("interrupt_cancel_queued_v1") {
+                cancel(state);
+            }
             Ok(())
         }
         Request::Answer(given) => answer(state, given),
@@ -59,6 +65,16 @@ fn ask(state: &mut State, id: &str, body: &Value) -> Result<()> {
     }
     state.ask(id, body, Asked::Request);
     Ok(())
+}
+
+/// Takes back prompts that wait, where an interrupt does not.
+fn cancel(state: &mut State) {
+    for prompt in state.prompts.clone() {
+        if !state.turn.contains(&prompt) {
+            let body = json!({ "subtype": "cancel_async_message", "message_uuid": prompt });
+            state.ask(&format!("{CANCEL}{prompt}"), &body, Asked::Cancel);
+        }
+    }
 }
 
 fn prompt(state: &mut State, prompt: Prompt) -> Result<()> {

@@ -43,6 +43,10 @@ pub(super) struct State {
     pub(super) tells_state: bool,
     /// Prompts that it was sent and has not dealt with, in order.
     pub(super) prompts: VecDeque<String>,
+    /// Whether it tells what becomes of prompts.
+    pub(super) tells_prompts: bool,
+    /// Where it does not: those of the turn that runs.
+    pub(super) turn: Vec<String>,
     /// Requests that it has not answered.
     pub(super) asked: BTreeMap<String, Asked>,
     /// Questions that we have not answered.
@@ -53,8 +57,8 @@ pub(super) struct State {
     pub(super) messages: BTreeMap<String, Message>,
     /// Names of tools whose calls have no result.
     pub(super) tools: BTreeMap<String, String>,
-    /// What is done on the side: by task what it is for.
-    pub(super) tasks: BTreeMap<String, String>,
+    /// What is done on the side.
+    pub(super) tasks: BTreeMap<String, Task>,
     /// What the process had spent at its last result, in thousand-millionths of a dollar.
     pub(super) spent: u64,
     /// Whether somebody wanted the turn to stop.
@@ -73,6 +77,8 @@ pub(super) enum Asked {
     Claim,
     /// One of the options, which can only be had so.
     Option,
+    /// To take back a prompt that waits.
+    Cancel,
     /// Something that our user asked for.
     Request,
 }
@@ -111,6 +117,16 @@ pub(super) struct Message {
     pub(super) next: u32,
 }
 
+/// Something that is done on the side.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Task {
+    /// What it is for.
+    pub(super) description: String,
+    /// Whether it is a command that was left running, which keeps nobody busy.
+    pub(super) is_command: bool,
+}
+
 /// A block that is being written.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -133,6 +149,11 @@ impl State {
             });
         }
         Ok(state)
+    }
+
+    /// Whether it has an ability, by its own name. It has none before it said so.
+    pub(super) fn can(&self, ability: &str) -> bool {
+        self.ready.capabilities.iter().any(|known| known == ability)
     }
 
     /// Has one JSON line written.

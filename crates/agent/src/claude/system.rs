@@ -1,7 +1,8 @@
 //! Lines of the type `system`, and whether the agent is busy.
 
-use super::read::{Found, conversation, count, nonempty, small, text};
-use super::state::{State, remember};
+use super::prompts;
+use super::read::{Found, count, nonempty, small, text};
+use super::state::{State, Task, remember};
 use crate::event::{Meaning, Retry, SubagentState};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -56,7 +57,15 @@ fn init(state: &mut State, line: &Value, found: &mut Found) {
     }
     // A turn begins with this line in every version.
     running(state, found);
-    conversation(state, line, found);
+    prompts::turn_begins(state, found);
+    let id = nonempty(line, "session_id").map(str::to_owned);
+    let model = nonempty(line, "model").map(str::to_owned);
+    let is_new = id.is_some() && id != state.ready.conversation || model.is_some() && model != state.model;
+    state.model = model.or(state.model.take());
+    state.ready.conversation = id.or(state.ready.conversation.take());
+    if let Some(id) = state.ready.conversation.clone().filter(|_| is_new) {
+        found.push(Meaning::Conversation { id, model: state.model.clone() });
+    }
 }
 
 /// The agent is busy.
@@ -70,6 +79,11 @@ pub(super) fn running(state: &mut State, found: &mut Found) {
 /// The agent is idle.
 pub(super) fn idle(state: &mut State, found: &mut Found) {
     if state.busy {
+        if !state.tells_prompts {
+            // These were taken into a turn that ran.
+            let rest = state.prompts.drain(..).collect();
+            prompts::completed(state, rest, found);
+        }
         state.busy = false;
         state.interrupting = false;
         found.push(Meaning::Idle);
@@ -79,12 +93,14 @@ pub(super) fn idle(state: &mut State, found: &mut Found) {
 fn task(state: &mut State, line: &Value, became: SubagentState, found: &mut Found) {
     let Some(id) = nonempty(line, "tool_use_id").or(nonempty(line, "task_id")) else { return };
     let task = nonempty(line, "task_id").unwrap_or(id);
-    let said = nonempty(line, "description").map(str::to_owned);
-    let description = said.or_else(|| state.tasks.get(task).cloned()).unwrap_or_default();
-    if matches!(became, SubagentState::Completed | SubagentState::Failed) {
-        state.tasks.remove(task);
-    } else {
-        remember(&mut state.tasks, task, description.clone());
+    let mut known = state.tasks.remove(task).unwrap_or_default();
+    if let Some(description) = nonempty(line, "description") {
+        known.description = description.to_owned();
+    }
+    known.is_command |= text(line, "task_type") == "local_bash";
+    let description = known.description.clone();
+    if matches!(became, SubagentState::Started | SubagentState::Progress) {
+        remember(&mut state.tasks, task, known);
     }
     found.push(Meaning::Subagent { id: id.to_owned(), state: became, description });
 }
@@ -94,10 +110,13 @@ fn background(state: &mut State, line: &Value) {
     let Some(tasks) = line["tasks"].as_array() else { return };
     let mut known = BTreeMap::new();
     for task in tasks {
-        if let Some(id) = nonempty(task, "task_id").or(nonempty(task, "id")) {
-            remember(&mut known, id, text(task, "description").to_owned());
+        if let Some(id) = nonempty(task, "task_id") {
+            let description = text(task, "description").to_owned();
+            let is_command = text(task, "task_type") == "local_bash";
+            remember(&mut known, id, Task { description, is_command });
         }
     }
+    // What is no longer there was described for its end, which is told later.
     state.tasks = known;
 }
 

@@ -37,7 +37,7 @@ macro_rules! on_both {
 
 on_both! {
     sessions:
-        created_once, everything_comes_back, listed_and_paged, unfinished, figures, deleted_with_everything;
+        created_once, everything_comes_back, listed_and_paged, found_by_either_name, unfinished, figures, deleted_with_everything;
     journal:
         numbers_follow_each_other, new_owner_fences_old, all_of_a_commit_or_nothing, deltas_are_compacted,
         transcripts_in_order, hostile_text, large_events_end_an_answer, many_sessions_at_once, usable_and_closed;

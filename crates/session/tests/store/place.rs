@@ -32,3 +32,13 @@ impl Place {
 pub(crate) async fn open(url: &str) -> Arc<dyn Store> {
     open_store(&url.parse::<StoreUrl>().unwrap()).await.unwrap()
 }
+
+/// Waits until something is so.
+pub(crate) async fn eventually(so: impl Fn() -> bool) {
+    let soon = async {
+        while !so() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), soon).await.expect("it does not come about");
+}

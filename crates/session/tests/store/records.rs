@@ -3,7 +3,8 @@
 use hostel_session::agent::{Content, Usage};
 use hostel_session::{
     AgentState, Commit, Environment, Event, EventKind, Limits, Message, MessageOutcome, MessageState,
-    Pattern, Question, QuestionState, Session, SessionConfig, SessionId, SessionStatus, StoredSession, Usd,
+    NewEvent, Pattern, Question, QuestionState, Session, SessionConfig, SessionId, SessionStatus,
+    StoredSession, Usd,
 };
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -52,13 +53,14 @@ pub(crate) fn session(name: &str) -> Session {
 }
 
 pub(crate) fn event(seq: u64, kind: EventKind, data: &Value) -> Arc<Event> {
-    Arc::new(Event {
-        seq,
-        kind,
-        message_id: seq.is_multiple_of(2).then(|| Arc::from("m1")),
-        time: at(seq.cast_signed()),
-        data: Arc::from(RawValue::from_string(data.to_string()).unwrap()),
-    })
+    raw_event(seq, kind, seq.is_multiple_of(2).then_some("m1"), &data.to_string())
+}
+
+/// An event with data that is written like this.
+pub(crate) fn raw_event(seq: u64, kind: EventKind, message: Option<&str>, data: &str) -> Arc<Event> {
+    let data = Arc::from(RawValue::from_string(data.to_owned()).unwrap());
+    let event = NewEvent { kind, message_id: message.map(Arc::from), data };
+    Arc::new(Event::new(seq, at(seq.cast_signed()), event))
 }
 
 /// Events with these numbers.

@@ -177,6 +177,22 @@ async fn listed(store: &dyn Store, list: &ListSessions) -> (String, u64) {
     (ids.join(" "), page.total)
 }
 
+pub(crate) async fn found_by_either_name(place: &Place) {
+    let store = place.open().await;
+    let talk = |name: &str, conversation: &str, seconds| Session {
+        session_id: conversation.to_owned(),
+        created_at: at(seconds),
+        ..session(name)
+    };
+    for one in [talk("a", "talk", 1), talk("b", "talk", 2), talk("c", "", 3), talk("d", "a", 4)] {
+        store.create(&one, &[], None).await.unwrap();
+    }
+    for (name, expected) in [("c", Some("c")), ("talk", Some("b")), ("a", Some("a")), ("nobody", None)] {
+        assert_eq!(store.find(name).await.unwrap(), expected.map(id), "{name}");
+    }
+    store.close().await;
+}
+
 pub(crate) async fn unfinished(place: &Place) {
     let store = place.open().await;
     let end = |name: &str, sandbox: Option<&str>, environment: EnvironmentStatus| {

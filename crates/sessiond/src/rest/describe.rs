@@ -1,6 +1,7 @@
 //! The OpenAPI document, and a page for people.
 
 use super::problem::ProblemBody;
+use super::reply::Done;
 use axum::Json;
 use axum::response::{Html, IntoResponse, Response};
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
@@ -24,12 +25,20 @@ pub(super) fn finish(mut document: OpenApi) -> OpenApi {
         let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
         for operation in operations.into_iter().flatten() {
             operation.parameters.get_or_insert_default().extend(parameters(path));
+            // Nothing is as good as an empty object, and where that says too little it is refused.
+            if let Some(RefOr::T(body)) = &mut operation.request_body
+                && body.content.contains_key("application/json")
+            {
+                body.required = Some(Required::False);
+            }
             operation.responses.responses.insert("default".to_owned(), RefOr::T(problem()));
             shorten(operation);
         }
     }
     let components = document.components.get_or_insert_with(Components::new);
     components.schemas.insert(ProblemBody::name().into_owned(), ProblemBody::schema());
+    // The last frame of a message's stream.
+    components.schemas.insert(Done::name().into_owned(), Done::schema());
     let bearer = Http::builder().scheme(HttpAuthScheme::Bearer).build();
     components.add_security_scheme("token", SecurityScheme::Http(bearer));
     // With or without: a server on loopback may have no tokens.

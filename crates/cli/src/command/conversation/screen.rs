@@ -120,15 +120,19 @@ impl Screen {
 
     fn tool(&mut self, subagent: bool, block: &Block) -> Result<(), Failure> {
         let ended = self.tools.told(block);
+        let indent = if subagent { "    " } else { "  " };
         if let Some(ended) = ended {
-            let indent = if subagent { "    " } else { "  " };
             let mark = if ended.failed { self.paint.red("✗") } else { self.paint.green("✓") };
             let took = if ended.seconds >= 0.1 { human::brief(ended.seconds) } else { String::new() };
             let what = fit(&ended.what, took.len() + 8);
             self.aside(&format!("{indent}{mark} {what} {}", self.paint.dim(&took)))?;
-            if let Some(why) = complaint(block.content.as_ref()).filter(|_| ended.failed) {
-                self.aside(&self.paint.dim(&format!("{indent}  {}", fit(&why, 8))))?;
-            }
+        }
+        // It comes after the end of the call has been told.
+        if block.kind == "tool_result"
+            && block.is_error
+            && let Some(why) = complaint(block.content.as_ref())
+        {
+            self.aside(&self.paint.dim(&format!("{indent}  {}", fit(&why, 8))))?;
         }
         match self.tools.running() {
             Some(what) => self.spin(&fit(&what, 12)),

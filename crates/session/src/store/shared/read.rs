@@ -74,7 +74,8 @@ pub(super) async fn find(connection: &mut Connection, name: &str) -> Result<Opti
     let sql = "SELECT id FROM agent_sessions WHERE id = $1 OR session_id = $1
                ORDER BY CASE WHEN id = $1 THEN 0 ELSE 1 END, created_at DESC LIMIT 1";
     let found =
-        all(query(sql).bind(name), connection, |row| SessionId::try_from(get::<String>(row, "id")?)).await?;
+        all(query(sql).bind(plain(name)), connection, |row| SessionId::try_from(get::<String>(row, "id")?))
+            .await?;
     Ok(found.into_iter().next())
 }
 

@@ -1,0 +1,91 @@
+//! Agents that were started before anybody wanted them.
+
+use super::agent::{Agent, Place, spawn};
+use hostel_agent::{AgentKind, LaunchOptions, Meaning, PermissionMode, claude};
+use hostel_testkit::Script;
+use serde_json::json;
+
+#[tokio::test]
+async fn a_spare_becomes_what_it_is_claimed_for() {
+    let place = Place::new().await;
+    let Some(plain) = place.options() else { return };
+    let plain = LaunchOptions { ask: true, ..plain };
+    let wanted = LaunchOptions {
+        model: Some("claude-other-1".to_owned()),
+        append_system_prompt: Some("APPENDED".to_owned()),
+        permission_mode: PermissionMode::Default,
+        allowed_tools: vec!["Bash(touch allowed)".to_owned()],
+        disallowed_tools: vec!["WebFetch".to_owned()],
+        additional_directories: vec!["/opt".to_owned()],
+        max_thinking_tokens: Some(2000),
+        agents: [("helper".to_owned(), json!({ "description": "HELPER", "prompt": "Help." }))].into(),
+        title: Some("a title".to_owned()),
+        claimed_spare: true,
+        setting_sources: vec![hostel_agent::SettingSource::Project],
+        ..plain.clone()
+    };
+    let fitting = LaunchOptions { setting_sources: wanted.setting_sources.clone(), ..plain.clone() };
+    let launch = claude::spare(&fitting).expect("a spare");
+    assert_ne!(claude::spare(&plain).as_ref(), Some(&launch), "its settings come from elsewhere");
+    let child = spawn(&launch);
+    // What the workspace has is made after the start.
+    std::fs::write(place.workspace.path().join("CLAUDE.md"), "PROJECT MEMORY").expect("a file");
+    let (same, driver) = AgentKind::Claude.launch(&wanted).expect("options");
+    assert_eq!(same, launch);
+    let mut agent = Agent::with(AgentKind::Claude, driver, child);
+    let script = Script::new().tool("Bash", json!({ "command": "touch allowed" })).text("done");
+    let result = agent.turn(&script.prompt("Go.")).await;
+    assert_eq!(result.text.as_deref(), Some("done"));
+    assert!(place.workspace.path().join("allowed").exists());
+    assert_eq!(agent.count(|meaning| matches!(meaning, Meaning::Question(_))), 0);
+    let request = place.last_request();
+    for what in ["PROJECT MEMORY", "APPENDED", "HELPER", "\"model\":\"claude-other-1\""] {
+        assert!(request.contains(what), "{what}");
+    }
+    assert!(!request.contains("\"name\":\"WebFetch\""));
+    let errors = agent.count(|meaning| matches!(meaning, Meaning::Log { level: "error", .. }));
+    assert_eq!(errors, 0);
+    assert_eq!(agent.count(|meaning| matches!(meaning, Meaning::Ready(ready) if ready.conversation.is_some() && ready.version.is_some())), 1);
+}
+
+#[tokio::test]
+async fn a_spare_that_cannot_be_claimed_ends() {
+    let place = Place::new().await;
+    let Some(plain) = place.options() else { return };
+    let child = spawn(&claude::spare(&plain).expect("a spare"));
+    let nowhere = LaunchOptions { workspace: "/nowhere/at/all".to_owned(), claimed_spare: true, ..plain };
+    let (_, driver) = AgentKind::Claude.launch(&nowhere).expect("options");
+    let mut agent = Agent::with(AgentKind::Claude, driver, child);
+    agent.prompt("Hello?");
+    agent.end().await;
+    assert_eq!(agent.count(|meaning| matches!(meaning, Meaning::Ready(_))), 0);
+    assert_eq!(agent.count(|meaning| matches!(meaning, Meaning::Log { level: "error", .. })), 1);
+    assert!(agent.count(|meaning| matches!(meaning, Meaning::Result(result) if result.is_error)) > 0);
+    assert_eq!(place.asked(), 0);
+}
+
+#[tokio::test]
+async fn texts_of_any_length_reach_the_model() {
+    let place = Place::new().await;
+    let Some(mut options) = place.options() else { return };
+    // More than an argument may have.
+    options.system_prompt = Some(format!("INSTEAD {}", "long ".repeat(40_000)));
+    options.append_system_prompt = Some("AFTERWARDS".to_owned());
+    let mut agent = Agent::claude(&options);
+    let result = agent.turn("Hello.").await;
+    assert!(!result.is_error, "{result:?}");
+    let request = place.last_request();
+    assert!(request.contains("INSTEAD long") && request.contains("AFTERWARDS"));
+    let body: serde_json::Value = serde_json::from_str(&request).expect("JSON");
+    println!(
+        "{}",
+        body["system"]
+            .as_array()
+            .map(|s| s
+                .iter()
+                .map(|b| b["text"].as_str().unwrap_or("").chars().take(150).collect::<String>())
+                .collect::<Vec<_>>()
+                .join("|"))
+            .unwrap_or_default()
+    );
+}

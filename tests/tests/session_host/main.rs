@@ -1,0 +1,5 @@
+//! Sessions in this process, on real jails, with the real agent CLI and the scripted model.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod stage;
+mod turns;

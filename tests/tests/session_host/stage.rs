@@ -1,0 +1,121 @@
+//! A daemon with the agent CLI, a scripted model behind its gateway, and a store.
+
+use hostel_session::client::Address;
+use hostel_session::{
+    CreateSession, Delivery, Event, EventKind, HostConfig, LocalSessionHost, Pattern, SendMessage, Session,
+    SessionHost, SessionId, agent::Content, open_store,
+};
+use hostel_testkit::{ModelOptions, ModelServer, Script};
+use hostel_tests::{Outcome, Setup, TestDaemon, package};
+use serde_json::Value;
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a turn may take at most, on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) struct Stage {
+    pub(crate) model: ModelServer,
+    pub(crate) daemon: TestDaemon,
+    pub(crate) host: Arc<LocalSessionHost>,
+    place: tempfile::TempDir,
+}
+
+impl Stage {
+    /// Nothing where the agent CLI cannot be fetched.
+    pub(crate) async fn start() -> Option<Self> {
+        let package = match package() {
+            Ok(package) => package,
+            Err(why) => {
+                eprintln!("SKIPPED: {why}");
+                return None;
+            }
+        };
+        let model = ModelServer::start(ModelOptions::default()).await.unwrap();
+        let place = tempfile::tempdir().unwrap();
+        let (key, file) = (place.path().join("key"), place.path().join("gateway.toml"));
+        fs::write(&key, "sk-of-the-node").unwrap();
+        let upstream = format!(
+            "[[upstream]]\nname = \"scripted\"\nbase_url = \"{}\"\nkey_file = \"{}\"\n",
+            model.url(),
+            key.display()
+        );
+        fs::write(&file, upstream).unwrap();
+        let environment = vec![("HOSTEL_GATEWAY", file.into_os_string())];
+        let mut daemon = TestDaemon::prepare(Setup { environment, ..Setup::default() });
+        daemon.restart();
+        let install = ["template", "install-cli", "--archive", package.to_str().unwrap()];
+        let installed = Outcome::within(Duration::from_secs(120), daemon.command(&install));
+        assert_eq!(installed.success(), "claude");
+        let host = open(&daemon, &place).await;
+        Some(Self { model, daemon, host, place })
+    }
+
+    /// The host goes away in good order, and another takes over.
+    pub(crate) async fn restart_host(&mut self) {
+        self.host.shutdown().await;
+        self.host = open(&self.daemon, &self.place).await;
+    }
+
+    pub(crate) async fn create(&self, pattern: Pattern, config: Value) -> Session {
+        let create = CreateSession {
+            pattern: Some(pattern),
+            config: serde_json::from_value(config).unwrap(),
+            ..CreateSession::default()
+        };
+        self.host.create(create).await.unwrap().session
+    }
+
+    pub(crate) async fn send(&self, id: &SessionId, script: Script) -> String {
+        let content = vec![Content::Text { text: script.prompt("Do it.") }];
+        self.host.send(id, SendMessage { content, idempotency_key: None }).await.unwrap().message.id
+    }
+
+    /// Reads events after a number until one is what is looked for.
+    pub(crate) async fn events_until(
+        &self,
+        id: &SessionId,
+        after: u64,
+        is_last: impl Fn(&Event) -> bool,
+    ) -> Vec<Arc<Event>> {
+        let mut events: Vec<Arc<Event>> = Vec::new();
+        let reading = async {
+            let mut subscription = self.host.subscribe(id, after).await.unwrap();
+            loop {
+                match subscription.next().await.unwrap().expect("more events") {
+                    Delivery::Event(event) => {
+                        let last = is_last(&event);
+                        events.push(event);
+                        if last {
+                            return;
+                        }
+                    }
+                    Delivery::Compacted { .. } => {}
+                }
+            }
+        };
+        if tokio::time::timeout(PATIENCE, reading).await.is_err() {
+            let told: Vec<_> = events.iter().map(|event| format!("{event:.300?}")).collect();
+            panic!("what was looked for did not come:\n{}\n{}", told.join("\n"), self.daemon.log());
+        }
+        events
+    }
+
+    /// Waits for the end of a message's turn; its outcome, and the events until then.
+    pub(crate) async fn turn(&self, id: &SessionId, message: &str) -> (Value, Vec<Arc<Event>>) {
+        let ends = |event: &Event| {
+            event.kind == EventKind::TurnCompleted && event.message_id.as_deref() == Some(message)
+        };
+        let events = self.events_until(id, 0, ends).await;
+        let data: Value = serde_json::from_str(events.last().unwrap().data.get()).unwrap();
+        (data["outcome"].clone(), events)
+    }
+}
+
+async fn open(daemon: &TestDaemon, place: &tempfile::TempDir) -> Arc<LocalSessionHost> {
+    let url = place.path().join("sessions.db").to_str().unwrap().parse().unwrap();
+    let socket = format!("unix://{}", daemon.runtime().join("hosteld.sock").display());
+    let config = HostConfig { daemon: socket.parse::<Address>().unwrap(), ..HostConfig::default() };
+    LocalSessionHost::open(open_store(&url).await.unwrap(), config).await.unwrap()
+}
