@@ -18,7 +18,7 @@ image: ## Build a container image, IMAGE=agent or agent-min, with the claude CLI
 	@scripts/install-deps.sh --if-possible image
 	@images/build.sh $(IMAGE)
 
-demo: ## See it work: a daemon, a sandbox, what it cannot do, and a clean end
+demo: ## See it work: a daemon, a sandbox, what it cannot do, an agent's session, and a clean end
 	@scripts/install-deps.sh --if-possible run
 	@scripts/demo.sh
 

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Shows what Hostel does, in half a minute: starts a daemon on embedded defaults, runs commands in
-# sandboxes, tries what a sandbox must not be able to do, and proves that nothing is left behind.
-# Fails if anything it shows is not as it says.
+# Shows what Hostel does, in a minute: starts a daemon on embedded defaults, runs commands in
+# sandboxes, tries what a sandbox must not be able to do, has an agent do something in a session, and
+# proves that nothing is left behind. Fails if anything it shows is not as it says.
+#
+# With ANTHROPIC_API_KEY the agent asks the real model, which costs some cents; without, a scripted one.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -46,11 +48,31 @@ show() {
 }
 
 work=''
+model_pid=''
+sessions_pid=''
 # shellcheck disable=SC2317 # run by the trap
 cleanup() {
+	stop "$sessions_pid"
 	stop_daemon || true
+	stop "$model_pid"
 	[ -z "$work" ] || rm -rf --one-file-system "$work"
 }
+# Ends a program of ours, if it runs.
+stop() {
+	[ -n "$1" ] || return 0
+	kill -TERM "$1" 2>/dev/null || true
+	wait "$1" || true
+}
+
+# Waits for a line of a file that matches, and prints the first.
+line_of() {
+	local deadline=$((SECONDS + 15))
+	until grep -m 1 -oE "$2" "$1" 2>/dev/null; do
+		[ "$SECONDS" -lt "$deadline" ] || return 1
+		sleep 0.05
+	done
+}
+
 trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
@@ -59,6 +81,16 @@ say 'Building'
 cargo build --release --workspace
 PATH="${CARGO_TARGET_DIR:-$PWD/target}/release:$PATH"
 work=$(mktemp -d "${TMPDIR:-/tmp}/hostel-demo.XXXXXX")
+
+if [ -z "${ANTHROPIC_API_KEY:-}" ]; then
+	hostel testkit model >"$work/model" 2>"$work/model.log" &
+	model_pid=$!
+	model=$(line_of "$work/model" 'http://.*') || bad "the scripted model did not start: $(<"$work/model.log")"
+	echo 'any' >"$work/key"
+	printf '[[upstream]]\nname = "scripted"\nbase_url = "%s"\nkey_file = "%s"\n' \
+		"$model" "$work/key" >"$work/gateway.toml"
+	export HOSTEL_GATEWAY=$work/gateway.toml
+fi
 
 say 'Starting hosteld: no configuration file, no Docker, no database'
 start_daemon "$work"
@@ -109,6 +141,16 @@ elif [ "$(id -u)" -ne 0 ] && [ "$status" -ne 0 ]; then
 	good 'refused; as an ordinary user without a delegated cgroup that is what this host can give (see above)'
 else
 	bad "expected exit code 137, got $status"
+fi
+
+# shellcheck source=scripts/lib/session.sh
+. scripts/lib/session.sh
+if ! command -v curl >/dev/null; then
+	say 'An agent in a session: skipped, for there is no curl here'
+elif ! hostel template install-cli >"$work/install" 2>&1; then
+	say "An agent in a session: skipped, for its CLI could not be installed: $(tail -n 1 "$work/install")"
+else
+	show_session
 fi
 
 say 'Nothing is left behind'

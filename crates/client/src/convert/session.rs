@@ -1,5 +1,7 @@
 //! Sessions.
 
+#[cfg(test)]
+mod tests;
 mod words;
 
 pub(crate) use words::Word;

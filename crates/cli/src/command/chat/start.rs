@@ -7,7 +7,7 @@ use crate::args::ChatArgs;
 use crate::failure::Failure;
 use crate::output::progress::Progress;
 use hostel_client::model::{EnvironmentStatus, Session, SessionPattern};
-use hostel_client::{Client, SessionClient};
+use hostel_client::{Client, SendMessage, SessionClient};
 use std::path::Path;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -16,6 +16,8 @@ use tokio::time::{Instant, sleep};
 const LOOK_BACK: u64 = 2000;
 /// How long a sandbox may take to be there.
 const SANDBOX: Duration = Duration::from_secs(120);
+/// How often it is looked for.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// The session to talk with.
 ///
@@ -71,14 +73,20 @@ async fn look_back(client: &SessionClient, screen: &mut Screen, session: &Sessio
     screen.finish_line()
 }
 
-/// Waits until the session has its sandbox.
+/// Waits until the session has its sandbox. Only a message brings one: where there is none, one is sent, and its turn
+/// ended as soon as there is, before the agent asks the model.
 async fn ready(client: &SessionClient, screen: &mut Screen, session: Session) -> Result<Session, Failure> {
+    if session.environment.sandbox_id.is_some() {
+        return Ok(session);
+    }
     screen.spin("the sandbox is being made…");
-    let mut session = client.load(&session.id).await?;
+    client.send(&session.id, SendMessage::text("(Files are being copied into the workspace.)")).await?;
     let begin = Instant::now();
-    while session.environment.sandbox_id.is_none()
-        || session.environment.status == EnvironmentStatus::Starting
-    {
+    loop {
+        let session = client.get(&session.id).await?;
+        if session.environment.sandbox_id.is_some() {
+            return Ok(client.kill(&session.id).await?);
+        }
         if session.environment.status == EnvironmentStatus::Error || begin.elapsed() > SANDBOX {
             let why = session.environment.message.unwrap_or_else(|| "it took too long".to_owned());
             return Err(Failure::other(
@@ -86,10 +94,8 @@ async fn ready(client: &SessionClient, screen: &mut Screen, session: Session) ->
                 format!("there is no sandbox for the files: {why}"),
             ));
         }
-        sleep(Duration::from_millis(100)).await;
-        session = client.get(&session.id).await?;
+        sleep(LOOK).await;
     }
-    Ok(session)
 }
 
 /// Copies what is in a directory to where the agent works.

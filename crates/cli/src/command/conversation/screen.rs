@@ -24,6 +24,8 @@ pub(crate) struct Screen {
     tools: Tools,
     /// How many bytes of each text were printed.
     printed: HashMap<String, usize>,
+    /// Whether a turn is under way.
+    in_turn: bool,
     /// Whether stdout is somewhere in a line.
     in_line: bool,
     /// Whether stdout is a terminal, which must not obey what the agent says.
@@ -41,6 +43,7 @@ impl Screen {
             spinner,
             tools: Tools::default(),
             printed: HashMap::new(),
+            in_turn: false,
             in_line: false,
             terminal: terminal::stdout_is_terminal(),
             json,
@@ -57,7 +60,10 @@ impl Screen {
             return output::json(event);
         }
         match happening {
-            Happening::TurnStarted => self.spin("thinking…"),
+            Happening::TurnStarted => {
+                self.in_turn = true;
+                self.spin("thinking…");
+            }
             Happening::TurnCompleted { outcome, .. } => self.ended(outcome)?,
             Happening::Block { subagent, block, complete } => self.block(*subagent, block, *complete)?,
             Happening::Delta { subagent: false, block, kind, delta } if kind == "text" => {
@@ -120,15 +126,19 @@ impl Screen {
 
     fn tool(&mut self, subagent: bool, block: &Block) -> Result<(), Failure> {
         let ended = self.tools.told(block);
+        let indent = if subagent { "    " } else { "  " };
         if let Some(ended) = ended {
-            let indent = if subagent { "    " } else { "  " };
             let mark = if ended.failed { self.paint.red("✗") } else { self.paint.green("✓") };
             let took = if ended.seconds >= 0.1 { human::brief(ended.seconds) } else { String::new() };
             let what = fit(&ended.what, took.len() + 8);
             self.aside(&format!("{indent}{mark} {what} {}", self.paint.dim(&took)))?;
-            if let Some(why) = complaint(block.content.as_ref()).filter(|_| ended.failed) {
-                self.aside(&self.paint.dim(&format!("{indent}  {}", fit(&why, 8))))?;
-            }
+        }
+        // It comes after the end of the call has been told.
+        if block.kind == "tool_result"
+            && block.is_error
+            && let Some(why) = complaint(block.content.as_ref())
+        {
+            self.aside(&self.paint.dim(&format!("{indent}  {}", fit(&why, 8))))?;
         }
         match self.tools.running() {
             Some(what) => self.spin(&fit(&what, 12)),
@@ -139,6 +149,7 @@ impl Screen {
     }
 
     fn ended(&mut self, outcome: &Outcome) -> Result<(), Failure> {
+        self.in_turn = false;
         self.tools.clear();
         self.spinner.hide();
         self.finish_line()?;
@@ -163,6 +174,7 @@ impl Screen {
                 let text = human::printable(&format!("✗ the sandbox failed{message}"));
                 self.aside(&self.paint.red(&text))?;
             }
+            "ready" if self.in_turn => self.spin("thinking…"),
             _ => self.spinner.hide(),
         }
         Ok(())

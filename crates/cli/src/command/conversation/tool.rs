@@ -89,14 +89,16 @@ pub(crate) fn describe(name: &str, input: Option<&Value>) -> String {
     printable(&format!("{name} {}", lines.join("; ")).trim_end().replace('\t', " "))
 }
 
-/// The first line of what a tool gave, where it failed.
+/// The first lines of what a tool gave, where it failed.
 pub(super) fn complaint(content: Option<&Value>) -> Option<String> {
     let text = match content? {
         Value::String(text) => text.clone(),
         Value::Array(parts) => parts.iter().find_map(|part| part.get("text")?.as_str())?.to_owned(),
         _ => return None,
     };
-    text.lines().find(|line| !line.trim().is_empty()).map(|line| printable(line.trim()))
+    // Of a command the first line is its exit code alone.
+    let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).take(2).collect();
+    (!lines.is_empty()).then(|| printable(&lines.join(": ")))
 }
 
 #[cfg(test)]
@@ -126,6 +128,6 @@ mod tests {
         assert_eq!(describe("Read", Some(&json!({"file_path": "/a\u{1b}[2J"}))), "Read /a\\u{1b}[2J");
         assert_eq!(describe("", None), "tool");
         let content = json!([{"type":"text","text":"\n  it is\nbroken"}]);
-        assert_eq!(complaint(Some(&content)).as_deref(), Some("it is"));
+        assert_eq!(complaint(Some(&content)).as_deref(), Some("it is: broken"));
     }
 }
