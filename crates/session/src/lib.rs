@@ -7,6 +7,7 @@
 
 mod blob;
 mod bus;
+mod clock;
 mod config;
 mod error;
 mod event;

@@ -3,6 +3,7 @@
 mod health;
 mod loaded;
 mod open;
+mod warm;
 
 use crate::bus::EventBus;
 use crate::error::{Error, Result};
@@ -39,6 +40,9 @@ pub struct HostConfig {
     pub backend: Option<String>,
     /// The pool of sandboxes whose session says nothing; `None` is any that fits.
     pub pool: Option<String>,
+    /// How many agents to keep started in warm sandboxes, waiting for sessions. With any, a pool of the host's own is
+    /// kept for that, and `pool` is not used.
+    pub warm_agents: u32,
     /// Whether sandboxes ask models through the daemon's gateway. Without, agents need a key of their own in `env`.
     pub gateway: bool,
     /// What a sandbox may reach whose session says nothing: `none`, `open`, or hosts to allow.
@@ -70,6 +74,7 @@ impl Default for HostConfig {
             template: "claude".to_owned(),
             backend: None,
             pool: None,
+            warm_agents: 0,
             gateway: true,
             network: vec!["none".to_owned()],
             max_idle_time: Some(Duration::from_secs(30 * 60)),

@@ -3,166 +3,16 @@
 //! [`Machine::happened`] takes one input and says what is to be done about it. Whoever carries it out tells the outcome
 //! as further inputs. One turn at a time, first come first served; what ended does not begin again.
 
+mod effect;
+mod input;
+mod turn;
+
+pub(crate) use effect::Effect;
+pub(crate) use input::Input;
+pub(crate) use turn::{Agent, Phase, Restored, Turn, TurnEnd};
+
 use crate::status::{EndReason, EnvironmentStatus, Pattern, SessionStatus};
 use std::collections::VecDeque;
-
-/// Something that happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Input {
-    /// A message was accepted.
-    Message(String),
-    /// Somebody took a message back.
-    Cancel(String),
-    /// The agent takes prompts.
-    Ready,
-    /// The sandbox or the agent could not be had.
-    StartFailed,
-    /// The agent is busy.
-    Running,
-    /// The agent gave a result for the turn.
-    Answered,
-    /// The agent is idle.
-    Idle,
-    /// The agent's process has ended; whether that was to be expected.
-    Exited {
-        /// It was, for its turn is over.
-        expected: bool,
-    },
-    /// The agent broke too often to be started again.
-    BrokeTooOften,
-    /// The sandbox is gone.
-    SandboxGone,
-    /// Somebody wants the turn interrupted.
-    Interrupt,
-    /// Somebody wants the turn stopped, with grace.
-    Stop,
-    /// Somebody wants everything of the turn killed.
-    Kill,
-    /// The grace is over.
-    GraceOver,
-    /// Nothing that the agent started runs any more, nor does it.
-    Swept,
-    /// What the turn used is known.
-    Settled,
-    /// The session is to end.
-    End(EndReason),
-    /// A limit is reached that ends the turn, not the session.
-    Pause(EndReason),
-    /// The sandbox was taken away, as asked for.
-    Closed,
-    /// The sandbox is to be taken away; the session stays.
-    Unload,
-}
-
-/// Something to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Effect {
-    /// Journal that the turn of a message began.
-    BeginTurn(String),
-    /// Have a sandbox and an agent in it; then `Ready` or `StartFailed`.
-    Start,
-    /// The agent has ended by itself: have it again, or say `BrokeTooOften`.
-    StartAgain,
-    /// Give the message to the agent.
-    Prompt(String),
-    /// Ask the agent to stop.
-    Interrupt,
-    /// Say `GraceOver` after the grace.
-    ArmGrace,
-    /// Kill the agent and everything in the sandbox; then `Swept`.
-    Sweep,
-    /// Find out what the turn used; then `Settled`.
-    Settle,
-    /// Journal that the turn of a message ended, and how.
-    EndTurn(String, TurnEnd),
-    /// Journal that a message will have no turn, and why.
-    Drop(String, &'static str),
-    /// Take the sandbox away now; then `Closed`.
-    Close,
-    /// Take the sandbox away after the retention of ephemeral sessions.
-    CloseLater,
-    /// Journal that the session ended.
-    Ended(EndReason),
-}
-
-/// How a turn ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TurnEnd {
-    /// With the agent's answer, which may be an error.
-    Answered,
-    /// Somebody interrupted it.
-    Interrupted,
-    /// Somebody stopped it.
-    Stopped,
-    /// It was killed.
-    Killed,
-    /// The agent's process ended.
-    AgentExited,
-    /// There was no sandbox or agent to have it in.
-    EnvironmentFailed,
-    /// A limit was reached.
-    Limit(EndReason),
-}
-
-impl TurnEnd {
-    /// The word for it, where the agent has none of its own.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Answered => "success",
-            Self::Interrupted => "interrupted",
-            Self::Stopped => "stopped",
-            Self::Killed => "killed",
-            Self::AgentExited => "agent_exited",
-            Self::EnvironmentFailed => "environment_failed",
-            Self::Limit(reason) => reason.as_str(),
-        }
-    }
-}
-
-/// What the agent's process does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Agent {
-    /// There is none.
-    Absent,
-    /// It does not take prompts yet.
-    Starting,
-    /// It waits for a prompt.
-    Idle,
-    /// It works, or was given something to work on.
-    Busy,
-    /// It is being killed.
-    Sweeping,
-}
-
-/// Where a turn is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// It waits for the agent.
-    Starting,
-    /// The agent works.
-    Running,
-    /// The agent was asked to stop.
-    Interrupting,
-    /// The agent was asked to stop, and everything it started is killed after that.
-    Stopping,
-    /// Everything is being killed.
-    Killing,
-    /// It is over; what it used is being found out.
-    Settling,
-}
-
-/// A turn.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Turn {
-    /// The message that it is for.
-    pub(crate) message: String,
-    /// Where it is.
-    pub(crate) phase: Phase,
-    /// Whether the agent gave a result for it.
-    pub(crate) answered: bool,
-    /// How it ends, once that is known.
-    pub(crate) end: TurnEnd,
-}
 
 /// Where a session is, and what it does next.
 #[derive(Debug, Clone)]
@@ -587,25 +437,6 @@ impl Machine {
     fn drop_waiting(&mut self, why: &'static str, effects: &mut Vec<Effect>) {
         effects.extend(self.waiting.drain(..).map(|message| Effect::Drop(message, why)));
     }
-}
-
-/// What is needed to go on with a session.
-#[derive(Debug, Clone)]
-pub(crate) struct Restored {
-    /// How it uses sandboxes.
-    pub(crate) pattern: Pattern,
-    /// What it was to its users.
-    pub(crate) status: SessionStatus,
-    /// Why.
-    pub(crate) reason: Option<EndReason>,
-    /// What was with its sandbox.
-    pub(crate) environment: EnvironmentStatus,
-    /// The turn that ran.
-    pub(crate) turn: Option<Turn>,
-    /// The messages that waited.
-    pub(crate) waiting: VecDeque<String>,
-    /// What the agent did.
-    pub(crate) agent: Agent,
 }
 
 #[cfg(test)]

@@ -33,7 +33,6 @@ use crate::store::{AgentState, Commit};
 use command::{Until, Waiter};
 use draft::{After, Deltas, Draft};
 use hostel_agent::AgentDriver;
-use jiff::Timestamp;
 use jobs::{Job, Progress};
 use link::{Link, Moved};
 use serde::Serialize;
@@ -85,6 +84,8 @@ pub(crate) struct Worker {
     commits: JoinSet<Result<()>>,
     /// What to do when the commit that is on its way is durable.
     committing: Option<Committing>,
+    /// Commits are numbered, so that one whose answer was lost may be tried again.
+    commits_made: u64,
     /// How far what is to be written to the agent is durable.
     durable_input: u64,
     jobs: JoinSet<Job>,
@@ -190,6 +191,8 @@ impl Worker {
             self.trim_input();
             commit.agents.push(self.agent.clone());
         }
+        self.commits_made += 1;
+        commit.number = Some(self.commits_made);
         commit.events = draft.events.clone();
         commit.messages = draft.messages.into_values().collect();
         commit.questions = draft.questions.into_values().collect();
@@ -257,7 +260,7 @@ impl Worker {
         let seq = self.session.last_event;
         let data = draft::json(kind, data);
         let event = NewEvent { kind, message_id: message.map(Arc::from), data };
-        self.draft.push(Event::new(seq, Timestamp::now(), event));
+        self.draft.push(Event::new(seq, crate::clock::now(), event));
         seq
     }
 
@@ -307,12 +310,6 @@ async fn commit_patiently(shared: Arc<Shared>, commit: Commit) -> Result<()> {
             Err(Error::Store { action, problem }) => Error::Store { action, problem },
             Err(error) => return Err(error),
         };
-        // Its answer may have been lost, not the commit.
-        if let Some(last) = commit.events.last()
-            && shared.store.get(&commit.id).await.is_ok_and(|session| session.last_event >= last.seq)
-        {
-            return Ok(());
-        }
         shared.store_failed(&error);
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(STORE_PAUSE.1);

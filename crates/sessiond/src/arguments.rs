@@ -40,6 +40,10 @@ pub struct Arguments {
     /// The pool of sandboxes whose session names none. [any that fits]
     #[arg(long, env = "HOSTEL_SESSIOND_POOL", value_name = "NAME")]
     pub pool: Option<String>,
+    /// How many agents to keep started in warm sandboxes, waiting for sessions: in a pool of the server's own, which
+    /// grows with the demand up to four times that. [0]
+    #[arg(long, env = "HOSTEL_SESSIOND_WARM_AGENTS", value_name = "N")]
+    pub warm_agents: Option<u32>,
     /// Whether sandboxes ask models through the daemon's gateway, without a key of their own. [true]
     #[arg(long, env = "HOSTEL_SESSIOND_GATEWAY", value_name = "BOOL")]
     pub gateway: Option<bool>,
@@ -115,6 +119,7 @@ impl Arguments {
         host.template = self.template.or(file.template).unwrap_or_else(|| host.template.clone());
         host.backend = self.backend.or(file.backend);
         host.pool = self.pool.or(file.pool);
+        host.warm_agents = self.warm_agents.or(file.warm_agents).unwrap_or(host.warm_agents);
         host.gateway = self.gateway.or(file.gateway).unwrap_or(host.gateway);
         if let Some(network) = Some(self.network).filter(|network| !network.is_empty()).or(file.network) {
             host.network = network;

@@ -98,6 +98,7 @@ impl fmt::Display for Config {
         writeln!(formatter, "template          {}", host.template)?;
         writeln!(formatter, "backend           {}", word(&host.backend))?;
         writeln!(formatter, "pool              {}", host.pool.as_deref().unwrap_or("any that fits"))?;
+        writeln!(formatter, "warm agents       {}", host.warm_agents)?;
         writeln!(formatter, "gateway           {}", if host.gateway { "on" } else { "off" })?;
         writeln!(formatter, "network           {}", host.network.join(", "))?;
         writeln!(formatter, "idle at most      {}", time(host.max_idle_time))?;

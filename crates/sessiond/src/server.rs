@@ -1,6 +1,7 @@
 //! The listener and its connections: HTTP/1.1 and HTTP/2 on one port.
 
 mod connection;
+mod patience;
 
 use crate::config::Config;
 use crate::error::{Error, Result};

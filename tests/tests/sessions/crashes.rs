@@ -46,12 +46,11 @@ impl Dice {
 fn turn(number: usize) -> String {
     let command = format!("echo {number} >> /workspace/turns; timeout 0.3 tail -f /dev/null");
     Script::new()
-        .step(
-            Step::text(format!("turn {number} begins"))
-                .chunks(8)
-                .delay_ms(30)
-                .tool("Bash", json!({ "command": command, "description": "note" })),
-        )
+        .step(Step {
+            tool: Some("Bash".to_owned()),
+            input: Some(json!({ "command": command, "description": "note" })),
+            ..Step::text(format!("turn {number} begins")).chunks(8).delay_ms(30)
+        })
         .step(Step::text(format!("turn {number} is done")).chunks(8).delay_ms(30))
         .prompt(&format!("Turn {number}."))
 }

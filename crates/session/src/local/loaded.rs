@@ -125,6 +125,13 @@ impl Loaded {
         Ok(mailbox)
     }
 
+    /// Keeps agents warm, where that is wanted, until the host goes away.
+    pub(super) fn keep_warm(&self, shared: &Arc<Shared>) {
+        if shared.config.warm_agents > 0 {
+            self.tasks.spawn(super::warm::keep(Arc::clone(shared), self.leaving.clone()));
+        }
+    }
+
     /// Forgets sessions that have no worker any more and that nobody listens to.
     pub(super) fn let_go(&self) {
         let living = |entry: &Entry| entry.worker.as_ref().is_some_and(|worker| !worker.mailbox.is_closed());

@@ -9,7 +9,6 @@ use crate::status::{Pattern, SessionStatus};
 use crate::store::{Commit, Store, TranscriptPiece};
 use crate::worker::options;
 use hostel_agent::Content;
-use jiff::Timestamp;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use std::sync::atomic::AtomicBool;
@@ -46,6 +45,7 @@ impl LocalSessionHost {
             stopping: AtomicBool::new(false),
         });
         let host = Arc::new(Self { shared, loaded: Loaded::new() });
+        host.loaded.keep_warm(&host.shared);
         let unfinished = host.shared.store.unfinished().await?;
         if !unfinished.is_empty() {
             tracing::info!(sessions = unfinished.len(), "sessions of before are taken up");
@@ -123,7 +123,7 @@ impl LocalSessionHost {
             active_turn: None,
             conversation_id: create.conversation_id,
             config: create.config.clone(),
-            created_at: Timestamp::now(),
+            created_at: crate::clock::now(),
             started_at: None,
             last_activity_at: None,
             completed_at: None,

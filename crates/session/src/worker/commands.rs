@@ -10,7 +10,6 @@ use crate::message::{Message, MessageState};
 use crate::question::{Question, QuestionAnswer, QuestionState, Verdict};
 use crate::session::Session;
 use hostel_agent::{Answer, Decision, Request};
-use jiff::Timestamp;
 use serde_json::{Map, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,7 +94,7 @@ impl Worker {
             let message = self.session.reason.map(|reason| reason.to_string());
             return Err(Error::NotActive { status, message });
         }
-        let late = limits::next(&self.session).filter(|(at, _)| *at <= Timestamp::now());
+        let late = limits::next(&self.session).filter(|(at, _)| *at <= crate::clock::now());
         if let Some(reason) = limits::reached(&self.session).or(late.map(|(_, reason)| reason)) {
             let message = limits::sentence(&self.session, reason);
             return Err(Error::LimitReached { reason, message });
@@ -115,7 +114,7 @@ impl Worker {
             content: send.content,
             state: MessageState::Queued,
             seq,
-            created_at: Timestamp::now(),
+            created_at: crate::clock::now(),
             started_at: None,
             ended_at: None,
             outcome: None,
@@ -138,7 +137,7 @@ impl Worker {
             return Err(no_such("waiting message", id));
         };
         self.happened(Input::Cancel(id.to_owned()));
-        Ok(Message { state: MessageState::Cancelled, ended_at: Some(Timestamp::now()), ..message })
+        Ok(Message { state: MessageState::Cancelled, ended_at: Some(crate::clock::now()), ..message })
     }
 
     /// Decides a question.

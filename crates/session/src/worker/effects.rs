@@ -50,7 +50,7 @@ impl Worker {
     }
 
     fn begin_turn(&mut self, message: &str) {
-        let now = Timestamp::now();
+        let now = crate::clock::now();
         self.session.started_at.get_or_insert(now);
         self.session.last_activity_at = Some(now);
         self.model_calls = Default::default();
@@ -194,7 +194,7 @@ impl Worker {
 
     fn end_turn(&mut self, id: &str, end: TurnEnd) {
         self.grace = None;
-        let now = Timestamp::now();
+        let now = crate::clock::now();
         self.session.last_activity_at = Some(now);
         self.withdraw_questions(id);
         let Some(place) = self.messages.iter().position(|one| one.id == id) else { return };
@@ -228,7 +228,7 @@ impl Worker {
         let Some(place) = self.messages.iter().position(|one| one.id == id) else { return };
         let mut message = self.messages.remove(place);
         message.state = MessageState::Cancelled;
-        message.ended_at = Some(Timestamp::now());
+        message.ended_at = Some(crate::clock::now());
         self.journal_of(Some(id), EventKind::MessageCancelled, &json!({ "messageId": id, "reason": why }));
         self.draft.messages.insert(message.id.clone(), message);
     }
@@ -254,7 +254,7 @@ impl Worker {
     }
 
     fn ended(&mut self, reason: EndReason) {
-        let now = Timestamp::now();
+        let now = crate::clock::now();
         if reason == EndReason::Completed {
             self.session.completed_at = Some(now);
         } else {
@@ -419,7 +419,7 @@ impl Worker {
 
     fn started_at(&self, message: &str) -> Timestamp {
         let message = self.messages.iter().find(|one| one.id == message);
-        message.and_then(|message| message.started_at).unwrap_or_else(Timestamp::now)
+        message.and_then(|message| message.started_at).unwrap_or_else(crate::clock::now)
     }
 }
 

@@ -8,10 +8,10 @@ use crate::store::AgentState;
 use hostel_agent::{AgentDriver, claude};
 use hostel_client::domain::process::ProcessSpec;
 use hostel_client::domain::{ProcessId, SandboxId, SandboxState};
-use hostel_client::model::{StartKind, UsageGroup, WriteFile};
+use hostel_client::model::{Sandbox, StartKind, UsageGroup, WriteFile};
 use hostel_client::{
-    Acknowledge, Attach, Client, ExecSession, ListSandboxes, ReconnectPolicy, StartProcess, Stdin,
-    UpdateSandbox, UsageQuery,
+    Acknowledge, Attach, Client, CreateSandbox, ExecSession, ListSandboxes, ReconnectPolicy, StartProcess,
+    Stdin, UpdateSandbox, UsageQuery,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,7 +105,7 @@ impl Start {
             None => {
                 self.tell(Progress::Doing("Creating execution environment")).await;
                 let create = options::sandbox(&self.shared.config, &self.session, self.agent.attempt)?;
-                let created = client.create_sandbox(create).await?.sandbox;
+                let created = make_sandbox(&client, create).await?;
                 self.tell(Progress::Sandbox(created.id.clone(), created.start_kind)).await;
                 if resume {
                     self.bring_back(&client, &created.id, &transcripts).await?;
@@ -177,7 +177,10 @@ impl Start {
     /// The agent that waits in the sandbox, where it is one that fits.
     async fn claim_spare(&self, client: &Client, sandbox: &SandboxId) -> Result<Option<Started>> {
         let mut options = options::launch(&self.session, self.shared.config.gateway, false, 1);
-        let Some(spare) = claude::spare(&options) else { return Ok(None) };
+        // What is in its environment was fixed before anybody knew of this session.
+        let Some(spare) = claude::spare(&options).filter(|_| self.session.config.env.is_empty()) else {
+            return Ok(None);
+        };
         let process = ProcessId::parse(WARM).map_err(daemon)?;
         match client.get_process(sandbox, &process).await {
             Ok(waiting) if waiting.running && waiting.command == spare.argv => {}
@@ -194,6 +197,17 @@ impl Start {
     async fn tell(&self, progress: Progress) {
         // A worker that is gone needs to know nothing.
         let _ = self.progress.send((self.epoch, progress)).await;
+    }
+}
+
+/// Makes a sandbox. Warm agents that are not there yet are no reason to have none.
+async fn make_sandbox(client: &Client, mut create: CreateSandbox) -> Result<Sandbox> {
+    match client.create_sandbox(create.clone()).await {
+        Err(error) if error.is_not_found() && create.pool.as_deref() == Some(options::WARM_POOL) => {
+            create.pool = None;
+            Ok(client.create_sandbox(create).await?.sandbox)
+        }
+        created => Ok(created?.sandbox),
     }
 }
 

@@ -100,7 +100,7 @@ impl Worker {
         if self.close_at.take_if(|at| *at <= now).is_some() {
             self.happened(Input::End(EndReason::Completed));
         }
-        let wall = Timestamp::now();
+        let wall = crate::clock::now();
         let late: Vec<_> =
             self.questions.iter().filter(|one| one.expires_at <= wall).map(|one| one.id.clone()).collect();
         for id in late {
@@ -130,6 +130,6 @@ impl Worker {
 
 /// A moment of the wall clock on the clock that timers have.
 fn instant(at: Timestamp) -> Instant {
-    let left = Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default();
+    let left = Duration::try_from(at.duration_since(crate::clock::now())).unwrap_or_default();
     Instant::now() + left
 }

@@ -9,7 +9,6 @@ use crate::usd::Usd;
 use hostel_agent::{
     AgentEvent, Block, BlockKind, HostAnswer, Meaning, Request, SubagentState, ToolStatus, TurnResult, Usage,
 };
-use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
@@ -67,6 +66,14 @@ impl Worker {
                 );
                 self.draft.compact.extend(self.deltas.complete(&block.id));
             }
+            Meaning::BlockAbandoned { block } => {
+                let updates = json!({ "abandoned": true });
+                self.journal(
+                    EventKind::BlockUpdate,
+                    &json!({ "conversationId": conversation, "blockId": block, "updates": updates }),
+                );
+                self.draft.compact.extend(self.deltas.complete(&block));
+            }
             Meaning::Question(question) => self.asked(question),
             Meaning::QuestionWithdrawn { id } => self.withdraw(&id, "withdrawn"),
             Meaning::HostCall { id, name, .. } => {
@@ -117,7 +124,7 @@ impl Worker {
 
     /// Keeps account of tools, and of the files that they make.
     fn tool(&mut self, block: &Block, raw: Option<&Value>) {
-        let BlockKind::ToolUse { name, input, status } = &block.kind else { return };
+        let BlockKind::ToolUse { name, status, .. } = &block.kind else { return };
         if !self.session.tools_used.contains(name) {
             self.session.tools_used.push(name.clone());
             self.session.tools_used.sort();
@@ -127,20 +134,21 @@ impl Worker {
         if let Some(turn) = &mut self.session.active_turn {
             turn.current_tool = running.then(|| name.clone());
         }
-        let path = ["file_path", "notebook_path"].iter().find_map(|key| input.get(key)?.as_str());
         let writes = matches!(name.as_str(), "Write" | "Edit" | "MultiEdit" | "NotebookEdit");
+        let result = raw.map(|raw| &raw["tool_use_result"]);
         if *status == ToolStatus::Success
             && writes
-            && let Some(path) = path
+            && let Some(result) = result
+            && let Some(path) = result["filePath"].as_str()
         {
-            let created = raw.is_some_and(|raw| raw["tool_use_result"]["type"] == "create");
-            let kind = if created { EventKind::FileCreated } else { EventKind::FileModified };
+            let kind =
+                if result["type"] == "create" { EventKind::FileCreated } else { EventKind::FileModified };
             self.journal(kind, &json!({ "path": path }));
         }
     }
 
     fn asked(&mut self, question: hostel_agent::Question) {
-        let now = Timestamp::now();
+        let now = crate::clock::now();
         let expires_at = now
             .checked_add(
                 jiff::SignedDuration::try_from(self.shared.config.question_timeout).unwrap_or_default(),

@@ -4,7 +4,7 @@ use crate::config::SessionConfig;
 use crate::error::{Error, Result};
 use crate::local::HostConfig;
 use crate::session::{Limits, Session};
-use hostel_agent::{AgentKind, LaunchOptions, PermissionMode, SettingSource};
+use hostel_agent::{AgentKind, Launch, LaunchOptions, PermissionMode, SettingSource};
 use hostel_client::CreateSandbox;
 use hostel_client::domain::{
     BackendName, ModelAccess, ModelBudget, NetworkMode, NetworkPolicy, SandboxSpec, TemplateId,
@@ -13,6 +13,8 @@ use std::time::Duration;
 
 /// The label that says whose sandbox it is.
 pub(crate) const LABEL: &str = "hostel-session";
+/// The pool of warm agents.
+pub(crate) const WARM_POOL: &str = "hostel-agents";
 /// Where agents work unless the session says otherwise.
 pub(crate) const WORKSPACE: &str = "/workspace";
 /// How much longer a sandbox may live than its session, so that one that nobody looks after goes away.
@@ -59,10 +61,22 @@ pub(crate) fn sandbox(host: &HostConfig, session: &Session, attempt: u64) -> Res
     Ok(CreateSandbox {
         request_id: Some(format!("{:.48}-{attempt}", session.id.as_str())),
         network_given: true,
-        pool: config.pool.clone().or_else(|| host.pool.clone()),
+        pool: config.pool.clone().or_else(|| own_pool(host, config)).or_else(|| host.pool.clone()),
         spec,
         id: None,
     })
+}
+
+/// The pool of warm agents, where the session is one that they are kept for.
+fn own_pool(host: &HostConfig, config: &SessionConfig) -> Option<String> {
+    let usual = config.template.is_none() && config.backend.is_none();
+    (host.warm_agents > 0 && usual).then(|| WARM_POOL.to_owned())
+}
+
+/// The agent that is kept warm: for sessions that say nothing of what must be said when it is started.
+pub(crate) fn spare() -> Option<Launch> {
+    let config = SessionConfig::default();
+    hostel_agent::claude::spare(&agent(&config))
 }
 
 fn invalid(field: &str, error: &impl std::fmt::Display) -> Error {
@@ -90,27 +104,35 @@ fn network(words: &[String]) -> Result<NetworkPolicy> {
 /// How the agent is to be started, a new conversation or `resume`d.
 pub(crate) fn launch(session: &Session, gateway: bool, resume: bool, attempt: u64) -> LaunchOptions {
     let config = &session.config;
+    // With a gateway that is the bound, and it counts what the agent only estimates.
+    let max_budget_usd = session.limits.max_budget_usd.filter(|_| !gateway).map(crate::usd::Usd::dollars);
+    LaunchOptions {
+        conversation: (!resume).then(|| conversation(session, attempt)),
+        resume: resume.then(|| session.session_id.clone()),
+        resume_at: config.resume_at_message_id.clone().filter(|_| resume && session.started_at.is_none()),
+        fork: config.fork_session && session.started_at.is_none() && resume,
+        max_budget_usd,
+        title: session.description.clone(),
+        ..agent(config)
+    }
+}
+
+/// How an agent is to be, whatever session it is for.
+fn agent(config: &SessionConfig) -> LaunchOptions {
     let (system_prompt, append_system_prompt) = match (&config.system_prompt, config.replace_system_prompt) {
         (Some(prompt), true) => (Some(prompt.clone()), None),
         (prompt, _) => (None, prompt.clone()),
     };
-    // With a gateway that is the bound, and it counts what the agent only estimates.
-    let max_budget_usd = session.limits.max_budget_usd.filter(|_| !gateway).map(crate::usd::Usd::dollars);
     LaunchOptions {
         program: config.executable.clone(),
         extra_args: config.executable_args.clone(),
         env: config.env.clone(),
         workspace: workspace(config).to_owned(),
-        conversation: (!resume).then(|| conversation(session, attempt)),
-        resume: resume.then(|| session.session_id.clone()),
-        resume_at: config.resume_at_message_id.clone().filter(|_| resume && session.started_at.is_none()),
-        fork: config.fork_session && session.started_at.is_none() && resume,
         model: config.model.clone(),
         fallback_model: config.fallback_model.clone(),
         system_prompt,
         append_system_prompt,
         max_turns: config.max_turns,
-        max_budget_usd,
         max_thinking_tokens: config.max_thinking_tokens,
         permission_mode: config.permission_mode.unwrap_or_default(),
         ask: config.ask_permissions || config.permission_mode == Some(PermissionMode::Plan),
@@ -122,7 +144,6 @@ pub(crate) fn launch(session: &Session, gateway: bool, resume: bool, attempt: u6
         agents: config.custom_agents.clone(),
         setting_sources: config.setting_sources.clone().unwrap_or_else(|| vec![SettingSource::Project]),
         json_schema: config.json_schema.clone(),
-        title: session.description.clone(),
         ..LaunchOptions::default()
     }
 }

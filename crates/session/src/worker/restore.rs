@@ -55,6 +55,7 @@ impl Worker {
             agent,
             driver,
             durable_input,
+            commits_made: 0,
             stop_grace,
             link: None,
             epoch: 0,

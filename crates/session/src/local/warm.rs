@@ -1,0 +1,64 @@
+//! Agents that are started before anybody wants them.
+
+use super::Shared;
+use crate::error::{Error, Result};
+use crate::worker::options;
+use hostel_client::domain::process::ProcessSpec;
+use hostel_client::domain::{BackendName, TemplateId};
+use hostel_client::model::PoolSpec;
+use hostel_client::{CreatePool, PoolField};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// How long to wait before a pool that could not be made is tried again.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// Has the daemon keep a pool of warm agents: as often as it takes until it does.
+pub(super) async fn keep(shared: Arc<Shared>, leaving: CancellationToken) {
+    let mut told = false;
+    while let Err(error) = ensure(&shared).await {
+        if !std::mem::replace(&mut told, true) {
+            tracing::warn!(%error, "no agents can be kept warm yet; it is tried again");
+        }
+        tokio::select! {
+            () = leaving.cancelled() => return,
+            () = tokio::time::sleep(PAUSE) => {}
+        }
+    }
+}
+
+async fn ensure(shared: &Shared) -> Result<()> {
+    let invalid = |error: hostel_client::domain::Error| Error::invalid("template", error.to_string());
+    let config = &shared.config;
+    let Some(spare) = options::spare() else { return Ok(()) };
+    let template = TemplateId::parse(config.template.as_str()).map_err(invalid)?;
+    let backend = config.backend.as_deref().map(BackendName::parse).transpose().map_err(invalid)?;
+    let most = config.warm_agents.saturating_mul(4).min(10_000);
+    let spec = PoolSpec {
+        backend,
+        warm_process: Some(ProcessSpec {
+            argv: spare.argv,
+            env: spare.env,
+            cwd: spare.cwd,
+            stdin: true,
+            ..ProcessSpec::default()
+        }),
+        ..PoolSpec::new(template, config.warm_agents, most)
+    };
+    let client = shared.client().await?;
+    let name = options::WARM_POOL;
+    match client.get_pool(name).await {
+        Ok(_) => {
+            let fields =
+                [PoolField::Template, PoolField::MinSize, PoolField::MaxSize, PoolField::WarmProcess];
+            client.update_pool(name, &spec, &fields).await?;
+        }
+        Err(error) if error.is_not_found() => {
+            let create = CreatePool { name: name.to_owned(), request_id: None, spec };
+            client.create_pool(create).await?;
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
+}

@@ -1,0 +1,102 @@
+//! A turn, and the agent that has it.
+
+use crate::status::{EndReason, EnvironmentStatus, Pattern, SessionStatus};
+use std::collections::VecDeque;
+
+/// How a turn ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TurnEnd {
+    /// With the agent's answer, which may be an error.
+    Answered,
+    /// Somebody interrupted it.
+    Interrupted,
+    /// Somebody stopped it.
+    Stopped,
+    /// It was killed.
+    Killed,
+    /// The agent's process ended.
+    AgentExited,
+    /// There was no sandbox or agent to have it in.
+    EnvironmentFailed,
+    /// A limit was reached.
+    Limit(EndReason),
+}
+
+impl TurnEnd {
+    /// The word for it, where the agent has none of its own.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered => "success",
+            Self::Interrupted => "interrupted",
+            Self::Stopped => "stopped",
+            Self::Killed => "killed",
+            Self::AgentExited => "agent_exited",
+            Self::EnvironmentFailed => "environment_failed",
+            Self::Limit(reason) => reason.as_str(),
+        }
+    }
+}
+
+/// What the agent's process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Agent {
+    /// There is none.
+    Absent,
+    /// It does not take prompts yet.
+    Starting,
+    /// It waits for a prompt.
+    Idle,
+    /// It works, or was given something to work on.
+    Busy,
+    /// It is being killed.
+    Sweeping,
+}
+
+/// Where a turn is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// It waits for the agent.
+    Starting,
+    /// The agent works.
+    Running,
+    /// The agent was asked to stop.
+    Interrupting,
+    /// The agent was asked to stop, and everything it started is killed after that.
+    Stopping,
+    /// Everything is being killed.
+    Killing,
+    /// It is over; what it used is being found out.
+    Settling,
+}
+
+/// A turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Turn {
+    /// The message that it is for.
+    pub(crate) message: String,
+    /// Where it is.
+    pub(crate) phase: Phase,
+    /// Whether the agent gave a result for it.
+    pub(crate) answered: bool,
+    /// How it ends, once that is known.
+    pub(crate) end: TurnEnd,
+}
+
+/// What is needed to go on with a session.
+#[derive(Debug, Clone)]
+pub(crate) struct Restored {
+    /// How it uses sandboxes.
+    pub(crate) pattern: Pattern,
+    /// What it was to its users.
+    pub(crate) status: SessionStatus,
+    /// Why.
+    pub(crate) reason: Option<EndReason>,
+    /// What was with its sandbox.
+    pub(crate) environment: EnvironmentStatus,
+    /// The turn that ran.
+    pub(crate) turn: Option<Turn>,
+    /// The messages that waited.
+    pub(crate) waiting: VecDeque<String>,
+    /// What the agent did.
+    pub(crate) agent: Agent,
+}
