@@ -6,7 +6,7 @@ SHELL := bash
 IMAGE ?= agent
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help build image demo test test-vm bench lint lint-rust lint-layout lint-proto lint-shell fmt clean install-deps
+.PHONY: help build image demo test test-vm bench lint lint-rust lint-layout lint-proto lint-shell fmt openapi clean install-deps
 
 help: ## List what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ lint-shell:
 
 fmt: ## Format the Rust code
 	cargo fmt --all
+
+openapi: ## Write docs/openapi.json anew from the code
+	HOSTEL_WRITE_OPENAPI=1 cargo test --quiet -p hostel-sessiond --test rest openapi
 
 clean: ## Remove what was built, the virtual machine's image too
 	cargo clean

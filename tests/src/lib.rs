@@ -12,6 +12,7 @@ mod outcome;
 mod package;
 mod processes;
 mod raw;
+mod sessiond;
 mod terminal;
 
 pub use api::{Api, Refusal, refusal};
@@ -24,4 +25,5 @@ pub use outcome::{Outcome, eventually, executable, exit_code};
 pub use package::{package, root};
 pub use processes::{children, resident_bytes, signal};
 pub use raw::RawCodec;
+pub use sessiond::TestSessiond;
 pub use terminal::Terminal;

@@ -40,7 +40,8 @@ pub(crate) fn restore(saved: &serde_json::Value) -> Result<Box<dyn AgentDriver>>
 /// is needed.
 ///
 /// Only what cannot be said at the claim is in it. So a spare fits options exactly when what was started is equal to
-/// what this gives for them.
+/// what this gives for them: arguments and environment. The directory is an empty one; any other will do that has
+/// nothing for an agent in it, nor its parents, and is not the workspace.
 #[must_use]
 pub fn spare(options: &LaunchOptions) -> Option<Launch> {
     start::spare(options)

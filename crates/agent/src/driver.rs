@@ -19,7 +19,8 @@ pub enum Stream {
 /// The order of things: [`launch`](crate::AgentKind::launch) gives the driver with its opening words waiting in
 /// [`take_input`](Self::take_input); output goes in with [`output`](Self::output), wishes with
 /// [`request`](Self::request); [`exited`](Self::exited) is last and says what the end means for what was going on.
-/// Whatever the process writes, no call panics, and what is kept of it is bounded.
+/// Nothing has to be waited for: a prompt may be asked for right after the launch, and is written behind the opening
+/// words. Whatever the process writes, no call panics, and what is kept of it is bounded.
 pub trait AgentDriver: Send + Debug {
     /// Takes bytes that the process wrote, in order, each once, and says what they mean. Bytes of a line that is not
     /// complete are kept.
@@ -55,6 +56,7 @@ pub trait AgentDriver: Send + Debug {
     /// Whether the agent is doing nothing and waits for the next prompt.
     fn is_idle(&self) -> bool;
 
-    /// All that it knows, without the bytes of incomplete lines; at most some hundred kilobytes.
+    /// All that it knows, without the bytes of incomplete lines; at most some hundred kilobytes, besides input that was
+    /// not taken.
     fn save(&self) -> serde_json::Value;
 }

@@ -39,8 +39,7 @@ pub enum Meaning {
     /// The agent is busy.
     Running,
     /// The agent is idle: nothing of any turn runs. Commands that it left running in the background may; when they are
-    /// over it may begin again by itself. Comes once for each [`Running`](Self::Running), after the result, where there
-    /// is one: a prompt that the agent has seen before gets none.
+    /// over it may begin again by itself. Comes once for each [`Running`](Self::Running), after the results.
     Idle,
     /// What became of a prompt.
     Prompt {
@@ -98,7 +97,8 @@ pub enum Meaning {
         /// The answer, or why not.
         result: std::result::Result<Value, String>,
     },
-    /// A turn has a result. It does not mean that the agent is idle.
+    /// A turn has a result. It does not mean that the agent is idle. Every prompt gets one, also where it has no turn:
+    /// with `cancelled` or `repeated` as its terminal reason.
     Result(TurnResult),
     /// The model could not be asked and is asked again.
     Retry(Retry),
@@ -197,7 +197,9 @@ pub enum BlockKind {
     ToolUse {
         /// The tool.
         name: String,
-        /// Its input; null while it is being written.
+        /// Its input; null while it is being written, and where only its state is told. Then it is not in JSON, so
+        /// that an update leaves it as it was.
+        #[serde(default, skip_serializing_if = "Value::is_null")]
         input: Value,
         /// Where it is.
         status: ToolStatus,
@@ -319,7 +321,8 @@ pub struct TurnResult {
     pub is_error: bool,
     /// The agent's last words, or what went wrong.
     pub text: Option<String>,
-    /// Why it ended: `completed`, `api_error`, `aborted_streaming`, `aborted_tools`, ….
+    /// Why it ended: `completed`, `api_error`, `aborted_streaming`, `aborted_tools`, …; `cancelled` where it was before
+    /// its turn began, `repeated` where the conversation has the prompt already.
     pub terminal_reason: Option<String>,
     /// Whether somebody interrupted it.
     pub interrupted: bool,

@@ -1,27 +1,25 @@
 //! Any command: each turn is one run of it.
 //!
-//! The prompt's text is the command's stdin, and its stdout is the answer's text. It succeeds with exit code 0.
+//! The prompt's text is the command's stdin, and its stdout is the answer's text: one block, and more where it is long.
+//! It succeeds with exit code 0.
 
 use crate::driver::{AgentDriver, Stream};
 use crate::error::{Error, Result};
 use crate::event::{AgentEvent, Block, BlockKind, DeltaKind, Meaning, MessageState, Ready, TurnResult};
 use crate::launch::{Launch, LaunchOptions};
-use crate::lines::{Line, Lines, Place, clip, excerpt};
+use crate::lines::{Line, Lines, Place, clip, excerpt, incomplete};
 use crate::request::{Content, Prompt, Request};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 /// What is saved says so.
 const FORMAT: &str = "exec-1";
-/// The most bytes of output that the complete block has. What is more comes as deltas only.
-const MAX_TEXT: usize = 64 * 1024;
+/// The most bytes of text of one block; what is more comes in further blocks.
+const MAX_TEXT: usize = 32 * 1024;
 /// The most bytes of a prompt.
 const MAX_PROMPT: usize = 32 << 20;
 /// The longest line of stderr that is passed on, in bytes.
 const MAX_COMPLAINT: usize = 4096;
-/// The one block.
-const BLOCK: &str = "answer";
-
 /// What to start, and the driver.
 pub(crate) fn launch(options: &LaunchOptions) -> Result<(Launch, Box<dyn AgentDriver>)> {
     let Some(program) = options.program.clone().filter(|program| !program.is_empty()) else {
@@ -61,10 +59,10 @@ struct State {
     stderr: Place,
     /// Bytes of stdout that are dealt with.
     consumed: u64,
-    /// The first [`MAX_TEXT`] bytes of the answer.
+    /// How many blocks are complete.
+    blocks: u64,
+    /// The text of the block that grows; empty before its beginning.
     text: String,
-    /// Whether there was more.
-    is_cut: bool,
     /// What waits to be written.
     input: String,
     /// The prompt that was given.
@@ -73,7 +71,6 @@ struct State {
     end: bool,
     is_ready: bool,
     running: bool,
-    interrupted: bool,
     exited: bool,
     complaint: String,
 }
@@ -104,26 +101,28 @@ impl Exec {
         events.push(AgentEvent::new(Meaning::Prompt { uuid, state: MessageState::Started }));
     }
 
-    fn grow(&mut self, text: &str, events: &mut Vec<AgentEvent>) {
-        if text.is_empty() {
-            return;
+    fn grow(&mut self, mut text: &str, events: &mut Vec<AgentEvent>) {
+        while !text.is_empty() {
+            self.begin(events);
+            let state = &mut self.state;
+            let piece = clip(text, MAX_TEXT - state.text.len());
+            if piece.is_empty() {
+                complete(state, events);
+                continue;
+            }
+            if state.text.is_empty() {
+                let kind = BlockKind::AssistantText { text: String::new() };
+                events.push(AgentEvent::new(Meaning::BlockStart(Block { id: block(state), kind })));
+            }
+            state.text.push_str(piece);
+            events.push(AgentEvent::new(Meaning::BlockDelta {
+                block: block(state),
+                index: 0,
+                kind: DeltaKind::Text,
+                delta: piece.to_owned(),
+            }));
+            text = &text[piece.len()..];
         }
-        self.begin(events);
-        if self.state.text.is_empty() && !self.state.is_cut {
-            let kind = BlockKind::AssistantText { text: String::new() };
-            events.push(AgentEvent::new(Meaning::BlockStart(Block { id: BLOCK.to_owned(), kind })));
-        }
-        let kept = clip(text, MAX_TEXT - self.state.text.len());
-        if !self.state.is_cut {
-            self.state.text.push_str(kept);
-        }
-        self.state.is_cut |= kept.len() < text.len();
-        events.push(AgentEvent::new(Meaning::BlockDelta {
-            block: BLOCK.to_owned(),
-            index: 0,
-            kind: DeltaKind::Text,
-            delta: text.to_owned(),
-        }));
     }
 
     fn stdout(&mut self, data: &[u8], events: &mut Vec<AgentEvent>) {
@@ -136,17 +135,20 @@ impl Exec {
     }
 }
 
-/// How many bytes at the end are the beginning of a character whose rest is still to come.
-fn incomplete(bytes: &[u8]) -> usize {
-    let tail = &bytes[bytes.len().saturating_sub(3)..];
-    (1..=tail.len())
-        .rev()
-        .find(|count| {
-            let end = &tail[tail.len() - count..];
-            std::str::from_utf8(end)
-                .is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
-        })
-        .unwrap_or(0)
+/// The id of the block that grows.
+fn block(state: &State) -> String {
+    format!("answer:{}", state.blocks)
+}
+
+/// The block that grows has all that it may, or there is no more. Gives its text.
+fn complete(state: &mut State, events: &mut Vec<AgentEvent>) -> String {
+    let text = std::mem::take(&mut state.text);
+    if !text.is_empty() {
+        let kind = BlockKind::AssistantText { text: text.clone() };
+        events.push(AgentEvent::new(Meaning::BlockComplete(Block { id: block(state), kind })));
+        state.blocks += 1;
+    }
+    text
 }
 
 impl AgentDriver for Exec {
@@ -257,16 +259,9 @@ impl Exec {
 
 /// How the run ended.
 fn finish(state: &mut State, code: Option<i32>, events: &mut Vec<AgentEvent>) {
-    let mut add = |meaning| events.push(AgentEvent::new(meaning));
     let Some(uuid) = state.prompt.clone() else { return };
-    let mut text = std::mem::take(&mut state.text);
-    if state.is_cut {
-        text.push('…');
-    }
-    if !text.is_empty() {
-        let kind = BlockKind::AssistantText { text: text.clone() };
-        add(Meaning::BlockComplete(Block { id: BLOCK.to_owned(), kind }));
-    }
+    let text = complete(state, events);
+    let mut add = |meaning| events.push(AgentEvent::new(meaning));
     let complaint = Some(state.complaint.clone()).filter(|complaint| !complaint.is_empty());
     let (subtype, words) = match code {
         Some(0) => ("success", Some(text)),
@@ -279,7 +274,6 @@ fn finish(state: &mut State, code: Option<i32>, events: &mut Vec<AgentEvent>) {
         subtype: subtype.to_owned(),
         is_error: code != Some(0),
         text: words,
-        interrupted: state.interrupted,
         num_turns: 1,
         prompts: vec![uuid.clone()],
         ..TurnResult::default()

@@ -33,7 +33,8 @@ pub struct LaunchOptions {
     pub workspace: String,
     /// Where it keeps its state: transcripts, settings.
     pub state_directory: Option<String>,
-    /// The conversation's id: a uuid, new.
+    /// The conversation's id: a uuid, new. A claimed spare has one of its own, which it tells when it is
+    /// [ready](crate::Meaning::Ready).
     pub conversation: Option<String>,
     /// Go on with a conversation: its id, or the absolute path of its transcript.
     pub resume: Option<String>,
@@ -42,7 +43,7 @@ pub struct LaunchOptions {
     /// Go on with a copy of it, under an id of its own.
     pub fork: bool,
     /// The agent was started before as [a spare](crate::claude::spare) and is claimed: only what can be said to it
-    /// then is said, and the rest must be as the spare has it.
+    /// then is said, and the rest must be as the spare has it: also its environment.
     pub claimed_spare: bool,
     /// The model.
     pub model: Option<String>,

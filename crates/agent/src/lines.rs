@@ -114,6 +114,19 @@ pub(crate) fn clip(text: &str, bytes: usize) -> &str {
     &text[..end]
 }
 
+/// How many bytes at the end are the beginning of a character whose rest is still to come.
+pub(crate) fn incomplete(bytes: &[u8]) -> usize {
+    let tail = &bytes[bytes.len().saturating_sub(3)..];
+    (1..=tail.len())
+        .rev()
+        .find(|count| {
+            let end = &tail[tail.len() - count..];
+            std::str::from_utf8(end)
+                .is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
+        })
+        .unwrap_or(0)
+}
+
 fn length(bytes: &[u8]) -> u64 {
     bytes.len() as u64
 }

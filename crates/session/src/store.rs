@@ -28,8 +28,8 @@ use std::sync::Arc;
 /// Where sessions are kept. What a call changed is on disk when it returns, all of it or nothing.
 ///
 /// Every call has a deadline of some seconds. After [`Error::Store`](crate::Error::Store) it is not known whether a
-/// change was made: the connection may have broken with the answer on its way. Who then calls [`take`](Self::take)
-/// sees what is there and goes on from that. Times are kept to the microsecond, and U+0000 in text that is not JSON
+/// change was made: the connection may have broken with the answer on its way. A numbered [`Commit`] may then be tried
+/// again; otherwise who calls [`take`](Self::take) sees what is there and goes on from that. Times are kept to the microsecond, and U+0000 in text that is not JSON
 /// becomes U+FFFD.
 #[async_trait]
 pub trait Store: Send + Sync {
@@ -193,6 +193,9 @@ pub struct Commit {
     pub id: SessionId,
     /// As [`StoredSession::generation`].
     pub generation: u64,
+    /// Which commit of this owner it is: 1 is the first after [`take`](Store::take). The last one may come again,
+    /// when it is not known whether it was kept: it is kept once, and succeeds. `None` is never known again.
+    pub number: Option<u64>,
     /// The record as it is now; `None` where it did not change.
     pub session: Option<Session>,
     /// New events, with numbers that follow the last ones.
@@ -216,6 +219,7 @@ impl Commit {
         Self {
             id,
             generation,
+            number: None,
             session: None,
             events: Vec::new(),
             agents: Vec::new(),

@@ -1,9 +1,13 @@
 //! Turns, from the message to the end.
 
 use super::stage::Stage;
-use hostel_session::{EndReason, EventKind, Pattern, SessionHost as _, SessionStatus};
+use hostel_session::{
+    EndReason, EventKind, Pattern, QuestionAnswer, SendMessage, SessionHost as _, SessionStatus,
+    UpdateSession, Verdict, agent::Content,
+};
 use hostel_testkit::Script;
-use serde_json::json;
+use serde_json::{Value, json};
+use std::time::Duration;
 
 fn work() -> Script {
     Script::new()
@@ -11,10 +15,39 @@ fn work() -> Script {
         .text("all done")
 }
 
+/// Something that goes on until it is stopped, and leaves a trace each second.
+fn endless() -> Script {
+    let command = "touch began; while :; do date +%s%N > beat; timeout 0.1 tail -f /dev/null; done";
+    Script::new().tool("Bash", json!({ "command": command, "description": "go on" })).text("never said")
+}
+
+fn unasked() -> Value {
+    json!({ "permissionMode": "bypassPermissions" })
+}
+
+/// Waits until the tool of a turn runs.
+async fn tool_runs(stage: &Stage, id: &hostel_session::SessionId) {
+    let (client, sandbox) = stage.host.environment(id).await.unwrap();
+    let began = async {
+        while client.stat_file(&sandbox, "/workspace/beat", true).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(super::stage::PATIENCE, began).await.expect("the tool runs");
+}
+
+/// The processes of the sandbox beside our own look.
+async fn programs(stage: &Stage, id: &hostel_session::SessionId) -> String {
+    let session = stage.host.get(id).await.unwrap();
+    let sandbox = session.environment.sandbox_id.unwrap();
+    let look = "for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline; echo; done";
+    stage.daemon.hostel(&["exec", &sandbox, "--", "sh", "-c", look]).stdout
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_ephemeral_session_does_its_task_and_completes() {
     let Some(stage) = Stage::start().await else { return };
-    let session = stage.create(Pattern::Ephemeral, json!({ "permissionMode": "bypassPermissions" })).await;
+    let session = stage.create(Pattern::Ephemeral, unasked()).await;
     assert_eq!(session.status, SessionStatus::Initializing);
     let message = stage.send(&session.id, work()).await;
     let (outcome, events) = stage.turn(&session.id, &message).await;
@@ -22,10 +55,8 @@ async fn an_ephemeral_session_does_its_task_and_completes() {
     assert!(outcome["cost"].as_f64().unwrap() > 0.0, "{outcome}");
     let numbers: Vec<u64> = events.iter().map(|event| event.seq).collect();
     assert!(numbers.is_sorted_by(|one, next| one < next), "{numbers:?}");
-    let ended = stage
-        .events_until(&session.id, events.last().unwrap().seq, |event| event.kind == EventKind::SessionEnded)
-        .await;
-    assert!(!ended.is_empty());
+    let after = events.last().unwrap().seq;
+    stage.events_until(&session.id, after, |event| event.kind == EventKind::SessionEnded).await;
     let session = stage.host.get(&session.id).await.unwrap();
     assert_eq!((session.status, session.reason), (SessionStatus::Completed, Some(EndReason::Completed)));
     assert_eq!(session.tools_used, ["Bash"]);
@@ -33,7 +64,172 @@ async fn an_ephemeral_session_does_its_task_and_completes() {
     let (client, sandbox) = stage.host.environment(&session.id).await.unwrap();
     let mut made = client.read_file(&sandbox, "/workspace/made", 0, None).await.unwrap();
     assert_eq!(made.next().await.unwrap().unwrap(), "by-the-agent\n");
+    // A second message comes too late.
+    let late =
+        SendMessage { content: vec![Content::Text { text: "more".to_owned() }], idempotency_key: None };
+    assert!(matches!(
+        stage.host.send(&session.id, late).await,
+        Err(hostel_session::Error::NotActive { status: SessionStatus::Completed, .. })
+    ));
     stage.host.terminate(&session.id, EndReason::UserRequested).await.unwrap();
     assert_eq!(stage.daemon.hostel(&["sandbox", "list", "-q"]).stdout, "");
+    stage.host.delete(&session.id).await.unwrap();
+    assert!(stage.host.get(&session.id).await.is_err());
+    stage.host.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn turns_come_one_after_another_and_go_on_while_the_host_is_away() {
+    let Some(mut stage) = Stage::start().await else { return };
+    let id = stage.create(Pattern::LongRunning, unasked()).await.id;
+    let first = stage.send(&id, Script::new().text("one")).await;
+    // The second is slow, so that the host goes away in the middle of it.
+    let slow = Script::new().step(hostel_testkit::Step::text("slowly told").chunks(11).delay_ms(300));
+    let second = stage.send(&id, slow).await;
+    let third = stage.send(&id, Script::new().text("three")).await;
+    let (outcome, _) = stage.turn(&id, &first).await;
+    assert_eq!(outcome["text"], "one");
+    let deltas = |event: &hostel_session::Event| {
+        event.kind == EventKind::BlockDelta && event.message_id.as_deref() == Some(second.as_str())
+    };
+    let before = stage.events_until(&id, 0, deltas).await;
+    stage.restart_host().await;
+    let (outcome, events) = stage.turn(&id, &second).await;
+    assert_eq!((&outcome["text"], &outcome["isError"]), (&"slowly told".into(), &false.into()), "{outcome}");
+    let (outcome, all) = stage.turn(&id, &third).await;
+    assert_eq!(outcome["text"], "three");
+    // What was seen before is there after, the same; nothing is there twice.
+    for event in before.iter().filter(|event| event.kind != EventKind::BlockDelta) {
+        let same = all.iter().find(|one| one.seq == event.seq).expect("it is still there");
+        assert_eq!((same.kind, same.data.get()), (event.kind, event.data.get()));
+    }
+    let results = |events: &[std::sync::Arc<hostel_session::Event>]| {
+        events.iter().filter(|event| event.data.get().contains("\"type\":\"result\"")).count()
+    };
+    assert_eq!((results(&events), results(&all)), (2, 3));
+    let asked = stage.model.requests().iter().filter(|request| request.path == "/v1/messages").count();
+    assert_eq!(asked, 3, "no request was made twice");
+    stage.host.terminate(&id, EndReason::UserRequested).await.unwrap();
+    stage.host.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_turn_is_interrupted_stopped_and_killed_and_nothing_of_it_goes_on() {
+    let Some(stage) = Stage::start().await else { return };
+    let id = stage.create(Pattern::LongRunning, unasked()).await.id;
+    let message = stage.send(&id, endless()).await;
+    stage.events_until(&id, 0, |event| event.data.get().contains("\"tool_use\"")).await;
+    tool_runs(&stage, &id).await;
+    let session = stage.host.interrupt(&id, Duration::from_secs(30)).await.unwrap();
+    assert_eq!((session.status, session.active_turn), (SessionStatus::Idle, None));
+    assert_eq!(stage.turn(&id, &message).await.0["result"], "interrupted");
+    assert!(!programs(&stage, &id).await.contains("while :"), "its command is gone");
+
+    let message = stage.send(&id, Script::new().text("it still listens")).await;
+    assert_eq!(stage.turn(&id, &message).await.0["text"], "it still listens");
+    for halt in ["stop", "kill"] {
+        let message = stage.send(&id, endless()).await;
+        let (client, sandbox) = stage.host.environment(&id).await.unwrap();
+        client.remove_file(&sandbox, "/workspace/beat", false).await.unwrap();
+        tool_runs(&stage, &id).await;
+        let session = match halt {
+            "stop" => stage.host.stop(&id, Duration::from_secs(10)).await.unwrap(),
+            _ => stage.host.kill(&id).await.unwrap(),
+        };
+        assert_eq!((session.status, session.active_turn), (SessionStatus::Idle, None), "{halt}");
+        let (outcome, _) = stage.turn(&id, &message).await;
+        assert_eq!(outcome["result"], if halt == "stop" { "stopped" } else { "killed" });
+        let left = programs(&stage, &id).await;
+        assert!(!left.contains("while :") && !left.contains("stream-json"), "{halt}: {left}");
+    }
+    // The conversation is the same one.
+    let message = stage.send(&id, Script::new().text("back again")).await;
+    assert_eq!(stage.turn(&id, &message).await.0["text"], "back again");
+    let last = stage.model.requests().into_iter().rfind(|request| request.path == "/v1/messages").unwrap();
+    assert!(
+        String::from_utf8_lossy(&last.body).contains("it still listens"),
+        "it knows what was said before"
+    );
+    stage.host.terminate(&id, EndReason::UserRequested).await.unwrap();
+    stage.host.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_agent_asks_and_somebody_decides() {
+    let Some(mut stage) = Stage::start().await else { return };
+    let config = json!({ "permissionMode": "default", "askPermissions": true });
+    let id = stage.create(Pattern::LongRunning, config).await.id;
+    let write = |name: &str| {
+        let input = json!({ "file_path": format!("/workspace/{name}"), "content": "x" });
+        Script::new().tool("Write", input).text("tried")
+    };
+    let answer = |verdict| QuestionAnswer {
+        verdict,
+        message: Some("not that one".to_owned()),
+        input: None,
+        interrupt: false,
+        decided_by: Some("ops".to_owned()),
+    };
+    let mut after = 0;
+    for (name, verdict, exists) in [("denied", Verdict::Deny, false), ("allowed", Verdict::Allow, true)] {
+        let message = stage.send(&id, write(name)).await;
+        let asked =
+            stage.events_until(&id, after, |event| event.kind == EventKind::PermissionRequested).await;
+        after = asked.last().unwrap().seq;
+        if exists {
+            // It waits for its answer through a change of hosts.
+            stage.restart_host().await;
+        }
+        let questions = stage.host.questions(&id).await.unwrap();
+        assert_eq!((questions.len(), questions[0].tool.as_str()), (1, "Write"));
+        stage.host.answer(&id, &questions[0].id, answer(verdict)).await.unwrap();
+        let again = stage.host.answer(&id, &questions[0].id, answer(verdict)).await;
+        assert!(matches!(again, Err(hostel_session::Error::Answered { by, .. }) if by == "ops"));
+        stage.turn(&id, &message).await;
+        let (client, sandbox) = stage.host.environment(&id).await.unwrap();
+        let there = client.stat_file(&sandbox, &format!("/workspace/{name}"), true).await.is_ok();
+        assert_eq!(there, exists, "{name}");
+    }
+    stage.host.terminate(&id, EndReason::UserRequested).await.unwrap();
+    stage.host.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spent_budget_pauses_or_ends_a_session_and_raising_it_goes_on() {
+    let Some(stage) = Stage::start().await else { return };
+    let create = |on_limit: &str| {
+        let create = json!({
+            "pattern": "long-running", "config": unasked(), "maxBudgetUsd": 0.000_001, "onLimit": on_limit
+        });
+        serde_json::from_value(create).unwrap()
+    };
+    let id = stage.host.create(create("pause")).await.unwrap().session.id;
+    let message = stage.send(&id, work()).await;
+    let (outcome, _) = stage.turn(&id, &message).await;
+    assert_eq!(outcome["result"], "budget_exceeded", "{outcome}");
+    let session = stage.host.get(&id).await.unwrap();
+    assert_eq!((session.status, session.reason), (SessionStatus::Idle, Some(EndReason::BudgetExceeded)));
+    let more =
+        SendMessage { content: vec![Content::Text { text: "more".to_owned() }], idempotency_key: None };
+    assert!(matches!(
+        stage.host.send(&id, more).await,
+        Err(hostel_session::Error::LimitReached { reason: EndReason::BudgetExceeded, .. })
+    ));
+    let budget = hostel_session::Usd::from_dollars(5.0);
+    let raised = stage.host.update(&id, UpdateSession { max_budget_usd: budget, ..Default::default() }).await;
+    assert_eq!(raised.unwrap().limits.max_budget_usd, budget);
+    let message = stage.send(&id, Script::new().text("rich again")).await;
+    assert_eq!(stage.turn(&id, &message).await.0["text"], "rich again");
+    stage.host.terminate(&id, EndReason::UserRequested).await.unwrap();
+
+    let id = stage.host.create(create("terminate")).await.unwrap().session.id;
+    stage.send(&id, work()).await;
+    stage.events_until(&id, 0, |event| event.kind == EventKind::SessionEnded).await;
+    let session = stage.host.get(&id).await.unwrap();
+    assert_eq!(
+        (session.status, session.reason),
+        (SessionStatus::Terminated, Some(EndReason::BudgetExceeded))
+    );
+    assert_eq!(stage.daemon.hostel(&["sandbox", "list", "-q"]).stdout, "", "its sandbox is gone");
     stage.host.shutdown().await;
 }

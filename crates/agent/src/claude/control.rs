@@ -4,7 +4,7 @@ use super::prompts;
 use super::read::{Found, nonempty, text};
 use super::say::{CANCEL, respond};
 use super::state::{Asked, Call, MAX_OPEN, OpenQuestion, State};
-use crate::event::{Meaning, MessageState, Question};
+use crate::event::{Meaning, Question};
 use serde_json::{Value, json};
 
 /// The largest input of a tool that is kept until its question is answered, in bytes.
@@ -118,7 +118,7 @@ pub(super) fn response(state: &mut State, line: &Value, found: &mut Found) -> bo
         }),
         (Some(Asked::Cancel), Ok(answer)) if answer["cancelled"] == true => {
             let uuid = id.strip_prefix(CANCEL).unwrap_or_default();
-            prompts::became(state, uuid, MessageState::Cancelled, found);
+            prompts::cancelled(state, uuid, found);
         }
         (Some(Asked::Option), Ok(_)) | (Some(Asked::Cancel) | None, _) => {}
     }
@@ -129,9 +129,7 @@ fn initialized(state: &mut State, answer: &Value) {
     if let Some(version) = nonempty(answer, "claude_code_version") {
         state.ready.version = Some(version.to_owned());
     }
-    let named = answer["capabilities"].as_array().into_iter().flatten();
-    state.ready.capabilities =
-        named.filter_map(|name| name.as_str().map(str::to_owned)).take(MAX_OPEN).collect();
+    state.learn(&answer["capabilities"]);
 }
 
 fn ready(state: &mut State, found: &mut Found) {

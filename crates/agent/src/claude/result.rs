@@ -120,7 +120,8 @@ pub(super) fn exited(state: &mut State, code: Option<i32>, events: &mut Vec<Agen
     for open in std::mem::take(&mut state.messages).into_values().flat_map(|message| message.open) {
         add(Meaning::BlockAbandoned { block: open.id });
     }
-    let prompts: Vec<String> = std::mem::take(&mut state.prompts).into();
+    let mut prompts = std::mem::take(&mut state.unanswered);
+    prompts.extend(std::mem::take(&mut state.prompts));
     if state.busy || !prompts.is_empty() {
         add(Meaning::Result(TurnResult {
             subtype: "agent_exited".to_owned(),

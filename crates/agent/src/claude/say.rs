@@ -4,10 +4,15 @@ use super::start::word;
 use super::state::{Asked, Call, MAX_OPEN, OpenQuestion, State};
 use crate::error::{Error, Result};
 use crate::request::{Answer, Content, Decision, HostAnswer, Prompt, Request};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 /// The most bytes of one line that is written. The agent takes more than its model does.
 const MAX_MESSAGE: usize = 32 << 20;
+
+/// The types of pictures that models take.
+const IMAGES: [&str; 4] = ["image/png", "image/jpeg", "image/gif", "image/webp"];
 
 /// How the ids of those requests begin that take a prompt back. The prompt's uuid follows.
 pub(super) const CANCEL: &str = "hostel:cancel:";
@@ -88,6 +93,7 @@ fn prompt(state: &mut State, prompt: Prompt) -> Result<()> {
     if prompt.content.is_empty() {
         return Err(Error::Options { field: "content", problem: "must not be empty".to_owned() });
     }
+    prompt.content.iter().try_for_each(check)?;
     let content: Vec<Value> = prompt.content.into_iter().map(block).collect();
     state.say(&json!({
         "type": "user",
@@ -105,6 +111,19 @@ fn size(content: &Content) -> usize {
         Content::Text { text } => text.len(),
         Content::Image { data, .. } => data.len(),
     }
+}
+
+/// What the model would refuse is not put into the conversation, where it would be refused again with every turn.
+fn check(content: &Content) -> Result<()> {
+    let Content::Image { media_type, data } = content else { return Ok(()) };
+    let problem = if !IMAGES.contains(&media_type.as_str()) {
+        format!("{media_type:?} is none of {}", IMAGES.join(", "))
+    } else if data.is_empty() || STANDARD.decode(data).is_err() {
+        "is not base64".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(Error::Options { field: "image", problem })
 }
 
 fn block(content: Content) -> Value {

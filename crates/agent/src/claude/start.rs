@@ -68,10 +68,8 @@ pub(super) fn process(options: &LaunchOptions) -> Result<Launch> {
 
 /// The process of a spare. Only what cannot be said at the claim is in it.
 pub(super) fn spare(options: &LaunchOptions) -> Option<Launch> {
-    let possible = options.resume.is_none()
-        && options.conversation.is_none()
-        && options.mcp_servers.is_empty()
-        && options.extra_args.is_empty();
+    let possible =
+        options.resume.is_none() && options.mcp_servers.is_empty() && options.extra_args.is_empty();
     possible.then(|| {
         let mut argv = common(options);
         argv.push("--await-claim".to_owned());

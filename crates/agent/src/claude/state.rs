@@ -43,6 +43,10 @@ pub(super) struct State {
     pub(super) tells_state: bool,
     /// Prompts that it was sent and has not dealt with, in order.
     pub(super) prompts: VecDeque<String>,
+    /// Whether a turn began that has no result.
+    pub(super) in_turn: bool,
+    /// Of those that it has dealt with: the ones that no result named.
+    pub(super) unanswered: Vec<String>,
     /// Whether it tells what becomes of prompts.
     pub(super) tells_prompts: bool,
     /// Where it does not: those of the turn that runs.
@@ -154,6 +158,15 @@ impl State {
     /// Whether it has an ability, by its own name. It has none before it said so.
     pub(super) fn can(&self, ability: &str) -> bool {
         self.ready.capabilities.iter().any(|known| known == ability)
+    }
+
+    /// Takes note of abilities. The answer to `initialize` and the `init` line each name some.
+    pub(super) fn learn(&mut self, abilities: &Value) {
+        for ability in abilities.as_array().into_iter().flatten().filter_map(Value::as_str) {
+            if self.ready.capabilities.len() < MAX_OPEN && !self.can(ability) {
+                self.ready.capabilities.push(ability.to_owned());
+            }
+        }
     }
 
     /// Has one JSON line written.

@@ -55,6 +55,7 @@ fn init(state: &mut State, line: &Value, found: &mut Found) {
     if let Some(version) = nonempty(line, "claude_code_version") {
         state.ready.version = Some(version.to_owned());
     }
+    state.learn(&line["capabilities"]);
     // A turn begins with this line in every version.
     running(state, found);
     prompts::turn_begins(state, found);
@@ -79,11 +80,7 @@ pub(super) fn running(state: &mut State, found: &mut Found) {
 /// The agent is idle.
 pub(super) fn idle(state: &mut State, found: &mut Found) {
     if state.busy {
-        if !state.tells_prompts {
-            // These were taken into a turn that ran.
-            let rest = state.prompts.drain(..).collect();
-            prompts::completed(state, rest, found);
-        }
+        prompts::none_waits(state, found);
         state.busy = false;
         state.interrupting = false;
         found.push(Meaning::Idle);

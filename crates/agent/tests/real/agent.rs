@@ -39,6 +39,7 @@ impl Place {
             ("ANTHROPIC_BASE_URL", self.model.url()),
             ("ANTHROPIC_API_KEY", "test".to_owned()),
             ("HOME", self.state.path().display().to_string()),
+            ("CLAUDE_CODE_TMPDIR", self.state.path().display().to_string()),
         ] {
             options.env.insert(name.to_owned(), value);
         }

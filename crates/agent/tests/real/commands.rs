@@ -14,7 +14,7 @@ fn command(words: &[&str]) -> LaunchOptions {
 #[tokio::test]
 async fn what_a_command_prints_is_the_answer() {
     let mut agent = Agent::start(AgentKind::Exec, &command(&["/bin/cat"]));
-    let text = "Grüße, 世界. ".repeat(3000);
+    let text = "Grüße, 世界. ".repeat(1000);
     agent.prompt(&text);
     assert!(!agent.driver.is_idle());
     assert_eq!(agent.end().await, Some(0));
@@ -37,6 +37,18 @@ async fn what_a_command_prints_is_the_answer() {
     assert_eq!((results[0].subtype.as_str(), results[0].text.as_ref()), ("success", Some(&text)));
     assert!(matches!(agent.events.last().map(|event| &event.meaning), Some(Meaning::Idle)));
     assert!(agent.driver.is_idle());
+}
+
+#[tokio::test]
+async fn long_answers_come_in_several_blocks() {
+    let mut agent = Agent::start(AgentKind::Exec, &command(&["/bin/cat"]));
+    let text = "世".repeat(40_000);
+    agent.prompt(&text);
+    assert_eq!(agent.end().await, Some(0));
+    let texts = agent.texts();
+    assert!(texts.len() == 4 && texts.iter().all(|text| text.len() <= 32 * 1024));
+    assert!(texts.concat() == text);
+    assert!(agent.driver.save().to_string().len() < 2000);
 }
 
 #[tokio::test]

@@ -47,7 +47,7 @@ async fn a_killed_agent_ends_its_turn_and_a_new_one_goes_on_without_repeating() 
     options.conversation = Some(uuid::Uuid::new_v4().to_string());
     let mut agent = Agent::claude(&options);
     let before = agent.turn("Before.").await;
-    let hold = json!({ "command": "echo x >> runs; timeout 5 tail -f /dev/null" });
+    let hold = json!({ "command": "echo x >> runs; timeout 20 tail -f /dev/null" });
     let script = Script::new().tool("Bash", hold).text("never");
     let prompt = Prompt {
         uuid: uuid::Uuid::new_v4().to_string(),
@@ -83,11 +83,12 @@ async fn a_killed_agent_ends_its_turn_and_a_new_one_goes_on_without_repeating() 
     agent.until(0, done(&next)).await;
     agent.until(0, |meaning| matches!(meaning, Meaning::Idle)).await;
     assert!(agent.driver.is_idle(), "{:?}", agent.driver);
-    // It was dealt with, but has no result.
     let repeated = done(&prompt.uuid);
     assert_eq!(agent.count(repeated), 1);
     let results = results(&agent);
     assert_eq!(results.last().and_then(|result| result.text.as_deref()), Some("goes on"), "{results:?}");
+    assert_eq!(results[0].terminal_reason.as_deref(), Some("repeated"));
+    assert!(results.len() == 2 && results[0].prompts.iter().eq([&prompt.uuid]));
     assert_eq!(std::fs::read_to_string(&runs).expect("a file"), "x\n");
     let cost = results.iter().map(|result| result.cost_usd).sum::<f64>();
     assert!(
@@ -159,6 +160,62 @@ async fn a_start_that_fails_says_why() {
     let last = self::results(&agent).pop().expect("a result");
     assert!(last.text.as_ref().is_some_and(|text| text.contains("--no-such-flag")), "{last:?}");
     assert_eq!(place.asked(), 0);
+}
+
+#[tokio::test]
+async fn the_end_of_input_denies_what_is_asked() {
+    let place = Place::new().await;
+    let Some(mut options) = place.options() else { return };
+    options.ask = true;
+    options.permission_mode = PermissionMode::Default;
+    let mut agent = Agent::claude(&options);
+    let script = Script::new().tool("Bash", json!({ "command": "touch no" })).text("as you like");
+    agent.prompt(&script.prompt("Go."));
+    agent.until(0, |meaning| matches!(meaning, Meaning::Question(_))).await;
+    agent.ask(Request::End);
+    assert_eq!(agent.end().await, Some(0));
+    assert_eq!(agent.count(|meaning| matches!(meaning, Meaning::QuestionWithdrawn { .. })), 1);
+    assert_eq!(results(&agent)[0].text.as_deref(), Some("as you like"));
+    assert!(!place.workspace.path().join("no").exists());
+}
+
+#[tokio::test]
+async fn a_terminated_agent_leaves_no_result() {
+    let place = Place::new().await;
+    let Some(mut options) = place.options() else { return };
+    options.conversation = Some(uuid::Uuid::new_v4().to_string());
+    let mut agent = Agent::claude(&options);
+    let slow = Script::new().step(Step::text("slow ".repeat(100)).chunks(100).delay_ms(100));
+    agent.prompt(&slow.prompt("Talk."));
+    agent.until(0, |meaning| matches!(meaning, Meaning::BlockDelta { .. })).await;
+    let pid = agent.child.id().expect("a process").to_string();
+    let killed = std::process::Command::new("kill").arg(pid).status().expect("kill");
+    assert!(killed.success());
+    assert_eq!(agent.end().await, Some(143));
+    let results = results(&agent);
+    assert!(results.len() == 1 && results[0].subtype == "agent_exited", "{results:?}");
+    assert_eq!(agent.count(|meaning| matches!(meaning, Meaning::BlockAbandoned { .. })), 1);
+    // Its id cannot be had again, but resumed.
+    let mut agent = Agent::claude(&options);
+    agent.prompt("Hello?");
+    assert_eq!(agent.end().await, Some(1));
+    let last = self::results(&agent).pop().expect("a result");
+    assert!(last.text.is_some_and(|text| text.contains("already in use")));
+}
+
+#[tokio::test]
+async fn an_agent_whose_last_turn_failed_ends_with_an_error() {
+    let place = Place::new().await;
+    let Some(options) = place.options() else { return };
+    let mut agent = Agent::claude(&options);
+    let script = Script::new().step(Step::error(400));
+    assert!(agent.turn(&script.prompt("Go.")).await.is_error);
+    agent.ask(Request::End);
+    // The turn has its result already.
+    let from = agent.events.len();
+    assert_eq!(agent.end().await, Some(1));
+    let more = agent.events[from..].iter();
+    assert_eq!(more.filter(|event| matches!(event.meaning, Meaning::Result(_) | Meaning::Idle)).count(), 0);
 }
 
 #[tokio::test]

@@ -67,7 +67,9 @@ async fn an_answer_that_is_cut_is_asked_for_again() {
             })
             .collect();
         let all = starts.len();
-        assert_eq!(agent.count(|meaning| matches!(meaning, Meaning::BlockAbandoned { .. })), 1);
+        let whole = agent.texts().len() - usize::from(!starts.contains(&agent.blocks()[0].id));
+        // How much of it arrived before the cut is up to the network.
+        assert_eq!(agent.count(|meaning| matches!(meaning, Meaning::BlockAbandoned { .. })), all - whole);
         starts.sort();
         starts.dedup();
         assert_eq!(starts.len(), all, "no id is used twice");

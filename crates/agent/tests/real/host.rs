@@ -1,7 +1,7 @@
 //! What the host provides and asks for.
 
-use super::agent::{Agent, Place};
-use hostel_agent::{HostAnswer, Meaning, PermissionMode, Request};
+use super::agent::{Agent, Place, spawn};
+use hostel_agent::{AgentKind, HostAnswer, Meaning, PermissionMode, Request, claude};
 use hostel_testkit::Script;
 use serde_json::{Value, json};
 
@@ -66,6 +66,22 @@ async fn tools_of_the_host_are_called() {
 }
 
 #[tokio::test]
+async fn tools_of_the_host_are_called_by_a_claimed_spare() {
+    let place = Place::new().await;
+    let Some(mut options) = place.options() else { return };
+    options.permission_mode = PermissionMode::BypassPermissions;
+    options.host_mcp_servers = vec!["adder".to_owned()];
+    options.claimed_spare = true;
+    let child = spawn(&claude::spare(&options).expect("a spare"));
+    let (_, driver) = AgentKind::Claude.launch(&options).expect("options");
+    let mut agent = Agent::with(AgentKind::Claude, driver, child);
+    let script = Script::new().tool("mcp__adder__add", json!({ "a": 1 })).text("done");
+    agent.prompt(&script.prompt("Add."));
+    serve(&mut agent, adder).await;
+    assert!(place.last_request().contains("sum: 42"));
+}
+
+#[tokio::test]
 async fn hooks_of_the_host_decide() {
     let place = Place::new().await;
     let Some(mut options) = place.options() else { return };
@@ -110,7 +126,7 @@ async fn model_mode_context_and_cost() {
     assert!(context["totalTokens"].is_number(), "{context}");
     agent.ask(Request::Cost { id: "cost".to_owned() });
     let cost = agent.answered("cost").await.expect("an answer");
-    println!("{cost}");
+    assert!(cost["text"].as_str().is_some_and(|text| text.contains('$')), "{cost}");
     let results = agent.events.iter().filter_map(|event| match &event.meaning {
         Meaning::Result(result) => Some((result.cost_usd, event.raw.clone())),
         _ => None,

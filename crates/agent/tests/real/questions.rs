@@ -106,6 +106,23 @@ async fn a_question_to_people_is_answered_by_its_input() {
 }
 
 #[tokio::test]
+async fn a_plan_is_accepted() {
+    let place = Place::new().await;
+    let Some(mut options) = asking(&place) else { return };
+    options.permission_mode = PermissionMode::Plan;
+    let mut agent = Agent::claude(&options);
+    let script = Script::new().tool("ExitPlanMode", json!({ "plan": "Do it." })).text("off we go");
+    agent.prompt(&script.prompt("Plan."));
+    let (asked, at) = question(&mut agent, 0).await;
+    assert_eq!(asked.tool, "ExitPlanMode");
+    answer(&mut agent, &asked, Decision::Allow { input: None, for_session: false });
+    let (results, _) = agent.idle(at).await;
+    assert_eq!((results[0].is_error, results[0].text.as_deref()), (false, Some("off we go")));
+    let left = agent.events.iter().filter_map(|event| event.raw.as_ref());
+    assert!(left.filter(|raw| raw["permissionMode"] == "default").count() > 0);
+}
+
+#[tokio::test]
 async fn large_inputs_are_asked_for_and_allowed() {
     let place = Place::new().await;
     let Some(options) = asking(&place) else { return };
@@ -153,9 +170,11 @@ async fn interrupting_an_answer_drops_what_waits() {
     agent.until(0, |meaning| *meaning == queued).await;
     agent.ask(Request::Interrupt { id: "stop".to_owned() });
     let (results, _) = agent.idle(0).await;
-    assert_eq!(results.len(), 1, "{results:?}");
-    assert!(results[0].is_error && results[0].interrupted);
-    assert_eq!(results[0].subtype, "error_during_execution");
+    assert_eq!(results.len(), 2, "{results:?}");
+    assert!(results.iter().all(|result| result.is_error && result.interrupted));
+    assert!(results[0].prompts.iter().eq([&waiting]));
+    assert_eq!(results[1].terminal_reason.as_deref(), Some("aborted_streaming"));
+    assert_eq!(results[1].subtype, "error_during_execution");
     let cancelled = Meaning::Prompt { uuid: waiting, state: MessageState::Cancelled };
     assert_eq!(agent.count(|meaning| *meaning == cancelled), 1);
     assert!(agent.driver.is_idle());
@@ -163,6 +182,23 @@ async fn interrupting_an_answer_drops_what_waits() {
     agent.ask(Request::Interrupt { id: "again".to_owned() });
     assert!(agent.answered("again").await.is_ok());
     assert!(!agent.turn("And now?").await.interrupted);
+}
+
+#[tokio::test]
+async fn interrupting_before_the_turn_begins_gives_a_result_too() {
+    let place = Place::new().await;
+    let Some(options) = place.options() else { return };
+    let mut agent = Agent::claude(&options);
+    for id in ["cold", "warm"] {
+        let from = agent.events.len();
+        let uuid = agent.send(vec![Content::Text { text: "Never mind.".to_owned() }]);
+        agent.ask(Request::Interrupt { id: id.to_owned() });
+        let (results, _) = agent.idle(from).await;
+        assert!(results.len() == 1 && results[0].interrupted, "{results:?}");
+        assert!(results[0].prompts.iter().eq([&uuid]));
+        assert!(agent.driver.is_idle());
+    }
+    assert!(!agent.turn("And now?").await.is_error);
 }
 
 #[tokio::test]

@@ -120,7 +120,7 @@ async fn messages_that_wait_become_one_turn() {
     let place = Place::new().await;
     let Some(options) = place.options() else { return };
     let mut agent = Agent::claude(&options);
-    let slow = Script::new().step(Step::text("slow ".repeat(10)).chunks(10).delay_ms(100));
+    let slow = Script::new().step(Step::text("slow ".repeat(20)).chunks(20).delay_ms(150));
     let first = agent.prompt(&slow.prompt("Wait."));
     agent.until(0, |meaning| matches!(meaning, Meaning::BlockDelta { .. })).await;
     let three = ["a", "b", "c"].map(|text| agent.prompt(text));
@@ -137,12 +137,52 @@ async fn messages_that_wait_become_one_turn() {
 }
 
 #[tokio::test]
+async fn a_message_while_a_tool_runs_joins_the_turn() {
+    let place = Place::new().await;
+    let Some(mut options) = place.options() else { return };
+    options.permission_mode = PermissionMode::BypassPermissions;
+    let mut agent = Agent::claude(&options);
+    let script = Script::new().tool("Bash", json!({ "command": "timeout 4 tail -f /dev/null" })).text("done");
+    let first = agent.prompt(&script.prompt("Go."));
+    agent.until(0, |meaning| {
+        matches!(meaning, Meaning::BlockComplete(block) if matches!(block.kind, BlockKind::ToolUse { .. }))
+    })
+    .await;
+    let second = agent.prompt("And mind the step.");
+    let (results, _) = agent.idle(0).await;
+    assert_eq!(results.len(), 1, "{results:#?}");
+    assert!(results[0].prompts.contains(&first) && results[0].prompts.contains(&second));
+    let completed = [first, second].map(|uuid| Meaning::Prompt { uuid, state: MessageState::Completed });
+    for prompt in completed {
+        assert_eq!(agent.count(|meaning| *meaning == prompt), 1);
+    }
+    assert!(agent.driver.is_idle());
+    assert!(place.last_request().contains("And mind the step."));
+}
+
+#[tokio::test]
+async fn subagents_in_the_background_keep_it_busy() {
+    let place = Place::new().await;
+    let Some(mut options) = place.options() else { return };
+    options.permission_mode = PermissionMode::BypassPermissions;
+    let mut agent = Agent::claude(&options);
+    let inner = Script::new().step(Step::text("inner done").delay_ms(4000));
+    let task = json!({ "description": "look", "prompt": inner.prompt("Look."), "run_in_background": true,
+        "subagent_type": "general-purpose" });
+    let script = Script::new().tool("Agent", task).text("sent off").text("it is back");
+    agent.prompt(&script.prompt("Go."));
+    let (results, _) = agent.idle(0).await;
+    assert_eq!(agent.count(|meaning| matches!(meaning, Meaning::Idle)), 1);
+    assert!(results.len() == 2 && !results[0].unasked && results[1].unasked, "{results:#?}");
+}
+
+#[tokio::test]
 async fn what_is_done_on_the_side_goes_on_after_a_result() {
     let place = Place::new().await;
     let Some(mut options) = place.options() else { return };
     options.permission_mode = PermissionMode::BypassPermissions;
     let mut agent = Agent::claude(&options);
-    let command = json!({ "command": "timeout 1 tail -f /dev/null; echo over", "run_in_background": true });
+    let command = json!({ "command": "timeout 4 tail -f /dev/null; echo over", "run_in_background": true });
     let script = Script::new().tool("Bash", command).text("started").text("and it is over");
     agent.prompt(&script.prompt("Go."));
     // A command that it left running does not keep it busy. When it is over, the agent begins again by itself.

@@ -41,7 +41,9 @@ CREATE TABLE agent_sessions (
     last_event           INTEGER NOT NULL,
     config               TEXT NOT NULL,
     -- Counts up with every server that takes the session; who has an older number may not write it.
-    generation           INTEGER NOT NULL
+    generation           INTEGER NOT NULL,
+    -- How many commits its writer numbered: the last one again is not written twice.
+    commits              INTEGER NOT NULL
 ) STRICT;
 
 CREATE INDEX agent_sessions_created_at ON agent_sessions (created_at DESC, id DESC);

@@ -13,8 +13,8 @@ use super::failure::{ACQUIRE_TIMEOUT, DEADLINE, failed};
 use super::migrate;
 use super::work::{Done, Work};
 use crate::error::{Error, Result};
-use sqlx::Connection as _;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions as _, Connection as _};
 
 type Database = sqlx::Postgres;
 type Connection = sqlx::PgConnection;
@@ -39,7 +39,7 @@ impl Stored {
     /// Connects, and makes the tables where there are none.
     pub(super) async fn open(options: PgConnectOptions) -> Result<Self> {
         // The server gives up what we no longer wait for, and lets go of what a dead server of ours held.
-        let options = options.application_name("hostel-sessiond").options([
+        let options = options.disable_statement_logging().application_name("hostel-sessiond").options([
             ("statement_timeout", "30s"),
             ("lock_timeout", "20s"),
             ("idle_in_transaction_session_timeout", "60s"),

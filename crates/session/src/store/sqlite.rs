@@ -58,7 +58,8 @@ impl Stored {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT)
-            .pragma("journal_size_limit", LOG_LIMIT);
+            .pragma("journal_size_limit", LOG_LIMIT)
+            .disable_statement_logging();
         let mut connection = options.connect().await.map_err(failed("open the database"))?;
         migrate::sqlite(&mut connection).await?;
         let readers = SqlitePoolOptions::new()

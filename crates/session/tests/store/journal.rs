@@ -79,6 +79,44 @@ pub(crate) async fn new_owner_fences_old(place: &Place) {
     other.close().await;
 }
 
+/// Somebody who does not know whether a commit was kept tries it again.
+pub(crate) async fn numbered_commits_are_kept_once(place: &Place) {
+    let store = place.open().await;
+    store.create(&session("one"), &[], None).await.unwrap();
+    let taken = store.take(&id("one")).await.unwrap();
+    let lines = |number: u64| {
+        let mut next = commit(&taken, Vec::new());
+        next.number = Some(number);
+        next.transcript = vec![TranscriptPiece { path: "/t".to_owned(), lines: format!("{number}\n") }];
+        next
+    };
+    for number in [1, 1, 2, 2, 2] {
+        store.commit(lines(number)).await.unwrap();
+    }
+    let mut with_all = lines(3);
+    with_all.events = events(1..=2);
+    with_all.session = Some(Session { last_event: 2, num_turns: 1, ..taken.session.clone() });
+    // Also both at a time.
+    let (first, second) = tokio::join!(store.commit(with_all.clone()), store.commit(with_all.clone()));
+    first.unwrap();
+    second.unwrap();
+    for unknown in [2, 5] {
+        assert!(matches!(store.commit(lines(unknown)).await, Err(Error::Store { .. })));
+    }
+    let mut gap = lines(4);
+    gap.events = events(4..=4);
+    assert!(matches!(store.commit(gap).await, Err(Error::Store { .. })));
+    assert_eq!(store.transcripts(&id("one")).await.unwrap()[0].content, "1\n2\n3\n");
+    let again = store.take(&id("one")).await.unwrap();
+    assert_eq!((again.session.last_event, again.session.num_turns), (2, 1));
+    assert!(matches!(store.commit(with_all).await, Err(Error::Fenced)));
+    // Another owner counts for itself.
+    let mut first = commit(&again, events(3..=3));
+    first.number = Some(1);
+    store.commit(first).await.unwrap();
+    store.close().await;
+}
+
 pub(crate) async fn all_of_a_commit_or_nothing(place: &Place) {
     let store = place.open().await;
     store.create(&session("one"), &[], None).await.unwrap();

@@ -10,6 +10,7 @@ mod postgres;
 mod records;
 mod sessions;
 mod sqlite;
+mod tls;
 
 /// Runs each case on SQLite and on PostgreSQL.
 macro_rules! on_both {
@@ -39,7 +40,7 @@ on_both! {
     sessions:
         created_once, everything_comes_back, listed_and_paged, found_by_either_name, unfinished, figures, deleted_with_everything;
     journal:
-        numbers_follow_each_other, new_owner_fences_old, all_of_a_commit_or_nothing, deltas_are_compacted,
+        numbers_follow_each_other, new_owner_fences_old, numbered_commits_are_kept_once, all_of_a_commit_or_nothing, deltas_are_compacted,
         transcripts_in_order, hostile_text, large_events_end_an_answer, many_sessions_at_once, usable_and_closed;
     model: as_a_model_says;
     crash: nothing_acknowledged_is_lost;

@@ -1,9 +1,10 @@
 //! Databases that go away and come back.
 
-use crate::place::open;
+use crate::place::{Place, open};
 use crate::postgres::Server;
 use crate::records::{commit, events, id, numbers, session};
 use hostel_session::{Error, Store};
+use sqlx::Connection as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -23,6 +24,24 @@ async fn postgres_is_restarted() {
     store.check().await.unwrap();
     store.commit(commit(&taken, events(6..=7))).await.unwrap();
     assert_eq!(numbers(&store.events(&id("one"), 0, 10).await.unwrap()), [1, 2, 3, 4, 5, 6, 7]);
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_is_locked_by_somebody() {
+    let place = Place::sqlite();
+    let store = place.open().await;
+    store.create(&session("one"), &[], None).await.unwrap();
+    let taken = store.take(&id("one")).await.unwrap();
+    let mut somebody = sqlx::SqliteConnection::connect(&place.url).await.unwrap();
+    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut somebody).await.unwrap();
+    let refused = store.commit(commit(&taken, events(1..=1))).await;
+    assert!(matches!(refused, Err(Error::Store { .. })), "{refused:?}");
+    // Reading goes on.
+    assert_eq!(store.get(&id("one")).await.unwrap().last_event, 0);
+    somebody.close().await.unwrap();
+    store.commit(commit(&taken, events(1..=1))).await.unwrap();
+    assert_eq!(numbers(&store.events(&id("one"), 0, 10).await.unwrap()), [1]);
     store.close().await;
 }
 

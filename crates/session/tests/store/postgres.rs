@@ -13,16 +13,17 @@ use tempfile::TempDir;
 const SCRIPT: &str = r#"
 set -eu
 bin=$1 dir=$2 keep=$3
+shift 3
 as=
 if [ "$(id -u)" = 0 ]; then
-    chown nobody "$dir"
+    chown -R nobody "$dir"
     as='setpriv --reuid=nobody --regid=nogroup --clear-groups'
 fi
 cd "$dir"
 [ -d data ] || $as "$bin/initdb" -D data -U hostel -A trust -E UTF8 --locale=C --no-sync >log 2>&1
-$as "$bin/postgres" -D data -k "$dir" -c listen_addresses= -c fsync=off -c max_connections=200 >>log 2>&1 &
+$as "$bin/postgres" -D data -k "$dir" -c listen_addresses= -c fsync=off -c max_connections=200 "$@" >>log 2>&1 &
 server=$!
-until "$bin/pg_isready" -q -h "$dir"; do
+until grep -qs "^ready" data/postmaster.pid; do
     kill -0 $server || { cat log >&2; exit 1; }
     sleep 0.05
 done
@@ -36,6 +37,8 @@ wait $server || true
 /// A server.
 pub(crate) struct Server {
     directory: PathBuf,
+    /// More arguments of the program.
+    options: Vec<String>,
     databases: AtomicU32,
     /// While this is open it runs.
     running: Option<(Child, ChildStdin)>,
@@ -48,7 +51,7 @@ pub(crate) fn shared() -> Option<&'static Server> {
     static SERVER: OnceLock<Option<Server>> = OnceLock::new();
     let server = SERVER.get_or_init(|| {
         let directory = tempfile::tempdir().unwrap().keep();
-        Server::start_in(directory, "remove", None)
+        Server::start_in(directory, "remove", None, Vec::new())
     });
     server.as_ref()
 }
@@ -68,17 +71,26 @@ fn programs() -> Option<PathBuf> {
 impl Server {
     /// A server of one test's own.
     pub(crate) fn own() -> Option<Self> {
-        let directory = tempfile::tempdir().unwrap();
-        Self::start_in(directory.path().to_owned(), "keep", Some(directory))
+        Self::own_with(tempfile::tempdir().unwrap(), Vec::new())
     }
 
-    fn start_in(directory: PathBuf, keep: &str, removed: Option<TempDir>) -> Option<Self> {
+    /// The same, in a directory that may have files for it, with more arguments.
+    pub(crate) fn own_with(directory: TempDir, options: Vec<String>) -> Option<Self> {
+        Self::start_in(directory.path().to_owned(), "keep", Some(directory), options)
+    }
+
+    fn start_in(
+        directory: PathBuf,
+        keep: &str,
+        removed: Option<TempDir>,
+        options: Vec<String>,
+    ) -> Option<Self> {
         let Some(programs) = programs() else {
             eprintln!("skipped: PostgreSQL is not installed (scripts/install-deps.sh test)");
             return None;
         };
-        let running = Some(run(&programs, &directory, keep));
-        Some(Self { directory, databases: AtomicU32::new(0), running, _removed: removed })
+        let running = Some(run(&programs, &directory, keep, &options));
+        Some(Self { directory, options, databases: AtomicU32::new(0), running, _removed: removed })
     }
 
     pub(crate) fn stop(&mut self) {
@@ -89,7 +101,7 @@ impl Server {
     }
 
     pub(crate) fn start(&mut self) {
-        self.running = Some(run(&programs().unwrap(), &self.directory, "keep"));
+        self.running = Some(run(&programs().unwrap(), &self.directory, "keep", &self.options));
     }
 
     /// The address of a database that is new and empty.
@@ -113,11 +125,12 @@ impl Drop for Server {
     }
 }
 
-fn run(programs: &Path, directory: &Path, keep: &str) -> (Child, ChildStdin) {
+fn run(programs: &Path, directory: &Path, keep: &str, options: &[String]) -> (Child, ChildStdin) {
     let mut child = Command::new("sh")
         .args(["-c", SCRIPT, "sh"])
         .args([programs, directory])
         .arg(keep)
+        .args(options)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()

@@ -78,7 +78,7 @@ impl ChatMessage {
 /// Say something in a session that is made where it is not there
 #[utoipa::path(post, path = "/agent/chat/{id}", tag = "chat", request_body = ChatBody, responses(
     (status = 200, description = "As of POST /api/sessions/{id}/message", content(
-        (String = "text/event-stream"), (super::reply::Answer = "application/json")
+        (super::sse::Frame = "text/event-stream"), (super::reply::Answer = "application/json")
     ))
 ))]
 pub(super) async fn send(
@@ -92,7 +92,7 @@ pub(super) async fn send(
 /// Say something in a new session; `X-Session-Id` of the answer names it
 #[utoipa::path(post, path = "/agent/chat", tag = "chat", request_body = ChatBody, responses(
     (status = 200, description = "As of POST /api/sessions/{id}/message", content(
-        (String = "text/event-stream"), (super::reply::Answer = "application/json")
+        (super::sse::Frame = "text/event-stream"), (super::reply::Answer = "application/json")
     ))
 ))]
 pub(super) async fn begin(State(app): State<App>, LargeJson(body): LargeJson<ChatBody>) -> Result<Response> {

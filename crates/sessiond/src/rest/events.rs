@@ -144,7 +144,7 @@ struct EventBody {
 /// As an event stream, the number as its `id`: first what is there, then what comes. A reader that was away goes on
 /// with `Last-Event-ID`. With `Accept: application/json` one page of events.
 #[utoipa::path(get, path = "/api/sessions/{id}/events", tag = "events", params(Which), responses(
-    (status = 200, description = "Events", content((String = "text/event-stream"), (EventPage = "application/json")))
+    (status = 200, description = "Events", content((sse::Frame = "text/event-stream"), (EventPage = "application/json")))
 ))]
 pub(super) async fn events(
     State(app): State<App>,

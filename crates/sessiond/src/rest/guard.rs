@@ -4,8 +4,9 @@ use super::problem::Problem;
 use crate::config::Config;
 use crate::tokens::Tokens;
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::{AUTHORIZATION, HOST, ORIGIN, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN, X_CONTENT_TYPE_OPTIONS};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
@@ -39,8 +40,14 @@ async fn admit(State(tokens): State<Tokens>, request: Request, next: Next) -> Re
     };
     match allowed {
         Ok(()) => next.run(request).await,
+        Err(problem) if is_grpc(request.headers()) => problem.status_of_grpc().into_http::<Body>(),
         Err(problem) => problem.into_response(),
     }
+}
+
+/// Whether a client reads gRPC and nothing else.
+fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 fn authorized(tokens: &Tokens, headers: &HeaderMap) -> Result<(), Problem> {

@@ -134,6 +134,10 @@ pub(super) fn too_large(limit: usize) -> Problem {
 /// Reads JSON, and says which field is wrong.
 pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
     let body = if body.is_empty() { b"{}" } else { body };
+    // What serde reads into a structure may be a list too; nobody means that.
+    if body.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|byte| *byte == b'[') {
+        return Err(Problem::invalid("", "the body must be a JSON object"));
+    }
     let mut reader = serde_json::Deserializer::from_slice(body);
     let wrong = |field: String, error: &serde_json::Error| {
         if error.is_data() {
@@ -231,5 +235,6 @@ mod tests {
             assert_eq!(refused::<UpdateSession>(body)["reason"], "invalid_json", "{body}");
         }
         assert!(parse::<UpdateSession>(b"").is_ok(), "nothing is nothing to change");
+        assert_eq!(refused::<UpdateSession>(" [null, null]")["reason"], "invalid_argument");
     }
 }

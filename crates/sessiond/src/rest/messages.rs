@@ -109,7 +109,7 @@ impl MessageBody {
 /// With `"streaming": false` it is whole, and with `"mode": "ack"`, or `Prefer: respond-async` where no stream is asked
 /// for, it comes at once. Who disconnects cancels nothing.
 #[utoipa::path(post, path = "/api/sessions/{id}/message", tag = "messages", request_body = MessageBody, responses(
-    (status = 200, description = "The turn", content((String = "text/event-stream"), (Answer = "application/json"))),
+    (status = 200, description = "The turn", content((sse::Frame = "text/event-stream"), (Answer = "application/json"))),
     (status = 202, description = "Taken", body = Ack),
 ))]
 pub(super) async fn send(

@@ -8,6 +8,8 @@ use hostel_session::client;
 use hostel_session::{Error, Pattern};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use std::collections::HashMap;
+use tonic_types::{ErrorDetails, StatusExt as _};
 
 /// What handlers answer.
 pub(crate) type Result<T, E = Problem> = std::result::Result<T, E>;
@@ -105,6 +107,16 @@ impl Problem {
     /// What is wrong, the same for each of its type.
     pub(crate) fn title(&self) -> &'static str {
         self.body.title
+    }
+
+    /// The same for clients that read gRPC: who is not let in hears it before any service.
+    pub(crate) fn status_of_grpc(&self) -> tonic::Status {
+        let code = match self.status {
+            StatusCode::UNAUTHORIZED => tonic::Code::Unauthenticated,
+            _ => tonic::Code::PermissionDenied,
+        };
+        let info = ErrorDetails::with_error_info(self.body.reason.to_uppercase(), "hostel", HashMap::new());
+        tonic::Status::with_error_details(code, self.body.detail.as_str(), info)
     }
 
     pub(crate) fn status(&self) -> StatusCode {

@@ -124,17 +124,20 @@ pub(super) fn frames(turn: Turn) -> impl Stream<Item = Bytes> + Send + 'static {
             Ok(Step::Said { kind, line }) => {
                 Some((sse::data(&Frame { kind: &kind, data: &line }), Some(turn)))
             }
-            Ok(Step::Grew(growth)) => Some((sse::data(&stream_event(&growth)), Some(turn))),
+            Ok(Step::Grew(growth)) => {
+                let frame = Frame { kind: "stream_event", data: stream_event(&growth) };
+                Some((sse::data(&frame), Some(turn)))
+            }
         }
     })
 }
 
 /// A message of the agent, as its SDK has it.
 #[derive(Serialize)]
-struct Frame<'a> {
+struct Frame<'a, D> {
     #[serde(rename = "type")]
     kind: &'a str,
-    data: &'a RawValue,
+    data: D,
 }
 
 /// A delta as the agent's SDK has it.
@@ -146,11 +149,11 @@ fn stream_event(growth: &Growth) -> serde_json::Value {
         DeltaKind::Input => json!({ "type": "input_json_delta", "partial_json": delta }),
     };
     let parent = (conversation_id != "main").then_some(conversation_id);
-    json!({ "type": "stream_event", "data": {
+    json!({
         "type": "stream_event",
         "event": { "type": "content_block_delta", "index": index, "delta": delta },
         "parent_tool_use_id": parent,
-    }})
+    })
 }
 
 /// Waits for the end of a turn: its end, the agent's last message, the agent's result.
@@ -229,16 +232,13 @@ mod tests {
         };
         let text = grew(DeltaKind::Text, "main");
         assert_eq!(
-            text["data"]["event"],
+            text["event"],
             json!({ "type": "content_block_delta", "index": 2, "delta": { "type": "text_delta", "text": "x" } })
         );
-        assert_eq!((&text["type"], &text["data"]["type"]), (&json!("stream_event"), &json!("stream_event")));
-        assert!(text["data"]["parent_tool_use_id"].is_null());
+        assert_eq!(text["type"], "stream_event");
+        assert!(text["parent_tool_use_id"].is_null());
         let input = grew(DeltaKind::Input, "toolu_1");
-        assert_eq!(
-            input["data"]["event"]["delta"],
-            json!({ "type": "input_json_delta", "partial_json": "x" })
-        );
-        assert_eq!(input["data"]["parent_tool_use_id"], "toolu_1");
+        assert_eq!(input["event"]["delta"], json!({ "type": "input_json_delta", "partial_json": "x" }));
+        assert_eq!(input["parent_tool_use_id"], "toolu_1");
     }
 }

@@ -29,7 +29,7 @@ pub(super) struct Filters {
     /// Only with any of these tags, with commas between.
     tags: Option<String>,
     /// Which page, from 1.
-    #[param(minimum = 1)]
+    #[param(minimum = 1, maximum = 1000000)]
     page: Option<u64>,
     /// How many on a page; 50 where absent.
     #[param(minimum = 1, maximum = 1000)]
@@ -44,8 +44,8 @@ impl Filters {
         let status = self.status.map(|word| word.parse::<SessionStatus>()).transpose();
         let (page, page_size) =
             (self.page.unwrap_or(default.page), self.page_size.unwrap_or(default.page_size));
-        if page == 0 {
-            return Err(Problem::invalid("page", "is counted from 1"));
+        if !(1..=1_000_000).contains(&page) {
+            return Err(Problem::invalid("page", "must be 1 to 1000000"));
         }
         if !(1..=1000).contains(&page_size) {
             return Err(Problem::invalid("pageSize", "must be 1 to 1000"));
@@ -74,6 +74,15 @@ fn renamed(field: &str, error: hostel_session::Error) -> Problem {
     }
 }
 
+/// Refuses what databases and the clients' languages cannot count, and OpenAPI has no name for: the upper half of
+/// unsigned numbers.
+fn countable<N, S: TryFrom<N> + std::fmt::Display>(field: &str, number: Option<N>, most: S) -> Result<()> {
+    match number.map(S::try_from) {
+        Some(Err(_)) => Err(Problem::invalid(field, format!("must be at most {most}"))),
+        _ => Ok(()),
+    }
+}
+
 /// Create a session
 ///
 /// Its sandbox is made with the first message. With an `Idempotency-Key` the call can be repeated.
@@ -85,6 +94,11 @@ pub(super) async fn create(
     headers: HeaderMap,
     Body(mut create): Body<CreateSession>,
 ) -> Result<impl IntoResponse> {
+    countable("maxIdleTimeMs", create.max_idle_time_ms, i64::MAX)?;
+    countable("maxLifetimeMs", create.max_lifetime_ms, i64::MAX)?;
+    countable("maxTurns", create.max_turns, i64::MAX)?;
+    countable("config.maxTurns", create.config.max_turns, i32::MAX)?;
+    countable("config.maxThinkingTokens", create.config.max_thinking_tokens, i32::MAX)?;
     create.idempotency_key = idempotency_key(&headers)?;
     let created = app.host.create(create).await?;
     let location = format!("/api/sessions/{}", created.session.id);
@@ -128,6 +142,9 @@ pub(super) async fn update(
     Id(id): Id,
     Body(update): Body<UpdateSession>,
 ) -> Result<Json<Session>> {
+    countable("maxIdleTimeMs", update.max_idle_time_ms, i64::MAX)?;
+    countable("maxLifetimeMs", update.max_lifetime_ms, i64::MAX)?;
+    countable("maxTurns", update.max_turns, i64::MAX)?;
     Ok(Json(app.host.update(&id, update).await?))
 }
 

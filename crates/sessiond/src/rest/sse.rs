@@ -14,6 +14,18 @@ pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Says nothing.
 pub(super) const COMMENT: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
+/// One frame of an event stream.
+#[derive(Debug, utoipa::ToSchema)]
+#[expect(dead_code, reason = "tells OpenAPI how a frame looks")]
+pub(super) struct Frame {
+    /// JSON.
+    data: String,
+    /// The type of the event; of a message's stream it is in the data.
+    event: Option<String>,
+    /// The number of the event, to go on after with `Last-Event-ID`.
+    id: Option<String>,
+}
+
 /// An answer of frames.
 pub(super) fn response(frames: impl Stream<Item = Bytes> + Send + 'static) -> Response {
     use futures::StreamExt as _;

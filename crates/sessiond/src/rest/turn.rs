@@ -15,6 +15,8 @@ use std::time::Duration;
 /// How often a store that fails is asked again, and how long after.
 const ATTEMPTS: u32 = 5;
 const AGAIN: Duration = Duration::from_secs(1);
+/// Types of the agent's protocol that its SDK keeps to itself, as it keeps all that begin with `control_`.
+const INNER: &[&str] = &["keep_alive", "command_lifecycle", "transcript_mirror"];
 
 /// What happens in a turn.
 pub(super) enum Step {
@@ -120,7 +122,9 @@ impl Turn {
             EventKind::AgentMessage => {
                 let Said { message } = serde_json::from_str(data).ok()?;
                 let Typed { kind } = serde_json::from_str(message.get()).ok()?;
-                Some(Step::Said { kind, line: message })
+                // What the agent and the host settle between themselves is no message of its SDK.
+                let inner = kind.starts_with("control_") || INNER.contains(&kind.as_str());
+                (!inner).then_some(Step::Said { kind, line: message })
             }
             EventKind::BlockDelta => serde_json::from_str(data).ok().map(Step::Grew),
             EventKind::BlockStart | EventKind::BlockComplete => {

@@ -1,5 +1,6 @@
 //! Connections, and how they end.
 
+use super::patience::Patient;
 use axum::Router;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -21,6 +22,8 @@ const HEAD_BYTES: usize = 64 << 10;
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 /// Requests under way on one HTTP/2 connection.
 const STREAMS: u32 = 1000;
+/// How long a client may take nothing of what is written to it.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How long to wait after a failed accept, such as for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -47,7 +50,8 @@ impl Connections {
             let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
                 routes.clone().oneshot(request.map(axum::body::Body::new))
             });
-            let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+            let connection =
+                builder.serve_connection_with_upgrades(TokioIo::new(Patient::new(stream, PATIENCE)), service);
             let connection = graceful.watch(connection.into_owned());
             open.spawn(async move {
                 if let Err(error) = connection.await {

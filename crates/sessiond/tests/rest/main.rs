@@ -1,6 +1,7 @@
 //! The server over real sockets, with sessions that are made up.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod grpc;
 mod guards;
 mod host;
 mod messages;

@@ -85,13 +85,13 @@ pub(super) static SESSION_COLUMNS: LazyLock<String> = LazyLock::new(|| {
 pub(super) static INSERT_SESSION: LazyLock<String> = LazyLock::new(|| {
     let places: Vec<String> = (1..=SESSION.len()).map(|place| format!("${place}")).collect();
     format!(
-        "INSERT INTO agent_sessions ({}, generation) VALUES ({}, 0) ON CONFLICT (id) DO NOTHING",
+        "INSERT INTO agent_sessions ({}, generation, commits) VALUES ({}, 0, 0) ON CONFLICT (id) DO NOTHING",
         SESSION.join(", "),
         places.join(", ")
     )
 });
 
-/// Updates a session where generation and last event are as the two values after it say.
+/// Updates a session where generation, last event and number of the commit are as the three values after it say.
 pub(super) static UPDATE_SESSION: LazyLock<String> = LazyLock::new(|| {
     let sets: Vec<String> = SESSION
         .iter()
@@ -100,10 +100,12 @@ pub(super) static UPDATE_SESSION: LazyLock<String> = LazyLock::new(|| {
         .map(|(index, column)| format!("{column} = ${}", index + 1))
         .collect();
     let next = SESSION.len() + 1;
+    let (generation, last, number) = (next, next + 1, next + 2);
     format!(
-        "UPDATE agent_sessions SET {} WHERE id = $1 AND generation = ${next} AND last_event = ${}",
-        sets.join(", "),
-        next + 1
+        "UPDATE agent_sessions SET {}, commits = COALESCE(${number}, commits)
+         WHERE id = $1 AND generation = ${generation} AND last_event = ${last}
+             AND (${number} IS NULL OR commits = ${number} - 1)",
+        sets.join(", ")
     )
 });
 

@@ -83,7 +83,7 @@ async fn claim(
 async fn take(connection: &mut Connection, id: &SessionId) -> Result<Done> {
     static TAKE: LazyLock<String> = LazyLock::new(|| {
         format!(
-            "UPDATE agent_sessions SET generation = generation + 1 WHERE id = $1 RETURNING generation, {}",
+            "UPDATE agent_sessions SET generation = generation + 1, commits = 0 WHERE id = $1 RETURNING generation, {}",
             *rows::SESSION_COLUMNS
         )
     });
@@ -121,7 +121,9 @@ async fn check(connection: &mut Connection) -> Result<Done> {
 
 async fn keep(connection: &mut Connection, commit: &Commit) -> Result<()> {
     let before = numbers::check_next(commit)?;
-    update_session(connection, commit, before).await?;
+    if !update_session(connection, commit, before).await? {
+        return Ok(());
+    }
     let events: Vec<_> = commit.events.iter().filter(|event| !compacted(commit, event)).cloned().collect();
     insert_events(connection, &commit.id, &events).await?;
     for agent in &commit.agents {
@@ -155,56 +157,62 @@ fn compacted(commit: &Commit, event: &Event) -> bool {
         && commit.compact.iter().any(|range| (range.from..=range.to).contains(&event.seq))
 }
 
-/// Moves the session on from event `before`, where it is there and the commit's own to write.
-async fn update_session(connection: &mut Connection, commit: &Commit, before: Option<u64>) -> Result<()> {
+/// Moves the session on from event `before`, where it is there and the commit's own to write. Not so where this very
+/// commit has moved it on before.
+async fn update_session(connection: &mut Connection, commit: &Commit, before: Option<u64>) -> Result<bool> {
     let generation = signed(commit.generation);
+    let number = commit.number.map(signed);
     let update = match (&commit.session, before) {
         (Some(session), Some(before)) => {
             if session.id != commit.id {
-                return Err(numbers::wrong(format!(
-                    "a commit to {} has the record of {}",
-                    commit.id, session.id
-                )));
+                let problem = format!("a commit to {} has the record of {}", commit.id, session.id);
+                return Err(numbers::wrong(problem));
             }
             rows::bind_session(query(rows::UPDATE_SESSION.as_str()), session)?
                 .bind(generation)
                 .bind(signed(before))
+                .bind(number)
         }
-        (_, Some(before)) => {
-            let last = before.saturating_add(commit.events.len() as u64);
-            query("UPDATE agent_sessions SET last_event = $4 WHERE id = $1 AND generation = $2 AND last_event = $3")
-                .bind(commit.id.as_str())
-                .bind(generation)
-                .bind(signed(before))
-                .bind(signed(last))
-        }
-        // Nothing changes: the row is locked, and its generation checked.
-        (_, None) => {
-            query("UPDATE agent_sessions SET generation = generation WHERE id = $1 AND generation = $2")
-                .bind(commit.id.as_str())
-                .bind(generation)
-        }
+        // Without a record and events nothing changes: the row is locked, and checked.
+        _ => query(
+            "UPDATE agent_sessions SET last_event = last_event + $3, commits = COALESCE($5, commits)
+             WHERE id = $1 AND generation = $2 AND ($4 IS NULL OR last_event = $4)
+                 AND ($5 IS NULL OR commits = $5 - 1)",
+        )
+        .bind(commit.id.as_str())
+        .bind(generation)
+        .bind(signed(commit.events.len() as u64))
+        .bind(before.map(signed))
+        .bind(number),
     };
     if run(update, connection).await? == 1 {
-        return Ok(());
+        return Ok(true);
     }
-    Err(refusal(connection, commit, before).await?)
+    refused(connection, commit, before).await.map(|()| false)
 }
 
-/// Why a session could not be moved on.
-async fn refusal(connection: &mut Connection, commit: &Commit, before: Option<u64>) -> Result<Error> {
-    let row = query("SELECT generation, last_event FROM agent_sessions WHERE id = $1")
+/// Why a session could not be moved on; nothing where it was by this very commit.
+async fn refused(connection: &mut Connection, commit: &Commit, before: Option<u64>) -> Result<()> {
+    let row = query("SELECT generation, last_event, commits FROM agent_sessions WHERE id = $1")
         .bind(commit.id.as_str())
         .fetch_optional(&mut *connection)
         .await
         .map_err(failed(ACTION))?;
-    let Some(row) = row else { return Ok(Error::NotFound { id: commit.id.clone() }) };
+    let Some(row) = row else { return Err(Error::NotFound { id: commit.id.clone() }) };
     if rows::count(&row, "generation")? != commit.generation {
-        return Ok(Error::Fenced);
+        return Err(Error::Fenced);
+    }
+    let commits = rows::count(&row, "commits")?;
+    match commit.number {
+        Some(number) if number == commits => return Ok(()),
+        Some(number) if number != commits + 1 => {
+            return Err(numbers::wrong(format!("this is commit {number}, the last one is {commits}")));
+        }
+        _ => {}
     }
     let last = rows::count(&row, "last_event")?;
     let before = before.unwrap_or_default();
-    Ok(numbers::wrong(format!("this commit follows event {before}, the last one is {last}")))
+    Err(numbers::wrong(format!("this commit follows event {before}, the last one is {last}")))
 }
 
 /// How many events go into one statement: as many as there are of the first, then of the next. Few sizes, so that

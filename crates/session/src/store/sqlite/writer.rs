@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::store::failure::in_time;
 use crate::store::work::{Done, Work};
 use sqlx::Connection as _;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -15,6 +16,8 @@ const QUEUE: usize = 1024;
 const BATCH: usize = 256;
 /// Bytes after which a transaction takes nothing more.
 const BATCH_BYTES: usize = 8 << 20;
+/// A transaction that takes longer is told: the disk is slow, or somebody else holds the file.
+const SLOW: Duration = Duration::from_secs(1);
 
 struct Job {
     work: Work,
@@ -92,7 +95,13 @@ fn gather(first: Job, queue: &mut mpsc::Receiver<Job>) -> Vec<Job> {
 }
 
 async fn write_batch(connection: &mut Connection, batch: Vec<Job>) {
-    match transaction(connection, &batch).await {
+    let begun = Instant::now();
+    let written = transaction(connection, &batch).await;
+    let took = begun.elapsed();
+    if took >= SLOW {
+        tracing::warn!(?took, commits = batch.len(), "writing to the session store was slow");
+    }
+    match written {
         Ok(results) => {
             for (job, result) in batch.into_iter().zip(results) {
                 // Who does not wait any more need not know.

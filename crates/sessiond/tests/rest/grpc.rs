@@ -1,0 +1,30 @@
+//! gRPC on the same port.
+
+use crate::stage::{Stage, told};
+use hostel_session::client::{Address, SessionClient};
+use hostel_sessiond::Tokens;
+use serde_json::json;
+use std::os::unix::fs::PermissionsExt as _;
+
+#[tokio::test]
+async fn grpc_and_rest_show_the_same_sessions_to_who_has_a_token() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("tokens");
+    std::fs::write(&file, "a-token-of-some-length\n").unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let stage = Stage::with(|config| config.tokens = Tokens::read(&file).unwrap()).await;
+    let address: Address = stage.url("").parse().unwrap();
+
+    let client = SessionClient::connect(&address, Some("a-token-of-some-length")).await.unwrap();
+    let made = stage.client.post(stage.url("/api/sessions")).bearer_auth("a-token-of-some-length");
+    let (_, session) = told(made.json(&json!({ "id": "shared" })).send().await.unwrap()).await;
+    assert_eq!(session["id"], "shared");
+    let seen = client.get("shared").await.unwrap();
+    assert_eq!(seen.last_event, 1);
+    assert!(client.get("nobody").await.unwrap_err().is_not_found());
+
+    let stranger = SessionClient::connect(&address, None).await.unwrap();
+    let refused = stranger.get("shared").await.unwrap_err();
+    assert!(refused.refusal().is_some_and(|refusal| refusal.reason.contains("UNAUTH")), "{refused:?}");
+    stage.server.stop().await;
+}

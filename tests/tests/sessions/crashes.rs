@@ -1,0 +1,204 @@
+//! Everything that can die dies, at random moments of running turns: the journal has no gap and no repeat, every turn
+//! ends with a word for it, and nothing is left over.
+
+use super::stage::{Stage, told};
+use hostel_testkit::{Script, Step};
+use hostel_tests::signal;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+/// How long a turn may take on a busy machine, whatever dies meanwhile.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How many turns are disturbed; `HOSTEL_TEST_MANY=1` makes it the 200 that a release wants.
+const TURNS: usize = 12;
+
+/// Who dies.
+#[derive(Debug, Clone, Copy)]
+enum Victim {
+    Server,
+    Daemon,
+    Agent,
+    Guest,
+}
+
+/// Numbers that are different in each run, and told, so that a run can be had again.
+struct Dice(u64);
+
+impl Dice {
+    fn new() -> Self {
+        let seed = std::env::var("HOSTEL_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+        let seed = seed.unwrap_or_else(|| u64::from(std::process::id()) << 20 | 1);
+        eprintln!("HOSTEL_TEST_SEED={seed}");
+        Self(seed)
+    }
+
+    /// 0 to `below`, without it (xorshift64, Marsaglia 2003).
+    fn roll(&mut self, below: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % below
+    }
+}
+
+/// A turn of a second or so: text that streams, a tool, more text.
+fn turn(number: usize) -> String {
+    let command = format!("echo {number} >> /workspace/turns; timeout 0.3 tail -f /dev/null");
+    Script::new()
+        .step(
+            Step::text(format!("turn {number} begins"))
+                .chunks(8)
+                .delay_ms(30)
+                .tool("Bash", json!({ "command": command, "description": "note" })),
+        )
+        .step(Step::text(format!("turn {number} is done")).chunks(8).delay_ms(30))
+        .prompt(&format!("Turn {number}."))
+}
+
+/// The processes on this host whose command line has all of these.
+fn processes(words: &[&str]) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|pid| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            words.iter().all(|word| line.contains(word))
+        })
+        .collect()
+}
+
+/// The agent of a session: its conversation's id is on its command line.
+fn agent_of(session: &Value) -> Vec<u32> {
+    let id = session["sessionId"].as_str().filter(|id| !id.is_empty());
+    processes(&["stream-json", id.or(session["id"].as_str()).unwrap()])
+}
+
+/// The first process of the sandbox that a process is in: its namespace's, seen from outside.
+fn guest_of(agent: u32) -> Option<u32> {
+    let namespace = std::fs::read_link(format!("/proc/{agent}/ns/pid")).ok()?;
+    let same = |pid: &u32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).is_ok_and(|ns| ns == namespace);
+    processes(&[]).into_iter().filter(same).find(|pid| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status.lines().any(|line| line.starts_with("NSpid:") && line.ends_with("\t1"))
+    })
+}
+
+async fn session_at(stage: &Stage, path: &str) -> Value {
+    told(stage.get(path).send().await.unwrap()).await.1
+}
+
+/// Kills somebody, and has whoever does not come back by itself started again.
+async fn strike(stage: &mut Stage, session: &str, victim: Victim) {
+    match victim {
+        Victim::Server => {
+            stage.server.kill();
+            stage.server.restart(&stage.daemon);
+        }
+        Victim::Daemon => {
+            stage.daemon.kill();
+            stage.daemon.restart();
+        }
+        Victim::Agent => {
+            for pid in agent_of(&session_at(stage, session).await) {
+                signal(pid, Signal::KILL);
+            }
+        }
+        Victim::Guest => {
+            let agents = agent_of(&session_at(stage, session).await);
+            if let Some(guest) = agents.first().and_then(|agent| guest_of(*agent)) {
+                signal(guest, Signal::KILL);
+            }
+        }
+    }
+}
+
+/// The outcome of a message, when its turn has ended.
+async fn outcome(stage: &Stage, session: &str, message: &str) -> Value {
+    let start = Instant::now();
+    loop {
+        let (_, now) = told(stage.get(&format!("{session}/messages/{message}")).send().await.unwrap()).await;
+        if now["state"] == "done" || now["state"] == "cancelled" {
+            return now;
+        }
+        assert!(start.elapsed() < PATIENCE, "a turn does not end: {now}\n{}", stage.server.log());
+        tokio::task::yield_now().await;
+    }
+}
+
+/// What must hold of a journal, whatever died: numbers (see [`Stage::journal`]), turns one after another, each message
+/// with one beginning and one end, every number of stdout at most once.
+fn audit(events: &[Value], messages: &[String]) {
+    let mut running: Option<&str> = None;
+    let mut seen = std::collections::BTreeSet::new();
+    for event in events {
+        let message = event["messageId"].as_str();
+        match event["type"].as_str().unwrap() {
+            "turn:started" => assert!(std::mem::replace(&mut running, message).is_none(), "{event}"),
+            "turn:completed" => assert_eq!(running.take(), message, "{event}"),
+            "agent:message" => {
+                if let Some(uuid) = event["data"]["message"]["uuid"].as_str() {
+                    assert!(seen.insert(uuid), "twice: {event}");
+                }
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(running, None);
+    for message in messages {
+        let of = |kind: &str| {
+            events.iter().filter(|event| event["type"] == kind && event["messageId"] == **message).count()
+        };
+        assert_eq!((of("message:queued"), of("turn:started"), of("turn:completed")), (1, 1, 1), "{message}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_dies_the_journal_is_whole_and_every_turn_ends() {
+    let Some(mut stage) = Stage::new("sessions whose parts die").await else { return };
+    let many = std::env::var_os("HOSTEL_TEST_MANY").is_some();
+    let mut dice = Dice::new();
+    let mut session = stage.session("long-running").await;
+    let mut messages = Vec::new();
+    let mut told_of = std::collections::BTreeMap::<String, usize>::new();
+    for number in 0..if many { 200 } else { TURNS } {
+        let victim = match dice.roll(10) {
+            0..=4 => Victim::Server,
+            5..=6 => Victim::Daemon,
+            7..=8 => Victim::Agent,
+            _ => Victim::Guest,
+        };
+        let body = json!({ "prompt": turn(number), "mode": "ack" });
+        let (status, accepted) = told(stage.post(&format!("{session}/message"), body).await).await;
+        assert_eq!(status, 202, "{accepted}");
+        let message = accepted["messageId"].as_str().unwrap().to_owned();
+        // The moment is what is random here; nothing is waited for.
+        tokio::time::sleep(Duration::from_millis(dice.roll(2500))).await;
+        strike(&mut stage, &session, victim).await;
+        let end = outcome(&stage, &session, &message).await;
+        let result = end["outcome"]["result"].as_str().unwrap_or_default().to_owned();
+        let known = ["success", "agent_exited", "environment_failed"];
+        assert!(known.contains(&result.as_str()), "{number} {victim:?}: {end}\n{}", stage.server.log());
+        if matches!(victim, Victim::Server | Victim::Daemon) {
+            assert_eq!(result, "success", "{number} {victim:?}: {end}\n{}", stage.server.log());
+        }
+        *told_of.entry(format!("{victim:?} {result}")).or_default() += 1;
+        messages.push(message);
+        let now = session_at(&stage, &session).await;
+        assert!(agent_of(&now).len() <= 1, "one agent for one session");
+        if number % 20 == 19 {
+            audit(&stage.journal(&session).await, &messages);
+            messages.clear();
+            let (status, _) = told(stage.post(&format!("{session}/terminate"), json!({})).await).await;
+            assert_eq!(status, 200);
+            session = stage.session("long-running").await;
+        }
+    }
+    eprintln!("{told_of:?}");
+    audit(&stage.journal(&session).await, &messages);
+    let (status, _) = told(stage.post(&format!("{session}/terminate"), json!({})).await).await;
+    assert_eq!(status, 200);
+    assert_eq!(stage.daemon.hostel(&["sandbox", "list", "-q"]).stdout, "", "no sandbox is left");
+    stage.finish().await;
+}
