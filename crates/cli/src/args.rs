@@ -88,7 +88,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Start a daemon and a session server in the foreground, on embedded defaults.
-    Up(UpArgs),
+    Up(Box<UpArgs>),
     /// Run a command in a new sandbox and delete the sandbox.
     Run(Box<RunArgs>),
     /// Make, list and change sandboxes.

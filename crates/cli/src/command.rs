@@ -116,7 +116,7 @@ pub(crate) async fn execute(cli: Cli) -> Outcome {
     let context = Context { address: cli.addr, sessions: cli.sessions, json: cli.json, verbose: cli.verbose };
     let context = &context;
     match cli.command {
-        Command::Up(args) => up::up(args).await,
+        Command::Up(args) => up::up(*args).await,
         Command::Run(args) => run::run(context, *args).await,
         Command::Sandbox(SandboxCommand::Watch(args)) => watch::sandboxes(context, args).await,
         Command::Sandbox(SandboxCommand::Stats(args)) => watch::stats(context, args).await,
