@@ -11,8 +11,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 /// Runs a command as a shell does and says how it ended and whether the terminal is as it was. The shell stays the
-/// session's leader: at its end the kernel hangs the terminal up.
-const SHELL: &str = r#"before=$(stty -g); "$@"; code=$?; after=$(stty -g)
+/// session's leader: at its end the kernel hangs the terminal up. A Ctrl-C that the terminal makes a signal is for the
+/// command, and does not end the shell.
+const SHELL: &str = r#"trap : INT; before=$(stty -g); "$@"; code=$?; after=$(stty -g)
 if [ "$before" = "$after" ]; then after=restored; fi; echo "[ended $code $after]""#;
 
 /// A terminal on which a command runs.

@@ -236,6 +236,8 @@ fn a_conversation_on_a_terminal_asks_is_interrupted_and_is_come_back_to() {
     terminal.expect("› ");
     let long = Script::new().step(Step::text("Going on and on. ".repeat(20)).chunks(100).delay_ms(100));
     terminal.keys(&format!("{}\r", long.prompt("Speak.")));
+    // What was typed is on the screen too: the words are those after the agent began to think.
+    terminal.expect("thinking…");
     terminal.expect("Going");
     terminal.keys(INTERRUPT);
     terminal.expect("interrupted");
@@ -255,6 +257,7 @@ fn a_conversation_on_a_terminal_asks_is_interrupted_and_is_come_back_to() {
     back.keys("@@[{\"text\":\"Still here.\"}]\r");
     back.expect("Still here.");
     back.expect("tokens in");
+    back.expect("› ");
     back.keys(INTERRUPT);
     back.expect("leaves");
     back.keys(INTERRUPT);

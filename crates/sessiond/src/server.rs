@@ -18,9 +18,6 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// How long requests under way are waited for before the sessions are let go of.
-const ANSWERS: Duration = Duration::from_secs(2);
-
 /// Where the sessions come from.
 enum Sessions {
     /// From a store, by a host of ours.
@@ -82,7 +79,7 @@ impl Server {
             }
         };
         let stop = CancellationToken::new();
-        let routes = routes(Arc::clone(&host), stop.clone(), &self.config);
+        let routes = routes(&host, &stop, &self.config);
         let connections = Connections::new(self.listener, routes, self.config.max_connections, stop.clone());
         let mut serving = JoinSet::new();
         serving.spawn(connections.serve());
@@ -93,9 +90,9 @@ impl Server {
 }
 
 /// Everything that is served on the port, behind the same guards.
-fn routes(host: Arc<dyn SessionHost>, stop: CancellationToken, config: &Config) -> Router {
-    let calls = grpc::routes(Arc::clone(&host), stop.clone());
-    rest::guarded(rest::router(App::new(host, stop)).merge(calls), config)
+fn routes(host: &Arc<dyn SessionHost>, stop: &CancellationToken, config: &Config) -> Router {
+    let rest = rest::router(App::new(Arc::clone(host), stop.clone()));
+    rest::guarded(rest.merge(grpc::routes(Arc::clone(host), stop.clone())), config)
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener> {
@@ -133,11 +130,8 @@ impl Running {
         notify(NotifyState::Stopping);
         self.stop.cancel();
         let drained = async {
-            // Streams of ours end by themselves, short requests are answered; what else is open ends with the host.
-            let answered = async { while self.serving.join_next().await.is_some() {} };
-            let _ = tokio::time::timeout(ANSWERS, answered).await;
-            self.host.shutdown().await;
             while self.serving.join_next().await.is_some() {}
+            self.host.shutdown().await;
             if let Some(store) = &self.store {
                 store.close().await;
             }

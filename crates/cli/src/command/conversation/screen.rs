@@ -220,7 +220,10 @@ impl Screen {
 
     /// Prints a line beside the agent's words.
     pub(crate) fn aside(&mut self, line: &str) -> Result<(), Failure> {
-        self.finish_line()?;
+        // On another stdout the words are for themselves.
+        if self.terminal {
+            self.finish_line()?;
+        }
         self.spinner.hide();
         if !self.json {
             // Whoever does not look at stderr does not want to know.
