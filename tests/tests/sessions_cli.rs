@@ -60,8 +60,8 @@ fn listening(log: &PathBuf) -> String {
         let text = fs::read_to_string(log).unwrap_or_default();
         let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let said = lines.filter(|line| line["message"] == "listening");
-        let addresses = said.filter_map(|line| Some(line["address"].as_str()?.to_owned()));
-        address = addresses.filter(|address| address.starts_with("127.")).last();
+        let mut addresses = said.filter_map(|line| Some(line["address"].as_str()?.to_owned()));
+        address = addresses.rfind(|address| address.starts_with("127."));
         address.is_some()
     });
     address.unwrap()
@@ -260,6 +260,7 @@ fn a_conversation_on_a_terminal_asks_is_interrupted_and_is_come_back_to() {
     back.expect("› ");
     back.keys(INTERRUPT);
     back.expect("leaves");
+    back.expect("› ");
     back.keys(INTERRUPT);
     back.ends_with(0);
 

@@ -164,6 +164,11 @@ impl Machine {
                     self.agent = Agent::Busy;
                 }
             }
+            Input::Begun(message) => {
+                if let Some(turn) = self.turn.as_mut().filter(|turn| turn.message == message) {
+                    turn.begun = true;
+                }
+            }
             Input::Answered => {
                 if let Some(turn) = &mut self.turn {
                     turn.answered |= turn.phase != Phase::Starting;
@@ -236,8 +241,13 @@ impl Machine {
         {
             self.started = true;
             effects.push(Effect::BeginTurn(message.clone()));
-            self.turn =
-                Some(Turn { message, phase: Phase::Starting, answered: false, end: TurnEnd::Answered });
+            self.turn = Some(Turn {
+                message,
+                phase: Phase::Starting,
+                begun: false,
+                answered: false,
+                end: TurnEnd::Answered,
+            });
         }
         let Some(turn) = self.turn.as_mut().filter(|turn| turn.phase == Phase::Starting) else { return };
         match self.agent {
@@ -281,6 +291,9 @@ impl Machine {
             return;
         }
         let was = std::mem::replace(&mut self.agent, Agent::Absent);
+        let unseen = |turn: &&mut Turn| turn.phase == Phase::Running && !turn.begun && !turn.answered;
+        let again =
+            !expected && self.turn.as_mut().filter(unseen).map(|turn| turn.phase = Phase::Starting).is_some();
         if let Some(turn) = self.turn.as_mut()
             && !matches!(turn.phase, Phase::Settling | Phase::Starting)
             && turn.end == TurnEnd::Answered
@@ -295,7 +308,7 @@ impl Machine {
         } else {
             // What it started may be left.
             let goes_on = self.ending.is_none() && self.ended.is_none();
-            self.again = self.pattern == Pattern::LongRunning && goes_on;
+            self.again = goes_on && (again || self.pattern == Pattern::LongRunning);
             self.sweep_now(effects);
         }
     }

@@ -15,6 +15,8 @@ pub(crate) enum Input {
     StartFailed,
     /// The agent is busy.
     Running,
+    /// The agent has begun to work on a message.
+    Begun(String),
     /// The agent gave a result for the turn.
     Answered,
     /// The agent is idle.

@@ -76,7 +76,7 @@ impl World {
             Effect::Drop(message, why) => self.ends.get_mut(&message).unwrap().push(why.to_owned()),
             Effect::Prompt(message) => {
                 assert_eq!(self.running.as_ref(), Some(&message));
-                assert!(self.prompted.insert(message), "never twice");
+                assert!(!self.prompted.contains(&message), "never again once it has begun");
                 self.owed.push(Owed::Turn { answered: false });
             }
             Effect::Start | Effect::StartAgain => {
@@ -84,7 +84,11 @@ impl World {
                 assert!(!self.owed.contains(&Owed::Sweep), "not beside one that is being killed");
                 self.owed.push(Owed::Start);
             }
-            Effect::Sweep => self.owed.push(Owed::Sweep),
+            Effect::Sweep => {
+                // Whoever is killed says nothing any more.
+                self.owed.retain(|owed| !matches!(owed, Owed::Turn { .. }));
+                self.owed.push(Owed::Sweep);
+            }
             Effect::Settle => {
                 assert!(!self.owed.contains(&Owed::Settle));
                 self.owed.push(Owed::Settle);
@@ -115,6 +119,10 @@ impl World {
             Owed::Start => self.tell(Input::Ready),
             Owed::Turn { answered: false } if there => {
                 self.owed.push(Owed::Turn { answered: true });
+                if let Some(message) = self.running.clone() {
+                    self.prompted.insert(message.clone());
+                    self.tell(Input::Begun(message));
+                }
                 self.tell(Input::Answered);
             }
             Owed::Turn { answered: true } if there => self.tell(Input::Idle),
@@ -242,6 +250,12 @@ fn an_ephemeral_session_completes_by_itself() {
 fn a_long_running_agent_is_had_again_and_the_next_message_goes_on() {
     let mut machine = Machine::new(Pattern::LongRunning);
     run(&mut machine, &[message("a"), message("b"), Input::Ready]);
+    assert_eq!(
+        run(&mut machine, &[Input::Exited { expected: false }, Input::Swept, Input::Ready]),
+        [Effect::Sweep, Effect::StartAgain, Effect::Prompt("a".into())],
+        "nobody has seen it: the next agent gets it"
+    );
+    machine.happened(Input::Begun("a".into()));
     let effects = machine.happened(Input::Exited { expected: false });
     assert_eq!(effects, [Effect::Sweep]);
     assert_eq!(run(&mut machine, &[Input::Swept]), [Effect::Settle, Effect::StartAgain]);

@@ -76,6 +76,8 @@ pub(crate) struct Turn {
     pub(crate) message: String,
     /// Where it is.
     pub(crate) phase: Phase,
+    /// Whether the agent has begun to work on it. A prompt that nobody has seen is given to the next agent.
+    pub(crate) begun: bool,
     /// Whether the agent gave a result for it.
     pub(crate) answered: bool,
     /// How it ends, once that is known.

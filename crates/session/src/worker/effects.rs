@@ -60,6 +60,15 @@ impl Worker {
             self.draft.messages.insert(message.id.clone(), message.clone());
         }
         self.journal_of(Some(message), EventKind::TurnStarted, &json!({ "messageId": message }));
+        let Some(text) = self.messages.iter().find(|one| one.id == message).map(|one| text_of(&one.content))
+        else {
+            return;
+        };
+        let block = Block { id: message.to_owned(), kind: BlockKind::UserMessage { text } };
+        let begun = json!({ "conversationId": "main", "block": block });
+        self.journal_of(Some(message), EventKind::BlockStart, &begun);
+        let complete = json!({ "conversationId": "main", "blockId": message, "block": block });
+        self.journal_of(Some(message), EventKind::BlockComplete, &complete);
     }
 
     fn start(&mut self) {
@@ -106,11 +115,6 @@ impl Worker {
     fn prompt(&mut self, id: &str) {
         let Some(message) = self.messages.iter().find(|one| one.id == id) else { return };
         let content = message.content.clone();
-        let block = Block { id: id.to_owned(), kind: BlockKind::UserMessage { text: text_of(&content) } };
-        let begun = json!({ "conversationId": "main", "block": block });
-        self.journal(EventKind::BlockStart, &begun);
-        let complete = json!({ "conversationId": "main", "blockId": id, "block": block });
-        self.journal(EventKind::BlockComplete, &complete);
         let Some(driver) = &mut self.driver else { return };
         match driver.request(Request::Prompt(Prompt { uuid: id.to_owned(), content })) {
             Ok(()) => self.listen_to_driver(),

@@ -7,10 +7,14 @@ use crate::question::{Question, QuestionState};
 use crate::store::TranscriptPiece;
 use crate::usd::Usd;
 use hostel_agent::{
-    AgentEvent, Block, BlockKind, HostAnswer, Meaning, Request, SubagentState, ToolStatus, TurnResult, Usage,
+    AgentEvent, Block, BlockKind, HostAnswer, Meaning, MessageState, Request, SubagentState, ToolStatus,
+    TurnResult, Usage,
 };
 use serde_json::{Value, json};
 use std::fmt::Write as _;
+
+/// What a driver says of a turn whose agent has ended.
+const GONE: &str = "agent_exited";
 
 impl Worker {
     /// Takes what a driver understood.
@@ -37,6 +41,7 @@ impl Worker {
             Meaning::Conversation { id, model: _ } => self.conversation(id),
             Meaning::Running => self.happened(Input::Running),
             Meaning::Idle => self.happened(Input::Idle),
+            Meaning::Prompt { uuid, state: MessageState::Started } => self.happened(Input::Begun(uuid)),
             Meaning::Prompt { .. } | Meaning::Answered { .. } | Meaning::Other { .. } => {}
             Meaning::BlockStart(block) => {
                 self.journal(
@@ -203,8 +208,11 @@ impl Worker {
         self.journal(EventKind::Usage, &json!({ "usage": usage, "agentCost": cost }));
         self.model_calls = Default::default();
         self.draft.session = true;
-        let Some(turn) = self.machine.turn().map(|turn| turn.message.clone()) else { return };
-        let raw = raw.cloned();
+        // One that had not begun is had by the next agent.
+        let Some(turn) = self.machine.turn().filter(|turn| turn.begun || result.subtype != GONE) else {
+            return;
+        };
+        let (turn, raw) = (turn.message.clone(), raw.cloned());
         self.outcome(&turn, |outcome| {
             outcome.usage = sum(outcome.usage, result.usage);
             outcome.num_turns += result.num_turns;
