@@ -316,9 +316,8 @@ pub(super) async fn close(shared: Arc<Shared>, session: crate::id::SessionId) ->
         let list =
             ListSandboxes { label_selector: format!("{}={session}", options::LABEL), states: Vec::new() };
         for sandbox in client.list_sandboxes(&list).await?.sandboxes {
-            if !matches!(sandbox.state, SandboxState::Stopped | SandboxState::Failed) {
-                client.delete_sandbox_if_there(&sandbox.id).await?;
-            }
+            // One that broke by itself is still on record.
+            client.delete_sandbox_if_there(&sandbox.id).await?;
         }
         Ok(())
     };
