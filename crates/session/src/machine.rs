@@ -181,7 +181,11 @@ impl Machine {
                 if self.closing || self.environment == EnvironmentStatus::Terminated {
                     return;
                 }
-                self.failed(EnvironmentStatus::Terminated, TurnEnd::EnvironmentFailed, effects);
+                if self.turn.as_mut().is_some_and(Turn::wait_again) {
+                    (self.agent, self.environment) = (Agent::Absent, EnvironmentStatus::Terminated);
+                } else {
+                    self.failed(EnvironmentStatus::Terminated, TurnEnd::EnvironmentFailed, effects);
+                }
             }
             Input::Interrupt => self.interrupt(Phase::Interrupting, TurnEnd::Interrupted, effects),
             Input::Pause(reason) => {
@@ -241,13 +245,7 @@ impl Machine {
         {
             self.started = true;
             effects.push(Effect::BeginTurn(message.clone()));
-            self.turn = Some(Turn {
-                message,
-                phase: Phase::Starting,
-                begun: false,
-                answered: false,
-                end: TurnEnd::Answered,
-            });
+            self.turn = Some(Turn::new(message));
         }
         let Some(turn) = self.turn.as_mut().filter(|turn| turn.phase == Phase::Starting) else { return };
         match self.agent {
@@ -291,9 +289,7 @@ impl Machine {
             return;
         }
         let was = std::mem::replace(&mut self.agent, Agent::Absent);
-        let unseen = |turn: &&mut Turn| turn.phase == Phase::Running && !turn.begun && !turn.answered;
-        let again =
-            !expected && self.turn.as_mut().filter(unseen).map(|turn| turn.phase = Phase::Starting).is_some();
+        let again = !expected && self.turn.as_mut().is_some_and(Turn::wait_again);
         if let Some(turn) = self.turn.as_mut()
             && !matches!(turn.phase, Phase::Settling | Phase::Starting)
             && turn.end == TurnEnd::Answered

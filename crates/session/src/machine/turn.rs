@@ -78,6 +78,8 @@ pub(crate) struct Turn {
     pub(crate) phase: Phase,
     /// Whether the agent has begun to work on it. A prompt that nobody has seen is given to the next agent.
     pub(crate) begun: bool,
+    /// How many agents it was given to that died without having seen it.
+    pub(crate) lost: u8,
     /// Whether the agent gave a result for it.
     pub(crate) answered: bool,
     /// How it ends, once that is known.
@@ -101,4 +103,25 @@ pub(crate) struct Restored {
     pub(crate) waiting: VecDeque<String>,
     /// What the agent did.
     pub(crate) agent: Agent,
+}
+
+/// How often a prompt is given to another agent.
+const MOST_LOST: u8 = 3;
+
+impl Turn {
+    /// One that waits for an agent.
+    pub(super) fn new(message: String) -> Self {
+        let phase = Phase::Starting;
+        Self { message, phase, begun: false, lost: 0, answered: false, end: TurnEnd::Answered }
+    }
+
+    /// Its agent is gone: where that had not begun with it, it waits for another. Whether it does.
+    pub(super) fn wait_again(&mut self) -> bool {
+        let unseen = self.phase == Phase::Running && !self.begun && !self.answered && self.lost < MOST_LOST;
+        if unseen {
+            self.phase = Phase::Starting;
+            self.lost += 1;
+        }
+        unseen
+    }
 }

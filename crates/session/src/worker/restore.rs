@@ -128,7 +128,14 @@ fn restored(session: &Session, driver: Option<&dyn AgentDriver>, queue: &[Messag
             TurnPhase::Stopping => (Phase::Stopping, TurnEnd::Stopped),
             TurnPhase::Killing => (Phase::Killing, TurnEnd::Killed),
         };
-        Turn { message: active.message_id.clone(), phase, begun: phase != Phase::Starting, answered, end }
+        Turn {
+            message: active.message_id.clone(),
+            phase,
+            begun: phase != Phase::Starting,
+            lost: 0,
+            answered,
+            end,
+        }
     });
     let environment = session.environment.status;
     let works = turn.as_ref().is_some_and(|turn| turn.phase != Phase::Starting);
