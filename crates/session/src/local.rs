@@ -162,7 +162,9 @@ impl LocalSessionHost {
     /// A session that ended stays; commands that change nothing of it are answered from the store.
     async fn ended(&self, id: &SessionId) -> Result<Option<Session>> {
         let session = self.get(id).await?;
-        Ok((session.status.is_final() && session.environment.sandbox_id.is_none()).then_some(session))
+        use crate::status::EnvironmentStatus::{Inactive, Terminated};
+        let nothing_left = matches!(session.environment.status, Inactive | Terminated);
+        Ok((session.status.is_final() && nothing_left).then_some(session))
     }
 }
 

@@ -28,6 +28,8 @@ pub(crate) struct Machine {
     ended: Option<EndReason>,
     /// Why it stands still though it has not ended: an error, or a limit.
     halted: Option<EndReason>,
+    /// Something was started that may have left a sandbox: it is looked for before the session is over.
+    made: bool,
     /// The sandbox is being taken away.
     closing: bool,
     /// The agent is had again when nothing of the one before runs.
@@ -48,6 +50,7 @@ impl Machine {
             ending: None,
             ended: None,
             halted: None,
+            made: false,
             closing: false,
             again: false,
             environment: EnvironmentStatus::Inactive,
@@ -58,13 +61,20 @@ impl Machine {
     pub(crate) fn restore(restored: Restored) -> Self {
         let Restored { pattern, status, reason, environment, turn, waiting, agent } = restored;
         let ended = status.is_final().then(|| reason.unwrap_or(EndReason::Completed));
+        let halted = match turn.as_ref().map(|turn| turn.end) {
+            Some(TurnEnd::Limit(reason)) => Some(reason),
+            Some(TurnEnd::EnvironmentFailed) => Some(EndReason::Error),
+            Some(_) => None,
+            None => reason.filter(|_| matches!(status, SessionStatus::Error | SessionStatus::Idle)),
+        };
         Self {
             pattern,
             agent,
             started: status != SessionStatus::Initializing,
             ending: (status == SessionStatus::Stopping).then(|| reason.unwrap_or(EndReason::UserRequested)),
             ended,
-            halted: if matches!(status, SessionStatus::Error | SessionStatus::Idle) { reason } else { None },
+            halted,
+            made: !matches!(environment, EnvironmentStatus::Inactive | EnvironmentStatus::Terminated),
             closing: false,
             again: false,
             turn,
@@ -124,7 +134,7 @@ impl Machine {
 
     /// Whether there is a sandbox, or may be.
     pub(crate) fn has_sandbox(&self) -> bool {
-        matches!(self.environment, EnvironmentStatus::Starting | EnvironmentStatus::Ready)
+        self.made
     }
 
     /// Takes something that happened and says what to do about it, in this order.
@@ -178,7 +188,7 @@ impl Machine {
             Input::Exited { expected } => self.exited(expected, effects),
             Input::BrokeTooOften => self.failed(EnvironmentStatus::Error, TurnEnd::AgentExited, effects),
             Input::SandboxGone => {
-                if self.closing || self.environment == EnvironmentStatus::Terminated {
+                if self.closing || !self.made {
                     return;
                 }
                 if self.turn.as_mut().is_some_and(Turn::wait_again) {
@@ -206,7 +216,7 @@ impl Machine {
             Input::End(reason) => self.end(reason, effects),
             Input::Closed => {
                 if self.closing {
-                    self.closing = false;
+                    (self.closing, self.made) = (false, false);
                     self.environment = EnvironmentStatus::Terminated;
                     self.agent = Agent::Absent;
                     self.over(effects);
@@ -252,6 +262,7 @@ impl Machine {
             Agent::Absent => {
                 self.agent = Agent::Starting;
                 self.environment = EnvironmentStatus::Starting;
+                self.made = true;
                 effects.push(Effect::Start);
             }
             Agent::Idle => {

@@ -127,6 +127,12 @@ pub struct ActiveTurn {
     pub started_at: Timestamp,
     /// Where it is.
     pub phase: TurnPhase,
+    /// Whether the agent has given a result.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub answered: bool,
+    /// How it will have ended, where not by the agent's answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<String>,
     /// The tool that runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub current_tool: Option<String>,
@@ -146,6 +152,8 @@ pub enum TurnPhase {
     Stopping,
     /// Everything in the sandbox is being killed.
     Killing,
+    /// It is over; what it cost is being found out.
+    Settling,
 }
 
 /// Bounds of a session; what is absent is not bounded.

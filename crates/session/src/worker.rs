@@ -74,6 +74,8 @@ pub(crate) struct Worker {
     link: Option<Link>,
     /// Counts agents and sandboxes of this worker: what is told of earlier ones is of no interest.
     epoch: u64,
+    /// Counts attempts to attach.
+    attachments: u64,
     starting: Option<CancellationToken>,
     /// The sandbox is to be taken away when the start has ended.
     close_after_start: bool,
@@ -129,9 +131,15 @@ impl Worker {
             self.flush();
             self.answer_waiters();
             if self.fenced || (self.committing.is_none() && self.draft.is_empty() && self.may_leave()) {
-                break;
+                // Who asks from now on finds it closed and has it loaded again; who asked before is answered.
+                self.mailbox.close();
+                match self.mailbox.try_recv() {
+                    Ok(command) if !self.fenced && !self.leaving.is_cancelled() => self.command(command),
+                    _ => break,
+                }
+                continue;
             }
-            let reads = self.draft.has_room();
+            let reads = self.draft.has_room() && !self.leaving.is_cancelled();
             let deadline = self.next_deadline();
             tokio::select! {
                 Some(done) = self.commits.join_next() => self.committed(done),
@@ -291,6 +299,19 @@ impl Worker {
             }
         }
         self.waiters = waiting;
+    }
+
+    /// Answers those who wait for the sandbox to be gone, though another may be had at once.
+    fn answer_unloaded(&mut self) {
+        let (unloaded, waiting) =
+            std::mem::take(&mut self.waiters).into_iter().partition(|one| one.until == Until::NoSandbox);
+        self.waiters = waiting;
+        let unloaded: Vec<Waiter> = unloaded;
+        self.when_durable(move |worker| {
+            for waiter in unloaded {
+                command::answer(waiter.reply, Ok(worker.session.clone()));
+            }
+        });
     }
 
     fn is_swept(&self) -> bool {

@@ -82,8 +82,10 @@ impl LocalSessionHost {
             commit.transcript = history;
             self.shared.store.commit(commit).await?;
         }
-        // Its limits hold from now on.
-        self.loaded.worker(&self.shared, &session.id).await?;
+        // Its limits hold from now on. It is there in any case, and is taken up when somebody wants something of it.
+        if let Err(error) = self.loaded.worker(&self.shared, &session.id).await {
+            tracing::warn!(session = %session.id, %error, "a new session is not looked after yet");
+        }
         Ok(Created { session, replayed: false })
     }
 

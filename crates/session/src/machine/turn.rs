@@ -23,6 +23,13 @@ pub(crate) enum TurnEnd {
 }
 
 impl TurnEnd {
+    /// What a word is for; any that is not known is an end of the agent.
+    pub(crate) fn from_word(word: &str) -> Self {
+        let all = [Self::Answered, Self::Interrupted, Self::Stopped, Self::Killed, Self::EnvironmentFailed];
+        let limit = || word.parse().ok().map(Self::Limit);
+        all.into_iter().find(|end| end.as_str() == word).or_else(limit).unwrap_or(Self::AgentExited)
+    }
+
     /// The word for it, where the agent has none of its own.
     pub(crate) fn as_str(self) -> &'static str {
         match self {

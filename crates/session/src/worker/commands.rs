@@ -94,8 +94,7 @@ impl Worker {
             let message = self.session.reason.map(|reason| reason.to_string());
             return Err(Error::NotActive { status, message });
         }
-        let late = limits::next(&self.session).filter(|(at, _)| *at <= crate::clock::now());
-        if let Some(reason) = limits::reached(&self.session).or(late.map(|(_, reason)| reason)) {
+        if let Some(reason) = limits::reached(&self.session).or_else(|| limits::late(&self.session)) {
             let message = limits::sentence(&self.session, reason);
             return Err(Error::LimitReached { reason, message });
         }

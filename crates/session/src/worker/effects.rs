@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// How long a job that failed waits before it is done again.
-const PAUSE: Duration = Duration::from_secs(1);
+pub(super) const PAUSE: Duration = Duration::from_secs(1);
 
 impl Worker {
     pub(super) fn carry_out(&mut self, effect: Effect) {
@@ -159,10 +159,10 @@ impl Worker {
         });
     }
 
-    fn settle(&mut self) {
-        if self.shared.config.gateway && self.session.environment.sandbox_id.is_some() {
+    pub(super) fn settle(&mut self) {
+        if self.shared.config.gateway && self.agent.attempt > 0 {
             let (shared, id) = (Arc::clone(&self.shared), self.id.clone());
-            self.jobs.spawn(jobs::settle(shared, id));
+            self.jobs.spawn(jobs::settle(shared, id, self.session.created_at));
         } else {
             self.settled(None);
         }
@@ -271,7 +271,7 @@ impl Worker {
     pub(super) fn job_done(&mut self, job: Job) {
         match job {
             Job::Started(epoch, started) => self.started(epoch, started),
-            Job::Attached(epoch, attached) if epoch == self.epoch => self.attached(attached),
+            Job::Attached(number, attached) if number == self.attachments => self.attached(attached),
             Job::Swept(epoch, _) if epoch != self.epoch => {}
             Job::Swept(_, Ok(())) => {
                 self.has_swept = true;
@@ -290,6 +290,7 @@ impl Worker {
                 self.session.environment.sandbox_id = None;
                 self.has_swept = false;
                 self.draft.agent = true;
+                self.answer_unloaded();
                 self.happened(Input::Closed);
             }
             Job::Closed(Err(error)) => {
@@ -337,6 +338,12 @@ impl Worker {
     fn attached(&mut self, attached: Result<ExecSession>) {
         match attached {
             Ok(session) => {
+                if session.process.stdin_offset > self.input_end() {
+                    // Somebody else wrote to it. What we had to say is said after that.
+                    self.agent.input_offset = session.process.stdin_offset;
+                    self.durable_input = self.agent.input_offset;
+                    self.draft.agent = true;
+                }
                 self.link = Some(Link::new(session));
                 self.listen_to_driver();
                 self.write_on();
@@ -358,13 +365,15 @@ impl Worker {
             Ok(restored) => self.driver = Some(restored),
             Err(error) => tracing::error!(session = %self.id, %error, "a driver does not know what it saved"),
         }
-        self.begin_attach();
+        // Whoever took stdin from us may have taken the session too: the store knows.
+        self.draft.session = true;
+        self.begin_attach(PAUSE);
     }
 
-    pub(super) fn begin_attach(&mut self) {
-        self.epoch += 1;
+    pub(super) fn begin_attach(&mut self, pause: Duration) {
+        self.attachments += 1;
         let (shared, agent, from) = (Arc::clone(&self.shared), self.agent.clone(), self.consumed());
-        self.jobs.spawn(jobs::reattach(shared, agent, from, self.epoch));
+        self.jobs.spawn(jobs::reattach(shared, agent, from, self.attachments, pause));
     }
 
     pub(super) fn progressed(&mut self, epoch: u64, progress: Progress) {
@@ -406,6 +415,8 @@ impl Worker {
             message_id: turn.message.clone(),
             started_at: self.started_at(&turn.message),
             phase: phase(turn.phase),
+            answered: turn.answered,
+            end: (turn.end != TurnEnd::Answered).then(|| turn.end.as_str().to_owned()),
             current_tool,
         });
         let (status, reason) = (self.machine.status(), self.machine.reason());
@@ -430,7 +441,8 @@ impl Worker {
 fn phase(phase: Phase) -> TurnPhase {
     match phase {
         Phase::Starting => TurnPhase::Starting,
-        Phase::Running | Phase::Settling => TurnPhase::Running,
+        Phase::Running => TurnPhase::Running,
+        Phase::Settling => TurnPhase::Settling,
         Phase::Interrupting => TurnPhase::Interrupting,
         Phase::Stopping => TurnPhase::Stopping,
         Phase::Killing => TurnPhase::Killing,

@@ -13,6 +13,7 @@ use hostel_client::{
     Acknowledge, Attach, Client, CreateSandbox, ExecSession, ListSandboxes, ReconnectPolicy, StartProcess,
     Stdin, UpdateSandbox, UsageQuery,
 };
+use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -72,15 +73,11 @@ pub(super) struct Start {
 
 impl Start {
     pub(super) async fn run(self) -> Job {
-        let epoch = self.epoch;
-        let cancel = self.cancel.clone();
-        let started = tokio::select! {
-            started = self.start() => started,
-            () = cancel.cancelled() => Err(Error::Stopping),
-        };
-        Job::Started(epoch, started)
+        Job::Started(self.epoch, self.start().await)
     }
 
+    /// A call that makes something is never given up in the middle: what it makes is to be known, so that it can be
+    /// taken away.
     async fn start(&self) -> Result<Started> {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
@@ -88,7 +85,7 @@ impl Start {
                 Err(Error::Daemon(error)) if error.is_connection() => error,
                 done => return done,
             };
-            if tokio::time::Instant::now() >= deadline {
+            if tokio::time::Instant::now() >= deadline || self.cancel.is_cancelled() {
                 return Err(error.into());
             }
             self.tell(Progress::Doing("Waiting for the daemon")).await;
@@ -101,18 +98,25 @@ impl Start {
         let transcripts = self.shared.store.transcripts(&self.session.id).await?;
         let resume = !self.session.session_id.is_empty() && !transcripts.is_empty();
         let (sandbox, warm) = match self.living_sandbox(&client).await? {
-            Some(sandbox) => (sandbox, false),
+            Some(sandbox) => {
+                self.clear(&client, &sandbox).await?;
+                (sandbox, false)
+            }
             None => {
                 self.tell(Progress::Doing("Creating execution environment")).await;
                 let create = options::sandbox(&self.shared.config, &self.session, self.agent.attempt)?;
                 let created = make_sandbox(&client, create).await?;
-                self.tell(Progress::Sandbox(created.id.clone(), created.start_kind)).await;
+                // Before it counts as there: who finds it later may rely on it.
                 if resume {
                     self.bring_back(&client, &created.id, &transcripts).await?;
                 }
+                self.tell(Progress::Sandbox(created.id.clone(), created.start_kind)).await;
                 (created.id, created.start_kind == StartKind::Warm)
             }
         };
+        if self.cancel.is_cancelled() {
+            return Err(Error::Stopping);
+        }
         self.tell(Progress::Doing("Starting the agent")).await;
         if warm
             && !resume
@@ -157,6 +161,17 @@ impl Start {
         }
     }
 
+    /// Sees to it that nothing of an earlier agent runs in a sandbox that is used again, unless this very agent does:
+    /// then it was started before somebody could note that.
+    async fn clear(&self, client: &Client, sandbox: &SandboxId) -> Result<()> {
+        let own = format!("agent-{}", self.agent.attempt);
+        let processes = client.list_processes(sandbox).await?;
+        if processes.iter().any(|process| process.running && process.id.as_str() == own) {
+            return Ok(());
+        }
+        kill_all(client, sandbox).await
+    }
+
     /// Puts the conversation into a sandbox that does not know it.
     async fn bring_back(
         &self,
@@ -168,7 +183,7 @@ impl Start {
             let write = WriteFile { path: file.path.clone(), permissions: Some(0o600), create_parents: true };
             client.write_file(sandbox, write, file.content.as_bytes()).await?;
         }
-        if self.session.started_at.is_some() {
+        if self.session.num_turns > 0 {
             self.tell(Progress::FreshWorkspace).await;
         }
         Ok(())
@@ -205,6 +220,8 @@ async fn make_sandbox(client: &Client, mut create: CreateSandbox) -> Result<Sand
     match client.create_sandbox(create.clone()).await {
         Err(error) if error.is_not_found() && create.pool.as_deref() == Some(options::WARM_POOL) => {
             create.pool = None;
+            // Another request: the first may be found again by then.
+            create.request_id = create.request_id.map(|id| format!("{id}-cold"));
             Ok(client.create_sandbox(create).await?.sandbox)
         }
         created => Ok(created?.sandbox),
@@ -229,7 +246,14 @@ async fn attach(
 }
 
 /// Attaches to an agent that was started before; a daemon that is not there is waited for.
-pub(super) async fn reattach(shared: Arc<Shared>, agent: AgentState, from: (u64, u64), epoch: u64) -> Job {
+pub(super) async fn reattach(
+    shared: Arc<Shared>,
+    agent: AgentState,
+    from: (u64, u64),
+    number: u64,
+    pause: Duration,
+) -> Job {
+    tokio::time::sleep(pause).await;
     let attached = async {
         let sandbox = SandboxId::parse(agent.sandbox_id.unwrap_or_default()).map_err(daemon)?;
         let process = ProcessId::parse(agent.process_id.unwrap_or_default()).map_err(daemon)?;
@@ -239,14 +263,25 @@ pub(super) async fn reattach(shared: Arc<Shared>, agent: AgentState, from: (u64,
                 Err(error) => Err(error),
             };
             match attached {
-                Err(Error::Daemon(error)) if error.is_connection() => {
+                Err(Error::Daemon(error))
+                    if error.is_connection() || is_paused(&shared, &sandbox, &error).await =>
+                {
                     tokio::time::sleep(Duration::from_millis(500)).await;
                 }
                 done => return done,
             }
         }
     };
-    Job::Attached(epoch, attached.await)
+    Job::Attached(number, attached.await)
+}
+
+/// Whether a sandbox refuses because somebody paused it: whoever did lets it go on.
+async fn is_paused(shared: &Shared, sandbox: &SandboxId, error: &hostel_client::Error) -> bool {
+    if error.reason() != "SANDBOX_STATE" {
+        return false;
+    }
+    let Ok(client) = shared.client().await else { return false };
+    client.get_sandbox(sandbox).await.is_ok_and(|sandbox| sandbox.state == SandboxState::Paused)
 }
 
 /// Kills every process of the sandbox's user, the agent among them.
@@ -254,26 +289,7 @@ pub(super) async fn sweep(shared: Arc<Shared>, agent: AgentState, epoch: u64) ->
     let swept = async {
         let Some(sandbox) = agent.sandbox_id else { return Ok(()) };
         let sandbox = SandboxId::parse(sandbox).map_err(daemon)?;
-        let client = shared.client().await?;
-        // Whoever asks is left out by the kernel, and so is the guest (kill(2)).
-        let kill = ProcessSpec {
-            argv: ["sh", "-c", "kill -9 -1 2>/dev/null; exit 0"].map(str::to_owned).to_vec(),
-            timeout: Some(DYING),
-            ..ProcessSpec::default()
-        };
-        let start = StartProcess { sandbox: sandbox.clone(), request_id: None, spec: kill };
-        let process = client.start_process(start).await?;
-        client.wait_process(&sandbox, &process.id, Some(DYING)).await?;
-        for process in client.list_processes(&sandbox).await?.into_iter().filter(|process| process.running) {
-            match client.signal_process(&sandbox, &process.id, 9).await {
-                Ok(()) => {
-                    client.wait_process(&sandbox, &process.id, Some(DYING)).await?;
-                }
-                Err(error) if error.is_not_found() || error.reason() == "PROCESS_ENDED" => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+        kill_all(&shared.client().await?, &sandbox).await
     };
     let swept = match swept.await {
         // A sandbox that is gone has nothing running.
@@ -283,15 +299,42 @@ pub(super) async fn sweep(shared: Arc<Shared>, agent: AgentState, epoch: u64) ->
     Job::Swept(epoch, swept)
 }
 
-/// Asks what the session spent.
-pub(super) async fn settle(shared: Arc<Shared>, session: crate::id::SessionId) -> Job {
-    let query = UsageQuery {
-        since: None,
-        until: None,
-        sandbox: None,
-        label_selector: format!("{}={session}", options::LABEL),
-        group_by: UsageGroup::Total,
+/// Kills what runs in a sandbox, and returns when it is dead.
+async fn kill_all(client: &Client, sandbox: &SandboxId) -> Result<()> {
+    // Whoever asks is left out by the kernel, and so is the guest (kill(2)).
+    let kill = ProcessSpec {
+        argv: ["sh", "-c", "kill -9 -1 2>/dev/null; exit 0"].map(str::to_owned).to_vec(),
+        timeout: Some(DYING),
+        ..ProcessSpec::default()
     };
+    let start = StartProcess { sandbox: sandbox.clone(), request_id: None, spec: kill };
+    match client.start_process(start).await {
+        Ok(process) => {
+            client.wait_process(sandbox, &process.id, Some(DYING)).await?;
+        }
+        // A sandbox that is full of processes, or has no shell: those that we know of can be killed all the same.
+        Err(error) if !error.is_connection() => {
+            tracing::warn!(%sandbox, %error, "what an agent started may go on in its sandbox");
+        }
+        Err(error) => return Err(error.into()),
+    }
+    for process in client.list_processes(sandbox).await?.into_iter().filter(|process| process.running) {
+        match client.signal_process(sandbox, &process.id, 9).await {
+            Ok(()) => {}
+            Err(error) if error.is_not_found() || error.reason() == "PROCESS_ENDED" => continue,
+            Err(error) => return Err(error.into()),
+        }
+        if client.wait_process(sandbox, &process.id, Some(DYING)).await?.running {
+            let what = format!("process {} does not die", process.id);
+            return Err(Error::Busy { what, retry_after_seconds: 1 });
+        }
+    }
+    Ok(())
+}
+
+/// Asks what the session spent.
+pub(super) async fn settle(shared: Arc<Shared>, session: crate::id::SessionId, since: Timestamp) -> Job {
+    let query = of_session(&session, since);
     let spent = tokio::time::timeout(COUNTING, async {
         let client = shared.client().await?;
         Result::Ok(client.get_usage(query).await?)
@@ -306,6 +349,17 @@ pub(super) async fn settle(shared: Arc<Shared>, session: crate::id::SessionId) -
             tracing::warn!(%session, limit = ?COUNTING, "what a turn cost is not known in time; the agent's estimate stands in");
             Job::Settled(None)
         }
+    }
+}
+
+/// What all sandboxes of a session used, and not those of an earlier one of that name.
+fn of_session(session: &crate::id::SessionId, since: Timestamp) -> UsageQuery {
+    UsageQuery {
+        since: Some(since.into()),
+        until: None,
+        sandbox: None,
+        label_selector: format!("{}={session}", options::LABEL),
+        group_by: UsageGroup::Total,
     }
 }
 
@@ -334,16 +388,12 @@ pub(super) async fn rebudget(shared: Arc<Shared>, session: Session) -> Job {
         let Some(sandbox) = &session.environment.sandbox_id else { return Ok(()) };
         let sandbox = SandboxId::parse(sandbox.as_str()).map_err(daemon)?;
         let client = shared.client().await?;
-        let query = UsageQuery {
-            since: None,
-            until: None,
-            sandbox: Some(sandbox.clone()),
-            label_selector: String::new(),
-            group_by: UsageGroup::Total,
-        };
+        let all = of_session(&session.id, session.created_at);
+        let here =
+            UsageQuery { sandbox: Some(sandbox.clone()), label_selector: String::new(), ..all.clone() };
         // What earlier sandboxes of the session spent is not this one's to spend again.
-        let here = client.get_usage(query).await?.total.cost_micros;
-        let elsewhere = session.total_cost.micros().saturating_sub(here);
+        let all = client.get_usage(all).await?.total.cost_micros;
+        let elsewhere = all.saturating_sub(client.get_usage(here).await?.total.cost_micros);
         let model = options::model_access(&shared.config, &session.limits, elsewhere);
         client
             .update_sandbox(&sandbox, UpdateSandbox { model: Some(model), ..UpdateSandbox::default() })

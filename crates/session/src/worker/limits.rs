@@ -21,17 +21,21 @@ pub(crate) fn reached(session: &Session) -> Option<EndReason> {
     limits.max_turns.is_some_and(|most| session.num_turns >= most).then_some(EndReason::MaxTurns)
 }
 
-/// The limit of time that a session reaches next, and when. An idle session has no turn.
-pub(crate) fn next(session: &Session) -> Option<(Timestamp, EndReason)> {
-    if session.status.is_final() || session.status == SessionStatus::Stopping {
-        return None;
-    }
+/// The limits of time that a session will reach, and when. An idle session has no turn.
+fn coming(session: &Session) -> impl Iterator<Item = (Timestamp, EndReason)> {
+    let lives = !session.status.is_final() && session.status != SessionStatus::Stopping;
     let lifetime = session.started_at.and_then(|start| after(start, session.limits.max_lifetime_ms?));
     let rests = session.active_turn.is_none() && session.status != SessionStatus::Active;
     let since = session.last_activity_at.unwrap_or(session.created_at);
     let idle = rests.then(|| after(since, session.limits.max_idle_time_ms?)).flatten();
     let lifetime = lifetime.map(|at| (at, EndReason::MaxLifetime));
-    idle.map(|at| (at, EndReason::IdleTimeout)).into_iter().chain(lifetime).min_by_key(|(at, _)| *at)
+    idle.map(|at| (at, EndReason::IdleTimeout)).into_iter().chain(lifetime).filter(move |_| lives)
+}
+
+/// The limit of time that is reached now.
+pub(crate) fn late(session: &Session) -> Option<EndReason> {
+    let now = crate::clock::now();
+    coming(session).find(|(at, _)| *at <= now).map(|(_, reason)| reason)
 }
 
 fn after(start: Timestamp, milliseconds: u64) -> Option<Timestamp> {
@@ -124,7 +128,9 @@ impl Worker {
 
     /// The limit of time that is next, unless it has been dealt with.
     fn next_limit(&self) -> Option<(Timestamp, EndReason)> {
-        next(&self.session).filter(|(_, reason)| !self.machine.stands_for(*reason))
+        coming(&self.session)
+            .filter(|(_, reason)| !self.machine.stands_for(*reason))
+            .min_by_key(|(at, _)| *at)
     }
 }
 

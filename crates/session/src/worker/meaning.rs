@@ -15,12 +15,16 @@ use std::fmt::Write as _;
 
 /// What a driver says of a turn whose agent has ended.
 const GONE: &str = "agent_exited";
+/// What a driver says of a prompt that the conversation has already.
+const REPEATED: &str = "repeated";
 
 impl Worker {
     /// Takes what a driver understood.
     pub(super) fn understand(&mut self, events: Vec<AgentEvent>) {
         for event in events {
-            self.count_model_call(event.raw.as_ref());
+            if event.subagent.is_none() {
+                self.count_model_call(event.raw.as_ref());
+            }
             let raw = event.raw.filter(|_| !matches!(event.meaning, Meaning::Transcript { .. }));
             if let Some(raw) = &raw {
                 self.journal(EventKind::AgentMessage, &json!({ "message": raw }));
@@ -223,6 +227,16 @@ impl Worker {
             outcome.text = result.text.or(outcome.text.take());
             outcome.raw = raw.or(outcome.raw.take());
         });
+        if result.terminal_reason.as_deref() == Some(REPEATED) {
+            // The agent that began with it died of it, or soon after: there is no answer, and there will be none.
+            self.outcome(&turn, |outcome| {
+                outcome.is_error = true;
+                outcome.result = GONE.to_owned();
+                outcome.text = Some("the agent ended after it had begun with this message".to_owned());
+            });
+            self.happened(Input::Answered);
+            return self.happened(Input::Idle);
+        }
         if !result.unasked && (result.prompts.is_empty() || result.prompts.contains(&turn)) {
             self.happened(Input::Answered);
         }

@@ -59,7 +59,11 @@ pub(crate) fn sandbox(host: &HostConfig, session: &Session, attempt: u64) -> Res
     };
     spec.validate().map_err(|error| invalid("config", &error))?;
     Ok(CreateSandbox {
-        request_id: Some(format!("{:.48}-{attempt}", session.id.as_str())),
+        request_id: Some(format!(
+            "{:.32}-{}-{attempt}",
+            session.id.as_str(),
+            session.created_at.as_microsecond()
+        )),
         network_given: true,
         pool: config.pool.clone().or_else(|| own_pool(host, config)).or_else(|| host.pool.clone()),
         spec,
@@ -109,8 +113,8 @@ pub(crate) fn launch(session: &Session, gateway: bool, resume: bool, attempt: u6
     LaunchOptions {
         conversation: (!resume).then(|| conversation(session, attempt)),
         resume: resume.then(|| session.session_id.clone()),
-        resume_at: config.resume_at_message_id.clone().filter(|_| resume && session.started_at.is_none()),
-        fork: config.fork_session && session.started_at.is_none() && resume,
+        resume_at: config.resume_at_message_id.clone().filter(|_| resume && session.num_turns == 0),
+        fork: config.fork_session && session.num_turns == 0 && resume,
         max_budget_usd,
         title: session.description.clone(),
         ..agent(config)
@@ -148,10 +152,15 @@ fn agent(config: &SessionConfig) -> LaunchOptions {
     }
 }
 
-/// The id of a new conversation: the session's own the first time, for who looks for one by the other.
+/// The id of a new conversation: the session's own the first time, for who looks for one by the other. The same attempt
+/// has the same, so that it can be made again.
 fn conversation(session: &Session, attempt: u64) -> String {
     let own = session.id.as_str();
-    if attempt <= 1 && uuid::Uuid::parse_str(own).is_ok() { own.to_owned() } else { crate::id::new_id() }
+    if attempt <= 1 && uuid::Uuid::parse_str(own).is_ok() {
+        return own.to_owned();
+    }
+    let name = format!("{own} {} {attempt}", session.created_at.as_microsecond());
+    uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, name.as_bytes()).to_string()
 }
 
 /// Checks what can be known to be wrong before anything is started.

@@ -11,6 +11,7 @@ use crate::store::StoredSession;
 use hostel_agent::AgentDriver;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -59,6 +60,7 @@ impl Worker {
             stop_grace,
             link: None,
             epoch: 0,
+            attachments: 0,
             starting: None,
             close_after_start: false,
             draft: Default::default(),
@@ -94,8 +96,11 @@ impl Worker {
                 self.lose_process();
                 self.jobs.spawn(jobs::sweep(shared, agent, epoch));
             }
-            _ if self.driver.is_some() => self.begin_attach(),
+            _ if self.driver.is_some() => self.begin_attach(Duration::ZERO),
             _ => {}
+        }
+        if self.machine.turn().is_some_and(|turn| turn.phase == Phase::Settling) {
+            self.settle();
         }
         let turn = self.machine.turn();
         if turn.is_some_and(|turn| turn.phase == Phase::Stopping) {
@@ -118,27 +123,22 @@ impl Worker {
 /// What the machine was, from what is on record.
 fn restored(session: &Session, driver: Option<&dyn AgentDriver>, queue: &[Message]) -> Restored {
     let turn = session.active_turn.as_ref().map(|active| {
-        let message = queue.iter().find(|one| one.id == active.message_id);
-        let answered = message.is_some_and(|message| message.outcome.is_some());
-        let (phase, end) = match active.phase {
-            TurnPhase::Starting => (Phase::Starting, TurnEnd::Answered),
-            TurnPhase::Running if driver.is_none() && !answered => (Phase::Running, TurnEnd::AgentExited),
-            TurnPhase::Running => (Phase::Running, TurnEnd::Answered),
-            TurnPhase::Interrupting => (Phase::Interrupting, TurnEnd::Interrupted),
-            TurnPhase::Stopping => (Phase::Stopping, TurnEnd::Stopped),
-            TurnPhase::Killing => (Phase::Killing, TurnEnd::Killed),
+        let phase = match active.phase {
+            TurnPhase::Starting => Phase::Starting,
+            TurnPhase::Running => Phase::Running,
+            TurnPhase::Interrupting => Phase::Interrupting,
+            TurnPhase::Stopping => Phase::Stopping,
+            TurnPhase::Killing => Phase::Killing,
+            TurnPhase::Settling => Phase::Settling,
         };
-        Turn {
-            message: active.message_id.clone(),
-            phase,
-            begun: phase != Phase::Starting,
-            lost: 0,
-            answered,
-            end,
-        }
+        let lost = phase == Phase::Running && driver.is_none() && !active.answered;
+        let end = active.end.as_deref().map_or(TurnEnd::Answered, TurnEnd::from_word);
+        let end = if lost { TurnEnd::AgentExited } else { end };
+        let begun = phase != Phase::Starting;
+        Turn { message: active.message_id.clone(), phase, begun, lost: 0, answered: active.answered, end }
     });
     let environment = session.environment.status;
-    let works = turn.as_ref().is_some_and(|turn| turn.phase != Phase::Starting);
+    let works = turn.as_ref().is_some_and(|turn| !matches!(turn.phase, Phase::Starting | Phase::Settling));
     let agent = match (driver, &turn) {
         (_, Some(turn)) if turn.phase == Phase::Killing => Agent::Sweeping,
         (Some(driver), _) if driver.is_idle() && !works => Agent::Idle,

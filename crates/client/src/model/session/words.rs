@@ -127,6 +127,8 @@ words! {
         Stopping = "stopping",
         /// Everything in the sandbox is being killed.
         Killing = "killing",
+        /// It is over; what it cost is being found out.
+        Settling = "settling",
     }
 
     /// Where a message is.

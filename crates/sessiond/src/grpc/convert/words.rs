@@ -44,7 +44,7 @@ words! {
         Completed UserRequested IdleTimeout MaxLifetime BudgetExceeded MaxTurns EmergencyStop Error
     }
     OnLimit = SessionLimitAction { Terminate Pause }
-    TurnPhase = TurnPhase { Starting Running Interrupting Stopping Killing }
+    TurnPhase = TurnPhase { Starting Running Interrupting Stopping Killing Settling }
     MessageState = MessageState { Queued Running Done Cancelled }
     QuestionState = QuestionState { Pending Answered Withdrawn }
     Verdict = Verdict { Allow AllowForSession Deny }
