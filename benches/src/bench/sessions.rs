@@ -58,7 +58,10 @@ pub(super) async fn sections(binaries: &Path, scale: &Scale) -> Result<Vec<Secti
 
 /// Puts a section to the others, with why it failed where it did.
 fn keep(sections: &mut Vec<Section>, mut section: Section, measured: Result<()>) {
-    eprintln!("  {}: {}", section.name, if measured.is_ok() { "done" } else { "failed" });
+    match &measured {
+        Ok(()) => eprintln!("  {}: done", section.name),
+        Err(error) => eprintln!("  {}: {error:#}", section.name),
+    }
     section.failures.extend(measured.err().map(|error| format!("{error:#}")));
     sections.push(section);
 }

@@ -76,8 +76,9 @@ impl Bare {
             let line = tokio::time::timeout(PATIENCE, self.output.next_line()).await.context("no output")?;
             let line = line.context("read its output")?.context("claude ended")?;
             look(&line)?;
-            if line.starts_with("{\"type\":\"result\"") {
-                ensure!(line.contains("\"is_error\":false"), "a turn failed: {line:.300}");
+            let failed = line.contains("\"type\":\"result\"") && line.contains("\"is_error\":true");
+            ensure!(!failed, "a turn failed: {line:.300}");
+            if line.contains("\"subtype\":\"session_state_changed\",\"state\":\"idle\"") {
                 return Ok(());
             }
         }

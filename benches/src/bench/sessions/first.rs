@@ -72,6 +72,7 @@ pub(super) async fn measure(
         let mut bare = Kind::new("bare", "bare command line, cold")?;
         let mut cold_kind = Kind::new("hostel_cold", "Hostel, cold")?;
         let mut warm_kind = Kind::new("hostel_warm", "Hostel, warm")?;
+        eprintln!("  {clients} at once …");
         for _ in 0..rounds {
             warm.settle(clients).await?;
             run_bare(cold, model, clients, &mut bare).await.context("bare")?;
