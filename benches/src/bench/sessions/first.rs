@@ -31,11 +31,20 @@ struct Kind {
     created: Samples,
     asked: Samples,
     live: Samples,
+    /// Sessions whose sandbox came out of a pool.
+    warm: usize,
 }
 
 impl Kind {
     fn new(name: &'static str, label: &'static str) -> Result<Self> {
-        Ok(Self { name, label, created: Samples::new()?, asked: Samples::new()?, live: Samples::new()? })
+        Ok(Self {
+            name,
+            label,
+            created: Samples::new()?,
+            asked: Samples::new()?,
+            live: Samples::new()?,
+            warm: 0,
+        })
     }
 
     fn rows(&self, section: &mut Section, clients: usize) {
@@ -83,6 +92,12 @@ pub(super) async fn measure(
         for kind in [&bare, &cold_kind, &warm_kind] {
             kind.rows(section, clients);
         }
+        for kind in [&cold_kind, &warm_kind] {
+            let (got, of) = (kind.warm, rounds * clients);
+            let note =
+                format!("{clients} at once: {}: {got} of {of} sandboxes came out of a pool.", kind.label);
+            section.notes.push(note);
+        }
         let median = |name: &str| section.median(&format!("{name}_{clients}"));
         if let (Some(bare), Some(warm)) = (median("bare"), median("hostel_warm")) {
             let what = format!("warm create→request ÷ bare cold start, {clients} at once, p50");
@@ -112,6 +127,7 @@ async fn run(stage: &Stage, model: &Model, clients: usize, kind: &mut Kind) -> R
         kind.asked.add_duration(asked)?;
         sessions.push(session);
     }
+    kind.warm += stage.warm_starts().await?;
     let second = sessions.iter().map(|session| async move {
         let (prompt, start) = (prompt(model), Instant::now());
         let ((), seen) = try_join(stage.turn(session, &prompt.text), model.seen(&prompt)).await?;

@@ -3,7 +3,8 @@
 use super::PATIENCE;
 use crate::daemon::{self, Daemon};
 use anyhow::{Context as _, Result, bail, ensure};
-use hostel_client::Client;
+use hostel_client::model::StartKind;
+use hostel_client::{Client, ListSandboxes};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::fs::{self, File};
@@ -118,6 +119,13 @@ impl Stage {
         let Ok(pool) = self.client.get_pool(POOL).await else { return Ok(warm == 0) };
         let status = pool.status;
         Ok(usize::try_from(status.ready)? >= warm && status.creating == 0 && status.removing == 0)
+    }
+
+    /// How many sandboxes of sessions came out of a pool.
+    pub(super) async fn warm_starts(&self) -> Result<usize> {
+        let page = self.client.list_sandboxes(&ListSandboxes::default()).await.context("list sandboxes")?;
+        let own = page.sandboxes.iter().filter(|one| one.labels.contains_key("hostel-session"));
+        Ok(own.filter(|one| one.start_kind == StartKind::Warm).count())
     }
 
     /// The agent's binary that is in the sandboxes.
