@@ -18,9 +18,9 @@ pub(super) fn heading() -> Section {
         "From the first byte of `POST /api/sessions` until the model has its first request, over the message that is sent \
          as soon as the session is made; from the message; and from a second message, whose agent is live. Cold: no \
          sandbox and no agent is there before. Warm: the session server keeps as many agents as there are clients, and \
-         they are at rest. Bare: the same binary started by us with pipes and a home of its own, its message written at \
-         once, asking the same model without a gateway. All at once by as many clients, and one kind after another in \
-         turns.",
+         they are at rest; the pool starts others in their place at once, on the same processors. Bare: the same \
+         binary started by us with pipes and a home of its own, its message written at once, asking the same model \
+         without a gateway. All at once by as many clients, and one kind after another in turns.",
     )
 }
 
@@ -78,7 +78,7 @@ pub(super) async fn measure(
     for clients in if look { [1, 2, 4] } else { [1, 8, 32] } {
         let rounds = if look { 1 } else { (scale.samples / 10 / clients).max(2) };
         warm.serve(clients).await?;
-        let mut bare = Kind::new("bare", "bare command line, cold")?;
+        let mut bare = Kind::new("bare", "bare command line")?;
         let mut cold_kind = Kind::new("hostel_cold", "Hostel, cold")?;
         let mut warm_kind = Kind::new("hostel_warm", "Hostel, warm")?;
         eprintln!("  {clients} at once …");
