@@ -11,6 +11,7 @@ mod one_shot;
 mod rate;
 mod reach;
 mod recovery;
+mod sessions;
 mod stdout;
 
 use crate::daemon::{self, Daemon};
@@ -24,7 +25,7 @@ use hostel_sandbox::{ResourceLimits, SandboxId, SandboxSpec};
 use std::path::PathBuf;
 
 /// Names for `--only`, in the order in which they are measured and shown.
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 12] = [
     "create",
     "one_shot",
     "exec",
@@ -36,6 +37,7 @@ const NAMES: [&str; 11] = [
     "recovery",
     docker::NAME,
     reach::NAME,
+    sessions::NAME,
 ];
 
 /// Everything that measuring needs.
@@ -84,6 +86,10 @@ impl Bench<'_> {
         if self.wants(reach::NAME) {
             eprintln!("measuring {} …", reach::NAME);
             report.sections.extend(reach::sections(&self.binaries, &self.scale).await?);
+        }
+        if self.wants(sessions::NAME) {
+            eprintln!("measuring {} …", sessions::NAME);
+            report.sections.extend(sessions::sections(&self.binaries, &self.scale).await?);
         }
         Ok(())
     }

@@ -34,7 +34,7 @@ pub(crate) struct RunArguments {
     /// Write the results here.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
-    /// Only these: create, one_shot, exec, stdout, files, rate, claims, memory, recovery, docker, reach.
+    /// Only these: create, one_shot, exec, stdout, files, rate, claims, memory, recovery, docker, reach, sessions.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) only: Vec<String>,
     /// Where hosteld and hostel are. [beside this program]

@@ -1,6 +1,6 @@
 //! What a sandbox costs while nothing runs in it.
 
-mod proc;
+pub(super) mod proc;
 
 use super::{Bench, create, tight};
 use crate::measure::Samples;

@@ -5,15 +5,15 @@ use std::fs;
 
 /// Memory of a process, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Memory {
-    pub(super) resident: u64,
+pub(crate) struct Memory {
+    pub(crate) resident: u64,
     /// With shared pages divided by the number of sharers.
-    pub(super) proportional: u64,
+    pub(crate) proportional: u64,
     /// Pages that nobody else has.
-    pub(super) private: u64,
+    pub(crate) private: u64,
 }
 
-pub(super) fn memory_of(pid: u32) -> Result<Memory> {
+pub(crate) fn memory_of(pid: u32) -> Result<Memory> {
     let path = format!("/proc/{pid}/smaps_rollup");
     let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
     Ok(parse_rollup(&text))
