@@ -3,6 +3,9 @@
 #
 # show_session   a session over REST on a warm jail, one turn of the agent CLI, what it left, and its end
 
+# What the demonstration has besides: its directory, how it shows commands, and its colours.
+: "${work:?}" "${status=}" "${output=}" "${dim=}" "${plain=}"
+
 # Asks the session server: METHOD PATH [BODY].
 ask() {
 	curl --silent --show-error --fail-with-body --request "$1" "$api$2" ${3:+--header 'content-type: application/json' --data "$3"}
