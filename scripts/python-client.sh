@@ -6,7 +6,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 cache=$PWD/.cache/python
 requirements=tests/python/requirements.txt
-wanted=$(cat "$requirements" proto/hostel/v1/*.proto | sha256sum)
+# Programs of a virtual environment know where they are: in another place it is made anew.
+wanted=$(echo "$PWD" | cat - "$requirements" proto/hostel/v1/*.proto | sha256sum)
 
 # Tests run at the same time; one of them makes it.
 mkdir -p "$cache"

@@ -12,7 +12,9 @@ mkdir -p "$cache"
 exec 9>"$cache/lock"
 flock 9
 
-if [ "$(cat "$cache/made-of" 2>/dev/null)" != "$wanted" ]; then
+# Its programs know where they are: in another place it is made anew.
+made="$wanted in $cache"
+if [ "$(cat "$cache/made-of" 2>/dev/null)" != "$made" ]; then
 	command -v python3 >/dev/null || {
 		echo 'schemathesis: there is no python3' >&2
 		exit 1
@@ -20,6 +22,6 @@ if [ "$(cat "$cache/made-of" 2>/dev/null)" != "$wanted" ]; then
 	rm -rf "$cache/venv" "$cache/made-of"
 	python3 -m venv "$cache/venv"
 	"$cache/venv/bin/python" -m pip --disable-pip-version-check --quiet install --only-binary :all: "$wanted"
-	echo "$wanted" >"$cache/made-of"
+	echo "$made" >"$cache/made-of"
 fi
 echo "$cache/venv/bin/schemathesis"
