@@ -127,6 +127,9 @@ pub struct ActiveTurn {
     pub started_at: Timestamp,
     /// Where it is.
     pub phase: TurnPhase,
+    /// Whether the agent has begun to work on it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub begun: bool,
     /// Whether the agent has given a result.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub answered: bool,

@@ -415,6 +415,7 @@ impl Worker {
             message_id: turn.message.clone(),
             started_at: self.started_at(&turn.message),
             phase: phase(turn.phase),
+            begun: turn.begun,
             answered: turn.answered,
             end: (turn.end != TurnEnd::Answered).then(|| turn.end.as_str().to_owned()),
             current_tool,

@@ -134,8 +134,8 @@ fn restored(session: &Session, driver: Option<&dyn AgentDriver>, queue: &[Messag
         let lost = phase == Phase::Running && driver.is_none() && !active.answered;
         let end = active.end.as_deref().map_or(TurnEnd::Answered, TurnEnd::from_word);
         let end = if lost { TurnEnd::AgentExited } else { end };
-        let begun = phase != Phase::Starting;
-        Turn { message: active.message_id.clone(), phase, begun, lost: 0, answered: active.answered, end }
+        let (message, begun) = (active.message_id.clone(), active.begun);
+        Turn { message, phase, begun, lost: 0, answered: active.answered, end }
     });
     let environment = session.environment.status;
     let works = turn.as_ref().is_some_and(|turn| !matches!(turn.phase, Phase::Starting | Phase::Settling));

@@ -29,6 +29,7 @@ fn full(name: &str) -> Session {
             message_id: "m1".to_owned(),
             started_at: at(3),
             phase: TurnPhase::Running,
+            begun: true,
             answered: true,
             end: Some("stopped".to_owned()),
             current_tool: Some("Bash".to_owned()),
