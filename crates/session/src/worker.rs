@@ -173,7 +173,6 @@ impl Worker {
 
     /// Lets go. The agent's process goes on, and what it says is kept there for whoever attaches next.
     fn leave(mut self) {
-        self.mailbox.close();
         for waiter in self.waiters.drain(..) {
             command::answer(waiter.reply, Err(Error::Stopping));
         }
@@ -303,10 +302,9 @@ impl Worker {
 
     /// Answers those who wait for the sandbox to be gone, though another may be had at once.
     fn answer_unloaded(&mut self) {
-        let (unloaded, waiting) =
+        let (unloaded, waiting): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.waiters).into_iter().partition(|one| one.until == Until::NoSandbox);
         self.waiters = waiting;
-        let unloaded: Vec<Waiter> = unloaded;
         self.when_durable(move |worker| {
             for waiter in unloaded {
                 command::answer(waiter.reply, Ok(worker.session.clone()));
@@ -328,7 +326,7 @@ async fn commit_patiently(shared: Arc<Shared>, commit: Commit) -> Result<()> {
                 shared.store_works();
                 return Ok(());
             }
-            Err(Error::Store { action, problem }) => Error::Store { action, problem },
+            Err(error @ Error::Store { .. }) => error,
             Err(error) => return Err(error),
         };
         shared.store_failed(&error);

@@ -2,7 +2,7 @@
 
 use super::{Event, EventKind, HostConfig, Loaded, LocalSessionHost, NewEvent, Shared};
 use crate::error::{Error, Result};
-use crate::host::{CreateSession, Created, SendMessage};
+use crate::host::{CreateSession, Created, SendMessage, SessionHost as _};
 use crate::id::SessionId;
 use crate::session::{Environment, Limits, Session};
 use crate::status::{Pattern, SessionStatus};
@@ -154,20 +154,13 @@ impl LocalSessionHost {
             Error::invalid("config.resumeSessionId", problem)
         };
         let id = self.shared.store.find(&before).await?.ok_or_else(unknown)?;
-        let earlier = self.get_now(&id).await?;
+        let earlier = self.get(&id).await?;
         let files = self.shared.store.transcripts(&id).await?;
         if files.is_empty() || earlier.session_id.is_empty() {
             return Err(unknown());
         }
         session.session_id = earlier.session_id;
         Ok(files.into_iter().map(|file| TranscriptPiece { path: file.path, lines: file.content }).collect())
-    }
-
-    async fn get_now(&self, id: &SessionId) -> Result<Session> {
-        match self.loaded.view(id) {
-            Some(session) => Ok(session),
-            None => self.shared.store.get(id).await,
-        }
     }
 }
 

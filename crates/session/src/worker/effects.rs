@@ -200,7 +200,7 @@ impl Worker {
         self.grace = None;
         let now = crate::clock::now();
         self.session.last_activity_at = Some(now);
-        self.withdraw_questions(id);
+        self.withdraw_questions();
         let Some(place) = self.messages.iter().position(|one| one.id == id) else { return };
         let mut message = self.messages.remove(place);
         let mut outcome = message.outcome.take().unwrap_or_default();

@@ -95,8 +95,12 @@ impl Start {
 
     async fn try_start(&self) -> Result<Started> {
         let client = self.shared.client().await?;
-        let transcripts = self.shared.store.transcripts(&self.session.id).await?;
-        let resume = !self.session.session_id.is_empty() && !transcripts.is_empty();
+        // A session without a conversation has nothing to go on with; transcripts are long.
+        let transcripts = match self.session.session_id.is_empty() {
+            true => Vec::new(),
+            false => self.shared.store.transcripts(&self.session.id).await?,
+        };
+        let resume = !transcripts.is_empty();
         let (sandbox, warm) = match self.living_sandbox(&client).await? {
             Some(sandbox) => {
                 self.clear(&client, &sandbox).await?;
@@ -127,10 +131,10 @@ impl Start {
         let config = &self.session.config;
         let launch = options::launch(&self.session, self.shared.config.gateway, resume, self.agent.attempt);
         let (launch, driver) = config.agent.launch(&launch)?;
-        let process = ProcessId::parse(format!("agent-{}", self.agent.attempt)).map_err(daemon)?;
+        let process = self.process()?;
         let start = StartProcess {
             sandbox: sandbox.clone(),
-            request_id: Some(format!("agent-{}", self.agent.attempt)),
+            request_id: Some(process.to_string()),
             spec: ProcessSpec {
                 id: Some(process.clone()),
                 argv: launch.argv,
@@ -143,6 +147,11 @@ impl Start {
         client.start_process(start).await?;
         let session = attach(&client, &sandbox, &process, (0, 0)).await?;
         Ok(Started { driver, session, process })
+    }
+
+    /// What the agent's process is called: the same whenever this attempt is made.
+    fn process(&self) -> Result<ProcessId> {
+        ProcessId::parse(format!("agent-{}", self.agent.attempt)).map_err(daemon)
     }
 
     /// The sandbox that there was, where it still is.
@@ -164,9 +173,9 @@ impl Start {
     /// Sees to it that nothing of an earlier agent runs in a sandbox that is used again, unless this very agent does:
     /// then it was started before somebody could note that.
     async fn clear(&self, client: &Client, sandbox: &SandboxId) -> Result<()> {
-        let own = format!("agent-{}", self.agent.attempt);
+        let own = self.process()?;
         let processes = client.list_processes(sandbox).await?;
-        if processes.iter().any(|process| process.running && process.id.as_str() == own) {
+        if processes.iter().any(|process| process.running && process.id == own) {
             return Ok(());
         }
         kill_all(client, sandbox).await

@@ -25,8 +25,8 @@ pub(super) struct Link {
     closes: bool,
     closed: bool,
     writing: Option<BoxFuture<'static, hostel_client::Result<()>>>,
-    /// What is to be handed over next, from `handed` on.
-    waiting: Bytes,
+    /// How many bytes are being handed over.
+    under_way: u64,
 }
 
 impl Link {
@@ -40,7 +40,7 @@ impl Link {
             closes: false,
             closed: false,
             writing: None,
-            waiting: Bytes::new(),
+            under_way: 0,
         }
     }
 }
@@ -233,8 +233,9 @@ impl Worker {
         if link.handed < until && link.handed >= offset {
             let from = usize::try_from(link.handed - offset).unwrap_or(usize::MAX);
             let to = usize::try_from(until - offset).unwrap_or(usize::MAX).min(from.saturating_add(PIECE));
-            link.waiting = Bytes::copy_from_slice(input.get(from..to).unwrap_or_default());
-            let (way, data) = (link.input.clone(), link.waiting.clone());
+            let data = Bytes::copy_from_slice(input.get(from..to).unwrap_or_default());
+            link.under_way = u64::try_from(data.len()).unwrap_or(0);
+            let way = link.input.clone();
             link.writing = Some(async move { way.write(data).await }.boxed());
         } else if link.closes && !link.closed && link.handed >= end {
             link.closed = true;
@@ -246,12 +247,10 @@ impl Worker {
     pub(super) fn written(&mut self, written: hostel_client::Result<()>) {
         let Some(link) = &mut self.link else { return };
         link.writing = None;
-        if written.is_ok() {
-            link.handed += u64::try_from(link.waiting.len()).unwrap_or(0);
-        }
+        let under_way = std::mem::take(&mut link.under_way);
         // A process that is gone says so on its way out.
-        link.waiting = Bytes::new();
         if written.is_ok() {
+            link.handed += under_way;
             self.write_on();
         }
     }

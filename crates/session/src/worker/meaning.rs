@@ -194,7 +194,7 @@ impl Worker {
     }
 
     /// What was asked in a turn that is over needs no answer.
-    pub(super) fn withdraw_questions(&mut self, _message: &str) {
+    pub(super) fn withdraw_questions(&mut self) {
         for id in self.questions.iter().map(|one| one.id.clone()).collect::<Vec<_>>() {
             self.withdraw(&id, "turn_ended");
         }
