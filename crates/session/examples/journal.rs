@@ -5,8 +5,8 @@
 //!     cargo run --release -p hostel-session --example journal -- postgres://user@host/database
 
 use hostel_session::{
-    AgentState, Commit, Environment, Event, EventKind, Limits, NewEvent, Pattern, Session, SessionConfig,
-    SessionId, SessionStatus, Store, StoreUrl, Usd, open_store,
+    AgentState, Commit, Environment, Event, EventKind, Limits, NewEvent, NewSession, Pattern, Session,
+    SessionConfig, SessionId, SessionStatus, Store, StoreUrl, Usd, open_store,
 };
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -49,7 +49,7 @@ async fn measure(
     let mut writers = JoinSet::new();
     for _ in 0..sessions {
         let session = session();
-        store.create(&session, &[], None).await?;
+        store.create(NewSession::of(session.clone())).await?;
         let taken = store.take(&session.id).await?;
         let store = Arc::clone(store);
         writers.spawn(async move {

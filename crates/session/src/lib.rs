@@ -42,7 +42,7 @@ pub use session::{ActiveTurn, Environment, Limits, OnLimit, Session, TurnPhase};
 pub use stats::{PatternStatistics, Statistics};
 pub use status::{EndReason, EnvironmentStatus, Pattern, SessionStatus};
 pub use store::{
-    AgentState, Commit, Compaction, Store, StoreUrl, StoredSession, TranscriptFile, TranscriptPiece,
-    open as open_store,
+    AgentState, Commit, Compaction, NewSession, Store, StoreUrl, StoredSession, TranscriptFile,
+    TranscriptPiece, open as open_store,
 };
 pub use usd::Usd;

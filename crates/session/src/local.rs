@@ -125,7 +125,7 @@ impl Shared {
 /// Sessions in this process: each that is not over has a task of its own.
 pub struct LocalSessionHost {
     shared: Arc<Shared>,
-    loaded: Loaded,
+    loaded: Arc<Loaded>,
 }
 
 impl LocalSessionHost {

@@ -33,17 +33,12 @@ use std::sync::Arc;
 /// becomes U+FFFD.
 #[async_trait]
 pub trait Store: Send + Sync {
-    /// Keeps a new session with its first events. With a key that made a session before with the same body, that
-    /// session is the answer and nothing is kept.
+    /// Keeps a new session with all that it begins with. With a key that made a session before with the same body,
+    /// that session is the answer and nothing is kept.
     ///
     /// # Errors
     /// [`Exists`](crate::Error::Exists), [`KeyReused`](crate::Error::KeyReused), [`Store`](crate::Error::Store).
-    async fn create(
-        &self,
-        session: &Session,
-        events: &[Arc<Event>],
-        key: Option<(&str, [u8; 32])>,
-    ) -> Result<Option<Session>>;
+    async fn create(&self, new: NewSession) -> Result<Option<Session>>;
 
     /// A session.
     ///
@@ -134,6 +129,33 @@ pub trait Store: Send + Sync {
 
     /// Writes what is left to write and lets go of the database.
     async fn close(&self);
+}
+
+/// A session to keep.
+#[derive(Debug, Clone)]
+pub struct NewSession {
+    /// Its record.
+    pub session: Session,
+    /// Its first events, numbered from 1.
+    pub events: Vec<Arc<Event>>,
+    /// The conversation that it goes on with.
+    pub transcript: Vec<TranscriptPiece>,
+    /// What makes creating it repeatable, and the hash of what of the request must then be the same.
+    pub key: Option<(String, [u8; 32])>,
+}
+
+impl NewSession {
+    /// One that nothing happened in.
+    #[must_use]
+    pub fn of(session: Session) -> Self {
+        Self { session, events: Vec::new(), transcript: Vec::new(), key: None }
+    }
+
+    /// One that is made once, however often it is asked for with that key.
+    #[must_use]
+    pub fn keyed(self, key: impl Into<String>, hash: [u8; 32]) -> Self {
+        Self { key: Some((key.into(), hash)), ..self }
+    }
 }
 
 /// A session with all that is needed to go on with it.

@@ -106,10 +106,32 @@ pub(crate) struct Worker {
     has_swept: bool,
     /// It is to be let go when it has no sandbox.
     unloading: bool,
-    /// Messages with keys that came of late.
-    keyed: VecDeque<Message>,
+    /// Messages with keys that came of late: key and id.
+    keyed: VecDeque<(String, String)>,
+    budget: Budget,
     /// Nothing more can be written here.
     fenced: bool,
+}
+
+/// How a worker left its session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// With nothing to do, or in other hands.
+    Whole,
+    /// Part of it panicked: what the store has is to be taken up anew.
+    Broken,
+}
+
+/// What the gateway knows of the session's budget.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Budget {
+    /// All of it, or there is no sandbox.
+    #[default]
+    Told,
+    /// It is being told.
+    Telling,
+    /// It is being told what has changed again.
+    Changed,
 }
 
 /// A commit on its way, and what follows.
@@ -125,9 +147,9 @@ struct Committing {
 
 impl Worker {
     /// Works until the session needs nobody any more, the host goes away, or another has the session.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(mut self) -> Left {
         self.begin();
-        loop {
+        let left = loop {
             self.flush();
             self.answer_waiters();
             if self.fenced || (self.committing.is_none() && self.draft.is_empty() && self.may_leave()) {
@@ -135,7 +157,7 @@ impl Worker {
                 self.mailbox.close();
                 match self.mailbox.try_recv() {
                     Ok(command) if !self.fenced && !self.leaving.is_cancelled() => self.command(command),
-                    _ => break,
+                    _ => break Left::Whole,
                 }
                 continue;
             }
@@ -145,7 +167,10 @@ impl Worker {
                 Some(done) = self.commits.join_next() => self.committed(done),
                 Some(job) = self.jobs.join_next() => match job {
                     Ok(job) => self.job_done(job),
-                    Err(error) if error.is_panic() => tracing::error!(session = %self.id, %error, "a job of a session broke"),
+                    Err(error) if error.is_panic() => {
+                        tracing::error!(session = %self.id, %error, "a job of a session broke");
+                        break Left::Broken;
+                    }
                     Err(_) => {}
                 },
                 Some((epoch, progress)) = self.progress.recv() => self.progressed(epoch, progress),
@@ -157,8 +182,9 @@ impl Worker {
                 () = self.leaving.cancelled(), if !self.leaving.is_cancelled() => {}
                 () = sleep_until(deadline), if deadline.is_some() => self.due(),
             }
-        }
+        };
         self.leave();
+        left
     }
 
     /// Whether nothing is left to do here.

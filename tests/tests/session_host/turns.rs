@@ -236,3 +236,52 @@ async fn a_spent_budget_pauses_or_ends_a_session_and_raising_it_goes_on() {
     assert_eq!(stage.daemon.hostel(&["sandbox", "list", "-q"]).stdout, "", "its sandbox is gone");
     stage.host.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_command_is_an_agent_and_is_interrupted_as_on_a_terminal() {
+    let Some(stage) = Stage::start().await else { return };
+    let command = "trap 'echo told to stop; exit 0' INT; read -r line; echo \"heard: $line\"; \
+                   while :; do sleep 0.1; done";
+    let config = json!({ "agent": "exec", "executable": "sh", "executableArgs": ["-c", command] });
+    let id = stage.create(Pattern::Ephemeral, config).await.id;
+    let message = stage.send(&id, Script::new()).await;
+    stage.events_until(&id, 0, |event| event.data.get().contains("heard: ")).await;
+    let session = stage.host.interrupt(&id, super::stage::PATIENCE).await.unwrap();
+    assert_eq!(session.active_turn, None);
+    let (outcome, events) = stage.turn(&id, &message).await;
+    assert_eq!(outcome["result"], "interrupted", "{outcome}");
+    assert!(
+        events.iter().any(|event| event.data.get().contains("told to stop")),
+        "it could say its last words"
+    );
+    stage.host.terminate(&id, EndReason::UserRequested).await.unwrap();
+    stage.host.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_changed_before_somebody_can_be_told_holds_from_then_on() {
+    let Some(mut stage) = Stage::start().await else { return };
+    let create = json!({ "pattern": "long-running", "config": unasked(), "maxBudgetUsd": 1.5 });
+    let id = stage.host.create(serde_json::from_value(create).unwrap()).await.unwrap().session.id;
+    // The agent starts, with the model of before.
+    let message = stage.send(&id, Script::new().text("one")).await;
+    let model = Some("claude-haiku-4-5".to_owned());
+    stage.host.update(&id, UpdateSession { model, ..Default::default() }).await.unwrap();
+    assert_eq!(stage.turn(&id, &message).await.0["text"], "one");
+    let asked = stage.model.requests().into_iter().find(|request| request.path == "/v1/messages").unwrap();
+    assert!(String::from_utf8_lossy(&asked.body).contains("\"model\":\"claude-haiku-4-5\""));
+    // The gateway goes away, and knows the new budget when it is back.
+    let (_, sandbox) = stage.host.environment(&id).await.unwrap();
+    stage.daemon.kill();
+    let max_budget_usd = hostel_session::Usd::from_dollars(7.25);
+    stage.host.update(&id, UpdateSession { max_budget_usd, ..Default::default() }).await.unwrap();
+    stage.daemon.restart();
+    let known = || {
+        let sandbox = stage.daemon.hostel(&["sandbox", "get", sandbox.as_str(), "--json"]).stdout;
+        let sandbox: Value = serde_json::from_str(&sandbox).unwrap();
+        sandbox["model"]["budget"]["cost_micros"] == 7_250_000
+    };
+    hostel_tests::eventually("the gateway knows the new budget", known);
+    stage.host.terminate(&id, EndReason::UserRequested).await.unwrap();
+    stage.host.shutdown().await;
+}

@@ -122,7 +122,8 @@ async fn outcome(stage: &Stage, session: &str, message: &str) -> Value {
             return now;
         }
         assert!(start.elapsed() < PATIENCE, "a turn does not end: {now}\n{}", stage.server.log());
-        tokio::task::yield_now().await;
+        // Between two looks, so that looking leaves the processor to the turn.
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

@@ -5,8 +5,8 @@ use crate::options::Scale;
 use crate::report::{Bound, Section, Unit};
 use anyhow::{Context as _, Result};
 use hostel_session::{
-    AgentState, Commit, Environment, Event, EventKind, Limits, NewEvent, Pattern, Session, SessionConfig,
-    SessionId, SessionStatus, Store, StoreUrl, Usd, open_store,
+    AgentState, Commit, Environment, Event, EventKind, Limits, NewEvent, NewSession, Pattern, Session,
+    SessionConfig, SessionId, SessionStatus, Store, StoreUrl, Usd, open_store,
 };
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -54,7 +54,7 @@ async fn slice(store: &Arc<dyn Store>, time: Duration) -> Result<Vec<Duration>> 
     let mut writers = JoinSet::new();
     for _ in 0..SESSIONS {
         let session = session();
-        store.create(&session, &[], None).await.context("make a session")?;
+        store.create(NewSession::of(session.clone())).await.context("make a session")?;
         writers.spawn(write(store.clone(), session.id, time));
     }
     let mut all = Vec::new();

@@ -5,8 +5,11 @@ use crate::bus::EventBus;
 use crate::error::{Error, Result};
 use crate::id::SessionId;
 use crate::session::Session;
-use crate::worker::{Command, MAILBOX, Worker};
+use crate::worker::{Command, Left, MAILBOX, Worker};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -15,6 +18,9 @@ use tokio_util::task::TaskTracker;
 
 /// How long workers may take to commit what they have when the host goes away.
 const LEAVING: Duration = Duration::from_secs(10);
+
+/// How long a session that broke is left alone before it is taken up again.
+const BROKEN: Duration = Duration::from_secs(2);
 
 /// The sessions that are in memory, and those that somebody listens to.
 pub(super) struct Loaded {
@@ -96,7 +102,11 @@ impl Loaded {
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Busy`] where too many are in memory.
-    pub(super) async fn worker(&self, shared: &Arc<Shared>, id: &SessionId) -> Result<mpsc::Sender<Command>> {
+    pub(super) async fn worker(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        id: &SessionId,
+    ) -> Result<mpsc::Sender<Command>> {
         if let Some(worker) = self.living(id) {
             return Ok(worker.mailbox);
         }
@@ -119,10 +129,37 @@ impl Loaded {
         let (shown, view) = watch::channel(Arc::new(stored.session.clone()));
         let worker =
             Worker::new(Arc::clone(shared), Arc::clone(&bus), shown, commands, self.leaving.clone(), stored);
-        self.tasks.spawn(worker.run());
+        self.tasks.spawn(Arc::clone(self).look_after(Arc::clone(shared), id.clone(), worker));
         let handle = Handle { mailbox: mailbox.clone(), view };
         self.entries().insert(id.clone(), Entry { bus, worker: Some(handle) });
         Ok(mailbox)
+    }
+
+    /// Lets a worker work; a session whose worker broke is taken up by another.
+    fn look_after(
+        self: Arc<Self>,
+        shared: Arc<Shared>,
+        id: SessionId,
+        worker: Worker,
+    ) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            // Whatever state it panicked in is dropped with it; the next one has what the store has.
+            match AssertUnwindSafe(worker.run()).catch_unwind().await {
+                Ok(Left::Whole) => return,
+                Ok(Left::Broken) => {}
+                Err(_) => tracing::error!(session = %id, "the worker of a session broke"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(BROKEN) => {}
+                () = self.leaving.cancelled() => return,
+            }
+            match self.worker(&shared, &id).await {
+                Ok(_) | Err(Error::NotFound { .. } | Error::Stopping) => {}
+                Err(error) => {
+                    tracing::error!(session = %id, %error, "a session that broke is not taken up again")
+                }
+            }
+        })
     }
 
     /// Keeps agents warm, where that is wanted, until the host goes away.

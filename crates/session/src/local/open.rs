@@ -6,7 +6,7 @@ use crate::host::{CreateSession, Created, SendMessage, SessionHost as _};
 use crate::id::SessionId;
 use crate::session::{Environment, Limits, Session};
 use crate::status::{Pattern, SessionStatus};
-use crate::store::{Commit, Store, TranscriptPiece};
+use crate::store::{NewSession, Store, TranscriptPiece};
 use crate::worker::options;
 use hostel_agent::Content;
 use serde_json::json;
@@ -44,7 +44,7 @@ impl LocalSessionHost {
             trouble: Mutex::new(None),
             stopping: AtomicBool::new(false),
         });
-        let host = Arc::new(Self { shared, loaded: Loaded::new() });
+        let host = Arc::new(Self { shared, loaded: Arc::new(Loaded::new()) });
         host.loaded.keep_warm(&host.shared);
         let unfinished = host.shared.store.unfinished().await?;
         if !unfinished.is_empty() {
@@ -66,21 +66,15 @@ impl LocalSessionHost {
         let key = create.idempotency_key.clone();
         let mut session = self.fresh(&create)?;
         options::check(&self.shared.config, &session)?;
-        let history = self.history(&mut session).await?;
+        let transcript = self.history(&mut session).await?;
         session.last_event = 1;
         let data = crate::worker::event_data(EventKind::SessionCreated, &json!({ "session": session }));
         let created = NewEvent { kind: EventKind::SessionCreated, message_id: None, data };
-        let events = [Arc::new(Event::new(1, session.created_at, created))];
-        let before =
-            self.shared.store.create(&session, &events, key.as_deref().map(|key| (key, hash))).await?;
-        if let Some(session) = before {
+        let events = vec![Arc::new(Event::new(1, session.created_at, created))];
+        let new =
+            NewSession { session: session.clone(), events, transcript, key: key.map(|key| (key, hash)) };
+        if let Some(session) = self.shared.store.create(new).await? {
             return Ok(Created { session, replayed: true });
-        }
-        if !history.is_empty() {
-            let stored = self.shared.store.take(&session.id).await?;
-            let mut commit = Commit::new(session.id.clone(), stored.generation);
-            commit.transcript = history;
-            self.shared.store.commit(commit).await?;
         }
         // Its limits hold from now on. It is there in any case, and is taken up when somebody wants something of it.
         if let Err(error) = self.loaded.worker(&self.shared, &session.id).await {

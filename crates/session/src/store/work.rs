@@ -1,15 +1,13 @@
 //! What is written, as both databases take it: owned, so that it is written whoever waits.
 
-use super::{Commit, StoredSession};
-use crate::event::Event;
+use super::{Commit, NewSession, StoredSession, TranscriptPiece};
 use crate::id::SessionId;
 use crate::session::Session;
-use std::sync::Arc;
 
 /// Something to write, in one transaction.
 #[derive(Debug)]
 pub(super) enum Work {
-    /// Keep a new session with its first events.
+    /// Keep a new session.
     Create(Box<NewSession>),
     /// Take the right to write a session.
     Take(SessionId),
@@ -19,15 +17,6 @@ pub(super) enum Work {
     Delete(SessionId),
     /// See whether writing works.
     Check,
-}
-
-/// A session to keep, with its first events.
-#[derive(Debug)]
-pub(super) struct NewSession {
-    pub(super) session: Session,
-    pub(super) events: Vec<Arc<Event>>,
-    /// What makes it repeatable, and what of the request must then be the same.
-    pub(super) key: Option<(String, [u8; 32])>,
 }
 
 /// What came of it.
@@ -57,10 +46,14 @@ impl Work {
 
     /// About how many bytes it writes, for bounding what is written at one go.
     pub(super) fn bytes(&self) -> usize {
-        let Self::Commit(commit) = self else { return 4096 };
+        let lines = |pieces: &[TranscriptPiece]| pieces.iter().map(|piece| piece.lines.len()).sum::<usize>();
+        let commit = match self {
+            Self::Commit(commit) => commit,
+            Self::Create(new) => return lines(&new.transcript) + 4096,
+            _ => return 4096,
+        };
         let events: usize = commit.events.iter().map(|event| event.data.get().len() + 128).sum();
-        let lines: usize = commit.transcript.iter().map(|piece| piece.lines.len()).sum();
         let input: usize = commit.agents.iter().map(|agent| agent.input.len()).sum();
-        events + lines + input + 1024
+        events + lines(&commit.transcript) + input + 1024
     }
 }

@@ -1,7 +1,7 @@
 //! What a worker does when others want something.
 
 use super::command::{Command, Halt, Reply, Until, Waiter, answer, no_such};
-use super::{Worker, jobs, limits};
+use super::{Budget, Worker, jobs, limits};
 use crate::error::{Error, Result};
 use crate::event::EventKind;
 use crate::host::{Accepted, SendMessage, UpdateSession};
@@ -35,10 +35,13 @@ pub(super) fn refuse(command: Command, error: Error) {
 impl Worker {
     pub(super) fn command(&mut self, command: Command) {
         match command {
-            Command::Send(message, reply) => {
-                let accepted = self.accept(message);
-                self.reply(reply, accepted);
-            }
+            Command::Send(message, reply) => match self.sent_before(&message) {
+                Some(id) => self.replay_stored(id, message, reply),
+                None => {
+                    let accepted = self.accept(message);
+                    self.reply(reply, accepted);
+                }
+            },
             Command::Cancel(id, reply) => {
                 let cancelled = self.cancel(&id);
                 self.reply(reply, cancelled);
@@ -82,13 +85,25 @@ impl Worker {
         self.waiters.push(Waiter { until, reply });
     }
 
+    /// The message that this one repeats. Others were looked for in the store before; these came since.
+    fn sent_before(&self, send: &SendMessage) -> Option<String> {
+        let key = send.idempotency_key.as_ref()?;
+        self.keyed.iter().find(|(known, _)| known == key).map(|(_, id)| id.clone())
+    }
+
+    /// Answers with the message that the store has by then.
+    fn replay_stored(&mut self, message: String, send: SendMessage, reply: Reply<Accepted>) {
+        self.when_durable(move |worker| {
+            let (shared, session) = (Arc::clone(&worker.shared), worker.id.clone());
+            worker.jobs.spawn(async move {
+                let known = shared.store.message(&session, &message).await;
+                answer(reply, known.and_then(|known| replay(&known, &send)));
+                jobs::Job::Done
+            });
+        });
+    }
+
     fn accept(&mut self, send: SendMessage) -> Result<Accepted> {
-        if let Some(key) = &send.idempotency_key
-            && let Some(known) = self.keyed.iter().find(|one| one.idempotency_key.as_ref() == Some(key))
-        {
-            let now = self.messages.iter().find(|one| one.id == known.id).unwrap_or(known);
-            return replay(now, &send);
-        }
         let status = self.machine.status();
         if status.is_final() || status == crate::status::SessionStatus::Stopping {
             let message = self.session.reason.map(|reason| reason.to_string());
@@ -118,8 +133,8 @@ impl Worker {
             ended_at: None,
             outcome: None,
         };
-        if message.idempotency_key.is_some() {
-            self.keyed.push_back(message.clone());
+        if let Some(key) = &message.idempotency_key {
+            self.keyed.push_back((key.clone(), id.clone()));
             if self.keyed.len() > MAX_KEYED {
                 self.keyed.pop_front();
             }
@@ -179,8 +194,7 @@ impl Worker {
                 }
             )*};
         }
-        let budget = update.max_budget_usd.is_some();
-        let (model, mode) = (update.model.clone(), update.permission_mode);
+        let before = session.clone();
         change! {
             "tags": session.tags, update.tags;
             "description": session.description, update.description;
@@ -198,20 +212,59 @@ impl Worker {
         }
         self.journal(EventKind::MetadataUpdate, &json!({ "fields": fields }));
         self.draft.session = true;
-        let id = crate::id::new_id();
-        if model.is_some() {
-            self.ask(Request::SetModel { id: id.clone(), model });
+        self.catch_up(&before);
+        Ok(self.session.clone())
+    }
+
+    /// Has the agent and the gateway follow what was changed of a session since it was like that.
+    pub(super) fn catch_up(&mut self, before: &Session) {
+        let now = &self.session.config;
+        let model = (now.model != before.config.model).then(|| now.model.clone());
+        let mode = now.permission_mode.filter(|_| now.permission_mode != before.config.permission_mode);
+        if let Some(model) = model {
+            self.ask(Request::SetModel { id: crate::id::new_id(), model });
         }
         if let Some(mode) = mode {
-            self.ask(Request::SetPermissionMode { id, mode });
+            self.ask(Request::SetPermissionMode { id: crate::id::new_id(), mode });
         }
-        if budget && self.machine.has_sandbox() && self.shared.config.gateway {
-            self.when_durable(|worker| {
-                let (shared, session) = (Arc::clone(&worker.shared), worker.session.clone());
-                worker.jobs.spawn(jobs::rebudget(shared, session));
-            });
+        if self.session.limits.max_budget_usd != before.limits.max_budget_usd {
+            self.rebudget();
         }
-        Ok(self.session.clone())
+    }
+
+    /// Has the gateway know the budget, one call at a time: the last word is the newest.
+    pub(super) fn rebudget(&mut self) {
+        if !self.shared.config.gateway || self.agent.sandbox_id.is_none() {
+            return;
+        }
+        match self.budget {
+            Budget::Told => {
+                self.budget = Budget::Telling;
+                self.when_durable(|worker| worker.tell_budget(Duration::ZERO));
+            }
+            Budget::Telling | Budget::Changed => self.budget = Budget::Changed,
+        }
+    }
+
+    fn tell_budget(&mut self, pause: Duration) {
+        self.jobs.spawn(jobs::rebudget(Arc::clone(&self.shared), self.session.clone(), pause));
+    }
+
+    pub(super) fn budgeted(&mut self, told: Result<()>) {
+        let again = match told {
+            Ok(()) => (self.budget == Budget::Changed).then_some(Duration::ZERO),
+            Err(error) => {
+                tracing::warn!(session = %self.id, %error, "the gateway does not know a session's new budget");
+                // Without a sandbox there is nobody to spend it.
+                let later = self.agent.sandbox_id.is_some()
+                    && matches!(&error, Error::Daemon(error) if error.is_connection());
+                later.then_some(super::effects::PAUSE)
+            }
+        };
+        self.budget = if again.is_some() { Budget::Telling } else { Budget::Told };
+        if let Some(pause) = again {
+            self.tell_budget(pause);
+        }
     }
 
     fn halt(&mut self, halt: Halt, reply: Reply<Session>) {

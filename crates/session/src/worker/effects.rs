@@ -31,7 +31,7 @@ impl Worker {
             Effect::Start => self.start(),
             Effect::StartAgain => self.start_again(),
             Effect::Prompt(message) => self.prompt(&message),
-            Effect::Interrupt => self.ask(Request::Interrupt { id: crate::id::new_id() }),
+            Effect::Interrupt => self.interrupt(),
             Effect::ArmGrace => self.grace = Some(Instant::now() + self.stop_grace),
             Effect::Sweep => {
                 self.grace = None;
@@ -133,6 +133,18 @@ impl Worker {
         }
     }
 
+    /// Asks the agent to stop; one that cannot be asked has the signal that a terminal would send.
+    fn interrupt(&mut self) {
+        let Some(driver) = &mut self.driver else { return };
+        if driver.request(Request::Interrupt { id: crate::id::new_id() }).is_ok() {
+            return self.listen_to_driver();
+        }
+        self.when_durable(|worker| {
+            let (shared, agent) = (Arc::clone(&worker.shared), worker.agent.clone());
+            worker.jobs.spawn(jobs::interrupt(shared, agent));
+        });
+    }
+
     /// Asks the agent for something that it may not be able to do.
     pub(super) fn ask(&mut self, request: Request) {
         let Some(driver) = &mut self.driver else { return };
@@ -151,7 +163,7 @@ impl Worker {
         }
     }
 
-    fn sweep(&mut self, epoch: u64, pause: Duration) {
+    pub(super) fn sweep(&mut self, epoch: u64, pause: Duration) {
         let (shared, agent) = (Arc::clone(&self.shared), self.agent.clone());
         self.jobs.spawn(async move {
             tokio::time::sleep(pause).await;
@@ -297,6 +309,7 @@ impl Worker {
                 tracing::warn!(session = %self.id, %error, "the sandbox of a session could not be removed; it is tried again");
                 self.begin_close(PAUSE);
             }
+            Job::Budgeted(told) => self.budgeted(told),
             Job::Attached(..) | Job::Done => {}
         }
     }
@@ -311,7 +324,7 @@ impl Worker {
             return;
         }
         match started {
-            Ok(Started { driver, session, process }) => {
+            Ok(Started { driver, session, process, with }) => {
                 self.agent.process_id = Some(process.to_string());
                 self.agent.input_offset = session.process.stdin_offset;
                 self.agent.input.clear();
@@ -322,6 +335,7 @@ impl Worker {
                 self.session.environment.message = Some("Ready".to_owned());
                 self.listen_to_driver();
                 // What it is asked for before it is ready waits in the driver.
+                self.catch_up(&with);
                 self.happened(Input::Ready);
             }
             Err(error) => {
@@ -352,7 +366,9 @@ impl Worker {
             Err(error) => {
                 tracing::error!(session = %self.id, %error, "an agent cannot be attached to");
                 self.lose_process();
-                self.happened(Input::Exited { expected: false });
+                if !self.swept() {
+                    self.happened(Input::Exited { expected: false });
+                }
             }
         }
     }

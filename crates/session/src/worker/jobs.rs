@@ -25,6 +25,8 @@ const WARM: &str = "warm";
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long counting what was used may take; the agent's estimate stands in after that.
 const COUNTING: Duration = Duration::from_secs(5);
+/// SIGINT, signal(7).
+const INTERRUPT: i32 = 2;
 /// How long the processes of a sandbox may take to die.
 const DYING: Duration = Duration::from_secs(10);
 
@@ -40,6 +42,8 @@ pub(super) enum Job {
     Settled(Option<u64>),
     /// The sandbox is gone.
     Closed(Result<()>),
+    /// Whether the gateway knows the session's budget.
+    Budgeted(Result<()>),
     /// Something that nobody waits for.
     Done,
 }
@@ -49,6 +53,8 @@ pub(super) struct Started {
     pub(super) driver: Box<dyn AgentDriver>,
     pub(super) session: ExecSession,
     pub(super) process: ProcessId,
+    /// The session as it was when this began.
+    pub(super) with: Box<Session>,
 }
 
 /// What happens on the way.
@@ -146,7 +152,7 @@ impl Start {
         };
         client.start_process(start).await?;
         let session = attach(&client, &sandbox, &process, (0, 0)).await?;
-        Ok(Started { driver, session, process })
+        Ok(Started { driver, session, process, with: Box::new(self.session.clone()) })
     }
 
     /// What the agent's process is called: the same whenever this attempt is made.
@@ -215,7 +221,7 @@ impl Start {
         options.claimed_spare = true;
         let (_, driver) = self.session.config.agent.launch(&options)?;
         let session = attach(client, sandbox, &process, (0, 0)).await?;
-        Ok(Some(Started { driver, session, process }))
+        Ok(Some(Started { driver, session, process, with: Box::new(self.session.clone()) }))
     }
 
     async fn tell(&self, progress: Progress) {
@@ -391,8 +397,23 @@ fn daemon(error: hostel_client::domain::Error) -> Error {
     Error::Daemon(error.into())
 }
 
+/// Sends the agent's process what Ctrl-C would.
+pub(super) async fn interrupt(shared: Arc<Shared>, agent: AgentState) -> Job {
+    let interrupted = async {
+        let (Some(sandbox), Some(process)) = (agent.sandbox_id, agent.process_id) else { return Ok(()) };
+        let sandbox = SandboxId::parse(sandbox).map_err(daemon)?;
+        let process = ProcessId::parse(process).map_err(daemon)?;
+        Result::Ok(shared.client().await?.signal_process(&sandbox, &process, INTERRUPT).await?)
+    };
+    if let Err(error) = interrupted.await {
+        tracing::warn!(%error, "an agent could not be interrupted; stopping it works in any case");
+    }
+    Job::Done
+}
+
 /// Tells the gateway that more, or less, may be spent.
-pub(super) async fn rebudget(shared: Arc<Shared>, session: Session) -> Job {
+pub(super) async fn rebudget(shared: Arc<Shared>, session: Session, pause: Duration) -> Job {
+    tokio::time::sleep(pause).await;
     let changed = async {
         let Some(sandbox) = &session.environment.sandbox_id else { return Ok(()) };
         let sandbox = SandboxId::parse(sandbox.as_str()).map_err(daemon)?;
@@ -409,8 +430,5 @@ pub(super) async fn rebudget(shared: Arc<Shared>, session: Session) -> Job {
             .await?;
         Result::Ok(())
     };
-    if let Err(error) = changed.await {
-        tracing::warn!(session = %session.id, %error, "the gateway does not know a session's new budget");
-    }
-    Job::Done
+    Job::Budgeted(changed.await)
 }

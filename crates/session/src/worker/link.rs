@@ -15,6 +15,9 @@ use serde_json::json;
 /// Bytes given to the process at a time.
 const PIECE: usize = 256 << 10;
 
+/// Bytes for its stdin that an agent may leave unread. A message of the largest size is less.
+const MAX_UNREAD: usize = 64 << 20;
+
 /// An attached process.
 pub(super) struct Link {
     input: ExecInput,
@@ -92,6 +95,7 @@ impl Worker {
                 let events = driver.output(which(stream), &data);
                 self.draft.agent = true;
                 self.understand(events);
+                self.check_unread();
             }
             Some(Ok(Event::Gap { stream, missing })) => {
                 tracing::warn!(session = %self.id, ?stream, ?missing, "output of an agent is lost");
@@ -196,7 +200,8 @@ impl Worker {
     pub(super) fn listen_to_driver(&mut self) {
         let Some(driver) = &mut self.driver else { return };
         let said = driver.take_input();
-        if !said.is_empty() {
+        // One that is being killed needs no more answers.
+        if !said.is_empty() && self.machine.agent() != crate::machine::Agent::Sweeping {
             self.agent.input.extend_from_slice(&said);
             self.draft.agent = true;
         }
@@ -204,6 +209,20 @@ impl Worker {
             && let Some(link) = &mut self.link
         {
             link.closes = true;
+        }
+    }
+
+    /// An agent that asks and asks, and reads no answer, is killed.
+    fn check_unread(&mut self) {
+        if self.agent.input.len() <= MAX_UNREAD || self.machine.agent() == crate::machine::Agent::Sweeping {
+            return;
+        }
+        self.trim_input();
+        if self.agent.input.len() > MAX_UNREAD {
+            let message =
+                format!("the agent leaves {} bytes unread that it asked for", self.agent.input.len());
+            self.journal(EventKind::Error, &json!({ "code": "agent_broke", "message": message }));
+            self.happened(Input::Kill);
         }
     }
 

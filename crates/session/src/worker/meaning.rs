@@ -13,6 +13,8 @@ use hostel_agent::{
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
+/// Names of tools that are remembered.
+const MAX_TOOLS: usize = 256;
 /// What a driver says of a turn whose agent has ended.
 const GONE: &str = "agent_exited";
 /// What a driver says of a prompt that the conversation has already.
@@ -134,11 +136,13 @@ impl Worker {
     /// Keeps account of tools, and of the files that they make.
     fn tool(&mut self, block: &Block, raw: Option<&Value>) {
         let BlockKind::ToolUse { name, status, .. } = &block.kind else { return };
-        if !self.session.tools_used.contains(name) {
+        if !self.session.tools_used.contains(name) && self.session.tools_used.len() < MAX_TOOLS {
             self.session.tools_used.push(name.clone());
             self.session.tools_used.sort();
         }
-        self.tools.insert(name.clone());
+        if self.tools.len() < MAX_TOOLS {
+            self.tools.insert(name.clone());
+        }
         let running = matches!(status, ToolStatus::Pending | ToolStatus::Running);
         if let Some(turn) = &mut self.session.active_turn {
             turn.current_tool = running.then(|| name.clone());

@@ -1,6 +1,6 @@
 //! A worker that goes on where another was.
 
-use super::{Command, PROGRESS, Worker, jobs};
+use super::{Command, PROGRESS, Worker};
 use crate::bus::EventBus;
 use crate::local::Shared;
 use crate::machine::{Agent, Input, Machine, Phase, Restored, Turn, TurnEnd};
@@ -42,7 +42,10 @@ impl Worker {
         let durable_input = agent.input_offset + u64::try_from(agent.input.len()).unwrap_or(0);
         Self {
             id: session.id.clone(),
-            keyed: queue.iter().filter(|one| one.idempotency_key.is_some()).cloned().collect(),
+            keyed: queue
+                .iter()
+                .filter_map(|one| Some((one.idempotency_key.clone()?, one.id.clone())))
+                .collect(),
             shared,
             bus,
             view,
@@ -75,6 +78,7 @@ impl Worker {
             grace: None,
             close_at: None,
             restarts: VecDeque::new(),
+            budget: Default::default(),
             tools: Default::default(),
             model_calls: Default::default(),
             has_swept: false,
@@ -92,9 +96,11 @@ impl Worker {
                 self.begin_start(epoch);
             }
             Agent::Sweeping => {
-                let (shared, agent, epoch) = (Arc::clone(&self.shared), self.agent.clone(), self.epoch);
-                self.lose_process();
-                self.jobs.spawn(jobs::sweep(shared, agent, epoch));
+                // What it said before it died is still to be had.
+                if self.driver.is_some() {
+                    self.begin_attach(Duration::ZERO);
+                }
+                self.sweep(self.epoch, Duration::ZERO);
             }
             _ if self.driver.is_some() => self.begin_attach(Duration::ZERO),
             _ => {}
@@ -111,6 +117,10 @@ impl Worker {
             && self.driver.as_ref().is_some_and(|driver| driver.is_idle())
         {
             self.inputs.push_back(Input::Idle);
+        }
+        // Whoever was here before may not have come to tell it.
+        if self.session.limits.max_budget_usd.is_some() {
+            self.rebudget();
         }
         if self.session.status.is_final() && self.machine.has_sandbox() {
             self.close_at = Some(Instant::now() + self.shared.config.ephemeral_retention);

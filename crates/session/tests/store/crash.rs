@@ -2,7 +2,7 @@
 
 use crate::place::{Place, open};
 use crate::records::{agent, commit, events, id, message, numbers, session};
-use hostel_session::{MessageState, TranscriptPiece};
+use hostel_session::{MessageState, NewSession, TranscriptPiece};
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
@@ -46,7 +46,7 @@ async fn writes_until_killed() {
 pub(crate) async fn nothing_acknowledged_is_lost(place: &Place) {
     let store = place.open().await;
     for index in 0..SESSIONS {
-        store.create(&session(&format!("s{index}")), &[], None).await.unwrap();
+        store.create(NewSession::of(session(&format!("s{index}")))).await.unwrap();
     }
     store.close().await;
     for kill in 0..KILLS {

@@ -5,8 +5,8 @@ use crate::records::{
     agent, commit, event, events, id, message, numbers, question, raw_event, seen, session,
 };
 use hostel_session::{
-    Compaction, Error, Event, EventKind, MessageState, NewEvent, QuestionState, Session, TranscriptFile,
-    TranscriptPiece,
+    Compaction, Error, Event, EventKind, MessageState, NewEvent, NewSession, QuestionState, Session,
+    TranscriptFile, TranscriptPiece,
 };
 use serde_json::json;
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use std::sync::Arc;
 pub(crate) async fn numbers_follow_each_other(place: &Place) {
     let store = place.open().await;
     let mut one = session("one");
-    let gap = store.create(&one, &events(2..=2), None).await;
+    let gap = store.create(NewSession { events: events(2..=2), ..NewSession::of(one.clone()) }).await;
     assert!(matches!(gap, Err(Error::Store { .. })), "{gap:?}");
-    let untold = store.create(&one, &events(1..=2), None).await;
+    let untold = store.create(NewSession { events: events(1..=2), ..NewSession::of(one.clone()) }).await;
     assert!(matches!(untold, Err(Error::Store { .. })), "{untold:?}");
     one.last_event = 2;
-    store.create(&one, &events(1..=2), None).await.unwrap();
+    store.create(NewSession { events: events(1..=2), ..NewSession::of(one.clone()) }).await.unwrap();
     let taken = store.take(&one.id).await.unwrap();
     // An event is the same before and after it was kept, also by the clock.
     let new = NewEvent { kind: EventKind::Log, message_id: None, data: events(1..=1)[0].data.clone() };
@@ -60,7 +60,7 @@ pub(crate) async fn numbers_follow_each_other(place: &Place) {
 pub(crate) async fn new_owner_fences_old(place: &Place) {
     let store = place.open().await;
     let other = place.open().await;
-    store.create(&session("one"), &[], None).await.unwrap();
+    store.create(NewSession::of(session("one"))).await.unwrap();
     let old = store.take(&id("one")).await.unwrap();
     store.commit(commit(&old, events(1..=1))).await.unwrap();
     let new = other.take(&id("one")).await.unwrap();
@@ -82,7 +82,7 @@ pub(crate) async fn new_owner_fences_old(place: &Place) {
 /// Somebody who does not know whether a commit was kept tries it again.
 pub(crate) async fn numbered_commits_are_kept_once(place: &Place) {
     let store = place.open().await;
-    store.create(&session("one"), &[], None).await.unwrap();
+    store.create(NewSession::of(session("one"))).await.unwrap();
     let taken = store.take(&id("one")).await.unwrap();
     let lines = |number: u64| {
         let mut next = commit(&taken, Vec::new());
@@ -119,7 +119,7 @@ pub(crate) async fn numbered_commits_are_kept_once(place: &Place) {
 
 pub(crate) async fn all_of_a_commit_or_nothing(place: &Place) {
     let store = place.open().await;
-    store.create(&session("one"), &[], None).await.unwrap();
+    store.create(NewSession::of(session("one"))).await.unwrap();
     let taken = store.take(&id("one")).await.unwrap();
     let mut good = commit(&taken, events(1..=1));
     good.messages = vec![message("m1", MessageState::Queued, 1)];
@@ -133,7 +133,7 @@ pub(crate) async fn all_of_a_commit_or_nothing(place: &Place) {
     bad.messages = vec![message("m1", MessageState::Cancelled, 1), thief];
     bad.questions = vec![question("q", QuestionState::Pending)];
     // Others that are written at the same time are not touched by that.
-    store.create(&session("two"), &[], None).await.unwrap();
+    store.create(NewSession::of(session("two"))).await.unwrap();
     let two = store.take(&id("two")).await.unwrap();
     let fine = commit(&two, events(1..=3));
     let (bad, fine) = tokio::join!(store.commit(bad), store.commit(fine));
@@ -150,8 +150,8 @@ pub(crate) async fn all_of_a_commit_or_nothing(place: &Place) {
 
 pub(crate) async fn deltas_are_compacted(place: &Place) {
     let store = place.open().await;
-    store.create(&session("one"), &[], None).await.unwrap();
-    store.create(&session("two"), &[], None).await.unwrap();
+    store.create(NewSession::of(session("one"))).await.unwrap();
+    store.create(NewSession::of(session("two"))).await.unwrap();
     let delta = |seq| event(seq, EventKind::BlockDelta, &json!({"delta": "x"}));
     let taken = store.take(&id("one")).await.unwrap();
     let other = store.take(&id("two")).await.unwrap();
@@ -176,7 +176,7 @@ pub(crate) async fn deltas_are_compacted(place: &Place) {
 
 pub(crate) async fn transcripts_in_order(place: &Place) {
     let store = place.open().await;
-    store.create(&session("one"), &[], None).await.unwrap();
+    store.create(NewSession::of(session("one"))).await.unwrap();
     let taken = store.take(&id("one")).await.unwrap();
     let piece = |path: &str, lines: &str| TranscriptPiece { path: path.to_owned(), lines: lines.to_owned() };
     for pieces in [
@@ -204,7 +204,7 @@ pub(crate) async fn hostile_text(place: &Place) {
     one.tags = vec![nasty.to_owned()];
     one.tools_used = vec![nasty.to_owned()];
     one.config.system_prompt = Some(nasty.to_owned());
-    store.create(&one, &[], Some((nasty, [1; 32]))).await.unwrap();
+    store.create(NewSession::of(one.clone()).keyed(nasty, [1; 32])).await.unwrap();
     let taken = store.take(&one.id).await.unwrap();
     let written = r#"{ "z":1, "a":"\u0000\ud800", "a": 1e999, "n": 12345678901234567890 }"#;
     let text = raw_event(1, EventKind::AgentMessage, Some(nasty), written);
@@ -237,7 +237,7 @@ pub(crate) async fn hostile_text(place: &Place) {
 
 pub(crate) async fn large_events_end_an_answer(place: &Place) {
     let store = place.open().await;
-    store.create(&session("one"), &[], None).await.unwrap();
+    store.create(NewSession::of(session("one"))).await.unwrap();
     let taken = store.take(&id("one")).await.unwrap();
     let large = json!({ "message": "x".repeat(7 << 20) });
     for seq in 1..=5 {
@@ -258,7 +258,7 @@ pub(crate) async fn many_sessions_at_once(place: &Place) {
         let store = Arc::clone(&store);
         writers.spawn(async move {
             let one = session(&format!("s{index}"));
-            store.create(&one, &[], None).await.unwrap();
+            store.create(NewSession::of(one.clone())).await.unwrap();
             let taken = store.take(&one.id).await.unwrap();
             for number in 0..COMMITS {
                 let mut next = commit(&taken, events(number * 3 + 1..=number * 3 + 3));
@@ -284,7 +284,7 @@ pub(crate) async fn many_sessions_at_once(place: &Place) {
 pub(crate) async fn usable_and_closed(place: &Place) {
     let store = place.open().await;
     store.check().await.unwrap();
-    store.create(&session("one"), &[], None).await.unwrap();
+    store.create(NewSession::of(session("one"))).await.unwrap();
     store.close().await;
     assert!(matches!(store.check().await, Err(Error::Store { .. })));
     assert!(matches!(store.get(&id("one")).await, Err(Error::Store { .. })));

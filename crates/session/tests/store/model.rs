@@ -3,8 +3,8 @@
 use crate::place::Place;
 use crate::records::{agent, event, id, message, numbers, question, session};
 use hostel_session::{
-    AgentState, Commit, Compaction, Error, EventKind, Message, MessageState, Question, QuestionState,
-    Session, Store, TranscriptPiece,
+    AgentState, Commit, Compaction, Error, EventKind, Message, MessageState, NewSession, Question,
+    QuestionState, Session, Store, TranscriptPiece,
 };
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
@@ -85,7 +85,7 @@ pub(crate) async fn as_a_model_says(place: &Place) {
         let steps = steps().new_tree(&mut runner).unwrap().current();
         let name = format!("case{case}");
         let mut model = Model { session: Some(session(&name)), ..Model::default() };
-        store.create(&session(&name), &[], None).await.unwrap();
+        store.create(NewSession::of(session(&name))).await.unwrap();
         model.generation = store.take(&id(&name)).await.unwrap().generation;
         for step in &steps {
             model.step(&*store, step).await;

@@ -3,7 +3,7 @@
 use crate::place::{Place, open};
 use crate::postgres::Server;
 use crate::records::{commit, events, id, numbers, session};
-use hostel_session::{Error, Store};
+use hostel_session::{Error, NewSession, Store};
 use sqlx::Connection as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 async fn postgres_is_restarted() {
     let Some(mut server) = Server::own() else { return };
     let store = open(&server.new_database().await).await;
-    store.create(&session("one"), &[], None).await.unwrap();
+    store.create(NewSession::of(session("one"))).await.unwrap();
     let taken = store.take(&id("one")).await.unwrap();
     store.commit(commit(&taken, events(1..=5))).await.unwrap();
     server.stop();
@@ -31,7 +31,7 @@ async fn postgres_is_restarted() {
 async fn sqlite_is_locked_by_somebody() {
     let place = Place::sqlite();
     let store = place.open().await;
-    store.create(&session("one"), &[], None).await.unwrap();
+    store.create(NewSession::of(session("one"))).await.unwrap();
     let taken = store.take(&id("one")).await.unwrap();
     let mut somebody = sqlx::SqliteConnection::connect(&place.url).await.unwrap();
     sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut somebody).await.unwrap();
@@ -56,7 +56,7 @@ async fn postgres_is_restarted_while_many_write() {
     let mut writers = tokio::task::JoinSet::new();
     for index in 0..SESSIONS {
         let name = format!("s{index}");
-        store.create(&session(&name), &[], None).await.unwrap();
+        store.create(NewSession::of(session(&name))).await.unwrap();
         writers.spawn(write(Arc::clone(&store), name, LAST, Arc::clone(&kept)));
     }
     for _ in 0..2 {

@@ -5,8 +5,8 @@ use crate::records::{agent, at, commit, event, events, id, message, outcome, que
 use hostel_session::agent::{PermissionMode, SettingSource};
 use hostel_session::{
     ActiveTurn, EndReason, Environment, EnvironmentStatus, Error, EventKind, Limits, ListSessions,
-    MessageState, OnLimit, Pattern, QuestionState, Session, SessionConfig, SessionStatus, Store, TurnPhase,
-    Usd, Verdict,
+    MessageState, NewSession, OnLimit, Pattern, QuestionState, Session, SessionConfig, SessionStatus, Store,
+    TranscriptPiece, TurnPhase, Usd, Verdict,
 };
 use serde_json::json;
 
@@ -72,22 +72,28 @@ fn full(name: &str) -> Session {
 pub(crate) async fn created_once(place: &Place) {
     let store = place.open().await;
     let first = Session { last_event: 1, ..full("one") };
-    let key = Some(("key", [1; 32]));
     let created = [event(1, EventKind::SessionCreated, &json!({}))];
-    assert_eq!(store.create(&first, &created, key).await.unwrap(), None);
+    let conversation = TranscriptPiece { path: "/home/a.jsonl".to_owned(), lines: "{}\n".to_owned() };
+    let new = NewSession {
+        events: created.to_vec(),
+        transcript: vec![conversation],
+        ..NewSession::of(first.clone()).keyed("key", [1; 32])
+    };
+    assert_eq!(store.create(new).await.unwrap(), None);
+    assert_eq!(store.transcripts(&id("one")).await.unwrap()[0].content, "{}\n");
     // The same again makes nothing, whatever id was thought of this time.
-    let again = store.create(&session("other"), &[], key).await.unwrap();
+    let again = store.create(NewSession::of(session("other")).keyed("key", [1; 32])).await.unwrap();
     assert_eq!(again, Some(first.clone()));
     assert!(matches!(store.get(&id("other")).await, Err(Error::NotFound { .. })));
-    let reused = store.create(&session("other"), &[], Some(("key", [2; 32]))).await;
+    let reused = store.create(NewSession::of(session("other")).keyed("key", [2; 32])).await;
     assert!(matches!(reused, Err(Error::KeyReused { key }) if key == "key"));
     // A refused session does not take its key with it.
-    let exists = store.create(&session("one"), &[], Some(("free", [3; 32]))).await;
+    let exists = store.create(NewSession::of(session("one")).keyed("free", [3; 32])).await;
     assert!(matches!(exists, Err(Error::Exists { id }) if id.as_str() == "one"));
-    assert_eq!(store.create(&session("two"), &[], Some(("free", [4; 32]))).await.unwrap(), None);
+    assert_eq!(store.create(NewSession::of(session("two")).keyed("free", [4; 32])).await.unwrap(), None);
     // Several at a time make one.
     let new: Vec<_> = (0..8).map(|index| session(&format!("new{index}"))).collect();
-    let racing = new.iter().map(|new| store.create(new, &[], Some(("race", [5; 32]))));
+    let racing = new.iter().map(|new| store.create(NewSession::of(new.clone()).keyed("race", [5; 32])));
     let made = futures::future::join_all(racing).await;
     assert_eq!(made.iter().filter(|made| matches!(made, Ok(None))).count(), 1, "{made:?}");
     assert_eq!(made.iter().filter(|made| matches!(made, Ok(Some(_)))).count(), 7, "{made:?}");
@@ -97,10 +103,10 @@ pub(crate) async fn created_once(place: &Place) {
 pub(crate) async fn everything_comes_back(place: &Place) {
     let store = place.open().await;
     let first = full("one");
-    store.create(&first, &[], None).await.unwrap();
+    store.create(NewSession::of(first.clone())).await.unwrap();
     assert_eq!(store.get(&id("one")).await.unwrap(), first);
     let bare = session("bare");
-    store.create(&bare, &[], None).await.unwrap();
+    store.create(NewSession::of(bare.clone())).await.unwrap();
     assert_eq!(store.get(&id("bare")).await.unwrap(), bare);
 
     let taken = store.take(&id("bare")).await.unwrap();
@@ -145,7 +151,7 @@ pub(crate) async fn listed_and_paged(place: &Place) {
         one.user_id = (index < 3).then(|| "user'1".to_owned());
         one.pattern = if index == 6 { Pattern::Ephemeral } else { Pattern::Hybrid };
         one.status = if index == 0 { SessionStatus::Completed } else { SessionStatus::Idle };
-        store.create(&one, &[], None).await.unwrap();
+        store.create(NewSession::of(one.clone())).await.unwrap();
     }
     let all = ListSessions::default();
     assert_eq!(listed(&*store, &all).await, ("s6 s5 s4 s3 s2 s1 s0".to_owned(), 7));
@@ -188,7 +194,7 @@ pub(crate) async fn found_by_either_name(place: &Place) {
         ..session(name)
     };
     for one in [talk("a", "talk", 1), talk("b", "talk", 2), talk("c", "", 3), talk("d", "a", 4)] {
-        store.create(&one, &[], None).await.unwrap();
+        store.create(NewSession::of(one.clone())).await.unwrap();
     }
     for (name, expected) in [("c", Some("c")), ("talk", Some("b")), ("a", Some("a")), ("nobody", None)] {
         assert_eq!(store.find(name).await.unwrap(), expected.map(id), "{name}");
@@ -214,7 +220,7 @@ pub(crate) async fn unfinished(place: &Place) {
         end("agent", None, EnvironmentStatus::Terminated),
     ];
     for session in &sessions {
-        store.create(session, &[], None).await.unwrap();
+        store.create(NewSession::of(session.clone())).await.unwrap();
     }
     let taken = store.take(&id("agent")).await.unwrap();
     let mut with_agent = commit(&taken, Vec::new());
@@ -247,7 +253,7 @@ pub(crate) async fn figures(place: &Place) {
     (ended.started_at, ended.terminated_at) = (Some(at(0)), Some(at(100)));
     let running = one("d", Pattern::Hybrid, SessionStatus::Active, 1_000_000, u64::MAX);
     for session in [&done, &quick, &ended, &running] {
-        store.create(session, &[], None).await.unwrap();
+        store.create(NewSession::of(session.clone())).await.unwrap();
     }
     let figures = store.statistics().await.unwrap();
     assert_eq!((figures.total_sessions, figures.active_sessions, figures.idle_sessions), (4, 1, 0));
@@ -267,7 +273,7 @@ pub(crate) async fn figures(place: &Place) {
 pub(crate) async fn deleted_with_everything(place: &Place) {
     let store = place.open().await;
     let one = session("one");
-    store.create(&one, &[], Some(("key", [1; 32]))).await.unwrap();
+    store.create(NewSession::of(one.clone()).keyed("key", [1; 32])).await.unwrap();
     let taken = store.take(&id("one")).await.unwrap();
     let mut everything = commit(&taken, events(1..=2));
     everything.agents = vec![agent("main", 1)];
@@ -283,7 +289,7 @@ pub(crate) async fn deleted_with_everything(place: &Place) {
     let late = store.commit(commit(&taken, events(3..=3))).await;
     assert!(matches!(late, Err(Error::NotFound { .. })), "{late:?}");
     // Nothing of it comes back with another of the same name, and its key is free.
-    assert_eq!(store.create(&one, &[], Some(("key", [2; 32]))).await.unwrap(), None);
+    assert_eq!(store.create(NewSession::of(one.clone()).keyed("key", [2; 32])).await.unwrap(), None);
     let again = store.take(&id("one")).await.unwrap();
     assert!(again.agents.is_empty() && again.queue.is_empty() && again.questions.is_empty());
     store.close().await;

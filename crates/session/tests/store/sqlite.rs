@@ -2,7 +2,7 @@
 
 use crate::place::{Place, open};
 use crate::records::session;
-use hostel_session::{Error, StoreUrl, open_store};
+use hostel_session::{Error, NewSession, StoreUrl, open_store};
 use sqlx::Connection as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -16,7 +16,7 @@ async fn files_are_the_owners_alone() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a/b/sessions.db");
     let store = open(path.to_str().unwrap()).await;
-    store.create(&session("one"), &[], None).await.unwrap();
+    store.create(NewSession::of(session("one"))).await.unwrap();
     assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
     for beside in ["sessions.db-wal", "sessions.db-shm"] {
         assert_eq!(mode(&path.with_file_name(beside)), 0o600);

@@ -14,8 +14,8 @@ use crate::question::Question;
 use crate::session::Session;
 use crate::stats::Statistics;
 use crate::store::failure::{failed, in_time};
-use crate::store::work::{Done, NewSession, Work};
-use crate::store::{Commit, Store, StoredSession, TranscriptFile};
+use crate::store::work::{Done, Work};
+use crate::store::{Commit, NewSession, Store, StoredSession, TranscriptFile};
 use async_trait::async_trait;
 use std::sync::Arc;
 
@@ -28,14 +28,7 @@ impl Stored {
 
 #[async_trait]
 impl Store for Stored {
-    async fn create(
-        &self,
-        session: &Session,
-        events: &[Arc<Event>],
-        key: Option<(&str, [u8; 32])>,
-    ) -> Result<Option<Session>> {
-        let key = key.map(|(key, hash)| (key.to_owned(), hash));
-        let new = NewSession { session: session.clone(), events: events.to_vec(), key };
+    async fn create(&self, new: NewSession) -> Result<Option<Session>> {
         match self.write(Work::Create(Box::new(new))).await? {
             Done::Created(before) => Ok(before.map(|before| *before)),
             _ => Ok(None),

@@ -13,8 +13,8 @@ use crate::message::Message;
 use crate::question::Question;
 use crate::store::failure::failed;
 use crate::store::values::{Json, Time, plain, plain_option, signed, word};
-use crate::store::work::{Done, NewSession, Work};
-use crate::store::{AgentState, Commit, StoredSession, TranscriptPiece, numbers};
+use crate::store::work::{Done, Work};
+use crate::store::{AgentState, Commit, NewSession, StoredSession, TranscriptPiece, numbers};
 use sqlx::query;
 use std::sync::{Arc, LazyLock};
 
@@ -35,7 +35,7 @@ pub(super) async fn apply(connection: &mut Connection, work: &Work) -> Result<Do
 }
 
 async fn create(connection: &mut Connection, new: &NewSession) -> Result<Done> {
-    let NewSession { session, events, key } = new;
+    let NewSession { session, events, transcript, key } = new;
     numbers::check_first(session, events)?;
     if let Some((key, hash)) = key
         && let Some(before) = claim(connection, key, hash, &session.id).await?
@@ -47,6 +47,9 @@ async fn create(connection: &mut Connection, new: &NewSession) -> Result<Done> {
         return Err(Error::Exists { id: session.id.clone() });
     }
     insert_events(connection, &session.id, events).await?;
+    for piece in transcript {
+        append_transcript(connection, &session.id, piece).await?;
+    }
     Ok(Done::Created(None))
 }
 
