@@ -1,5 +1,6 @@
 //! Where sessions live, for everything above.
 
+use crate::change::Change;
 use crate::config::SessionConfig;
 use crate::error::Result;
 use crate::event::Event;
@@ -251,31 +252,49 @@ pub struct SessionPage {
     pub page_size: u64,
 }
 
-/// What to change of a session; what is absent stays.
+/// What to change of a session.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct UpdateSession {
     /// Tags instead of those it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tags: Option<Vec<String>>,
-    /// What it is for.
-    pub description: Option<String>,
-    /// Whose it is.
-    pub user_id: Option<String>,
-    /// A number of the caller's.
-    pub conversation_id: Option<i64>,
-    /// See [`Limits`].
-    pub max_idle_time_ms: Option<u64>,
-    /// See [`Limits`].
-    pub max_lifetime_ms: Option<u64>,
-    /// See [`Limits`].
-    pub max_budget_usd: Option<crate::usd::Usd>,
-    /// See [`Limits`].
-    pub max_turns: Option<u64>,
-    /// The model from the next turn on.
-    pub model: Option<String>,
-    /// What the agent may do without asking from now on.
+    /// What it is for; `null` takes it away.
+    #[serde(skip_serializing_if = "Change::is_keep")]
     #[schema(value_type = Option<String>)]
-    pub permission_mode: Option<PermissionMode>,
+    pub description: Change<String>,
+    /// Whose it is; `null` takes it away.
+    #[serde(skip_serializing_if = "Change::is_keep")]
+    #[schema(value_type = Option<String>)]
+    pub user_id: Change<String>,
+    /// A number of the caller's; `null` takes it away.
+    #[serde(skip_serializing_if = "Change::is_keep")]
+    #[schema(value_type = Option<i64>)]
+    pub conversation_id: Change<i64>,
+    /// See [`Limits`]; `null` is no limit.
+    #[serde(skip_serializing_if = "Change::is_keep")]
+    #[schema(value_type = Option<u64>)]
+    pub max_idle_time_ms: Change<u64>,
+    /// See [`Limits`]; `null` is no limit.
+    #[serde(skip_serializing_if = "Change::is_keep")]
+    #[schema(value_type = Option<u64>)]
+    pub max_lifetime_ms: Change<u64>,
+    /// See [`Limits`]; `null` is no limit.
+    #[serde(skip_serializing_if = "Change::is_keep")]
+    #[schema(value_type = Option<crate::usd::Usd>)]
+    pub max_budget_usd: Change<crate::usd::Usd>,
+    /// See [`Limits`]; `null` is no limit.
+    #[serde(skip_serializing_if = "Change::is_keep")]
+    #[schema(value_type = Option<u64>)]
+    pub max_turns: Change<u64>,
+    /// The model from the next turn on; `null` is the agent's default.
+    #[serde(skip_serializing_if = "Change::is_keep")]
+    #[schema(value_type = Option<String>)]
+    pub model: Change<String>,
+    /// What the agent may do without asking from now on; `null` is what it may where nobody says.
+    #[serde(skip_serializing_if = "Change::is_keep")]
+    #[schema(value_type = Option<String>)]
+    pub permission_mode: Change<PermissionMode>,
 }
 
 /// A message to send.

@@ -7,6 +7,7 @@
 
 mod blob;
 mod bus;
+mod change;
 mod clock;
 mod config;
 mod error;
@@ -25,6 +26,7 @@ mod usd;
 mod worker;
 
 pub use blob::{Blob, BlobLocation, BlobStore, BlobStream, S3Bucket};
+pub use change::Change;
 pub use config::SessionConfig;
 pub use error::{Error, Result};
 pub use event::{Event, EventKind, NewEvent};

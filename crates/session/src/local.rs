@@ -191,7 +191,13 @@ impl SessionHost for LocalSessionHost {
     }
 
     async fn update(&self, id: &SessionId, update: UpdateSession) -> Result<Session> {
-        open::check_words(update.tags.as_deref(), update.description.as_deref(), update.user_id.as_deref())?;
+        let (description, user) = (update.description.value(), update.user_id.value());
+        open::check_words(update.tags.as_deref(), description.map(String::as_str), user.map(String::as_str))?;
+        open::check_bounds(
+            update.max_idle_time_ms.value().copied(),
+            update.max_lifetime_ms.value().copied(),
+            update.max_turns.value().copied(),
+        )?;
         self.ask(id, |reply| Command::Update(update, reply)).await
     }
 

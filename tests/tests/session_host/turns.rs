@@ -2,7 +2,7 @@
 
 use super::stage::Stage;
 use hostel_session::{
-    EndReason, EventKind, Pattern, QuestionAnswer, SendMessage, SessionHost as _, SessionStatus,
+    Change, EndReason, EventKind, Pattern, QuestionAnswer, SendMessage, SessionHost as _, SessionStatus,
     UpdateSession, Verdict, agent::Content,
 };
 use hostel_testkit::Script;
@@ -219,7 +219,8 @@ async fn a_spent_budget_pauses_or_ends_a_session_and_raising_it_goes_on() {
         Err(hostel_session::Error::LimitReached { reason: EndReason::BudgetExceeded, .. })
     ));
     let budget = hostel_session::Usd::from_dollars(5.0);
-    let raised = stage.host.update(&id, UpdateSession { max_budget_usd: budget, ..Default::default() }).await;
+    let raised =
+        stage.host.update(&id, UpdateSession { max_budget_usd: budget.into(), ..Default::default() }).await;
     assert_eq!(raised.unwrap().limits.max_budget_usd, budget);
     let message = stage.send(&id, Script::new().text("rich again")).await;
     assert_eq!(stage.turn(&id, &message).await.0["text"], "rich again");
@@ -266,22 +267,31 @@ async fn what_is_changed_before_somebody_can_be_told_holds_from_then_on() {
     // The agent starts, with the model of before.
     let message = stage.send(&id, Script::new().text("one")).await;
     let model = Some("claude-haiku-4-5".to_owned());
-    stage.host.update(&id, UpdateSession { model, ..Default::default() }).await.unwrap();
+    stage.host.update(&id, UpdateSession { model: model.into(), ..Default::default() }).await.unwrap();
     assert_eq!(stage.turn(&id, &message).await.0["text"], "one");
     let asked = stage.model.requests().into_iter().find(|request| request.path == "/v1/messages").unwrap();
     assert!(String::from_utf8_lossy(&asked.body).contains("\"model\":\"claude-haiku-4-5\""));
     // The gateway goes away, and knows the new budget when it is back.
     let (_, sandbox) = stage.host.environment(&id).await.unwrap();
     stage.daemon.kill();
-    let max_budget_usd = hostel_session::Usd::from_dollars(7.25);
-    stage.host.update(&id, UpdateSession { max_budget_usd, ..Default::default() }).await.unwrap();
+    let budget = hostel_session::Usd::from_dollars(7.25);
+    stage
+        .host
+        .update(&id, UpdateSession { max_budget_usd: budget.into(), ..Default::default() })
+        .await
+        .unwrap();
     stage.daemon.restart();
     let known = || {
         let sandbox = stage.daemon.hostel(&["sandbox", "get", sandbox.as_str(), "--json"]).stdout;
         let sandbox: Value = serde_json::from_str(&sandbox).unwrap();
-        sandbox["model"]["budget"]["cost_micros"] == 7_250_000
+        sandbox["model"]["budget"]["cost_micros"].as_u64()
     };
-    hostel_tests::eventually("the gateway knows the new budget", known);
+    hostel_tests::eventually("the gateway knows the new budget", || known() == Some(7_250_000));
+    let none = UpdateSession { max_budget_usd: Change::Clear, ..Default::default() };
+    assert_eq!(stage.host.update(&id, none).await.unwrap().limits.max_budget_usd, None);
+    hostel_tests::eventually("the gateway knows that there is none", || known().is_none());
+    let nothing = UpdateSession { max_turns: Change::Set(0), ..Default::default() };
+    assert!(matches!(stage.host.update(&id, nothing).await, Err(hostel_session::Error::Invalid { .. })));
     stage.host.terminate(&id, EndReason::UserRequested).await.unwrap();
     stage.host.shutdown().await;
 }

@@ -248,6 +248,43 @@ pub(crate) struct UpdateSessionArgs {
     /// Whose it is.
     #[arg(long, value_name = "USER")]
     pub(crate) user_id: Option<String>,
+    /// Take a value away: a limit then bounds nothing. May be given several times.
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) clear: Vec<Clearable>,
+}
+
+/// What a session may do without.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(crate) enum Clearable {
+    /// What it is for.
+    Description,
+    /// Whose it is.
+    UserId,
+    /// The model: the agent's default is used.
+    ModelName,
+    /// The bound on money.
+    Budget,
+    /// The bound on turns.
+    MaxTurns,
+    /// The bound on its life.
+    MaxLifetime,
+    /// The bound on idleness.
+    MaxIdle,
+}
+
+impl Clearable {
+    /// The field, as the server names it.
+    pub(crate) fn field(self) -> &'static str {
+        match self {
+            Self::Description => "description",
+            Self::UserId => "user_id",
+            Self::ModelName => "model",
+            Self::Budget => "limits.max_budget_micros",
+            Self::MaxTurns => "limits.max_turns",
+            Self::MaxLifetime => "limits.max_lifetime",
+            Self::MaxIdle => "limits.max_idle_time",
+        }
+    }
 }
 
 /// What to send.

@@ -145,6 +145,7 @@ async fn update(context: &Context, client: &SessionClient, args: UpdateSessionAr
         limits: args.bounds.limits(),
         model: args.model_name,
         permission_mode: args.permission_mode,
+        clear: args.clear.into_iter().map(|field| field.field().to_owned()).collect(),
     };
     if update == UpdateSession::default() {
         return Err(Failure::usage("say what to change: see hostel session update --help"));

@@ -69,6 +69,8 @@ pub struct UpdateSession {
     pub model: Option<String>,
     /// What the agent may do without asking from now on, as the agent calls it: `acceptEdits`.
     pub permission_mode: Option<String>,
+    /// Fields whose value is to be taken away, as the server names them: `description`, `limits.max_turns`.
+    pub clear: Vec<String>,
 }
 
 /// What to send.
@@ -172,6 +174,7 @@ impl SessionClient {
             limits: Some(convert::session_limits_to_wire(&update.limits)),
             model: update.model,
             permission_mode: update.permission_mode,
+            clear: update.clear,
         };
         session(self.calls().update_session(request).await.map_err(error)?.into_inner().session)
     }

@@ -99,15 +99,7 @@ impl LocalSessionHost {
             max_budget_usd: given.max_budget_usd.or(config.max_budget),
             ..given
         };
-        for (field, value) in [
-            ("maxIdleTimeMs", limits.max_idle_time_ms),
-            ("maxLifetimeMs", limits.max_lifetime_ms),
-            ("maxTurns", limits.max_turns),
-        ] {
-            if value == Some(0) {
-                return Err(Error::invalid(field, "must be more than 0"));
-            }
-        }
+        check_bounds(limits.max_idle_time_ms, limits.max_lifetime_ms, limits.max_turns)?;
         Ok(Session {
             id: create.id.clone().unwrap_or_else(SessionId::generate),
             session_id: String::new(),
@@ -166,6 +158,16 @@ fn hash(create: &CreateSession) -> Result<[u8; 32]> {
         return Err(Error::invalid("config", problem));
     }
     Ok(Sha256::digest(&text).into())
+}
+
+/// Checks that limits leave room for anything.
+pub(super) fn check_bounds(idle: Option<u64>, lifetime: Option<u64>, turns: Option<u64>) -> Result<()> {
+    for (field, value) in [("maxIdleTimeMs", idle), ("maxLifetimeMs", lifetime), ("maxTurns", turns)] {
+        if value == Some(0) {
+            return Err(Error::invalid(field, "must be more than 0"));
+        }
+    }
+    Ok(())
 }
 
 /// Checks what people call a session.

@@ -187,16 +187,20 @@ impl Worker {
         let mut fields = Map::new();
         let session = &mut self.session;
         macro_rules! change {
-            ($($name:literal: $target:expr, $value:expr;)*) => {$(
-                if let Some(value) = $value {
-                    fields.insert($name.to_owned(), json!(value));
-                    $target = value.into();
+            ($($name:literal: $target:expr, $change:expr;)*) => {$(
+                let change = $change;
+                if !change.is_keep() {
+                    fields.insert($name.to_owned(), json!(change));
+                    $target = change.value().cloned();
                 }
             )*};
         }
+        if let Some(tags) = update.tags {
+            fields.insert("tags".to_owned(), json!(tags));
+            session.tags = tags;
+        }
         let before = session.clone();
         change! {
-            "tags": session.tags, update.tags;
             "description": session.description, update.description;
             "userId": session.user_id, update.user_id;
             "conversationId": session.conversation_id, update.conversation_id;
@@ -220,7 +224,8 @@ impl Worker {
     pub(super) fn catch_up(&mut self, before: &Session) {
         let now = &self.session.config;
         let model = (now.model != before.config.model).then(|| now.model.clone());
-        let mode = now.permission_mode.filter(|_| now.permission_mode != before.config.permission_mode);
+        let mode = (now.permission_mode != before.config.permission_mode)
+            .then(|| now.permission_mode.unwrap_or_default());
         if let Some(model) = model {
             self.ask(Request::SetModel { id: crate::id::new_id(), model });
         }

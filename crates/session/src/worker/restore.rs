@@ -119,9 +119,7 @@ impl Worker {
             self.inputs.push_back(Input::Idle);
         }
         // Whoever was here before may not have come to tell it.
-        if self.session.limits.max_budget_usd.is_some() {
-            self.rebudget();
-        }
+        self.rebudget();
         if self.session.status.is_final() && self.machine.has_sandbox() {
             self.close_at = Some(Instant::now() + self.shared.config.ephemeral_retention);
         }

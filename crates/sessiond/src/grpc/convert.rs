@@ -12,8 +12,8 @@ use base64::prelude::BASE64_STANDARD;
 use hostel_agent::Content;
 use hostel_proto::v1;
 use hostel_session::{
-    CreateSession, EndReason, Limits, ListSessions, QuestionAnswer, SendMessage, SessionConfig, SessionId,
-    UpdateSession, Usd, Verdict,
+    Change, CreateSession, EndReason, Limits, ListSessions, QuestionAnswer, SendMessage, SessionConfig,
+    SessionId, UpdateSession, Usd, Verdict,
 };
 use std::time::Duration;
 use tonic::Status;
@@ -123,19 +123,52 @@ pub(super) fn update(request: v1::UpdateSessionRequest) -> Result<(SessionId, Up
         serde_json::from_value(serde_json::Value::String(mode))
             .map_err(|error| invalid("permission_mode", error.to_string()))
     };
-    let update = UpdateSession {
+    let mut update = UpdateSession {
         tags: request.tags.map(|tags| tags.values),
-        description: request.description,
-        user_id: request.user_id,
-        conversation_id: request.conversation_id,
-        max_idle_time_ms: bounds.max_idle_time_ms,
-        max_lifetime_ms: bounds.max_lifetime_ms,
-        max_budget_usd: bounds.max_budget_usd,
-        max_turns: bounds.max_turns,
-        model: request.model,
-        permission_mode: request.permission_mode.map(mode).transpose()?,
+        description: request.description.into(),
+        user_id: request.user_id.into(),
+        conversation_id: request.conversation_id.into(),
+        max_idle_time_ms: bounds.max_idle_time_ms.into(),
+        max_lifetime_ms: bounds.max_lifetime_ms.into(),
+        max_budget_usd: bounds.max_budget_usd.into(),
+        max_turns: bounds.max_turns.into(),
+        model: request.model.into(),
+        permission_mode: request.permission_mode.map(mode).transpose()?.into(),
     };
+    for field in &request.clear {
+        clear(&mut update, field)?;
+    }
     Ok((session_id(request.session_id)?, update))
+}
+
+/// Takes a field's value away, unless it has a new one.
+#[allow(clippy::result_large_err, reason = "tonic's status is what services answer with")]
+fn clear(update: &mut UpdateSession, field: &str) -> Result<()> {
+    macro_rules! clear {
+        ($($name:literal: $target:ident;)*) => {
+            match field {
+                $($name if !update.$target.is_keep() => {
+                    Err(invalid("clear", format!("{field} is set and cleared at the same time")))
+                }
+                $name => {
+                    update.$target = Change::Clear;
+                    Ok(())
+                })*
+                _ => Err(invalid("clear", format!("there is no {field:.64?}; there are: {}", [$($name),*].join(", ")))),
+            }
+        };
+    }
+    clear! {
+        "description": description;
+        "user_id": user_id;
+        "conversation_id": conversation_id;
+        "limits.max_idle_time": max_idle_time_ms;
+        "limits.max_lifetime": max_lifetime_ms;
+        "limits.max_budget_micros": max_budget_usd;
+        "limits.max_turns": max_turns;
+        "model": model;
+        "permission_mode": permission_mode;
+    }
 }
 
 /// What to send to which session.

@@ -1,7 +1,7 @@
 use super::convert;
 use super::status::status;
 use hostel_proto::v1;
-use hostel_session::{EndReason, Error, OnLimit, Pattern, SessionStatus, Verdict};
+use hostel_session::{Change, EndReason, Error, OnLimit, Pattern, SessionStatus, Verdict};
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
@@ -49,8 +49,13 @@ fn what_is_wrong_is_named() {
         update(v1::UpdateSessionRequest { limits: Some(on_limit), ..with.clone() }),
         "limits.on_limit"
     );
-    let mode = v1::UpdateSessionRequest { permission_mode: Some("sudo".to_owned()), ..with };
+    let mode = v1::UpdateSessionRequest { permission_mode: Some("sudo".to_owned()), ..with.clone() };
     assert_eq!(update(mode), "permission_mode");
+    let clear = |what: &str| v1::UpdateSessionRequest { clear: vec![what.to_owned()], ..with.clone() };
+    assert_eq!(update(clear("id")), "clear");
+    let both = v1::UpdateSessionRequest { model: Some("m".to_owned()), ..clear("model") };
+    assert_eq!(update(both), "clear", "set and cleared");
+    assert_eq!(convert::update(clear("limits.max_turns")).unwrap().1.max_turns, Change::Clear);
     let answer = v1::AnswerQuestionRequest { session_id: "s".to_owned(), ..Default::default() };
     assert_eq!(field(&convert::answer(answer.clone()).unwrap_err()), "verdict");
     let answer = v1::AnswerQuestionRequest { verdict: v1::Verdict::Deny.into(), ..answer };

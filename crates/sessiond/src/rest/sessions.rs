@@ -142,9 +142,9 @@ pub(super) async fn update(
     Id(id): Id,
     Body(update): Body<UpdateSession>,
 ) -> Result<Json<Session>> {
-    countable("maxIdleTimeMs", update.max_idle_time_ms, i64::MAX)?;
-    countable("maxLifetimeMs", update.max_lifetime_ms, i64::MAX)?;
-    countable("maxTurns", update.max_turns, i64::MAX)?;
+    countable("maxIdleTimeMs", update.max_idle_time_ms.value().copied(), i64::MAX)?;
+    countable("maxLifetimeMs", update.max_lifetime_ms.value().copied(), i64::MAX)?;
+    countable("maxTurns", update.max_turns.value().copied(), i64::MAX)?;
     Ok(Json(app.host.update(&id, update).await?))
 }
 

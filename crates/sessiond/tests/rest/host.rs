@@ -197,7 +197,9 @@ impl SessionHost for MemoryHost {
 
     async fn update(&self, id: &SessionId, update: UpdateSession) -> Result<Session> {
         self.with(id, |entry| {
-            entry.session.description = update.description.or(entry.session.description.take());
+            if !update.description.is_keep() {
+                entry.session.description = update.description.value().cloned();
+            }
             Ok(entry.session.clone())
         })
     }

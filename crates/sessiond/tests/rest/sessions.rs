@@ -1,7 +1,7 @@
 //! Sessions as the seed's clients use them.
 
 use crate::stage::{Stage, told};
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[tokio::test]
 async fn a_session_is_made_listed_changed_and_ended() {
@@ -25,6 +25,10 @@ async fn a_session_is_made_listed_changed_and_ended() {
     let changed =
         stage.client.patch(stage.url(&path)).json(&json!({ "description": "d" })).send().await.unwrap();
     assert_eq!(told(changed).await.1["description"], "d");
+    for (body, left) in [(json!({}), json!("d")), (json!({ "description": null }), Value::Null)] {
+        let changed = stage.client.patch(stage.url(&path)).json(&body).send().await.unwrap();
+        assert_eq!(told(changed).await.1["description"], left, "{body}");
+    }
     let (_, figures) = told(stage.get("/api/sessions/stats/summary").send().await.unwrap()).await;
     assert_eq!(figures["totalSessions"], 1);
 
