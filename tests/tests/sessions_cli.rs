@@ -169,9 +169,13 @@ fn a_session_is_made_spoken_with_looked_into_and_ended() {
         stage.hostel(&["session", "attach", "--no-follow", &id]).success().ends_with("two")
     });
     assert!(stage.hostel(&["session", "queue", &id]).success().starts_with("ID"));
-    stage.hostel(&["session", "update", &id, "--description", "for now", "--clear", "budget"]).success();
+    let update = ["session", "update", &id, "--description", "for now", "--clear", "budget"];
+    assert_eq!(stage.hostel(&update).success(), id);
     let session = stage.json(&["session", "get", &id]);
-    assert_eq!((&session["description"], session["limits"]["max_budget_micros"].as_u64()), (&json!("for now"), None));
+    assert_eq!(
+        (&session["description"], session["limits"]["max_budget_micros"].as_u64()),
+        (&json!("for now"), None)
+    );
     assert_eq!(stage.json(&["session", "stats"])["by_pattern"]["long-running"]["count"], 1);
     let export = stage.hostel(&["session", "export", &id]);
     let kinds: Vec<_> = export.success().lines().map(|line| line[2..].split('"').next().unwrap()).collect();

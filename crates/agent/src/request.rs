@@ -88,6 +88,17 @@ pub enum Content {
     },
 }
 
+impl Content {
+    /// How many bytes it has.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Text { text } => text.len(),
+            Self::Image { data, .. } => data.len(),
+        }
+    }
+}
+
 /// An answer to a question.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {

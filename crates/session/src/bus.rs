@@ -14,6 +14,8 @@ use tokio::sync::watch;
 
 /// Events kept for listeners that are a little behind; who is further behind reads from the store.
 const TAIL: usize = 512;
+/// Bytes of them.
+const TAIL_BYTES: usize = 4 << 20;
 /// Events read from the store at a time.
 const PAGE: usize = 256;
 
@@ -47,15 +49,41 @@ impl EventBus {
         let Some(last) = events.last() else { return };
         {
             let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
-            if self.listeners() == 0 {
+            let first = events.first().map_or(0, |first| first.seq);
+            // What was written in between, by a worker that could not tell of it, is in the store.
+            if self.listeners() == 0 || tail.back().is_some_and(|before| before.seq + 1 != first) {
                 tail.clear();
-            } else {
+            }
+            if self.listeners() > 0 {
                 tail.extend(events.iter().cloned());
-                let surplus = tail.len().saturating_sub(TAIL);
+                let (mut bytes, mut kept) = (0, 0);
+                for event in tail.iter().rev().take(TAIL) {
+                    bytes += event.data.get().len();
+                    if bytes > TAIL_BYTES {
+                        break;
+                    }
+                    kept += 1;
+                }
+                let surplus = tail.len() - kept;
                 tail.drain(..surplus);
             }
         }
         self.head.send_modify(|head| head.seq = last.seq);
+    }
+
+    /// All events up to that number are durable, whoever wrote them.
+    pub(crate) fn catch_up(&self, seq: u64) {
+        {
+            let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+            if tail.back().is_some_and(|last| last.seq < seq) {
+                tail.clear();
+            }
+        }
+        self.head.send_if_modified(|head| {
+            let behind = head.seq < seq;
+            head.seq = head.seq.max(seq);
+            behind
+        });
     }
 
     /// No more will come.
@@ -144,5 +172,35 @@ impl SubscriptionSource for Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         self.bus.listeners.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{EventKind, NewEvent};
+
+    fn events(numbers: std::ops::RangeInclusive<u64>) -> Vec<Arc<Event>> {
+        let one = |seq| {
+            let data = crate::worker::event_data(EventKind::Log, &serde_json::json!({}));
+            let new = NewEvent { kind: EventKind::Log, message_id: None, data };
+            Arc::new(Event::new(seq, crate::clock::now(), new))
+        };
+        numbers.map(one).collect()
+    }
+
+    #[test]
+    fn what_was_not_told_is_read_from_the_store() {
+        let bus = EventBus::new(0);
+        bus.listeners.fetch_add(1, Ordering::Relaxed);
+        bus.publish(&events(1..=3));
+        assert_eq!(bus.since(2).map(|events| events.len()), Some(2));
+        // Whoever wrote 4 and 5 broke before they were told.
+        bus.catch_up(5);
+        assert_eq!(bus.head.borrow().seq, 5);
+        assert!(bus.since(4).is_none(), "there is nothing of them here");
+        bus.publish(&events(6..=7));
+        assert!(bus.since(4).is_none(), "a tail with a hole tells of no gap");
+        assert_eq!(bus.since(6).map(|events| events.len()), Some(2));
     }
 }

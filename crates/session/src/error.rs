@@ -106,6 +106,9 @@ pub enum Error {
         /// What it says.
         problem: String,
     },
+    /// It is to be begun anew: what an earlier attempt left is in the way.
+    #[error("an earlier attempt left something else")]
+    Again,
     /// The server is going away.
     #[error("the session server is stopping; the session goes on when it is back")]
     Stopping,

@@ -126,6 +126,8 @@ impl Shared {
 pub struct LocalSessionHost {
     shared: Arc<Shared>,
     loaded: Arc<Loaded>,
+    /// How it was when somebody last asked.
+    looked: tokio::sync::Mutex<Option<(std::time::Instant, Health)>>,
 }
 
 impl LocalSessionHost {

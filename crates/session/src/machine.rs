@@ -300,7 +300,9 @@ impl Machine {
             return;
         }
         let was = std::mem::replace(&mut self.agent, Agent::Absent);
-        let again = !expected && self.turn.as_mut().is_some_and(Turn::wait_again);
+        // One that could not even begin ends as it should, and the turn is another's.
+        let again = self.turn.as_mut().is_some_and(Turn::wait_again);
+        let stopping = self.turn.as_ref().is_some_and(|turn| turn.phase == Phase::Stopping);
         if let Some(turn) = self.turn.as_mut()
             && !matches!(turn.phase, Phase::Settling | Phase::Starting)
             && turn.end == TurnEnd::Answered
@@ -308,14 +310,14 @@ impl Machine {
         {
             turn.end = TurnEnd::AgentExited;
         }
-        if expected {
+        if expected && !stopping {
             self.over_if_running(effects);
         } else if was == Agent::Starting {
             self.failed(EnvironmentStatus::Error, TurnEnd::AgentExited, effects);
         } else {
             // What it started may be left.
             let goes_on = self.ending.is_none() && self.ended.is_none();
-            self.again = goes_on && (again || self.pattern == Pattern::LongRunning);
+            self.again = goes_on && !expected && (again || self.pattern == Pattern::LongRunning);
             self.sweep_now(effects);
         }
     }

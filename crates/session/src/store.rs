@@ -103,6 +103,12 @@ pub trait Store: Send + Sync {
     /// [`NoSuch`](crate::Error::NoSuch), [`Store`](crate::Error::Store).
     async fn question(&self, id: &SessionId, question: &str) -> Result<Question>;
 
+    /// Whether there is any transcript of a session.
+    ///
+    /// # Errors
+    /// [`Store`](crate::Error::Store).
+    async fn has_transcripts(&self, id: &SessionId) -> Result<bool>;
+
     /// The transcript of a session, by file.
     ///
     /// # Errors

@@ -109,15 +109,17 @@ pub(crate) struct Worker {
     /// Messages with keys that came of late: key and id.
     keyed: VecDeque<(String, String)>,
     budget: Budget,
-    /// Nothing more can be written here.
-    fenced: bool,
+    /// Nothing more can be written here, and why.
+    cut_off: Option<Left>,
 }
 
 /// How a worker left its session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Left {
-    /// With nothing to do, or in other hands.
+    /// With nothing to do, or because the host goes away.
     Whole,
+    /// Because another server writes to it.
+    Fenced,
     /// Part of it panicked: what the store has is to be taken up anew.
     Broken,
 }
@@ -152,12 +154,16 @@ impl Worker {
         let left = loop {
             self.flush();
             self.answer_waiters();
-            if self.fenced || (self.committing.is_none() && self.draft.is_empty() && self.may_leave()) {
+            if self.cut_off.is_some()
+                || (self.committing.is_none() && self.draft.is_empty() && self.may_leave())
+            {
                 // Who asks from now on finds it closed and has it loaded again; who asked before is answered.
                 self.mailbox.close();
                 match self.mailbox.try_recv() {
-                    Ok(command) if !self.fenced && !self.leaving.is_cancelled() => self.command(command),
-                    _ => break Left::Whole,
+                    Ok(command) if self.cut_off.is_none() && !self.leaving.is_cancelled() => {
+                        self.command(command)
+                    }
+                    _ => break self.cut_off.unwrap_or(Left::Whole),
                 }
                 continue;
             }
@@ -169,7 +175,7 @@ impl Worker {
                     Ok(job) => self.job_done(job),
                     Err(error) if error.is_panic() => {
                         tracing::error!(session = %self.id, %error, "a job of a session broke");
-                        break Left::Broken;
+                        self.cut_off = Some(Left::Broken);
                     }
                     Err(_) => {}
                 },
@@ -183,7 +189,7 @@ impl Worker {
                 () = sleep_until(deadline), if deadline.is_some() => self.due(),
             }
         };
-        self.leave();
+        self.leave(left);
         left
     }
 
@@ -198,18 +204,26 @@ impl Worker {
     }
 
     /// Lets go. The agent's process goes on, and what it says is kept there for whoever attaches next.
-    fn leave(mut self) {
+    fn leave(mut self, left: Left) {
+        let why = || match left {
+            Left::Whole => Error::Stopping,
+            Left::Fenced => Error::Fenced,
+            Left::Broken => {
+                let what = "something broke in this session, and it is being taken up again".to_owned();
+                Error::Busy { what, retry_after_seconds: 2 }
+            }
+        };
         for waiter in self.waiters.drain(..) {
-            command::answer(waiter.reply, Err(Error::Stopping));
+            command::answer(waiter.reply, Err(why()));
         }
         while let Ok(command) = self.mailbox.try_recv() {
-            commands::refuse(command, if self.fenced { Error::Fenced } else { Error::Stopping });
+            commands::refuse(command, why());
         }
     }
 
     /// Begins to commit what is drafted, unless a commit is on its way.
     fn flush(&mut self) {
-        if self.committing.is_some() || self.draft.is_empty() || self.fenced {
+        if self.committing.is_some() || self.draft.is_empty() || self.cut_off.is_some() {
             return;
         }
         let draft = std::mem::take(&mut self.draft);
@@ -255,14 +269,17 @@ impl Worker {
             }
             return;
         }
-        self.fenced = true;
-        match done {
-            Ok(Err(error)) => {
-                tracing::warn!(session = %self.id, %error, "a session is written by somebody else now");
+        self.cut_off = Some(match done {
+            Err(error) => {
+                tracing::error!(session = %self.id, %error, "a commit of a session broke");
+                Left::Broken
             }
-            Err(error) => tracing::error!(session = %self.id, %error, "a commit of a session broke"),
-            Ok(Ok(())) => {}
-        }
+            Ok(done) => {
+                let error = done.err().map(|error| error.to_string());
+                tracing::warn!(session = %self.id, error, "a session is written by somebody else now");
+                Left::Fenced
+            }
+        });
     }
 
     /// Tells the machine what happened, does what follows, and brings the record up to date.

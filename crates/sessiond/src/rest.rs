@@ -55,6 +55,7 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(files::read, files::write))
         .routes(routes!(control::stop))
         .routes(routes!(control::interrupt))
+        .routes(routes!(chat::begin))
         .routes(routes!(chat::send));
     let quick = OpenApiRouter::new()
         .routes(routes!(sessions::create, sessions::list))
@@ -76,7 +77,6 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(files::workspace))
         .routes(routes!(export::export))
         .routes(routes!(chat::get))
-        .routes(routes!(chat::begin))
         .routes(routes!(health::health))
         .routes(routes!(health::alive))
         .layer(middleware::from_fn(guard::answer_soon));

@@ -21,6 +21,29 @@ impl Found {
     }
 }
 
+/// How deep a line may be nested. The reader of JSON takes 127.
+const MAX_DEPTH: usize = 100;
+
+/// How deep JSON is nested; of other bytes, something.
+fn depth(bytes: &[u8]) -> usize {
+    let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
+    for byte in bytes {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'{' | b'[' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
 /// Deals with a line of stdout.
 pub(super) fn line(state: &mut State, line: &Line<'_>, events: &mut Vec<AgentEvent>) {
     let malformed = |what: &str, bytes: &[u8]| {
@@ -32,6 +55,10 @@ pub(super) fn line(state: &mut State, line: &Line<'_>, events: &mut Vec<AgentEve
     };
     if bytes.trim_ascii().is_empty() {
         return;
+    }
+    // What is in it is kept in other documents, which must be readable too.
+    if depth(bytes) > MAX_DEPTH {
+        return events.push(malformed("a line is nested too deeply", bytes));
     }
     let value = match serde_json::from_slice::<Value>(bytes) {
         Ok(value) if value.is_object() => value,
@@ -92,4 +119,16 @@ pub(super) fn count(value: &Value, key: &str) -> u64 {
 /// The same, bounded.
 pub(super) fn small(value: &Value, key: &str) -> u32 {
     u32::try_from(count(value, key)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::depth;
+
+    #[test]
+    fn brackets_in_strings_do_not_count() {
+        assert_eq!(depth(br#"{"a": ["\"[[[", {"b\\": []}]}"#), 4);
+        assert_eq!(depth(&b"[".repeat(1000)), 1000);
+        assert_eq!(depth(b"]]]["), 1);
+    }
 }

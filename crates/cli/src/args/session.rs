@@ -183,7 +183,7 @@ Examples:
   hostel session create --pattern long-running --ask --tag demo
   hostel session create --config session.json --id build-42")]
 pub(crate) struct CreateSessionArgs {
-    /// How it uses sandboxes: ephemeral, long-running, hybrid or single-container [ephemeral].
+    /// How it uses sandboxes: ephemeral or long-running [ephemeral].
     #[arg(long, value_name = "PATTERN", value_parser = value::pattern)]
     pub(crate) pattern: Option<SessionPattern>,
     /// The id to have [made by the server].

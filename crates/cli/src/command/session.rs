@@ -41,12 +41,7 @@ pub(crate) async fn execute(context: &Context, command: SessionCommand) -> Outco
         SessionCommand::Interrupt(args) => changed(context, &client.interrupt(&args.id, None).await?),
         SessionCommand::Stop { grace, id } => changed(context, &client.stop(&id, grace).await?),
         SessionCommand::Kill(args) => changed(context, &client.kill(&args.id).await?),
-        SessionCommand::Terminate { reason, ids } => {
-            for id in &ids {
-                changed(context, &client.terminate(id, reason).await?)?;
-            }
-            Ok(SUCCESS)
-        }
+        SessionCommand::Terminate { reason, ids } => terminate(context, client, &ids, reason).await,
         SessionCommand::Rm { ids, allow_missing } => {
             remove_each(context, &ids, async |id: &String| client.delete(id, allow_missing).await).await
         }
@@ -134,6 +129,29 @@ async fn list(context: &Context, client: &SessionClient, args: ListSessionsArgs)
         output::note(&format!("{more} more: say -n"));
     }
     Ok(SUCCESS)
+}
+
+/// Ends sessions; one that cannot be ended keeps none of the others alive.
+async fn terminate(
+    context: &Context,
+    client: &SessionClient,
+    ids: &[String],
+    reason: Option<hostel_client::model::EndReason>,
+) -> Outcome {
+    let mut failed = None;
+    for id in ids {
+        match client.terminate(id, reason).await {
+            Ok(session) => drop(changed(context, &session)?),
+            Err(error) => {
+                let failure = Failure::from(error);
+                if ids.len() > 1 {
+                    output::note(&format!("{id}: {}", failure.message()));
+                }
+                failed.get_or_insert(failure);
+            }
+        }
+    }
+    failed.map_or(Ok(SUCCESS), Err)
 }
 
 async fn update(context: &Context, client: &SessionClient, args: UpdateSessionArgs) -> Outcome {

@@ -3,14 +3,29 @@
 use super::LocalSessionHost;
 use crate::host::Health;
 use std::sync::PoisonError;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+/// How long what was seen holds.
+const FRESH: Duration = Duration::from_secs(1);
 /// How long the store and the daemon may take to answer.
 const ANSWER: Duration = Duration::from_secs(2);
 
 impl LocalSessionHost {
     /// Asks everything that is needed whether it is there.
     pub(super) async fn look_after(&self) -> Health {
+        // Anybody may ask, as often as they like: it is looked at once a second.
+        let mut looked = self.looked.lock().await;
+        if let Some((at, health)) = looked.as_ref()
+            && at.elapsed() < FRESH
+        {
+            return health.clone();
+        }
+        let health = self.look().await;
+        *looked = Some((Instant::now(), health.clone()));
+        health
+    }
+
+    async fn look(&self) -> Health {
         self.loaded.let_go();
         let mut problems = Vec::new();
         match tokio::time::timeout(ANSWER, self.shared.store.check()).await {

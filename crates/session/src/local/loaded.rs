@@ -19,8 +19,8 @@ use tokio_util::task::TaskTracker;
 /// How long workers may take to commit what they have when the host goes away.
 const LEAVING: Duration = Duration::from_secs(10);
 
-/// How long a session that broke is left alone before it is taken up again.
-const BROKEN: Duration = Duration::from_secs(2);
+/// How long a session that broke is left alone before it is taken up again, at first and at most.
+const BROKEN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 
 /// The sessions that are in memory, and those that somebody listens to.
 pub(super) struct Loaded {
@@ -125,6 +125,7 @@ impl Loaded {
         }
         let stored = shared.store.take(id).await?;
         let bus = self.bus(&stored.session);
+        bus.catch_up(stored.session.last_event);
         let (mailbox, commands) = mpsc::channel(MAILBOX);
         let (shown, view) = watch::channel(Arc::new(stored.session.clone()));
         let worker =
@@ -146,20 +147,43 @@ impl Loaded {
             // Whatever state it panicked in is dropped with it; the next one has what the store has.
             match AssertUnwindSafe(worker.run()).catch_unwind().await {
                 Ok(Left::Whole) => return,
+                // Who listens here would hear nothing more.
+                Ok(Left::Fenced) => return self.close_bus(&id),
                 Ok(Left::Broken) => {}
                 Err(_) => tracing::error!(session = %id, "the worker of a session broke"),
             }
+            self.take_up(&shared, &id).await;
+        })
+    }
+
+    fn close_bus(&self, id: &SessionId) {
+        if let Some(entry) = self.entries().remove(id) {
+            entry.bus.close();
+        }
+    }
+
+    /// Has a session looked after, as soon as that can be.
+    async fn take_up(self: &Arc<Self>, shared: &Arc<Shared>, id: &SessionId) {
+        let mut pause = BROKEN.0;
+        loop {
             tokio::select! {
-                () = tokio::time::sleep(BROKEN) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = self.leaving.cancelled() => return,
             }
-            match self.worker(&shared, &id).await {
-                Ok(_) | Err(Error::NotFound { .. } | Error::Stopping) => {}
+            match self.worker(shared, id).await {
+                Ok(_) | Err(Error::NotFound { .. } | Error::Stopping) => return,
                 Err(error) => {
-                    tracing::error!(session = %id, %error, "a session that broke is not taken up again")
+                    tracing::error!(session = %id, %error, retry_in = ?pause, "a session is not looked after");
                 }
             }
-        })
+            pause = (pause * 2).min(BROKEN.1);
+        }
+    }
+
+    /// The same, for somebody who does not wait for it.
+    pub(super) fn take_up_behind(self: &Arc<Self>, shared: &Arc<Shared>, id: SessionId) {
+        let (loaded, shared) = (Arc::clone(self), Arc::clone(shared));
+        self.tasks.spawn(async move { loaded.take_up(&shared, &id).await });
     }
 
     /// Keeps agents warm, where that is wanted, until the host goes away.

@@ -44,7 +44,7 @@ impl LocalSessionHost {
             trouble: Mutex::new(None),
             stopping: AtomicBool::new(false),
         });
-        let host = Arc::new(Self { shared, loaded: Arc::new(Loaded::new()) });
+        let host = Arc::new(Self { shared, loaded: Arc::new(Loaded::new()), looked: Default::default() });
         host.loaded.keep_warm(&host.shared);
         let unfinished = host.shared.store.unfinished().await?;
         if !unfinished.is_empty() {
@@ -53,7 +53,10 @@ impl LocalSessionHost {
         for id in unfinished {
             match host.loaded.worker(&host.shared, &id).await {
                 Ok(_) | Err(Error::NotFound { .. }) => {}
-                Err(error) => tracing::error!(session = %id, %error, "a session could not be taken up"),
+                Err(error) => {
+                    tracing::error!(session = %id, %error, "a session could not be taken up; it is tried again");
+                    host.loaded.take_up_behind(&host.shared, id);
+                }
             }
         }
         Ok(host)
@@ -79,6 +82,7 @@ impl LocalSessionHost {
         // Its limits hold from now on. It is there in any case, and is taken up when somebody wants something of it.
         if let Err(error) = self.loaded.worker(&self.shared, &session.id).await {
             tracing::warn!(session = %session.id, %error, "a new session is not looked after yet");
+            self.loaded.take_up_behind(&self.shared, session.id.clone());
         }
         Ok(Created { session, replayed: false })
     }
@@ -196,17 +200,13 @@ pub(super) fn check_words(
 
 /// Checks the size of a message and of its key.
 pub(super) fn check_message(message: &SendMessage) -> Result<()> {
-    let size = |part: &Content| match part {
-        Content::Text { text } => text.len(),
-        Content::Image { data, .. } => data.len(),
-    };
     if message.content.is_empty() || message.content.len() > MAX_PARTS {
         return Err(Error::invalid("content", format!("1 to {MAX_PARTS} parts")));
     }
-    if message.content.iter().all(|part| size(part) == 0) {
+    if message.content.iter().all(|part| part.size() == 0) {
         return Err(Error::invalid("prompt", "it says nothing"));
     }
-    let bytes: usize = message.content.iter().map(size).sum();
+    let bytes: usize = message.content.iter().map(Content::size).sum();
     if bytes > MAX_MESSAGE {
         return Err(Error::invalid("content", format!("{bytes} bytes, at most {MAX_MESSAGE}")));
     }

@@ -292,3 +292,26 @@ fn a_stop_leaves_nothing_running() {
     run(&mut machine, &[Input::Swept]);
     assert_eq!(machine.happened(Input::Settled), [Effect::EndTurn("b".into(), TurnEnd::Killed)]);
 }
+
+#[test]
+fn an_agent_that_could_not_begin_leaves_the_turn_to_another() {
+    let mut machine = Machine::new(Pattern::Ephemeral);
+    run(&mut machine, &[message("a"), Input::Ready]);
+    assert_eq!(
+        machine.happened(Input::Exited { expected: true }),
+        [Effect::Start],
+        "it did not take the claim"
+    );
+    assert_eq!(machine.happened(Input::Ready), [Effect::Prompt("a".into())]);
+    machine.happened(Input::Begun("a".into()));
+    assert_eq!(machine.happened(Input::Exited { expected: true }), [Effect::Settle]);
+}
+
+#[test]
+fn a_command_that_ends_when_it_is_stopped_leaves_nothing_behind_and_is_not_had_again() {
+    let mut machine = Machine::new(Pattern::LongRunning);
+    run(&mut machine, &[message("a"), Input::Ready, Input::Begun("a".into()), Input::Stop]);
+    assert_eq!(machine.happened(Input::Exited { expected: true }), [Effect::Sweep]);
+    assert_eq!(run(&mut machine, &[Input::Swept]), [Effect::Settle]);
+    assert_eq!(machine.happened(Input::Settled), [Effect::EndTurn("a".into(), TurnEnd::Stopped)]);
+}

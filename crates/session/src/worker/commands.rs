@@ -9,13 +9,19 @@ use crate::machine::Input;
 use crate::message::{Message, MessageState};
 use crate::question::{Question, QuestionAnswer, QuestionState, Verdict};
 use crate::session::Session;
-use hostel_agent::{Answer, Decision, Request};
+use hostel_agent::{Answer, Content, Decision, Request};
 use serde_json::{Map, json};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Messages with keys that are remembered here; older ones are looked up in the store.
 const MAX_KEYED: usize = 256;
+
+/// Bytes of messages that may wait in a session.
+const MAX_WAITING: usize = 64 << 20;
+/// The longest that an agent may take to stop by itself.
+const LONGEST_GRACE: Duration = Duration::from_secs(600);
 
 /// Nobody does it any more.
 pub(super) fn refuse(command: Command, error: Error) {
@@ -58,6 +64,7 @@ impl Worker {
             }
             Command::Halt(halt, reply) => self.halt(halt, reply),
             Command::End(reason, reply) => {
+                self.hurry();
                 self.happened(Input::End(reason));
                 self.wait(Until::Ended, reply);
             }
@@ -116,6 +123,12 @@ impl Worker {
         let position = self.messages.len();
         if position >= self.shared.config.max_queue {
             let what = format!("{position} messages wait in this session");
+            return Err(Error::Busy { what, retry_after_seconds: 5 });
+        }
+        let size = |content: &[Content]| content.iter().map(Content::size).sum::<usize>();
+        let waiting: usize = self.messages.iter().map(|one| size(&one.content)).sum();
+        if position > 0 && waiting + size(&send.content) > MAX_WAITING {
+            let what = format!("messages of {waiting} bytes wait in this session");
             return Err(Error::Busy { what, retry_after_seconds: 5 });
         }
         self.unloading = false;
@@ -185,7 +198,7 @@ impl Worker {
 
     fn update(&mut self, update: UpdateSession) -> Result<Session> {
         let mut fields = Map::new();
-        let session = &mut self.session;
+        let mut session = self.session.clone();
         macro_rules! change {
             ($($name:literal: $target:expr, $change:expr;)*) => {$(
                 let change = $change;
@@ -199,7 +212,6 @@ impl Worker {
             fields.insert("tags".to_owned(), json!(tags));
             session.tags = tags;
         }
-        let before = session.clone();
         change! {
             "description": session.description, update.description;
             "userId": session.user_id, update.user_id;
@@ -212,8 +224,12 @@ impl Worker {
             "permissionMode": session.config.permission_mode, update.permission_mode;
         }
         if fields.is_empty() {
-            return Ok(self.session.clone());
+            return Ok(session);
         }
+        if session.config != self.session.config {
+            super::options::check(&self.shared.config, &session)?;
+        }
+        let before = std::mem::replace(&mut self.session, session);
         self.journal(EventKind::MetadataUpdate, &json!({ "fields": fields }));
         self.draft.session = true;
         self.catch_up(&before);
@@ -232,14 +248,16 @@ impl Worker {
         if let Some(mode) = mode {
             self.ask(Request::SetPermissionMode { id: crate::id::new_id(), mode });
         }
-        if self.session.limits.max_budget_usd != before.limits.max_budget_usd {
+        let bounds = |session: &Session| (session.limits.max_budget_usd, session.limits.max_lifetime_ms);
+        if bounds(&self.session) != bounds(before) {
             self.rebudget();
         }
     }
 
-    /// Has the gateway know the budget, one call at a time: the last word is the newest.
+    /// Has the daemon know what the sandbox may spend and how long it may live, one call at a time: the last word is
+    /// the newest.
     pub(super) fn rebudget(&mut self) {
-        if !self.shared.config.gateway || self.agent.sandbox_id.is_none() {
+        if self.agent.sandbox_id.is_none() {
             return;
         }
         match self.budget {
@@ -257,19 +275,24 @@ impl Worker {
 
     pub(super) fn budgeted(&mut self, told: Result<()>) {
         let again = match told {
+            _ if self.agent.sandbox_id.is_none() => None,
             Ok(()) => (self.budget == Budget::Changed).then_some(Duration::ZERO),
+            Err(Error::Daemon(error)) if error.is_not_found() => None,
             Err(error) => {
-                tracing::warn!(session = %self.id, %error, "the gateway does not know a session's new budget");
-                // Without a sandbox there is nobody to spend it.
-                let later = self.agent.sandbox_id.is_some()
-                    && matches!(&error, Error::Daemon(error) if error.is_connection());
-                later.then_some(super::effects::PAUSE)
+                tracing::warn!(session = %self.id, %error, "the daemon does not know a session's new bounds; it is told again");
+                Some(super::effects::PAUSE)
             }
         };
         self.budget = if again.is_some() { Budget::Telling } else { Budget::Told };
         if let Some(pause) = again {
             self.tell_budget(pause);
         }
+    }
+
+    /// A turn that is being stopped has no longer than is given now.
+    fn hurry(&mut self) {
+        let latest = Instant::now() + self.stop_grace;
+        self.grace = self.grace.map(|at| at.min(latest));
     }
 
     fn halt(&mut self, halt: Halt, reply: Reply<Session>) {
@@ -280,8 +303,10 @@ impl Worker {
         match halt {
             Halt::Interrupt => self.happened(Input::Interrupt),
             Halt::Stop(grace) => {
-                self.stop_grace = grace.min(Duration::from_secs(300));
+                let usual = std::mem::replace(&mut self.stop_grace, grace.min(LONGEST_GRACE));
+                self.hurry();
                 self.happened(Input::Stop);
+                self.stop_grace = usual;
             }
             Halt::Kill => self.happened(Input::Kill),
         }

@@ -338,6 +338,7 @@ impl Worker {
                 self.catch_up(&with);
                 self.happened(Input::Ready);
             }
+            Err(Error::Again) => self.start(),
             Err(error) => {
                 let message = error.to_string();
                 tracing::warn!(session = %self.id, error = %message, "no environment for a session");
@@ -363,6 +364,13 @@ impl Worker {
                 self.write_on();
             }
             Err(Error::Daemon(error)) => self.detached(Some(error)),
+            Err(Error::NoEnvironment { message }) => {
+                tracing::warn!(session = %self.id, message, "the sandbox of a session does not run any more");
+                self.lose_process();
+                if !self.swept() {
+                    self.sandbox_gone();
+                }
+            }
             Err(error) => {
                 tracing::error!(session = %self.id, %error, "an agent cannot be attached to");
                 self.lose_process();

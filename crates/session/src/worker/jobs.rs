@@ -25,6 +25,10 @@ const WARM: &str = "warm";
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long counting what was used may take; the agent's estimate stands in after that.
 const COUNTING: Duration = Duration::from_secs(5);
+/// Why the daemon refuses what a sandbox cannot do now: it is paused, or ends.
+const STATE: &str = "SANDBOX_STATE";
+/// Why the daemon refuses a request that comes again and is another one.
+const REUSED: &str = "REQUEST_ID_REUSED";
 /// SIGINT, signal(7).
 const INTERRUPT: i32 = 2;
 /// How long the processes of a sandbox may take to die.
@@ -87,26 +91,30 @@ impl Start {
     async fn start(&self) -> Result<Started> {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
-            let error = match self.try_start().await {
-                Err(Error::Daemon(error)) if error.is_connection() => error,
+            let (error, what) = match self.try_start().await {
+                Err(Error::Daemon(error)) if error.is_connection() => {
+                    (Error::Daemon(error), "Waiting for the daemon")
+                }
+                // A store that is away is waited for by everybody.
+                Err(error @ Error::Store { .. }) if !self.cancel.is_cancelled() => {
+                    self.shared.store_failed(&error);
+                    tokio::time::sleep(super::effects::PAUSE).await;
+                    continue;
+                }
                 done => return done,
             };
             if tokio::time::Instant::now() >= deadline || self.cancel.is_cancelled() {
-                return Err(error.into());
+                return Err(error);
             }
-            self.tell(Progress::Doing("Waiting for the daemon")).await;
+            self.tell(Progress::Doing(what)).await;
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }
 
     async fn try_start(&self) -> Result<Started> {
         let client = self.shared.client().await?;
-        // A session without a conversation has nothing to go on with; transcripts are long.
-        let transcripts = match self.session.session_id.is_empty() {
-            true => Vec::new(),
-            false => self.shared.store.transcripts(&self.session.id).await?,
-        };
-        let resume = !transcripts.is_empty();
+        let store = &self.shared.store;
+        let resume = !self.session.session_id.is_empty() && store.has_transcripts(&self.session.id).await?;
         let (sandbox, warm) = match self.living_sandbox(&client).await? {
             Some(sandbox) => {
                 self.clear(&client, &sandbox).await?;
@@ -115,9 +123,10 @@ impl Start {
             None => {
                 self.tell(Progress::Doing("Creating execution environment")).await;
                 let create = options::sandbox(&self.shared.config, &self.session, self.agent.attempt)?;
-                let created = make_sandbox(&client, create).await?;
+                let created = self.make_sandbox(&client, create).await?;
                 // Before it counts as there: who finds it later may rely on it.
                 if resume {
+                    let transcripts = store.transcripts(&self.session.id).await?;
                     self.bring_back(&client, &created.id, &transcripts).await?;
                 }
                 self.tell(Progress::Sandbox(created.id.clone(), created.start_kind)).await;
@@ -150,9 +159,32 @@ impl Start {
                 ..ProcessSpec::default()
             },
         };
-        client.start_process(start).await?;
+        if let Err(error) = client.start_process(start).await {
+            return Err(if error.reason() == REUSED { Error::Again } else { error.into() });
+        }
         let session = attach(&client, &sandbox, &process, (0, 0)).await?;
         Ok(Started { driver, session, process, with: Box::new(self.session.clone()) })
+    }
+
+    /// Makes a sandbox. Warm agents that are not there yet are no reason to have none.
+    async fn make_sandbox(&self, client: &Client, mut create: CreateSandbox) -> Result<Sandbox> {
+        let again = |id: Option<String>, how: &str| id.map(|id| format!("{id}-{how}"));
+        let error = match client.create_sandbox(create.clone()).await {
+            Ok(created) => return Ok(created.sandbox),
+            Err(error) => error,
+        };
+        if error.is_not_found() && create.pool.as_deref() == Some(options::WARM_POOL) {
+            create.pool = None;
+            // Another request: the first may be found again by then.
+            create.request_id = again(create.request_id, "cold");
+        } else if error.reason() == REUSED {
+            // Whoever began this attempt wanted another sandbox: something was changed since. What it made goes.
+            remove_all(client, &self.session.id).await?;
+            create.request_id = again(create.request_id, &crate::id::new_id());
+        } else {
+            return Err(error.into());
+        }
+        Ok(client.create_sandbox(create).await?.sandbox)
     }
 
     /// What the agent's process is called: the same whenever this attempt is made.
@@ -230,19 +262,6 @@ impl Start {
     }
 }
 
-/// Makes a sandbox. Warm agents that are not there yet are no reason to have none.
-async fn make_sandbox(client: &Client, mut create: CreateSandbox) -> Result<Sandbox> {
-    match client.create_sandbox(create.clone()).await {
-        Err(error) if error.is_not_found() && create.pool.as_deref() == Some(options::WARM_POOL) => {
-            create.pool = None;
-            // Another request: the first may be found again by then.
-            create.request_id = create.request_id.map(|id| format!("{id}-cold"));
-            Ok(client.create_sandbox(create).await?.sandbox)
-        }
-        created => Ok(created?.sandbox),
-    }
-}
-
 /// Attaches to an agent, for as long as it takes for a daemon to come back.
 async fn attach(
     client: &Client,
@@ -283,6 +302,10 @@ pub(super) async fn reattach(
                 {
                     tokio::time::sleep(Duration::from_millis(500)).await;
                 }
+                // It is neither running nor paused, and will not run again.
+                Err(Error::Daemon(error)) if error.reason() == STATE => {
+                    return Err(Error::NoEnvironment { message: error.to_string() });
+                }
                 done => return done,
             }
         }
@@ -292,7 +315,7 @@ pub(super) async fn reattach(
 
 /// Whether a sandbox refuses because somebody paused it: whoever did lets it go on.
 async fn is_paused(shared: &Shared, sandbox: &SandboxId, error: &hostel_client::Error) -> bool {
-    if error.reason() != "SANDBOX_STATE" {
+    if error.reason() != STATE {
         return false;
     }
     let Ok(client) = shared.client().await else { return false };
@@ -304,11 +327,19 @@ pub(super) async fn sweep(shared: Arc<Shared>, agent: AgentState, epoch: u64) ->
     let swept = async {
         let Some(sandbox) = agent.sandbox_id else { return Ok(()) };
         let sandbox = SandboxId::parse(sandbox).map_err(daemon)?;
-        kill_all(&shared.client().await?, &sandbox).await
+        let client = shared.client().await?;
+        match kill_all(&client, &sandbox).await {
+            // What is paused is not dead, and can only die awake.
+            Err(Error::Daemon(error)) if is_paused(&shared, &sandbox, &error).await => {
+                client.resume_sandbox(&sandbox).await?;
+                kill_all(&client, &sandbox).await
+            }
+            killed => killed,
+        }
     };
     let swept = match swept.await {
         // A sandbox that is gone has nothing running.
-        Err(Error::Daemon(error)) if error.is_not_found() || error.reason() == "SANDBOX_STATE" => Ok(()),
+        Err(Error::Daemon(error)) if error.is_not_found() || error.reason() == STATE => Ok(()),
         other => other,
     };
     Job::Swept(epoch, swept)
@@ -380,17 +411,17 @@ fn of_session(session: &crate::id::SessionId, since: Timestamp) -> UsageQuery {
 
 /// Takes away every sandbox that was made for a session, until that is done.
 pub(super) async fn close(shared: Arc<Shared>, session: crate::id::SessionId) -> Job {
-    let closed = async {
-        let client = shared.client().await?;
-        let list =
-            ListSandboxes { label_selector: format!("{}={session}", options::LABEL), states: Vec::new() };
-        for sandbox in client.list_sandboxes(&list).await?.sandboxes {
-            // One that broke by itself is still on record.
-            client.delete_sandbox_if_there(&sandbox.id).await?;
-        }
-        Ok(())
-    };
+    let closed = async { remove_all(&shared.client().await?, &session).await };
     Job::Closed(closed.await)
+}
+
+async fn remove_all(client: &Client, session: &crate::id::SessionId) -> Result<()> {
+    let list = ListSandboxes { label_selector: format!("{}={session}", options::LABEL), states: Vec::new() };
+    for sandbox in client.list_sandboxes(&list).await?.sandboxes {
+        // One that broke by itself is still on record.
+        client.delete_sandbox_if_there(&sandbox.id).await?;
+    }
+    Ok(())
 }
 
 fn daemon(error: hostel_client::domain::Error) -> Error {
@@ -411,7 +442,7 @@ pub(super) async fn interrupt(shared: Arc<Shared>, agent: AgentState) -> Job {
     Job::Done
 }
 
-/// Tells the gateway that more, or less, may be spent.
+/// Tells the daemon that more, or less, may be spent, and that the sandbox may live as long as its session from now.
 pub(super) async fn rebudget(shared: Arc<Shared>, session: Session, pause: Duration) -> Job {
     tokio::time::sleep(pause).await;
     let changed = async {
@@ -425,9 +456,9 @@ pub(super) async fn rebudget(shared: Arc<Shared>, session: Session, pause: Durat
         let all = client.get_usage(all).await?.total.cost_micros;
         let elsewhere = all.saturating_sub(client.get_usage(here).await?.total.cost_micros);
         let model = options::model_access(&shared.config, &session.limits, elsewhere);
-        client
-            .update_sandbox(&sandbox, UpdateSandbox { model: Some(model), ..UpdateSandbox::default() })
-            .await?;
+        let lifetime = options::lifetime(&session.limits);
+        let update = UpdateSandbox { model: Some(model), lifetime, ..UpdateSandbox::default() };
+        client.update_sandbox(&sandbox, update).await?;
         Result::Ok(())
     };
     Job::Budgeted(changed.await)

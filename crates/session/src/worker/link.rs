@@ -2,7 +2,7 @@
 
 use super::Worker;
 use crate::event::EventKind;
-use crate::machine::Input;
+use crate::machine::{Input, Phase};
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -116,7 +116,12 @@ impl Worker {
         self.link = None;
         let Some(mut driver) = self.driver.take() else { return };
         let events = driver.exited(status.exit_code);
-        let expected = driver.wants_end_of_input() && status.exit_code.is_some();
+        // A plain command that is interrupted ends by the signal.
+        let asked = self
+            .machine
+            .turn()
+            .is_some_and(|turn| matches!(turn.phase, Phase::Interrupting | Phase::Stopping));
+        let expected = driver.wants_end_of_input() && (status.exit_code.is_some() || asked);
         self.understand(events);
         self.forget_process();
         if self.swept() {
@@ -146,7 +151,7 @@ impl Worker {
     pub(super) fn detached(&mut self, error: Option<hostel_client::Error>) {
         self.link = None;
         match error {
-            Some(error) if error.is_not_found() || error.reason() == "SANDBOX_STATE" => {
+            Some(error) if error.is_not_found() => {
                 let sandbox =
                     error.metadata().and_then(|known| known.get("kind")).is_none_or(|kind| kind != "process");
                 self.lose_process();

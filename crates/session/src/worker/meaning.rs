@@ -7,14 +7,20 @@ use crate::question::{Question, QuestionState};
 use crate::store::TranscriptPiece;
 use crate::usd::Usd;
 use hostel_agent::{
-    AgentEvent, Block, BlockKind, HostAnswer, Meaning, MessageState, Request, SubagentState, ToolStatus,
-    TurnResult, Usage,
+    AgentEvent, Answer, Block, BlockKind, Decision, HostAnswer, Meaning, MessageState, Request,
+    SubagentState, ToolStatus, TurnResult, Usage,
 };
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
-/// Names of tools that are remembered.
+/// Names of tools that are remembered, and characters of one.
 const MAX_TOOLS: usize = 256;
+const MAX_TOOL_NAME: usize = 128;
+/// Questions that may wait for an answer, and bytes of what they ask about.
+const MAX_QUESTIONS: usize = 64;
+const MAX_ASKED: usize = 16 << 20;
+/// Characters of what an agent calls its conversation, or a task.
+const MAX_NAME: usize = 512;
 /// What a driver says of a turn whose agent has ended.
 const GONE: &str = "agent_exited";
 /// What a driver says of a prompt that the conversation has already.
@@ -108,6 +114,9 @@ impl Worker {
     }
 
     fn conversation(&mut self, id: String) {
+        if id.len() > MAX_NAME {
+            return;
+        }
         if self.session.session_id != id {
             self.session.session_id = id;
             let fields = json!({ "fields": { "sessionId": self.session.session_id } });
@@ -136,6 +145,8 @@ impl Worker {
     /// Keeps account of tools, and of the files that they make.
     fn tool(&mut self, block: &Block, raw: Option<&Value>) {
         let BlockKind::ToolUse { name, status, .. } = &block.kind else { return };
+        let name: String = name.chars().take(MAX_TOOL_NAME).collect();
+        let name = &name;
         if !self.session.tools_used.contains(name) && self.session.tools_used.len() < MAX_TOOLS {
             self.session.tools_used.push(name.clone());
             self.session.tools_used.sort();
@@ -161,6 +172,13 @@ impl Worker {
     }
 
     fn asked(&mut self, question: hostel_agent::Question) {
+        let size = |input: &Value| input.to_string().len();
+        let open: usize = self.questions.iter().map(|one| size(&one.input)).sum();
+        if self.questions.len() >= MAX_QUESTIONS || open + size(&question.input) > MAX_ASKED {
+            let message = "more is asked at a time than anybody can answer".to_owned();
+            let decision = Decision::Deny { message, interrupt: false };
+            return self.ask(Request::Answer(Answer { question: question.id, decision }));
+        }
         let now = crate::clock::now();
         let expires_at = now
             .checked_add(
@@ -247,6 +265,7 @@ impl Worker {
     }
 
     fn subagent(&mut self, id: &str, state: SubagentState, description: &str) {
+        let description: String = description.chars().take(MAX_NAME).collect();
         match state {
             SubagentState::Started => {
                 let discovered = json!({ "subagentId": id, "description": description });

@@ -19,6 +19,8 @@ pub(crate) const WARM_POOL: &str = "hostel-agents";
 pub(crate) const WORKSPACE: &str = "/workspace";
 /// How much longer a sandbox may live than its session, so that one that nobody looks after goes away.
 const SLACK: Duration = Duration::from_secs(60 * 60);
+/// The longest that a sandbox may be told to live.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// Where the agent works.
 pub(crate) fn workspace(config: &SessionConfig) -> &str {
@@ -30,6 +32,12 @@ pub(crate) fn model_access(host: &HostConfig, limits: &Limits, spent: u64) -> Op
     let left = limits.max_budget_usd.map(|budget| budget.micros().saturating_sub(spent));
     let budget = ModelBudget { cost_micros: left, ..ModelBudget::default() };
     host.gateway.then_some(ModelAccess { budget })
+}
+
+/// How long a sandbox may live from now on: its session cannot live longer.
+pub(crate) fn lifetime(limits: &Limits) -> Option<Duration> {
+    let lifetime = Duration::from_millis(limits.max_lifetime_ms?).saturating_add(SLACK);
+    Some(lifetime.min(LONGEST))
 }
 
 /// The sandbox to make.
@@ -51,10 +59,7 @@ pub(crate) fn sandbox(host: &HostConfig, session: &Session, attempt: u64) -> Res
         workdir: Some(workspace(config).to_owned()),
         network: network(config.network.as_deref().unwrap_or(&host.network))?,
         model: model_access(host, &session.limits, session.total_cost.micros()),
-        lifetime: session
-            .limits
-            .max_lifetime_ms
-            .map(|lifetime| Duration::from_millis(lifetime).saturating_add(SLACK)),
+        lifetime: lifetime(&session.limits),
         ..SandboxSpec::default()
     };
     spec.validate().map_err(|error| invalid("config", &error))?;

@@ -83,7 +83,7 @@ impl Worker {
             model_calls: Default::default(),
             has_swept: false,
             unloading: false,
-            fenced: false,
+            cut_off: None,
         }
     }
 
@@ -153,7 +153,9 @@ fn restored(session: &Session, driver: Option<&dyn AgentDriver>, queue: &[Messag
         (Some(_), _) => Agent::Busy,
         // The agent ended; what it started may be left.
         (None, Some(_)) if works => Agent::Sweeping,
-        (None, _) if environment == EnvironmentStatus::Starting => Agent::Starting,
+        (None, _) if environment == EnvironmentStatus::Starting && !session.status.is_final() => {
+            Agent::Starting
+        }
         (None, _) => Agent::Absent,
     };
     Restored {

@@ -218,6 +218,7 @@ pub(crate) async fn unfinished(place: &Place) {
         end("left", Some("box"), EnvironmentStatus::Ready),
         end("named", Some("box"), EnvironmentStatus::Terminated),
         end("agent", None, EnvironmentStatus::Terminated),
+        end("asked", None, EnvironmentStatus::Starting),
     ];
     for session in &sessions {
         store.create(NewSession::of(session.clone())).await.unwrap();
@@ -228,10 +229,10 @@ pub(crate) async fn unfinished(place: &Place) {
     store.commit(with_agent.clone()).await.unwrap();
     let mut ids: Vec<String> = store.unfinished().await.unwrap().into_iter().map(Into::into).collect();
     ids.sort();
-    assert_eq!(ids, ["agent", "error", "left", "new"]);
+    assert_eq!(ids, ["agent", "asked", "error", "left", "new"]);
     with_agent.agents[0].sandbox_id = None;
     store.commit(with_agent).await.unwrap();
-    assert_eq!(store.unfinished().await.unwrap().len(), 3);
+    assert_eq!(store.unfinished().await.unwrap().len(), 4);
     store.close().await;
 }
 

@@ -121,7 +121,9 @@ async fn say(app: App, id: SessionId, body: ChatBody) -> Result<Response> {
         }
     }
     let message = SendMessage { content, idempotency_key: None };
-    Ok(named(&id, messages::answer(app, id.clone(), message, mode).await?))
+    // The session is there whatever becomes of the message.
+    let answer = messages::answer(app, id.clone(), message, mode).await;
+    Ok(named(&id, answer.unwrap_or_else(IntoResponse::into_response)))
 }
 
 fn named(id: &SessionId, mut response: Response) -> Response {

@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use futures::stream::unfold;
-use hostel_session::{Delivery, Event, EventKind, SessionHost, SessionId, SubscriptionSource};
+use hostel_session::{Delivery, Event, EventKind, SessionId, SubscriptionSource};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
@@ -164,7 +164,7 @@ pub(super) async fn events(
         return Err(Problem::invalid("limit", "is for pages: ask with Accept: application/json"));
     }
     if which.follow == Some(false) {
-        return Ok(sse::response(kept(app, id, after, types).await?));
+        return Ok(sse::fallible(kept(app, id, after, types).await?));
     }
     let source = app.host.subscribe(&id, after).await?;
     let stream = Follow { source, types, stop: app.stop.clone(), failed: 0 };
@@ -230,7 +230,7 @@ async fn kept(
     id: SessionId,
     after: u64,
     types: Types,
-) -> Result<impl futures::Stream<Item = Bytes> + Send + use<>> {
+) -> Result<impl futures::Stream<Item = std::io::Result<Bytes>> + Send + use<>> {
     // The first page now, so that a session that is not there is refused.
     let first = app.host.events(&id, after, PAGE).await?;
     let state = (app.host, id, after, first);
@@ -240,20 +240,16 @@ async fn kept(
             let (host, id, after, events) = state?;
             let last = events.last()?.seq;
             let frames = frames(after, &events, &types);
-            let more = match events.len() {
-                PAGE => next_page(&host, &id, last).await,
-                _ => Vec::new(),
-            };
-            Some((frames, Some((host, id, last, more))))
+            // A page may be short because it is large; none is the end.
+            match host.events(&id, last, PAGE).await {
+                Ok(more) => Some((Ok(frames), Some((host, id, last, more)))),
+                Err(error) => {
+                    tracing::warn!(%error, "events could not be read");
+                    Some((Err(std::io::Error::other(error)), None))
+                }
+            }
         }
     }))
-}
-
-async fn next_page(host: &Arc<dyn SessionHost>, id: &SessionId, after: u64) -> Vec<Arc<Event>> {
-    host.events(id, after, PAGE).await.unwrap_or_else(|error| {
-        tracing::warn!(%error, "events could not be read");
-        Vec::new()
-    })
 }
 
 /// The frames of a page, with gaps where numbers are missing.

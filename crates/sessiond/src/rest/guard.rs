@@ -65,6 +65,10 @@ fn authorized(tokens: &Tokens, headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
+/// What proxies say of whom they ask for (RFC 7239, RFC 9110 7.6.3, and what was there before these).
+const FORWARDED: [&str; 6] =
+    ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"];
+
 /// Without tokens whoever reaches the port may do everything. A web page that a browser here shows must not be among
 /// them: neither by a name that its owner points to this machine, nor by a request across sites.
 fn of_this_machine(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
@@ -81,6 +85,13 @@ fn of_this_machine(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<()
                     "without tokens only 127.0.0.1, [::1] and localhost are served, and the host is {host:.100?}"
                 ),
             );
+        }
+    }
+    for name in FORWARDED {
+        if headers.contains_key(name) {
+            let detail =
+                format!("without tokens nobody is served through a proxy, and there is a header {name}");
+            return refused("through_proxy", detail);
         }
     }
     let origin = text(ORIGIN.as_str());

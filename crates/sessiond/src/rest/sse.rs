@@ -29,7 +29,14 @@ pub(super) struct Frame {
 /// An answer of frames.
 pub(super) fn response(frames: impl Stream<Item = Bytes> + Send + 'static) -> Response {
     use futures::StreamExt as _;
-    let body = Body::from_stream(frames.map(Ok::<_, Infallible>));
+    fallible(frames.map(Ok::<_, Infallible>))
+}
+
+/// An event stream that may break; then it ends without its end.
+pub(super) fn fallible<E: Into<axum::BoxError> + 'static>(
+    frames: impl Stream<Item = std::result::Result<Bytes, E>> + Send + 'static,
+) -> Response {
+    let body = Body::from_stream(frames);
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
         (CACHE_CONTROL, HeaderValue::from_static("no-cache")),

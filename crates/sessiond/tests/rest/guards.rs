@@ -9,9 +9,12 @@ use std::os::unix::fs::PermissionsExt;
 #[tokio::test]
 async fn without_tokens_no_page_of_another_site_gets_in() {
     let stage = Stage::new().await;
-    for (name, value) in
-        [("host", "rebound.example.com"), ("origin", "https://example.com"), ("sec-fetch-site", "cross-site")]
-    {
+    for (name, value) in [
+        ("host", "rebound.example.com"),
+        ("origin", "https://example.com"),
+        ("sec-fetch-site", "cross-site"),
+        ("x-forwarded-for", "192.0.2.1"),
+    ] {
         let request = stage.client.post(stage.url("/api/sessions")).header(name, value).json(&json!({}));
         let (status, refused) = told(request.send().await.unwrap()).await;
         assert_eq!(status, 403, "{name}: {refused}");

@@ -49,6 +49,7 @@ pub(super) async fn start(
     if let Some(directory) = &args.workspace {
         session = ready(client, screen, session).await?;
         copy_in(&context.connect().await?, screen, &session, directory).await?;
+        session = forget_what_was_there(client, screen, session).await?;
     }
     let paint = screen.paint();
     let model = session.configured("model").map(|model| format!(" · {model}")).unwrap_or_default();
@@ -96,6 +97,22 @@ async fn ready(client: &SessionClient, screen: &mut Screen, session: Session) ->
         }
         sleep(LOOK).await;
     }
+}
+
+/// The agent that the first message of all had started looked around before the files were there: the next message has
+/// another.
+async fn forget_what_was_there(
+    client: &SessionClient,
+    screen: &mut Screen,
+    mut session: Session,
+) -> Result<Session, Failure> {
+    screen.spin("the agent is being started…");
+    let begin = Instant::now();
+    while session.environment.status == EnvironmentStatus::Starting && begin.elapsed() < SANDBOX {
+        sleep(LOOK).await;
+        session = client.get(&session.id).await?;
+    }
+    Ok(client.kill(&session.id).await?)
 }
 
 /// Copies what is in a directory to where the agent works.

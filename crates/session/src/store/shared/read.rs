@@ -64,7 +64,7 @@ pub(super) async fn pending_questions(connection: &mut Connection, id: &SessionI
 pub(super) async fn unfinished(connection: &mut Connection) -> Result<Vec<SessionId>> {
     let sql = "SELECT id FROM agent_sessions WHERE status NOT IN ('completed', 'terminated')
                UNION SELECT id FROM agent_sessions
-                   WHERE sandbox_id IS NOT NULL AND environment_status <> 'terminated'
+                   WHERE environment_status NOT IN ('inactive', 'terminated')
                UNION SELECT session_id FROM session_agents WHERE sandbox_id IS NOT NULL";
     all(query(sql), connection, |row| SessionId::try_from(get::<String>(row, "id")?)).await
 }
@@ -199,6 +199,12 @@ pub(super) async fn question(
 
 fn no_such(kind: &'static str, name: &str) -> Error {
     Error::NoSuch { kind, name: name.to_owned() }
+}
+
+/// Whether a session has a transcript.
+pub(super) async fn has_transcripts(connection: &mut Connection, id: &SessionId) -> Result<bool> {
+    let sql = "SELECT piece FROM session_transcripts WHERE session_id = $1 LIMIT 1";
+    optional(query(sql).bind(id.as_str()), connection).await.map(|row| row.is_some())
 }
 
 /// The transcripts of a session, by path.

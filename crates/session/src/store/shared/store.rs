@@ -86,6 +86,11 @@ impl Store for Stored {
         in_time("read a question", read::question(&mut reader, id, question)).await
     }
 
+    async fn has_transcripts(&self, id: &SessionId) -> Result<bool> {
+        let mut reader = self.reader().await?;
+        in_time("look for transcripts", read::has_transcripts(&mut reader, id)).await
+    }
+
     async fn transcripts(&self, id: &SessionId) -> Result<Vec<TranscriptFile>> {
         let mut reader = self.reader().await?;
         in_time("read transcripts", read::transcripts(&mut reader, id)).await
