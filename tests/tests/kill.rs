@@ -94,6 +94,25 @@ fn sandboxes_are_adopted_and_what_was_half_made_is_removed() {
 }
 
 #[test]
+fn jails_that_wait_for_somebody_die_with_the_daemon() {
+    let mut daemon = TestDaemon::start();
+    assert_eq!(daemon.hostel(&["run", "--", "true"]).code, Some(0));
+    let left = |daemon: &TestDaemon, what: &str| {
+        leftovers(daemon).into_iter().filter(|line| line.starts_with(what)).count()
+    };
+    // Without groups nobody can tell whose a process is.
+    if left(&daemon, "cgroup:") > 0 {
+        eventually("jails wait beside the daemon", || left(&daemon, "process:") > 1);
+    }
+    daemon.kill();
+    eventually("no process is left", || left(&daemon, "process:") == 0);
+    daemon.restart();
+    assert_eq!(daemon.hostel(&["run", "--", "true"]).code, Some(0));
+    assert!(daemon.stop().success());
+    eventually("nothing is left", || leftovers(&daemon).is_empty());
+}
+
+#[test]
 fn deadlines_go_on_while_nobody_is_there() {
     let mut daemon = TestDaemon::start();
     let id = daemon.hostel(&["sandbox", "create", "-q", "--lifetime", "2s"]).success().to_owned();

@@ -63,6 +63,17 @@ impl Connection {
         self.first
     }
 
+    /// Says first what a guest waits for, and reads its greeting.
+    pub(crate) async fn bear(&mut self, birth: &[u8]) -> Result<Welcome, Fault> {
+        let sent = self.send(birth).await;
+        let welcome = self.welcome().await;
+        // A guest that did not get so far as to read has said why.
+        if welcome.is_err() {
+            sent?;
+        }
+        welcome
+    }
+
     /// Reads the guest's greeting.
     pub(crate) async fn welcome(&mut self) -> Result<Welcome, Fault> {
         let message = self.message(MOST_WELCOME).await?;

@@ -56,9 +56,22 @@ impl Guest {
         first: impl Into<OwnedFd>,
         deadline: Duration,
     ) -> Result<(Self, Vec<String>)> {
+        Self::born_of(endpoint, first, &[], deadline).await
+    }
+
+    /// The same for a guest that waits to be told whose it is: `birth`, a whole frame.
+    ///
+    /// # Errors
+    /// As [`Self::born`].
+    pub async fn born_of(
+        endpoint: Endpoint,
+        first: impl Into<OwnedFd>,
+        birth: &[u8],
+        deadline: Duration,
+    ) -> Result<(Self, Vec<String>)> {
         let mut connection = Connection::born(first.into())
             .map_err(|error| Error::internal("use the guest's first connection", error))?;
-        let welcome = within(deadline, connection.welcome()).await?;
+        let welcome = within(deadline, connection.bear(birth)).await?;
         if !welcome.failure.is_empty() {
             return Err(Error::internal("set up the jail", clean(&welcome.failure)));
         }

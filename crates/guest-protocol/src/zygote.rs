@@ -54,7 +54,7 @@ pub enum Order {
     /// Prepare the namespaces of a cell ahead of time. → `ZygoteReply`.
     #[prost(message, tag = "1")]
     Prepare(Prepare),
-    /// Make a jail in a cell. → `ZygoteReply` with its pidfd.
+    /// Clone a jail into a cell. → `ZygoteReply` with its pidfd.
     #[prost(message, tag = "2")]
     Clone(Box<CloneJail>),
     /// Let go of what was prepared for a cell. → `ZygoteReply`.
@@ -81,9 +81,11 @@ pub struct Discard {
     pub cell: String,
 }
 
-/// A jail to be made. Descriptors in this order: the guest's first connection; its listening socket; the
-/// directory for spill files; the cgroup v2 directory where there is one (`has_cgroup2`); where there is one
-/// (`has_oom_file`) the file that counts out-of-memory kills; then `join_files` `tasks` files of cgroup v1.
+/// A jail to be cloned: what it is made of, not whose it is. The clone builds its root and waits for a [`Birth`].
+///
+/// Descriptors in this order: the guest's first connection; its listening socket; the directory for spill files; the
+/// cgroup v2 directory where there is one (`has_cgroup2`); where there is one (`has_oom_file`) the file that counts
+/// out-of-memory kills; then `join_files` `tasks` files of cgroup v1.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct CloneJail {
     /// The cell.
@@ -92,39 +94,48 @@ pub struct CloneJail {
     /// First of its ids on the host.
     #[prost(uint32, tag = "2")]
     pub uid_base: u32,
-    /// Host name inside.
-    #[prost(string, tag = "3")]
-    pub hostname: String,
     /// Layers of its root, uppermost first, as paths in the zygote's world: `templates/ID/rootfs` or
     /// `cells/template-ID/upper`.
-    #[prost(string, repeated, tag = "4")]
+    #[prost(string, repeated, tag = "3")]
     pub layers: Vec<String>,
     /// Mount the host's `/usr` read-only over the layers.
-    #[prost(bool, tag = "5")]
+    #[prost(bool, tag = "4")]
     pub host_usr: bool,
-    /// Size of a tmpfs for its files, bytes; 0 is the directory of the cell.
-    #[prost(uint64, tag = "6")]
-    pub tmpfs_bytes: u64,
-    /// Most files in that tmpfs; 0 is no limit of its own.
-    #[prost(uint64, tag = "7")]
-    pub tmpfs_inodes: u64,
-    /// Size of `/dev/shm`, bytes.
-    #[prost(uint64, tag = "8")]
-    pub shm_bytes: u64,
+    /// Its files are in a tmpfs of its own rather than in the directory of the cell.
+    #[prost(bool, tag = "5")]
+    pub in_memory: bool,
     /// A cgroup v2 directory is among the descriptors.
-    #[prost(bool, tag = "9")]
+    #[prost(bool, tag = "6")]
     pub has_cgroup2: bool,
     /// An out-of-memory counter is among the descriptors.
-    #[prost(bool, tag = "10")]
+    #[prost(bool, tag = "7")]
     pub has_oom_file: bool,
     /// Number of cgroup v1 `tasks` files among the descriptors.
-    #[prost(uint32, tag = "11")]
+    #[prost(uint32, tag = "8")]
     pub join_files: u32,
+}
+
+/// What a cloned jail waits for on its first connection, as a message of [`frame`](crate::frame): whose it is. It then
+/// gives up its rights and answers with a [`Welcome`](crate::Welcome). Where the connection ends instead, it exits.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Birth {
+    /// Host name inside.
+    #[prost(string, tag = "1")]
+    pub hostname: String,
+    /// Size of the tmpfs with its files, bytes; unused where they are on disk.
+    #[prost(uint64, tag = "2")]
+    pub tmpfs_bytes: u64,
+    /// Most files in that tmpfs; 0 is no limit of its own.
+    #[prost(uint64, tag = "3")]
+    pub tmpfs_inodes: u64,
+    /// Size of `/dev/shm`, bytes.
+    #[prost(uint64, tag = "4")]
+    pub shm_bytes: u64,
     /// `RLIMIT_NPROC` where there is no pids cgroup; 0 is none.
-    #[prost(uint32, tag = "12")]
+    #[prost(uint32, tag = "5")]
     pub max_processes: u32,
     /// What the guest is told.
-    #[prost(message, optional, tag = "13")]
+    #[prost(message, optional, tag = "6")]
     pub guest: Option<GuestConfig>,
 }
 

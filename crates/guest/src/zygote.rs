@@ -3,8 +3,9 @@
 //! The daemon itself never forks: a fork costs by the memory of its parent, and a multi-threaded one may not
 //! do much in the child. The zygote has an almost empty mount namespace of its own ([`world`]), keeps
 //! namespaces that were prepared ahead ([`namespaces`]), and clones each jail from itself ([`jail`]); the
-//! clone confines itself ([`root`], [`confine`], [`seccomp`]) and becomes the supervisor. When the daemon
-//! goes away its socket ends and the zygote exits; jails that are up live on.
+//! clone builds its root ([`root`]), learns from the daemon whose it is, confines itself ([`confine`], [`seccomp`])
+//! and becomes the supervisor. When the daemon goes away its socket ends and the zygote exits, and with it clones
+//! that wait to be somebody's; jails that are up live on.
 
 mod clone3;
 pub(crate) mod confine;

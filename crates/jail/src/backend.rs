@@ -1,7 +1,7 @@
 //! The backend itself: starts everything that jails need, and implements `Backend`.
 
 use crate::abilities::{self, Findings};
-use crate::cell::{self, Cell, Ground, SOCKET};
+use crate::cell::{self, Cell, Disk, Ground, SOCKET};
 use crate::cgroup;
 use crate::config::{Config, Storage};
 use crate::create::Disks;
@@ -9,8 +9,9 @@ use crate::environment::Environment;
 use crate::executable::Executable;
 use crate::handle::{self, Handle};
 use crate::ids::Ranges;
+use crate::newborn::Shape;
 use crate::reaper::Reaper;
-use crate::spares::Spares;
+use crate::spares::{Spares, Wanted};
 use crate::storage::{self, Pool, PoolDevice};
 use crate::template::{self, Templates};
 use crate::zygote::{World, Zygote};
@@ -179,6 +180,12 @@ impl Jail {
         found.into_iter().filter(stray).map(|cell| cell.name).collect()
     }
 
+    /// The names of the cells in which jails that were made ahead wait for somebody to want them.
+    #[must_use]
+    pub fn waiting(&self) -> Vec<String> {
+        self.inner.spares.waiting()
+    }
+
     fn open_blocking(config: &Config) -> Result<(Self, ())> {
         let root = rustix::process::geteuid().is_root();
         let directories = Directories::make(config)?;
@@ -206,8 +213,9 @@ impl Jail {
         });
         let tasks = TaskTracker::new();
         let (deaths, events) = mpsc::channel(EVENTS);
+        let wanted = Wanted { cells: config.spare_cells.min(256), jails: config.spare_jails.min(16) };
         let inner = Arc::new(Inner {
-            spares: Spares::new(ground.clone(), tasks.clone(), config.spare_cells.min(256)),
+            spares: Spares::new(ground.clone(), tasks.clone(), wanted),
             templates: Templates::open(directories.templates, root)?,
             reaper: Reaper::new(ground.clone(), tasks.clone()),
             capabilities,
@@ -219,6 +227,9 @@ impl Jail {
             standing: Mutex::new(HashMap::new()),
             ground,
         });
+        let usual = inner.templates.recipe(None)?;
+        let disk = if inner.disks.pool { Disk::Empty } else { Disk::Memory };
+        inner.spares.expect(&Shape { layers: usual.layers, host_usr: usual.host_usr, disk });
         Ok((Self { inner, events: Mutex::new(Some(events)) }, ()))
     }
 }
@@ -370,6 +381,7 @@ impl Backend for Jail {
             ));
         }
         let removed = self.inner.templates.remove(id)?;
+        self.inner.spares.forget(&own).await;
         if let (TemplateSource::Snapshot { .. } | TemplateSource::Built { .. }, Some(pool)) =
             (&removed.template.source, &self.inner.ground.pool)
         {

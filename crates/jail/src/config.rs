@@ -15,6 +15,9 @@ pub struct Config {
     pub storage: Storage,
     /// Cells kept prepared for the next creations, 0 to 256. Each costs about 0.3 MiB of kernel memory.
     pub spare_cells: usize,
+    /// Jails that are made ahead, in the shapes that were asked for last, and wait for the next creations: 0 to 16.
+    /// Each costs about 0.5 MiB, most of it the kernel's; 0.3 MiB of that is its cell's.
+    pub spare_jails: usize,
 }
 
 /// Where jails' files live.
@@ -32,6 +35,7 @@ impl Config {
     /// The usual tuning for two directories.
     #[must_use]
     pub fn new(state_directory: PathBuf, runtime_directory: PathBuf, guest: &'static [u8]) -> Self {
-        Self { state_directory, runtime_directory, guest, storage: Storage::Auto, spare_cells: 8 }
+        let storage = Storage::Auto;
+        Self { state_directory, runtime_directory, guest, storage, spare_cells: 8, spare_jails: 4 }
     }
 }

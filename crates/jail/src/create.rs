@@ -1,18 +1,19 @@
-//! Making a jail: a cell, its limits, a clone, a word from the guest.
+//! Making a jail: a clone in a cell, which may wait already, its limits, a message that says whose it is, a word from
+//! the guest.
 
 use crate::backend::Inner;
-use crate::cell::{Cell, Disk, Prepared, SOCKET};
+use crate::cell::{Cell, Disk, SOCKET};
 use crate::environment::Environment;
-use crate::handle::{self, Handle};
+use crate::handle::Handle;
+use crate::newborn::{Newborn, Shape};
 use crate::template::Recipe;
 use hostel_guest_client::{Endpoint, Guest, ProcessDefaults};
-use hostel_guest_protocol::zygote::CloneJail;
-use hostel_guest_protocol::{GuestConfig, TOKEN_LEN};
+use hostel_guest_protocol::zygote::Birth;
+use hostel_guest_protocol::{GuestConfig, MAX_MESSAGE, TOKEN_LEN, frame};
 use hostel_sandbox::{
     Capability, Created, Error, ExecutionEnvironment, ResourceLimits, Result, SandboxId, SandboxSpec,
     Stopwatch, Weakness,
 };
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,30 +86,40 @@ impl Inner {
             (None, Some(_)) => Disk::Memory,
             (None, None) => Disk::Empty,
         };
-        let prepared = self.spares.take(disk).await?;
-        let cell = prepared.cell.clone();
-        let mut claimed = Claimed { inner: self, cell: Some(cell.clone()) };
-        self.stand(id, &cell, &recipe.layers)?;
-        clock.lap("cell");
+        let _under_way = self.spares.under_way();
+        let shape = Shape { layers: recipe.layers.clone(), host_usr: recipe.host_usr, disk };
+        let mut claimed = Claimed { inner: self, cell: None };
+        let waiting = self.spares.take_jail(&shape);
+        let waited = waiting.is_some();
+        let newborn = if let Some(waiting) = waiting {
+            claimed.cell = Some(waiting.cell.clone());
+            self.stand(id, &waiting.cell, &recipe.layers)?;
+            clock.lap("cell");
+            waiting
+        } else {
+            let prepared = self.spares.take_cell(&shape.disk).await?;
+            claimed.cell = Some(prepared.cell.clone());
+            self.stand(id, &prepared.cell, &recipe.layers)?;
+            clock.lap("cell");
+            self.ground.conceive(prepared, shape.clone()).await?
+        };
+        clock.lap("clone");
 
+        let Newborn { cell, first, cloned, .. } = newborn;
         let token: Vec<u8> = (0..TOKEN_LEN / 16).flat_map(|_| uuid::Uuid::new_v4().into_bytes()).collect();
         let config = guest_config(&spec, &recipe, token.clone(), self.disks.root);
-        let (ours, descriptors, order) = self.order(id, prepared, &caps, &recipe, config.clone())?;
-        // The limits hold before anybody can start a process; until then only the guest is in there.
-        let (cloned, limited) = tokio::join!(self.ground.zygote.clone_jail(order, descriptors), async {
-            self.limit(&cell, &caps)
-        });
-        let cloned = cloned?;
-        limited?;
-        clock.lap("clone");
-        let started = handle::started(cloned.pid).unwrap_or(0);
+        let birth = self.birth(id, &caps, config.clone())?;
         if self.ground.cgroups.is_none() {
             let file = self.ground.runtime_of(&cell).join("pid");
-            let _ = std::fs::write(file, format!("{} {started}", cloned.pid));
+            let _ = std::fs::write(file, format!("{} {}", cloned.pid, cloned.started));
         }
         let endpoint = Endpoint::open(&self.ground.runtime_of(&cell), SOCKET, token.clone())?;
         let end = KillOnDrop(Some(&cloned.pidfd));
-        let (guest, said) = Guest::born(endpoint, ours, BIRTH).await?;
+        // The limits hold before anybody can start a process; until then only the guest is in there.
+        let (born, limited) =
+            tokio::join!(Guest::born_of(endpoint, first, &birth, BIRTH), async { self.limit(&cell, &caps) });
+        let (guest, said) = born.map_err(|error| if waited { bereft(error) } else { error })?;
+        limited?;
         end.defuse();
         clock.lap("guest");
         for weakness in said {
@@ -120,7 +131,7 @@ impl Inner {
             range: cell.range.map(crate::ids::Range::number),
             on_disk: cell.on_disk,
             pid: cloned.pid,
-            started,
+            started: cloned.started,
             token,
             template: recipe.template.id.clone(),
             layers: recipe.layers.clone(),
@@ -132,6 +143,7 @@ impl Inner {
         let environment: Arc<dyn ExecutionEnvironment> =
             Environment::new(id.clone(), self.clone(), guest, cloned.pidfd, handle)?;
         claimed.cell = None;
+        self.spares.asked(&shape);
         Ok(Created { environment, handle: encoded, limits: caps.limits, weaknesses, stages: clock.stages() })
     }
 
@@ -175,38 +187,30 @@ impl Inner {
         Ok(())
     }
 
-    /// The order to the zygote, with its descriptors in the order that [`CloneJail`] gives.
-    fn order(
-        &self,
-        id: &SandboxId,
-        Prepared { cell, listener, spill, doors }: Prepared,
-        caps: &Caps,
-        recipe: &Recipe,
-        config: GuestConfig,
-    ) -> Result<(OwnedFd, Vec<OwnedFd>, CloneJail)> {
-        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-            .map_err(|error| Error::internal("make a guest's socket", error))?;
-        let mut descriptors = vec![theirs, listener, spill];
-        let mut order = CloneJail {
-            uid_base: cell.uid_base(),
-            cell: cell.name,
+    /// The message that says whose a jail is.
+    fn birth(&self, id: &SandboxId, caps: &Caps, config: GuestConfig) -> Result<Vec<u8>> {
+        let counted = self.ground.cgroups.as_ref().is_some_and(|cgroups| cgroups.holds()[2]);
+        let birth = Birth {
             hostname: id.to_string(),
-            layers: recipe.layers.clone(),
-            host_usr: recipe.host_usr,
             tmpfs_bytes: caps.tmpfs.map_or(0, |(bytes, _)| bytes),
             tmpfs_inodes: caps.tmpfs.map_or(0, |(_, inodes)| inodes),
             shm_bytes: caps.limits.memory_bytes.map_or(64 << 20, |bytes| (bytes / 2).min(1 << 30)),
+            max_processes: if counted { 0 } else { caps.limits.pids.unwrap_or(0) },
             guest: Some(config),
-            ..CloneJail::default()
         };
-        order.has_cgroup2 = doors.unified.is_some();
-        order.has_oom_file = doors.oom_counter.is_some();
-        order.join_files = u32::try_from(doors.tasks.len()).unwrap_or(0);
-        descriptors.extend(doors.unified.into_iter().chain(doors.oom_counter).chain(doors.tasks));
-        if !self.ground.cgroups.as_ref().is_some_and(|cgroups| cgroups.holds()[2]) {
-            order.max_processes = caps.limits.pids.unwrap_or(0);
+        let bytes = frame::encode_message(&birth);
+        if bytes.len() > MAX_MESSAGE {
+            return Err(Error::invalid("spec", format!("more than {MAX_MESSAGE} bytes")));
         }
-        Ok((ours, descriptors, order))
+        Ok(bytes)
+    }
+}
+
+/// A jail that waits dies with the zygote, which may be now.
+fn bereft(error: Error) -> Error {
+    match error {
+        Error::Unavailable { what: "guest", detail } => Error::Unavailable { what: "zygote", detail },
+        other => other,
     }
 }
 

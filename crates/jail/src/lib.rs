@@ -1,8 +1,8 @@
 //! The jail backend: sandboxes made of namespaces, cgroups, seccomp and landlock on this host.
 //!
-//! [`Jail`] implements `Backend`. A creation takes a prepared [`cell`] from the [`spares`], sets its limits,
-//! asks the [`zygote`] for a clone, and hears from the guest that it is ready; what comes after goes to the
-//! guest over its socket (`hostel-guest-client`).
+//! [`Jail`] implements `Backend`. A creation takes a [`newborn`] that waits from the [`spares`], or a prepared [`cell`]
+//! and has the [`zygote`] clone one into it; sets its limits, tells it whose it is, and hears from the guest that it is
+//! ready. What comes after goes to the guest over its socket (`hostel-guest-client`).
 
 mod abilities;
 mod backend;
@@ -14,6 +14,7 @@ mod environment;
 mod executable;
 mod handle;
 mod ids;
+mod newborn;
 mod reaper;
 mod spares;
 mod storage;

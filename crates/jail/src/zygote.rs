@@ -4,6 +4,7 @@
 //! executor's thread waits for it. When the zygote dies the thread starts another one.
 
 use crate::executable::Executable;
+use crate::handle;
 use hostel_guest_protocol::zygote::{
     CloneJail, Discard, MAX_PACKET, Order, Prepare, Setup, SetupReply, ZygoteReply, ZygoteRequest,
 };
@@ -64,6 +65,8 @@ struct Answer {
 #[derive(Debug)]
 pub(crate) struct Cloned {
     pub(crate) pid: u32,
+    /// When, in clock ticks since boot; 0 where it is gone again.
+    pub(crate) started: u64,
     pub(crate) pidfd: OwnedFd,
 }
 
@@ -147,14 +150,14 @@ impl Zygote {
         self.order(Order::Discard(Discard { cell: cell.to_owned() }), Vec::new()).await.map(drop)
     }
 
-    /// Makes a jail.
+    /// Clones a jail.
     pub(crate) async fn clone_jail(&self, order: CloneJail, descriptors: Vec<OwnedFd>) -> Result<Cloned> {
         let answer = self.order(Order::Clone(Box::new(order)), descriptors).await?;
         let pidfd = answer.descriptor.ok_or_else(|| Error::Protocol {
             peer: "zygote",
             detail: "a clone without a descriptor".to_owned(),
         })?;
-        Ok(Cloned { pid: answer.pid, pidfd })
+        Ok(Cloned { pid: answer.pid, started: handle::started(answer.pid).unwrap_or(0), pidfd })
     }
 
     /// Hangs up, upon which the zygote exits, and waits for that. Jails live on.

@@ -33,7 +33,7 @@ impl JailFactory {
 
 async fn open(home: &Path) -> Result<Jail> {
     let mut config = Config::new(home.join("state"), home.join("run"), hostel_guest_binary::GUEST);
-    config.spare_cells = 2;
+    (config.spare_cells, config.spare_jails) = (2, 2);
     Jail::open(config).await
 }
 

@@ -33,7 +33,7 @@ pub(crate) fn container() -> Result<Vec<String>, Failed> {
     stay_closed_to_root();
     capabilities()?;
     let weaknesses = landlock().into_iter().collect();
-    system_calls()?;
+    seccomp::install(seccomp::program()).at("filter system calls")?;
     Ok(weaknesses)
 }
 
@@ -144,9 +144,4 @@ pub(super) fn landlock_abi() -> u32 {
     let abi =
         unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0usize, VERSION) };
     u32::try_from(abi).unwrap_or(0)
-}
-
-/// Only known system calls from here on; see [`seccomp`].
-pub(super) fn system_calls() -> Result<(), Failed> {
-    seccomp::install().at("filter system calls")
 }

@@ -1,11 +1,16 @@
-//! From an order of the daemon to a running guest: clone, then step by step into the jail.
+//! From an order of the daemon to a running guest, in two steps. The clone builds all of its jail that does not depend
+//! on whose it is, and waits: for microseconds, or, where it was cloned ahead, until somebody wants a jail. Its
+//! [`Birth`] message then says whose it is; what is left is to give up its rights. Until then it runs nothing but this
+//! file, on nothing that came from inside a jail.
 
 use super::clone3::{Side, clone3};
 use super::namespaces::Prepared;
+use super::seccomp::{self, Instruction};
 use super::{At, Failed, confine, errno_of, root};
 use crate::supervisor::{self, Inherited};
-use hostel_guest_protocol::zygote::CloneJail;
-use hostel_guest_protocol::{Welcome, frame};
+use hostel_guest_protocol::zygote::{Birth, CloneJail};
+use hostel_guest_protocol::{Frame, GuestConfig, HEADER_LEN, VERSION, Welcome, frame};
+use prost::Message;
 use rustix::io::Errno;
 use rustix::process::Signal;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
@@ -69,29 +74,47 @@ pub(super) fn clone(plan: Plan) -> Result<(u32, OwnedFd), Failed> {
 
 /// The child: into the jail, or a word to the daemon why not.
 fn become_guest(plan: Plan) -> ! {
-    let entered = enter(&plan);
-    let weaknesses = match entered {
-        Ok(weaknesses) => weaknesses,
+    let (config, weaknesses) = match live(&plan) {
+        Ok(Some(born)) => born,
+        Ok(None) => exit(0),
         Err(failed) => {
-            let welcome = Welcome { version: 0, failure: failed.to_string(), weaknesses: Vec::new() };
+            let welcome = Welcome { version: VERSION, failure: failed.to_string(), weaknesses: Vec::new() };
             let _ = rustix::io::write(plan.first.as_fd(), &frame::encode_message(&welcome));
-            // SAFETY: _exit(2) has no preconditions; nothing of the zygote's may run in this copy of it.
-            unsafe { libc::_exit(1) }
+            exit(1)
         }
     };
-    let Plan { order, first, listener, spill, oom_counter, .. } = plan;
+    let Plan { first, listener, spill, oom_counter, .. } = plan;
     supervisor::run(Inherited {
         first,
         listener,
         spill_directory: Some(spill),
         oom_counter,
-        config: order.guest.unwrap_or_default(),
+        config,
         weaknesses,
     })
 }
 
-/// Every step of confinement, in the only order that works. `Err` is fatal, the strings returned are not.
-fn enter(plan: &Plan) -> Result<Vec<String>, Failed> {
+fn exit(status: i32) -> ! {
+    // SAFETY: _exit(2) has no preconditions; nothing of the zygote's may run in this copy of it.
+    unsafe { libc::_exit(status) }
+}
+
+/// Both steps. `Err` is fatal, the strings returned are not; `None` where nobody wants the jail any more.
+fn live(plan: &Plan) -> Result<Option<(GuestConfig, Vec<String>)>, Failed> {
+    let unborn = enter(plan)?;
+    let Some(birth) = await_birth(plan.first.as_fd())? else { return Ok(None) };
+    let weaknesses = unborn.confine(plan, &birth)?;
+    Ok(Some((birth.guest.unwrap_or_default(), weaknesses)))
+}
+
+/// A jail that has everything but somebody whose it is. Its process has the zygote's rights still.
+struct Unborn {
+    sizes: root::Sizes,
+    filter: Vec<Instruction>,
+}
+
+/// Everything that does not depend on whose the jail is.
+fn enter(plan: &Plan) -> Result<Unborn, Failed> {
     // A half-made jail dies with the zygote.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).at("tie the jail to the zygote")?;
     confine::default_child_signal();
@@ -102,18 +125,58 @@ fn enter(plan: &Plan) -> Result<Vec<String>, Failed> {
         .at("enter the network namespace")?;
     // SAFETY: one thread; only this process's namespaces change.
     unsafe { unshare_unsafe(UnshareFlags::NEWCGROUP) }.at("make a cgroup namespace")?;
-    rustix::system::sethostname(plan.order.hostname.as_bytes()).at("set the host name")?;
-    root::enter(plan)?;
-    take_ids(plan)?;
+    let sizes = root::enter(plan)?;
     standard_streams()?;
-    close_everything_else(plan)?;
-    confine::limits(plan.order.max_processes)?;
-    confine::capabilities()?;
-    let weaknesses = confine::landlock().into_iter().collect();
-    // A whole one does not. Where ids changed the kernel forgot it by itself; an ordinary user's have not.
-    rustix::process::set_parent_process_death_signal(None).at("untie the jail from the zygote")?;
-    confine::system_calls()?;
-    Ok(weaknesses)
+    // It may wait for hours: nothing of the zygote's or of other cells' may stay open in it.
+    close_everything_else(plan, sizes.descriptors().chain([plan.prepared.user.as_fd()]))?;
+    Ok(Unborn { sizes, filter: seccomp::program() })
+}
+
+/// Waits for the message that says whose the jail is. `None` where the daemon hangs up.
+fn await_birth(first: BorrowedFd<'_>) -> Result<Option<Birth>, Failed> {
+    let mut header = [0; HEADER_LEN];
+    if !read_whole(first, &mut header)? {
+        return Ok(None);
+    }
+    let Ok(Frame::Message { length }) = Frame::decode(&header) else {
+        return Err(Errno::PROTO).at("understand the daemon");
+    };
+    let mut message = vec![0; length];
+    if !read_whole(first, &mut message)? {
+        return Ok(None);
+    }
+    Birth::decode(&*message).map(Some).map_err(|_| Errno::PROTO).at("understand the daemon")
+}
+
+/// Fills a buffer; `false` where the other side hangs up before.
+fn read_whole(first: BorrowedFd<'_>, mut buffer: &mut [u8]) -> Result<bool, Failed> {
+    while !buffer.is_empty() {
+        match rustix::io::read(first, &mut *buffer) {
+            Ok(0) | Err(Errno::CONNRESET) => return Ok(false),
+            Ok(length) => buffer = &mut buffer[length..],
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno).at("read whose the jail is"),
+        }
+    }
+    Ok(true)
+}
+
+impl Unborn {
+    /// What is left to be done once it is known whose the jail is, in the only order that works. Returns what could
+    /// not be had.
+    fn confine(self, plan: &Plan, birth: &Birth) -> Result<Vec<String>, Failed> {
+        rustix::system::sethostname(birth.hostname.as_bytes()).at("set the host name")?;
+        self.sizes.set(birth)?;
+        take_ids(plan)?;
+        close_everything_else(plan, [])?;
+        confine::limits(birth.max_processes)?;
+        confine::capabilities()?;
+        let weaknesses = confine::landlock().into_iter().collect();
+        // A whole one does not. Where ids changed the kernel forgot it by itself; an ordinary user's have not.
+        rustix::process::set_parent_process_death_signal(None).at("untie the jail from the zygote")?;
+        seccomp::install(self.filter).at("filter system calls")?;
+        Ok(weaknesses)
+    }
 }
 
 /// Root of its own ids only, after every mount: the mounts belong to the host's user namespace, so that no
@@ -157,10 +220,15 @@ fn standard_streams() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Closes what belongs to the zygote: its socket's copies, namespaces of other cells, the pool.
-fn close_everything_else(plan: &Plan) -> Result<(), Failed> {
+/// Closes what belongs to the zygote: its socket's copies, namespaces of other cells, the pool. What a guest works with
+/// stays open, and what else is named.
+fn close_everything_else<'a>(
+    plan: &Plan,
+    besides: impl IntoIterator<Item = BorrowedFd<'a>>,
+) -> Result<(), Failed> {
     let mut keep = vec![plan.first.as_raw_fd(), plan.listener.as_raw_fd(), plan.spill.as_raw_fd()];
     keep.extend(plan.oom_counter.as_ref().map(AsRawFd::as_raw_fd));
+    keep.extend(besides.into_iter().map(|descriptor| descriptor.as_raw_fd()));
     keep.sort_unstable();
     let mut from: libc::c_uint = 3;
     for descriptor in keep.into_iter().map(libc::c_int::unsigned_abs) {

@@ -4,8 +4,9 @@ use super::{At, Failed};
 use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
-    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_reconfigure, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, fspick, move_mount,
+    open_tree,
 };
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -25,6 +26,20 @@ pub(super) fn new_file_system(
     }
     fsconfig_create(context.as_fd()).at(format!("make a {kind}"))?;
     fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes).at(format!("mount a {kind}"))
+}
+
+/// A handle on the file system of a mount, by which [`reconfigure`] changes it even when the mount is out of sight.
+pub(super) fn pick(mount: BorrowedFd<'_>) -> Result<OwnedFd, Failed> {
+    fspick(mount, "", FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC).at("pick a file system")
+}
+
+/// Changes options of a file system that was picked.
+pub(super) fn reconfigure(picked: OwnedFd, options: &[(&str, u64)]) -> Result<(), Failed> {
+    for (key, value) in options {
+        fsconfig_set_string(picked.as_fd(), *key, value.to_string())
+            .at(format!("set {key}={value} of a file system"))?;
+    }
+    fsconfig_reconfigure(picked.as_fd()).at("change a file system")
 }
 
 /// A detached copy of the mount at a path, with everything below it where `recursive`.

@@ -1,9 +1,10 @@
 //! The root of a jail: layers, its own writable files, /dev, /proc. Runs in the jail's new mount namespace,
-//! before it gives up its rights.
+//! before it gives up its rights. What has a size gets it when the jail is born ([`Sizes`]).
 
 use super::jail::Plan;
 use super::mounts::{self, Change};
 use super::{At, Failed, errno_of, world};
+use hostel_guest_protocol::zygote::Birth;
 use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, openat, openat2};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, OpenTreeFlags, UnmountFlags, open_tree, unmount};
@@ -13,11 +14,41 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 const MASKED: [&str; 7] =
     ["config.gz", "cmdline", "keys", "key-users", "kallsyms", "interrupts", "timer_list"];
 
+/// Size of a tmpfs until its jail is born. Zero would be none at all.
+const UNBORN: (&str, Option<&str>) = ("size", Some("1m"));
+/// The smallest tmpfs.
+const LEAST_BYTES: u64 = 4096;
+
+/// The file systems of a jail whose sizes depend on whose it is.
+pub(super) struct Sizes {
+    /// The tmpfs with its files, where they are in one.
+    own: Option<OwnedFd>,
+    shm: OwnedFd,
+}
+
+impl Sizes {
+    /// Handles on them, which are no part of the jail that is born.
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.own.iter().chain([&self.shm]).map(AsFd::as_fd)
+    }
+
+    /// Sets them. Needs the rights of the host's user namespace.
+    pub(super) fn set(self, birth: &Birth) -> Result<(), Failed> {
+        mounts::reconfigure(self.shm, &[("size", birth.shm_bytes.max(1 << 20))])?;
+        let Some(own) = self.own else { return Ok(()) };
+        let bytes = ("size", birth.tmpfs_bytes.max(LEAST_BYTES));
+        match birth.tmpfs_inodes {
+            0 => mounts::reconfigure(own, &[bytes]),
+            inodes => mounts::reconfigure(own, &[bytes, ("nr_inodes", inodes)]),
+        }
+    }
+}
+
 /// Builds the root and makes it this process's only one.
-pub(super) fn enter(plan: &Plan) -> Result<(), Failed> {
+pub(super) fn enter(plan: &Plan) -> Result<Sizes, Failed> {
     create_as_jail(plan);
     let own = own_files(plan)?;
-    let root = overlay(plan, &own)?;
+    let root = overlay(plan)?;
     mounts::attach(root.as_fd(), "/root")?;
     if plan.order.host_usr {
         let usr = mounts::copy_of("/usr", true)?;
@@ -27,12 +58,13 @@ pub(super) fn enter(plan: &Plan) -> Result<(), Failed> {
         }
         mounts::attach_on(usr.as_fd(), place(root.as_fd(), "usr")?.as_fd(), "/usr")?;
     }
-    device_tree(plan, root.as_fd())?;
+    let shm = device_tree(plan, root.as_fd())?;
     process_tree(root.as_fd())?;
     rustix::process::fchdir(root.as_fd()).at("enter the root")?;
     rustix::process::pivot_root(".", ".").at("pivot into the root")?;
     unmount(".", UnmountFlags::DETACH).at("let go of the zygote's root")?;
-    rustix::process::chdir("/").at("enter the root")
+    rustix::process::chdir("/").at("enter the root")?;
+    Ok(Sizes { own, shm })
 }
 
 /// What is created from here on belongs to root inside. Overlayfs too creates its own files as whoever mounted
@@ -45,37 +77,30 @@ fn create_as_jail(plan: &Plan) {
     }
 }
 
-/// Mounts the jail's own writable files at /upper: a tmpfs of its own, or its cell on disk.
-/// Returns the options of the overlay that name them.
-fn own_files(plan: &Plan) -> Result<[String; 2], Failed> {
-    if plan.order.tmpfs_bytes > 0 {
-        let base = plan.root_id().to_string();
-        let (size, inodes) = (plan.order.tmpfs_bytes.to_string(), plan.order.tmpfs_inodes.to_string());
-        let mut options = vec![("size", Some(size.as_str())), ("mode", Some("0755"))];
-        if plan.order.tmpfs_inodes > 0 {
-            options.push(("nr_inodes", Some(inodes.as_str())));
-        }
+/// Mounts the jail's own writable files at /upper: a tmpfs of its own, which it returns, or its cell on disk.
+fn own_files(plan: &Plan) -> Result<Option<OwnedFd>, Failed> {
+    if plan.order.in_memory {
         let attributes = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID;
-        let tmpfs = mounts::new_file_system("tmpfs", &options, attributes)?;
+        let tmpfs = mounts::new_file_system("tmpfs", &[UNBORN, ("mode", Some("0755"))], attributes)?;
         mounts::attach(tmpfs.as_fd(), "/upper")?;
         for name in ["upper", "work"] {
             mkdirat(tmpfs.as_fd(), name, Mode::from_raw_mode(0o755)).at("make a directory for writes")?;
         }
-        std::os::unix::fs::chown("/upper/upper", base.parse().ok(), base.parse().ok())
+        std::os::unix::fs::chown("/upper/upper", Some(plan.root_id()), Some(plan.root_id()))
             .map_err(|error| errno_of(&error))
             .at("own the directory for writes")?;
-    } else {
-        let cell = mounts::copy_of(&format!("/cells/{}", plan.order.cell), false)?;
-        if let Some(ids) = plan.ids() {
-            mounts::change(cell.as_fd(), Change { ids: Some(ids), ..Default::default() })
-                .at("map ids of the cell")?;
-        }
-        mounts::attach(cell.as_fd(), "/upper")?;
+        return mounts::pick(tmpfs.as_fd()).map(Some);
     }
-    Ok(["/upper/upper".to_owned(), "/upper/work".to_owned()])
+    let cell = mounts::copy_of(&format!("/cells/{}", plan.order.cell), false)?;
+    if let Some(ids) = plan.ids() {
+        mounts::change(cell.as_fd(), Change { ids: Some(ids), ..Default::default() })
+            .at("map ids of the cell")?;
+    }
+    mounts::attach(cell.as_fd(), "/upper")?;
+    Ok(None)
 }
 
-fn overlay(plan: &Plan, [upper, work]: &[String; 2]) -> Result<OwnedFd, Failed> {
+fn overlay(plan: &Plan) -> Result<OwnedFd, Failed> {
     let mut lower = Vec::with_capacity(plan.order.layers.len());
     for (index, layer) in plan.order.layers.iter().take(world::MAX_LAYERS).enumerate() {
         let path = format!("/{layer}");
@@ -92,8 +117,11 @@ fn overlay(plan: &Plan, [upper, work]: &[String; 2]) -> Result<OwnedFd, Failed> 
         lower.push(place);
     }
     let lower = lower.join(":");
-    let mut options =
-        vec![("lowerdir", Some(lower.as_str())), ("upperdir", Some(upper)), ("workdir", Some(work))];
+    let mut options = vec![
+        ("lowerdir", Some(lower.as_str())),
+        ("upperdir", Some("/upper/upper")),
+        ("workdir", Some("/upper/work")),
+    ];
     if plan.rootless {
         options.push(("userxattr", None));
     } else {
@@ -118,27 +146,23 @@ fn place(root: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Failed> {
     .at(format!("open /{name} of the template, which must be a directory"))
 }
 
-fn device_tree(plan: &Plan, root: BorrowedFd<'_>) -> Result<(), Failed> {
+/// /dev, with a terminal device and shared memory of the jail's own; returns the latter's file system.
+fn device_tree(plan: &Plan, root: BorrowedFd<'_>) -> Result<OwnedFd, Failed> {
     let tree = mounts::copy_of("/dev", true)?;
     mounts::attach_on(tree.as_fd(), place(root, "dev")?.as_fd(), "/dev")?;
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let base = plan.root_id().to_string();
     let pts_options = [("mode", Some("0620")), ("ptmxmode", Some("0666")), ("max", Some("256"))];
     let pts = mounts::new_file_system("devpts", &pts_options, attributes)?;
-    let size = plan.order.shm_bytes.max(1 << 20).to_string();
-    let shm_options = [
-        ("size", Some(size.as_str())),
-        ("mode", Some("1777")),
-        ("uid", Some(base.as_str())),
-        ("gid", Some(base.as_str())),
-    ];
+    let shm_options =
+        [UNBORN, ("mode", Some("1777")), ("uid", Some(base.as_str())), ("gid", Some(base.as_str()))];
     let shm = mounts::new_file_system("tmpfs", &shm_options, attributes | MountAttrFlags::MOUNT_ATTR_NODEV)?;
-    for (mount, name) in [(pts, "pts"), (shm, "shm")] {
+    for (mount, name) in [(&pts, "pts"), (&shm, "shm")] {
         let directory = openat(tree.as_fd(), name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .at("open a place in /dev")?;
         mounts::attach_on(mount.as_fd(), directory.as_fd(), name)?;
     }
-    Ok(())
+    mounts::pick(shm.as_fd())
 }
 
 /// /proc of the jail's own processes; what tells of the host is covered by /dev/null.

@@ -178,12 +178,11 @@ pub fn program() -> Vec<Instruction> {
     code
 }
 
-/// Puts the filter on this thread and all it will ever start. Needs `no_new_privs`.
+/// Puts a filter, [`program`]'s, on this thread and all it will ever start. Needs `no_new_privs`.
 ///
 /// # Errors
 /// The kernel's, where it has no filters or does not like this one.
-pub fn install() -> Result<(), Errno> {
-    let mut code = program();
+pub fn install(mut code: Vec<Instruction>) -> Result<(), Errno> {
     let length = u16::try_from(code.len()).map_err(|_| Errno::TOOBIG)?;
     let program = libc::sock_fprog { len: length, filter: code.as_mut_ptr().cast() };
     // SAFETY: the program points at `length` instructions of the kernel's layout that live across the call.

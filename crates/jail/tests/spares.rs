@@ -1,0 +1,210 @@
+//! Jails that were made ahead, and what becomes of them.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use async_trait::async_trait;
+use hostel_conformance::{Factory, Harness, PATIENCE, Sandbox};
+use hostel_jail::{Config, Jail};
+use hostel_sandbox::template::{Template, TemplateSource};
+use hostel_sandbox::{Backend, Capability, Result, SandboxId, SandboxSpec, TemplateId};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+struct Jails {
+    jail: Arc<Jail>,
+    home: TempDir,
+}
+
+impl Jails {
+    async fn start(spare_jails: usize) -> Arc<Self> {
+        let home = tempfile::Builder::new().prefix("hostel-jail-").tempdir().unwrap();
+        let directories = (home.path().join("state"), home.path().join("run"));
+        let mut config = Config::new(directories.0, directories.1, hostel_guest_binary::GUEST);
+        (config.spare_cells, config.spare_jails) = (2, spare_jails);
+        Arc::new(Self { jail: Arc::new(Jail::open(config).await.unwrap()), home })
+    }
+
+    /// The cells in which jails wait, once there are that many and one of them is not among `others`.
+    async fn waiting(&self, count: usize, others: &[String]) -> Vec<String> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let waiting = self.jail.waiting();
+            if waiting.len() >= count && waiting.iter().any(|cell| !others.contains(cell)) {
+                return waiting;
+            }
+            assert!(Instant::now() < deadline, "{waiting:?} wait");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+#[async_trait]
+impl Factory for Jails {
+    fn backend(&self) -> Arc<dyn Backend> {
+        self.jail.clone()
+    }
+
+    async fn fresh(&self) -> Result<Arc<dyn Factory>> {
+        Ok(Self::start(2).await)
+    }
+
+    async fn restart(&self) -> Result<Arc<dyn Backend>> {
+        Ok(self.jail.clone())
+    }
+
+    fn probe(&self) -> &'static [u8] {
+        hostel_guest_binary::PROBE
+    }
+
+    fn host_paths(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    async fn leftovers(&self, _sandbox: &SandboxId) -> Vec<String> {
+        Vec::new()
+    }
+
+    async fn close(&self) {
+        self.jail.shutdown().await;
+    }
+}
+
+/// A sandbox, with what the daemon keeps of it.
+async fn create(harness: &Harness, change: impl FnOnce(&mut SandboxSpec)) -> (Sandbox, Value) {
+    let mut spec = harness.spec();
+    change(&mut spec);
+    let created = harness.backend().create(&SandboxId::generate(), &spec).await.unwrap();
+    let handle = serde_json::from_slice(&created.handle).unwrap();
+    (harness.keep(created), handle)
+}
+
+fn cell(handle: &Value) -> String {
+    handle["cell"].as_str().unwrap().to_owned()
+}
+
+/// Removes what was made and what was ready; nothing is left.
+async fn end(harness: Arc<Harness>, jails: &Jails) {
+    harness.clean_up().await.unwrap();
+    jails.jail.shutdown().await;
+    assert_eq!(jails.jail.strays(), Vec::<String>::new());
+}
+
+/// Fields of a file below `/proc`, as the host sees it, but for what no two jails have alike.
+fn facts(pid: &Value, file: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
+    let alike = |line: &&str| {
+        ["Cap", "NoNewPrivs", "Seccomp", "Sig", "Shd", "Groups", "Threads", "FDSize", "Max "]
+            .iter()
+            .any(|start| line.starts_with(start))
+    };
+    text.lines().filter(alike).map(str::to_owned).collect()
+}
+
+/// The mounts of a report, without numbers of mounts and devices, and with the ids that are seen inside.
+fn mounts(report: &Value) -> Vec<String> {
+    let map = report["uid_map"][0].as_str().unwrap();
+    let base = format!("id={}", map.split_whitespace().nth(1).unwrap());
+    let lines = report["mounts"].as_array().unwrap().iter().map(|line| line.as_str().unwrap());
+    lines.map(|line| line.splitn(4, ' ').nth(3).unwrap().replace(&base, "id=0")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_jail_made_ahead_is_like_any_other() {
+    let mut seen = Vec::new();
+    for ahead in [0, 2] {
+        let jails = Jails::start(ahead).await;
+        let harness = Harness::new(jails.clone());
+        let waiting = if ahead > 0 { jails.waiting(ahead, &[]).await } else { Vec::new() };
+        let (sandbox, handle) = create(&harness, |spec| {
+            spec.limits.memory_bytes = Some(200 << 20);
+            spec.limits.pids = Some(77);
+            spec.env.insert("A".to_owned(), "b".to_owned());
+        })
+        .await;
+        assert_eq!(waiting.contains(&cell(&handle)), ahead > 0);
+        let mut report = sandbox.report().await.unwrap();
+        assert_eq!(report["hostname"], sandbox.environment().id().as_str());
+        let sizes = sandbox.sh("df -k /dev/shm | tail -1; ls -l /dev / /proc/self/fd | wc -l").await.unwrap();
+        let mut kept = vec![Value::from(sizes), Value::from(mounts(&report))];
+        for name in ["status", "signals", "limits", "cgroup", "interfaces", "environment", "descriptors"] {
+            if name == "status" {
+                report[name].as_object_mut().unwrap().remove("NSpid");
+            }
+            kept.push(report[name].take());
+        }
+        kept.extend(["status", "limits"].map(|file| Value::from(facts(&handle["pid"], file))));
+        let open = std::fs::read_dir(format!("/proc/{}/fd", handle["pid"])).unwrap().count();
+        kept.push(Value::from(open));
+        seen.push(kept);
+        end(harness, &jails).await;
+    }
+    for (one, other) in seen[0].iter().zip(&seen[1]) {
+        assert_eq!(one, other);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn creations_at_the_same_time_get_one_each() {
+    let jails = Jails::start(3).await;
+    let harness = Harness::new(jails.clone());
+    let waiting = jails.waiting(3, &[]).await;
+    let mut creations = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let harness = harness.clone();
+        creations.spawn(async move {
+            let (sandbox, handle) = create(&harness, |_| ()).await;
+            let host = sandbox.sh("cat /proc/sys/kernel/hostname").await.unwrap();
+            assert_eq!(host.trim(), sandbox.environment().id().as_str());
+            cell(&handle)
+        });
+    }
+    let cells: BTreeSet<String> = creations.join_all().await.into_iter().collect();
+    assert_eq!(cells.len(), 8);
+    assert!(waiting.iter().all(|cell| cells.contains(cell)), "{waiting:?} waited");
+    end(harness, &jails).await;
+}
+
+/// A root with the probe and a file that says which one it is.
+fn root(home: &Path, name: &str) -> std::path::PathBuf {
+    let root = home.join(name);
+    for directory in ["bin", "etc"] {
+        std::fs::create_dir_all(root.join(directory)).unwrap();
+    }
+    std::fs::write(root.join("bin/probe"), hostel_guest_binary::PROBE).unwrap();
+    std::fs::write(root.join("etc/marker"), name).unwrap();
+    root
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_template_that_is_removed_is_not_served_to_anybody() {
+    let jails = Jails::start(2).await;
+    let harness = Harness::new(jails.clone());
+    if !harness.has(Capability::TemplateImport) {
+        return end(harness, &jails).await;
+    }
+    let id = TemplateId::parse("replaced").unwrap();
+    let mut before = jails.waiting(2, &[]).await;
+    for name in ["first", "second"] {
+        let template = Template::new(id.clone(), TemplateSource::Imported);
+        let source = root(jails.home.path(), name);
+        jails.jail.import_template_directory(template, &source).await.unwrap();
+        let of_it = |spec: &mut SandboxSpec| spec.template = Some(id.clone());
+        // The second one waited, of a shape that was asked for by the first.
+        for round in 0..2 {
+            let (sandbox, handle) = create(&harness, of_it).await;
+            assert_eq!(sandbox.get("/etc/marker").await.unwrap(), name.as_bytes());
+            assert_eq!(before.contains(&cell(&handle)), round == 1, "{before:?} waited in round {round}");
+            sandbox.environment().destroy().await.unwrap();
+            before = jails.waiting(1, &before).await;
+        }
+        // Sandboxes are gone when their deletion is answered, but those that wait still stand on it.
+        jails.jail.delete_template(&id).await.unwrap();
+        before = jails.jail.waiting();
+        let refused = harness.sandbox_from_result(&id).await;
+        assert!(refused.is_err());
+    }
+    end(harness, &jails).await;
+}
