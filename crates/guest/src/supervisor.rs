@@ -76,7 +76,7 @@ pub fn run(inherited: Inherited) -> ! {
         }
         Err(errno) => {
             let failure = format!("the supervisor cannot start: {errno}");
-            let welcome = Welcome { version: VERSION, failure, weaknesses: Vec::new() };
+            let welcome = Welcome { version: VERSION, failure, ..Welcome::default() };
             let _ = rustix::io::write(&first, &hostel_guest_protocol::frame::encode_message(&welcome));
             1
         }

@@ -73,7 +73,8 @@ fn become_guest(plan: Plan) -> ! {
     let weaknesses = match entered {
         Ok(weaknesses) => weaknesses,
         Err(failed) => {
-            let welcome = Welcome { version: 0, failure: failed.to_string(), weaknesses: Vec::new() };
+            let failure = failed.to_string();
+            let welcome = Welcome { version: 0, failure, ..Welcome::default() };
             let _ = rustix::io::write(plan.first.as_fd(), &frame::encode_message(&welcome));
             // SAFETY: _exit(2) has no preconditions; nothing of the zygote's may run in this copy of it.
             unsafe { libc::_exit(1) }
