@@ -5,6 +5,7 @@
 //! guest over its socket (`hostel-guest-client`).
 
 mod abilities;
+mod allocator;
 mod backend;
 mod cell;
 mod cgroup;
@@ -20,5 +21,6 @@ mod storage;
 mod template;
 mod zygote;
 
+pub use allocator::keep_memory;
 pub use backend::Jail;
 pub use config::{Config, Storage};
