@@ -24,6 +24,8 @@ const STREAM_WINDOW: u32 = 8 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 /// Largest HTTP/2 frame taken, in bytes: a whole message of output with its header.
 const FRAME_SIZE: u32 = (256 << 10) + 1024;
+/// Bytes that may wait in a unix socket to the daemon.
+const SEND_BUFFER: usize = 1 << 20;
 /// Largest message taken, in bytes. Streams stay far below; a page of a thousand sandboxes may not.
 pub(crate) const MAX_MESSAGE: usize = 64 << 20;
 /// How long to wait for a connection.
@@ -130,7 +132,10 @@ fn tuned(endpoint: Endpoint) -> Endpoint {
 }
 
 async fn connect_unix(path: PathBuf) -> std::io::Result<TokioIo<UnixStream>> {
-    Ok(TokioIo::new(UnixStream::connect(path).await?))
+    let stream = UnixStream::connect(path).await?;
+    // Room for some frames of what we send, so that contents of files need fewer turns. A refusal costs speed only.
+    let _ = rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER);
+    Ok(TokioIo::new(stream))
 }
 
 /// The cause at the bottom, which is the one that people understand: "Connection refused", not "transport error".

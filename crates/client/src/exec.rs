@@ -29,7 +29,7 @@ const COMMANDS: usize = 8;
 /// When the daemon is told that output arrived, and so need not be kept for us.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Acknowledge {
-    /// When it was handed over: every 256 KiB or 10 ms.
+    /// When it was handed over: every 512 KiB or 10 ms.
     #[default]
     Automatic,
     /// When [`ExecInput::acknowledge`] says so, for a caller that must first make it durable.

@@ -15,6 +15,7 @@ impl Backends {
     /// # Errors
     /// Of the backend that cannot be opened.
     pub async fn open(config: &Config) -> Result<Self> {
+        hostel_jail::keep_memory();
         Ok(Self::of(vec![open_jail(config).await?, open_docker(config).await?]))
     }
 

@@ -72,6 +72,8 @@ impl Guest {
     ) -> Result<Attachment> {
         let process = convert::process(answer, id)?;
         let outgoing = Outgoing::new(process.stdin_offset);
+        // With input on its way nobody could say which of it the guest still has something to say about.
+        let returns = connection.returns() && !options.stdin;
         let rules = Rules::new(&process, options);
         let (sender, last, output) = channel(OUTPUT_CAPACITY)?;
         let (input, inputs) = mpsc::channel(INPUT_CAPACITY);
@@ -86,13 +88,16 @@ impl Guest {
             output: sender,
             next: None,
             ending: None,
+            returns,
             stop: self.stop().clone(),
         };
         let (guest, is_first) = (self.clone(), pump.connection.is_first());
         self.tasks().spawn(async move {
-            pump.run(last).await;
-            if !is_first {
-                guest.stock_up().await;
+            match pump.run(last).await {
+                // Where it cannot be kept the next call opens one.
+                Some(connection) => drop(guest.keep(connection)),
+                None if is_first => {}
+                None => guest.stock_up().await,
             }
         });
         Ok(Attachment { input, output })
@@ -112,25 +117,34 @@ struct Pump {
     next: Option<Output>,
     /// How it ends once everything is delivered.
     ending: Option<Ending>,
+    /// The connection serves requests again after the end of the process.
+    returns: bool,
     stop: CancellationToken,
 }
 
 impl Pump {
-    async fn run(mut self, last: mpsc::OwnedPermit<Result<Output>>) {
+    /// → the connection where it takes requests again.
+    async fn run(mut self, last: mpsc::OwnedPermit<Result<Output>>) -> Option<Connection> {
         match self.relay().await {
             Ending::Exited(status) => {
                 // The reader sees the end of the channel too.
                 let (closed, _) = mpsc::channel(1);
                 self.output = closed;
                 drop(last.send(Ok(Output::Exited(status))));
+                // Whoever waits for the end has it before we clean up.
+                tokio::task::yield_now().await;
                 self.outgoing.drop_input();
-                self.leave().await;
+                let returns = self.returns;
+                self.leave(returns).await
             }
-            Ending::Failed(error) => drop(last.send(Err(error))),
+            Ending::Failed(error) => {
+                drop(last.send(Err(error)));
+                None
+            }
             Ending::Left => {
                 drop(last);
                 self.take_input();
-                self.leave().await;
+                self.leave(false).await
             }
         }
     }
@@ -253,16 +267,21 @@ impl Pump {
         }
     }
 
-    /// Sends what there is, and says goodbye.
-    async fn leave(mut self) {
+    /// Sends what there is, and says goodbye, or that the connection takes requests again, which is then returned.
+    async fn leave(mut self, returns: bool) -> Option<Connection> {
         self.acknowledge();
         let stop = self.stop.clone();
         let finish = async {
             let _ = tokio::time::timeout(LEAVE, self.finish_input()).await;
-            self.outgoing.push_detach();
-            let _ = tokio::time::timeout(LEAVE, self.outgoing.flush(&self.connection.stream)).await;
+            if returns {
+                self.outgoing.push_return();
+            } else {
+                self.outgoing.push_detach();
+            }
+            tokio::time::timeout(LEAVE, self.outgoing.flush(&self.connection.stream)).await
         };
-        let _ = stop.run_until_cancelled(finish).await;
+        let said = stop.run_until_cancelled(finish).await;
+        (returns && !self.outgoing.is_broken() && matches!(said, Some(Ok(Ok(()))))).then_some(self.connection)
     }
 
     /// Output is read and forgotten meanwhile, because acceptance of input comes between it.

@@ -39,6 +39,8 @@ pub(crate) struct Connection {
     answering: bool,
     /// Whether the guest was born with it.
     first: bool,
+    /// Whether it takes requests again after an attachment.
+    returns: bool,
 }
 
 impl Connection {
@@ -47,7 +49,7 @@ impl Connection {
         let stream = endpoint.connect().await?;
         let hello = Hello { version: VERSION, token: endpoint.token().to_vec() };
         let hello = Some(encode_message(&hello));
-        Ok(Self { stream, inbox: Inbox::default(), hello, answering: false, first: false })
+        Ok(Self { stream, inbox: Inbox::default(), hello, answering: false, first: false, returns: false })
     }
 
     /// The one that a guest is born with.
@@ -55,7 +57,8 @@ impl Connection {
         let stream = std::os::unix::net::UnixStream::from(socket);
         stream.set_nonblocking(true)?;
         let stream = UnixStream::from_std(stream)?;
-        Ok(Self { stream, inbox: Inbox::default(), hello: None, answering: false, first: true })
+        let inbox = Inbox::default();
+        Ok(Self { stream, inbox, hello: None, answering: false, first: true, returns: false })
     }
 
     /// Whether the guest was born with it.
@@ -74,6 +77,11 @@ impl Connection {
         welcome
     }
 
+    /// Whether it takes requests again after an attachment, as the greeting said.
+    pub(crate) fn returns(&self) -> bool {
+        self.returns
+    }
+
     /// Reads the guest's greeting.
     pub(crate) async fn welcome(&mut self) -> Result<Welcome, Fault> {
         let message = self.message(MOST_WELCOME).await?;
@@ -81,6 +89,7 @@ impl Connection {
         if welcome.version == 0 || welcome.version > VERSION {
             return Err(Fault::Rule(format!("it speaks version {} of the protocol", welcome.version)));
         }
+        self.returns = welcome.returns;
         Ok(welcome)
     }
 

@@ -80,8 +80,9 @@ impl Inbox {
 
     /// Whether nothing arrived although nothing was asked, and the other end is still there.
     pub(crate) fn is_quiet(&mut self, stream: &UnixStream) -> bool {
-        let (arrived, size) = (&mut self.arrived, self.read_size);
-        let received = stream.try_io(Interest::READABLE, || receive(stream, arrived, size));
+        let arrived = &mut self.arrived;
+        // One byte is enough to know.
+        let received = stream.try_io(Interest::READABLE, || receive(stream, arrived, 1));
         self.is_empty() && received.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 

@@ -77,6 +77,10 @@ impl Outgoing {
         self.push_event(HostEvent::Detach(Empty {}));
     }
 
+    pub(crate) fn push_return(&mut self) {
+        self.push_event(HostEvent::Return(Empty {}));
+    }
+
     fn push_event(&mut self, event: HostEvent) {
         self.push_ready(encode_message(&ToGuest { event: Some(event) }).into());
     }
@@ -154,6 +158,11 @@ impl Outgoing {
         self.broken = true;
         self.ready.clear();
         self.ready_bytes = 0;
+    }
+
+    /// Whether the other end reads no more.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken
     }
 
     /// Sends what may go. Cancellation loses nothing and repeats nothing.

@@ -47,6 +47,9 @@ pub struct Welcome {
     /// What could not be set up as wanted, one sentence each.
     #[prost(string, repeated, tag = "3")]
     pub weaknesses: Vec<String>,
+    /// Whether it knows [`HostEvent::Return`]. Guests of earlier daemons do not.
+    #[prost(bool, tag = "4")]
+    pub returns: bool,
 }
 
 /// What the host asks. One reply each, in order.

@@ -146,7 +146,7 @@ fn reporting(options: &Options, mut first: UnixStream) -> ExitCode {
             weaknesses,
         }),
         Err(failure) => {
-            let welcome = Welcome { version: VERSION, failure, weaknesses: Vec::new() };
+            let welcome = Welcome { version: VERSION, failure, ..Welcome::default() };
             let _ = first.write_all(&frame::encode_message(&welcome));
             ExitCode::FAILURE
         }

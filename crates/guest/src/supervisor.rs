@@ -36,13 +36,15 @@ use process::Process;
 use rate::Rate;
 use rustix::io::Errno;
 use spill::SpillSpace;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// Time that processes have to end by themselves when the sandbox ends.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
-const DEFAULT_RING: u64 = 1 << 20;
+const DEFAULT_RING: u64 = 2 << 20;
 const DEFAULT_RETAINED_RING: u64 = 16 << 20;
 const DEFAULT_RETAINED_SPILL: u64 = 64 << 20;
 
@@ -76,7 +78,7 @@ pub fn run(inherited: Inherited) -> ! {
         }
         Err(errno) => {
             let failure = format!("the supervisor cannot start: {errno}");
-            let welcome = Welcome { version: VERSION, failure, weaknesses: Vec::new() };
+            let welcome = Welcome { version: VERSION, failure, ..Welcome::default() };
             let _ = rustix::io::write(&first, &hostel_guest_protocol::frame::encode_message(&welcome));
             1
         }
@@ -122,6 +124,9 @@ struct Supervisor {
     config: GuestConfig,
     weaknesses: Vec<String>,
     root: Root,
+    users: RefCell<users::Users>,
+    /// `/dev/null`, once somebody needed it.
+    null: Option<Rc<OwnedFd>>,
     connections: BTreeMap<u64, Connection>,
     /// By serial number, so oldest first.
     processes: BTreeMap<u64, Process>,
@@ -158,6 +163,8 @@ impl Supervisor {
             config: GuestConfig::default(),
             weaknesses: born.weaknesses,
             root: Root::new()?,
+            users: RefCell::default(),
+            null: None,
             connections: BTreeMap::new(),
             processes: BTreeMap::new(),
             running: BTreeMap::new(),
@@ -193,7 +200,8 @@ impl Supervisor {
 
     /// Whose the files are that the host makes.
     fn owner(&self) -> files::Owner {
-        let user = users::find(&self.root, &self.config.user, self.config.can_switch_user).ok()?;
+        let user =
+            self.users.borrow_mut().find(&self.root, &self.config.user, self.config.can_switch_user).ok()?;
         self.config.can_switch_user.then_some((user.uid, user.gid))
     }
 

@@ -5,6 +5,7 @@
 //! ready. What comes after goes to the guest over its socket (`hostel-guest-client`).
 
 mod abilities;
+mod allocator;
 mod backend;
 mod cell;
 mod cgroup;
@@ -21,5 +22,6 @@ mod storage;
 mod template;
 mod zygote;
 
+pub use allocator::keep_memory;
 pub use backend::Jail;
 pub use config::{Config, Storage};

@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Bytes after which output is acknowledged at once.
-const ACK_BYTES: u64 = 256 << 10;
+/// Bytes after which output is acknowledged at once: a quarter of what a sandbox holds for us, so that it need not wait.
+const ACK_BYTES: u64 = 512 << 10;
 /// How long an acknowledgement may wait for more to acknowledge.
 const ACK_DELAY: Duration = Duration::from_millis(10);
 

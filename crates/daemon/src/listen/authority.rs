@@ -7,14 +7,11 @@
 //! longer than what it replaces, so that the receiver's table of headers never drops what the sender still uses.
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::UnixStream;
 
-/// Bytes read at once.
-const READ: usize = 32 << 10;
 const PREFACE: usize = 24;
 const FRAME_HEADER: usize = 9;
 const HEADERS: u8 = 1;
@@ -54,6 +51,21 @@ impl Default for Rewriter {
 }
 
 impl Rewriter {
+    /// How many of these bytes, at their beginning, pass as they are; they are taken.
+    fn passing(&mut self, bytes: &[u8]) -> usize {
+        match self.place {
+            Place::Passing(left) if left > bytes.len() => {
+                self.place = Place::Passing(left - bytes.len());
+                bytes.len()
+            }
+            Place::Passing(left) => {
+                self.place = Place::Header;
+                left
+            }
+            Place::Header | Place::Block(_) => 0,
+        }
+    }
+
     /// Takes what arrived and adds what may go on.
     pub(crate) fn push(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
         while !bytes.is_empty() {
@@ -137,13 +149,19 @@ impl AsyncRead for NamedStream {
         while this.taken == this.ready.len() {
             this.ready.clear();
             this.taken = 0;
-            let mut space = [MaybeUninit::uninit(); READ];
-            let mut arrived = ReadBuf::uninit(&mut space);
-            ready!(Pin::new(&mut this.stream).poll_read(cx, &mut arrived))?;
-            if arrived.filled().is_empty() {
+            // Straight to where it is wanted: most of what comes is content, which passes as it is.
+            let before = buffer.filled().len();
+            ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
+            let arrived = &buffer.filled()[before..];
+            let passing = this.rewriter.passing(arrived);
+            if passing == arrived.len() {
                 return Poll::Ready(Ok(()));
             }
-            this.rewriter.push(arrived.filled(), &mut this.ready);
+            this.rewriter.push(&arrived[passing..], &mut this.ready);
+            buffer.set_filled(before + passing);
+            if passing > 0 {
+                break;
+            }
         }
         let waiting = &this.ready[this.taken..];
         let count = waiting.len().min(buffer.remaining());
@@ -258,6 +276,40 @@ mod tests {
             [&preface[..], &frame(4, 0, &[1, 2]), &frame(1, 4, after), &frame(0, 0, b"data")].concat();
         for cut in [1, 2, 7, 1000] {
             assert_eq!(through(&sent, cut), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_reads_what_its_rewriter_makes() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let path = b"%2Frun%2Fhostel%2Fhosteld.sock";
+        let block = [&[0x83, 0x41, u8::try_from(path.len()).unwrap()][..], path, &[0xbf]].concat();
+        let mut sent = vec![b'p'; PREFACE];
+        for length in [0, 1, 5, 100, 70_000] {
+            sent.extend([frame(HEADERS, END_HEADERS, &block), frame(0, 0, &vec![7; length])].concat());
+        }
+        let expected = through(&sent, 1000);
+        for (cut, room) in [(1, 1), (10, 3), (1000, 64), (50_000, 30), (200_000, 200_000)] {
+            let (mut client, server) = UnixStream::pair().unwrap();
+            let (mut server, mut got) = (NamedStream::new(server), Vec::new());
+            let write = async {
+                for piece in sent.chunks(cut) {
+                    client.write_all(piece).await.unwrap();
+                }
+                drop(client);
+            };
+            let read = async {
+                let mut space = vec![0; room];
+                loop {
+                    let count = server.read(&mut space).await.unwrap();
+                    if count == 0 {
+                        break;
+                    }
+                    got.extend_from_slice(&space[..count]);
+                }
+            };
+            tokio::join!(write, read);
+            assert!(got == expected, "cut {cut}, room {room}");
         }
     }
 

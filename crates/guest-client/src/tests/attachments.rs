@@ -5,7 +5,7 @@ use crate::Guest;
 use bytes::Bytes;
 use hostel_guest_protocol::{
     Ack, Answer, Ask, Empty, Failure, FailureKind, FileEvent, Gap, GuestEvent, HostEvent, MAX_DATA, Process,
-    STDIN_WINDOW, StreamId,
+    STDIN_WINDOW, StreamId, VERSION, Welcome,
 };
 use hostel_sandbox::process::{AttachOptions, Attachment, Input, Output, OutputStream};
 use hostel_sandbox::{Error, Processes};
@@ -66,6 +66,42 @@ async fn output_arrives_and_is_acknowledged() {
         last.push(event);
     }
     assert_eq!(last, [ack(1, 101), HostEvent::Detach(Empty {})]);
+}
+
+#[tokio::test]
+async fn a_connection_serves_again_after_the_end() {
+    let (guest, script) = guest();
+    let options = AttachOptions { stdin: false, ..AttachOptions::everything() };
+    let serve = async {
+        let mut peer = script.accept_silently().await;
+        peer.message().await.unwrap();
+        peer.send(&Welcome { version: VERSION, returns: true, ..Welcome::default() }).await;
+        for stdin in [false, false, true] {
+            let Ask::Exec(exec) = peer.ask().await else { panic!() };
+            peer.reply(Answer::Process(process(&exec.spec.unwrap().id))).await;
+            peer.data(StreamId::Stdout, 0, b"out").await;
+            peer.tell(GuestEvent::Exited(exit(0))).await;
+            let mut last = peer.event().await.unwrap();
+            while let HostEvent::Ack(_) = last {
+                last = peer.event().await.unwrap();
+            }
+            // Where there was input the guest may have something to say about it after the end.
+            assert_eq!(last == HostEvent::Detach(Empty {}), stdin);
+            assert_eq!(last == HostEvent::Return(Empty {}), !stdin);
+        }
+        peer.closed().await;
+    };
+    let ask = async {
+        for stdin in [false, false, true] {
+            let options = AttachOptions { stdin, ..options.clone() };
+            let mut attachment = guest.exec(spec(&["true"]), options).await.unwrap();
+            assert_eq!(drain(&mut attachment).await.0, [3, 0]);
+            while !stdin && !guest.tasks().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    join!(ask, serve);
 }
 
 #[tokio::test]

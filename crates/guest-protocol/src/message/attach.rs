@@ -26,7 +26,7 @@ pub struct Attach {
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ToGuest {
     /// What.
-    #[prost(oneof = "HostEvent", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "HostEvent", tags = "1, 2, 3, 4, 5, 6")]
     pub event: Option<HostEvent>,
 }
 
@@ -49,6 +49,10 @@ pub enum HostEvent {
     /// output for a grace time.
     #[prost(message, tag = "5")]
     Detach(Empty),
+    /// After [`GuestEvent::Exited`]: the reader had everything, and the connection takes requests again. Before that
+    /// it is a `Detach`. Only for a guest whose [`crate::Welcome::returns`] says so.
+    #[prost(message, tag = "6")]
+    Return(Empty),
 }
 
 /// An acknowledgement.

@@ -98,7 +98,16 @@ impl Supervisor {
         let Ok(ToGuest { event }) = ToGuest::decode(payload) else { return false };
         let Some(connection) = self.connections.get(&serial) else { return false };
         let Mode::Attached(attached) = &connection.mode else { return false };
-        let (process_serial, next) = (attached.process, attached.next);
+        let (process_serial, next, exited) = (attached.process, attached.next, attached.exited);
+        // Also where the process is forgotten by now.
+        if let Some(HostEvent::Detach(_) | HostEvent::Return(_)) = event {
+            let returns = exited && matches!(event, Some(HostEvent::Return(_)));
+            self.detach(serial, false);
+            if let Some(connection) = self.connections.get_mut(&serial) {
+                connection.closing |= !returns;
+            }
+            return true;
+        }
         let Some(process) = self.processes.get_mut(&process_serial) else { return true };
         match event {
             Some(HostEvent::Ack(ack)) => {
@@ -116,14 +125,8 @@ impl Supervisor {
             }
             Some(HostEvent::Resize(size)) => drop(resize(process, size)),
             Some(HostEvent::Signal(number)) => drop(signal(process, number)),
-            Some(HostEvent::Detach(_)) => {
-                self.detach(serial, false);
-                if let Some(connection) = self.connections.get_mut(&serial) {
-                    connection.closing = true;
-                }
-            }
-            // Not the writer's, or something a newer host knows.
-            Some(HostEvent::CloseStdin(_)) | None => {}
+            // Not the writer's, said before, or something a newer host knows.
+            Some(HostEvent::CloseStdin(_) | HostEvent::Detach(_) | HostEvent::Return(_)) | None => {}
         }
         true
     }

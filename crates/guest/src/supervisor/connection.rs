@@ -220,12 +220,13 @@ impl Connection {
     fn take_output(&mut self, process: Option<&mut Process>, space: &mut SpillSpace) -> bool {
         let Mode::Attached(attached) = &mut self.mode else { return false };
         let Some(process) = process else { return false };
+        if attached.exited {
+            // Nothing comes after the end: what did would be taken for an answer once the connection returned.
+            return false;
+        }
         if let Some(offset) = attached.accepted.take() {
             self.tell(GuestEvent::StdinAccepted(offset));
             return true;
-        }
-        if attached.exited {
-            return false;
         }
         for (index, id) in [StreamId::Stdout, StreamId::Stderr].into_iter().enumerate() {
             let stream = &mut process.outputs[index].stream;

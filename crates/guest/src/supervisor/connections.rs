@@ -61,8 +61,8 @@ impl Supervisor {
     }
 
     pub(super) fn welcome(&mut self, serial: u64) {
-        let welcome =
-            Welcome { version: VERSION, failure: String::new(), weaknesses: self.weaknesses.clone() };
+        let weaknesses = self.weaknesses.clone();
+        let welcome = Welcome { version: VERSION, failure: String::new(), weaknesses, returns: true };
         if let Some(connection) = self.connections.get_mut(&serial) {
             connection.send(&welcome, None);
         }

@@ -26,17 +26,25 @@ const BUSY_PIPE: usize = 60 << 10;
 const TERMINAL_READ: usize = 4 << 10;
 
 impl Supervisor {
-    /// Takes what a process wrote.
+    /// Takes what a process wrote and passes it on.
     pub(super) fn read_output(&mut self, serial: u64, index: usize) {
+        if self.take_output(serial, index) {
+            self.pump_attached(serial);
+            self.close_if_enough(serial, index);
+        }
+    }
+
+    /// Takes what a process wrote. → whether there was something.
+    fn take_output(&mut self, serial: u64, index: usize) -> bool {
         let now = Instant::now();
         if self.spill.is_short() {
             self.shorten_spills(serial, index);
         }
-        let Some(process) = self.processes.get_mut(&serial) else { return };
+        let Some(process) = self.processes.get_mut(&serial) else { return false };
         let ended = process.exit.is_some();
         let terminal = process.terminal;
         let output = &mut process.outputs[index];
-        let Some(fd) = &output.fd else { return };
+        let Some(fd) = &output.fd else { return false };
         let waiting = if terminal { TERMINAL_READ } else { pipe_content(fd) };
         if waiting >= BUSY_PIPE && !output.enlarged {
             output.enlarged = true;
@@ -53,7 +61,7 @@ impl Supervisor {
                 self.rate_waiting = true;
                 self.timers.add(self.rate.next(now), Timer::Rate);
             }
-            return;
+            return false;
         }
         match rustix::io::readv(fd, &mut output.stream.ring_mut().space(room)) {
             Ok(count) if count > 0 => {
@@ -61,13 +69,7 @@ impl Supervisor {
                 output.last = now;
                 output.left = output.left.saturating_sub(count);
                 self.rate.take(count);
-                let enough = output.left == 0;
-                for attached in process.attached.clone() {
-                    self.pump(attached);
-                }
-                if enough {
-                    self.close_output(serial, index);
-                }
+                return true;
             }
             Err(Errno::AGAIN | Errno::INTR) => {}
             Err(Errno::IO) if terminal && !ended => {
@@ -76,6 +78,18 @@ impl Supervisor {
                 output.polled = false;
             }
             _ => self.close_output(serial, index),
+        }
+        false
+    }
+
+    fn pump_attached(&mut self, serial: u64) {
+        let attached = self.processes.get(&serial).map(|process| process.attached.clone());
+        attached.into_iter().flatten().for_each(|connection| self.pump(connection));
+    }
+
+    fn close_if_enough(&mut self, serial: u64, index: usize) {
+        if self.processes.get(&serial).is_some_and(|process| process.outputs[index].left == 0) {
+            self.close_output(serial, index);
         }
     }
 
@@ -136,26 +150,21 @@ impl Supervisor {
         for index in 0..2 {
             self.drain_now(serial, index);
         }
+        // The end goes with the last output: as a rule there is one thing to send, once.
         self.finish_if_over(serial);
         if self.processes.get(&serial).is_some_and(|process| process.finished.is_none()) {
+            self.pump_attached(serial);
             self.timers.add(now + DRY, Timer::Drain(serial));
         }
     }
 
-    /// Reads as long as there is something, within reason.
+    /// Takes as long as there is something, within reason. To pass it on is the caller's.
     fn drain_now(&mut self, serial: u64, index: usize) {
         for _ in 0..8 {
-            let Some(process) = self.processes.get(&serial) else { return };
-            let output = &process.outputs[index];
-            let before = output.stream.end();
-            if output.fd.is_none() {
+            if !self.take_output(serial, index) {
                 return;
             }
-            self.read_output(serial, index);
-            let Some(process) = self.processes.get(&serial) else { return };
-            if process.outputs[index].stream.end() == before {
-                return;
-            }
+            self.close_if_enough(serial, index);
         }
     }
 
@@ -170,6 +179,7 @@ impl Supervisor {
             let dry = now.saturating_duration_since(output.last) >= DRY;
             if dry || until.is_some_and(|until| until <= now) {
                 self.drain_now(serial, index);
+                self.pump_attached(serial);
                 let Some(process) = self.processes.get(&serial) else { return };
                 // With readers in the way it is not dry after all.
                 if process.outputs[index].polled {
@@ -195,9 +205,7 @@ impl Supervisor {
         }
         process.expires = Some(now + REMEMBERED);
         self.timers.add(now + REMEMBERED, Timer::Expire(serial));
-        for attached in process.attached.clone() {
-            self.pump(attached);
-        }
+        self.pump_attached(serial);
         self.trim();
     }
 

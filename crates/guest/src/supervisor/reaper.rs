@@ -88,7 +88,7 @@ impl Supervisor {
                     self.shut_down();
                 }
             }
-            if count == 0 {
+            if count < buffer.len() {
                 break;
             }
         }

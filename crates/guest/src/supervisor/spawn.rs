@@ -6,7 +6,9 @@ use rustix::io::Errno;
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-const STACK: usize = 64 << 10;
+/// Bytes of stack that a child has until it executes: it calls the system and nothing else. More would be mapped and
+/// unmapped each time.
+const STACK: usize = 16 << 10;
 const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 
 /// Everything a child needs, made before it exists: it must not allocate.

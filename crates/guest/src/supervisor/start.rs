@@ -7,7 +7,7 @@ use super::files::Root;
 use super::process::{Input, Output, Process, now_ns, printable, shortened};
 use super::spawn::{self, Launch, Step};
 use super::terminal;
-use super::users::{self, Identity};
+use super::users::Identity;
 use hostel_guest_protocol::{FailureKind, ProcessSpec, REQUEST_LEN, REQUEST_REUSED};
 use rustix::fs::{FileType, Mode, OFlags, fstat};
 use rustix::io::Errno;
@@ -16,6 +16,7 @@ use rustix::process::Pid;
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -24,7 +25,7 @@ const MOST_ID: usize = 128;
 
 /// Both ends of a process's streams.
 struct Streams {
-    theirs: [OwnedFd; 3],
+    theirs: [Rc<OwnedFd>; 3],
     outputs: [Option<OwnedFd>; 2],
     input: Option<OwnedFd>,
 }
@@ -44,17 +45,16 @@ impl Supervisor {
             return Err(failure(FailureKind::Exists, message, "process"));
         }
         let user = if spec.user.is_empty() { &self.config.user } else { &spec.user };
-        let user = users::find(&self.root, user, self.config.can_switch_user)?;
+        let user = self.users.borrow_mut().find(&self.root, user, self.config.can_switch_user)?;
         let directory = [&spec.cwd, &self.config.workdir].into_iter().find(|path| !path.is_empty());
         let directory = directory.map_or("/", String::as_str).to_owned();
-        self.root
-            .open_directory(&directory, OFlags::PATH)
-            .map_err(|errno| invalid("cwd", format!("{directory}: {errno}")))?;
         let env = environment(&self.config.env, spec, &user, &directory);
-        let program =
-            find_program(&self.root, &spec.argv[0], env.get("PATH").map_or("", String::as_str), &directory)?;
+        let path = env.get("PATH").map_or("", String::as_str);
+        let program = find_program(&self.root, &spec.argv[0], path, &directory)
+            .map_err(|failure| no_directory(&self.root, &directory).unwrap_or(failure))?;
         let oom_before = self.oom_kills();
-        let streams = streams(spec, &user).map_err(|errno| refused(errno, "make the process's streams"))?;
+        let streams = streams(spec, &user, &mut self.null)
+            .map_err(|errno| refused(errno, "make the process's streams"))?;
         let env = env.into_iter().map(|(name, value)| format!("{name}={value}"));
         let pid = spawn::launch(&Launch {
             program: c_string(&program)?,
@@ -228,6 +228,12 @@ fn is_executable(root: &Root, path: &str) -> Result<bool, Errno> {
     Ok(FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_mode & 0o111 != 0)
 }
 
+/// What is wrong with the directory, which explains why a program is not found. Where one is found the child says so.
+fn no_directory(root: &Root, directory: &str) -> Option<hostel_guest_protocol::Failure> {
+    let opened = root.open_directory(directory, OFlags::PATH);
+    opened.err().map(|errno| invalid("cwd", format!("{directory}: {errno}")))
+}
+
 fn missing(program: &str) -> hostel_guest_protocol::Failure {
     failure(FailureKind::NotFound, format!("there is no program {program:?}"), "program")
 }
@@ -251,13 +257,15 @@ fn c_string(text: &str) -> Outcome<CString> {
     CString::new(text).map_err(|_| invalid("argv", "there is a NUL in it"))
 }
 
-fn streams(spec: &ProcessSpec, user: &Identity) -> Result<Streams, Errno> {
+/// `null` is where whoever gets no standard input reads: opened by the first, and the same for all.
+fn streams(spec: &ProcessSpec, user: &Identity, null: &mut Option<Rc<OwnedFd>>) -> Result<Streams, Errno> {
     if let Some(size) = spec.terminal {
         let (ours, theirs) = terminal::new(size)?;
         terminal::give(&theirs, user.uid, user.gid);
         let copy = || rustix::io::fcntl_dupfd_cloexec(&theirs, 3);
         let input = if spec.stdin { Some(rustix::io::fcntl_dupfd_cloexec(&ours, 3)?) } else { None };
-        return Ok(Streams { theirs: [copy()?, copy()?, theirs], outputs: [Some(ours), None], input });
+        let theirs = [copy()?.into(), copy()?.into(), theirs.into()];
+        return Ok(Streams { theirs, outputs: [Some(ours), None], input });
     }
     let ([out_ours, out_theirs], [err_ours, err_theirs]) = (pipe()?, pipe()?);
     rustix::io::ioctl_fionbio(&out_ours, true)?;
@@ -265,13 +273,16 @@ fn streams(spec: &ProcessSpec, user: &Identity) -> Result<Streams, Errno> {
     let (input_theirs, input) = if spec.stdin {
         let [theirs, ours] = pipe()?;
         rustix::io::ioctl_fionbio(&ours, true)?;
-        (theirs, Some(ours))
+        (theirs.into(), Some(ours))
+    } else if let Some(null) = null {
+        (Rc::clone(null), None)
     } else {
-        (rustix::fs::open(c"/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?, None)
+        let opened = rustix::fs::open(c"/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        (Rc::clone(null.insert(opened.into())), None)
     };
     debug_assert!(input_theirs.as_raw_fd() > 2, "standard descriptors are taken");
     let outputs = [Some(out_ours), Some(err_ours)];
-    Ok(Streams { theirs: [input_theirs, out_theirs, err_theirs], outputs, input })
+    Ok(Streams { theirs: [input_theirs, out_theirs.into(), err_theirs.into()], outputs, input })
 }
 
 /// The reading end and the writing end.

@@ -78,7 +78,8 @@ fn become_guest(plan: Plan) -> ! {
         Ok(Some(born)) => born,
         Ok(None) => exit(0),
         Err(failed) => {
-            let welcome = Welcome { version: VERSION, failure: failed.to_string(), weaknesses: Vec::new() };
+            let failure = failed.to_string();
+            let welcome = Welcome { version: VERSION, failure, ..Welcome::default() };
             let _ = rustix::io::write(plan.first.as_fd(), &frame::encode_message(&welcome));
             exit(1)
         }

@@ -2,7 +2,8 @@
 
 use crate::client::{Guest, Told, eventually, everything, pause, spec};
 use hostel_guest_protocol::{
-    Answer, Ask, Attach, Empty, ExitReason, FailureKind, GuestConfig, GuestEvent, ProcessSpec, Signal,
+    Answer, Ask, Attach, Empty, ExitReason, FailureKind, GuestConfig, GuestEvent, HostEvent, ProcessSpec,
+    Signal,
 };
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,35 @@ fn echo_says_what_it_was_told() {
     assert_eq!((finished.text().as_str(), &finished.stderr[..]), ("out\n", &b"err\n"[..]));
     assert_eq!((finished.exit.reason(), finished.exit.code), (ExitReason::Exited, Some(3)));
     assert!(finished.exit.max_rss_bytes > 0);
+}
+
+#[test]
+fn a_connection_takes_requests_again_after_the_end() {
+    let guest = Guest::start();
+    let mut client = guest.connect();
+    for round in 0..3 {
+        let id = format!("p{round}");
+        client.exec(spec(&id, &["echo", &id]), Attach { stdin: true, ..everything() }).unwrap();
+        // What is said before the return is of the attachment, however late.
+        assert_eq!(client.finish().text(), format!("{id}\n"));
+        client.input(0, b"too late");
+        client.tell(HostEvent::Return(Empty {}));
+        assert_eq!(client.ask(Ask::Ping(Empty {})).unwrap(), Answer::Done(Empty {}));
+    }
+    client.exec(spec("early", &["true"]), Attach::default()).unwrap();
+    client.finish();
+    let mut other = guest.connect();
+    for _ in 0..300 {
+        let id = other.start(spec("", &["true"])).unwrap().id;
+        other.wait(&id).unwrap();
+    }
+    assert_eq!(other.get("early").unwrap_err().kind(), FailureKind::NotFound);
+    client.tell(HostEvent::Return(Empty {}));
+    assert_eq!(client.ask(Ask::Ping(Empty {})).unwrap(), Answer::Done(Empty {}), "also when it is forgotten");
+    client.exec(spec("long", &["sleep", "60"]), Attach::default()).unwrap();
+    client.tell(HostEvent::Return(Empty {}));
+    assert_eq!(client.told(), None, "before the end it is a farewell");
+    assert!(guest.connect().get("long").unwrap().exit.is_none());
 }
 
 #[test]

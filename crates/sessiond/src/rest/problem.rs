@@ -72,7 +72,7 @@ impl Problem {
         let field: String = field.chars().take(200).collect();
         let detail = if field.is_empty() { problem.to_string() } else { format!("{field}: {problem}") };
         if field == "pattern" {
-            let patterns: Vec<_> = [Pattern::Ephemeral, Pattern::LongRunning].map(Pattern::as_str).to_vec();
+            let patterns: Vec<_> = Pattern::ALL.iter().map(|pattern| pattern.as_str()).collect();
             return Self::new(StatusCode::BAD_REQUEST, "invalid_argument", "Invalid pattern", detail)
                 .with("field", field)
                 .with("validPatterns", patterns);
