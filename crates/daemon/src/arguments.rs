@@ -5,9 +5,11 @@ use crate::listen::Address;
 use crate::logging::LogFormat;
 use crate::{Config, Error};
 use clap::Args;
+use hostel_egress::audit::Flush;
 use ipnet::IpNet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// What a daemon is told, by `hosteld` and `hostel up` alike.
 #[derive(Debug, Args)]
@@ -67,6 +69,10 @@ pub struct Arguments {
     /// Let sandboxes reach things also while the audit log cannot be written, rather than refuse.
     #[arg(long, env = "HOSTEL_UNAUDITED")]
     pub unaudited: bool,
+    /// When decisions in the audit log are on the disk: each before what it allows happens, or all within so many
+    /// milliseconds, which is what a power cut can take of them. The daemon's own death takes none. [1000]
+    #[arg(long, env = "HOSTEL_AUDIT_SYNC", value_parser = audit_sync, value_name = "each|MILLISECONDS")]
+    pub audit_sync: Option<Flush>,
     /// How logs are written to standard error.
     #[arg(long, env = "HOSTEL_LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
@@ -92,9 +98,19 @@ impl Arguments {
                 reachable: self.reachable,
                 trust: self.trust,
                 unaudited: self.unaudited,
+                audit_sync: self.audit_sync,
             });
         config.validate()?;
         Ok(config)
+    }
+}
+
+/// Reads `each` or milliseconds, at most a minute.
+fn audit_sync(text: &str) -> Result<Flush, String> {
+    match text.parse::<u64>() {
+        _ if text == "each" => Ok(Flush::Each),
+        Ok(millis @ 1..=60_000) => Ok(Flush::Within(Duration::from_millis(millis))),
+        _ => Err(format!("{text:?} is neither \"each\" nor milliseconds from 1 to 60000")),
     }
 }
 
@@ -120,6 +136,15 @@ fn overcommit(text: &str) -> Result<Overcommit, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_audit_log_is_flushed_each_time_or_within_a_time() {
+        assert_eq!(audit_sync("each"), Ok(Flush::Each));
+        assert_eq!(audit_sync("200"), Ok(Flush::Within(Duration::from_millis(200))));
+        for wrong in ["", "0", "1s", "never", "-1", "60001"] {
+            assert!(audit_sync(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn ratios_are_put_over_the_defaults() {

@@ -7,6 +7,7 @@
 mod config;
 mod equip;
 mod line;
+mod threads;
 mod trust;
 
 pub use config::ReachConfig;
@@ -17,7 +18,7 @@ use crate::lock::lock;
 use crate::metrics::Metrics;
 use crate::state_directory;
 use async_trait::async_trait;
-use hostel_egress::audit::{AuditLog, AuditSettings};
+use hostel_egress::audit::AuditLog;
 use hostel_egress::authority::Authority;
 use hostel_egress::namespace::Namespaces;
 use hostel_egress::secret::{PlaceholderKey, SecretSource, Secrets, Vault};
@@ -28,6 +29,7 @@ use line::Line;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use threads::Threads;
 
 /// What sandboxes reach. Clones share it.
 #[derive(Clone)]
@@ -46,6 +48,8 @@ struct Inner {
     gateway: Option<Gateway>,
     audit: PathBuf,
     lines: Mutex<HashMap<SandboxId, Arc<Line>>>,
+    /// Where connections and requests of sandboxes are served.
+    threads: Threads,
 }
 
 impl Reach {
@@ -62,14 +66,15 @@ impl Reach {
         let vault = Vault::open(&directory, credentials.as_deref()).map_err(kept_error)?;
         let secrets = Secrets::new(Some(vault), SecretSource::new(config.secret_directories.clone()));
         let audit = directory.join("audit.jsonl");
-        let settings = AuditSettings { on_failure: config.on_audit_failure(), ..AuditSettings::new(&audit) };
-        let log = AuditLog::open(settings).map_err(kept_error)?;
+        let log = AuditLog::open(config.audit(&audit)).map_err(kept_error)?;
+        let threads = Threads::start()?;
         let opener = Opener::new(Arc::clone(&authority), config.roots()?, OpenerSettings::default())
             .map_err(config_error)?;
-        let egress = Egress::new(config.settings(), Arc::new(Counted { log, metrics }), Arc::new(opener))
+        let counted = Arc::new(Counted { log, metrics });
+        let egress = Egress::new(config.settings(threads.egress()), counted, Arc::new(opener))
             .map_err(config_error)?;
         let gateway = match config.gateway(state_directory)? {
-            Some(gateway) => Some(Gateway::open(gateway).await.map_err(config_error)?),
+            Some(gateway) => Some(threads.on_gateway(Gateway::open(gateway)).await?.map_err(config_error)?),
             None => None,
         };
         let namespaces = Namespaces::start().map_err(config_error)?;
@@ -88,6 +93,7 @@ impl Reach {
             gateway,
             audit,
             lines: Mutex::default(),
+            threads,
         })))
     }
 
@@ -96,7 +102,16 @@ impl Reach {
     /// # Errors
     /// `NotFound`, `InvalidArgument`, `WrongState` (`NO_MODEL_UPSTREAM`).
     pub(crate) fn check(&self, spec: &SandboxSpec) -> Result<()> {
-        if !spec.network.is_none() {
+        self.check_change(&SandboxSpec::default(), spec)
+    }
+
+    /// The same for a sandbox that is there. What does not change is not asked about: a list of rules that was removed
+    /// since must not keep it from getting other labels.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub(crate) fn check_change(&self, before: &SandboxSpec, spec: &SandboxSpec) -> Result<()> {
+        if !spec.network.is_none() && before.network != spec.network {
             self.ruleset(spec)?;
             if let Some(why) = &self.0.unenforceable {
                 return Err(DomainError::missing(spec.network.needs(), why.clone()).into());
@@ -106,7 +121,7 @@ impl Reach {
             let problem = "a secret goes to hosts that the network policy must allow, and it allows none";
             return Err(DomainError::invalid("secrets", problem).into());
         }
-        if spec.model.is_some() {
+        if spec.model.is_some() && before.model != spec.model {
             self.gateway()?;
         }
         Ok(())
@@ -154,6 +169,7 @@ impl Reach {
         if let Some(gateway) = &self.0.gateway {
             gateway.shutdown().await;
         }
+        self.0.threads.end().await;
     }
 }
 

@@ -18,6 +18,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, broadcast};
 use tokio_util::sync::DropGuard;
 
@@ -33,10 +34,11 @@ impl Egress {
     pub fn new(settings: Settings, recorder: Arc<dyn Recorder>, opener: Arc<Opener>) -> Result<Self> {
         let asker = Asker::new(&settings.names, settings.timeouts.resolve)?;
         let reach = Reach::new(&settings.reachable, &settings.forbidden);
-        Ok(Self(Arc::new(Shared { settings, asker, reach, recorder, opener })))
+        Ok(Self(Arc::new(Shared::new(settings, asker, reach, recorder, opener))))
     }
 
-    /// Serves the doors of a sandbox until the attachment is closed or dropped. Inside a Tokio runtime.
+    /// Serves the doors of a sandbox until the attachment is closed or dropped. Inside a Tokio runtime, where
+    /// [`Settings::runtimes`] names none.
     ///
     /// # Errors
     /// [`Error::Io`] where a socket cannot be used; then nothing is served.
@@ -47,6 +49,8 @@ impl Egress {
         secrets: Arc<SecretSet>,
         doors: Doors,
     ) -> Result<Attachment> {
+        // Sockets and tasks belong to the runtime in which they are made.
+        let _inside = self.0.runtime().map(Handle::enter);
         let wrong = |error| Error::io("cannot serve a door of a sandbox", error);
         let transparent = doors.transparent.map(TcpListener::from_std).transpose().map_err(wrong)?;
         let proxy = doors.proxy.map(TcpListener::from_std).transpose().map_err(wrong)?;

@@ -4,24 +4,27 @@
 //! hash (32 bytes), the sequence (8 bytes, big-endian) and the record's text as it stands. The first line's previous
 //! hash is zero. What is changed, removed or put in between is found by [`verify`]; lines removed from the end are
 //! not, unless the last hash was kept elsewhere.
+//!
+//! A decision is written before what it allows happens, so that the daemon's death takes nothing. When it is also on
+//! the disk is what [`Flush`] says: a power cut takes at most what was not.
 
 use crate::decision::{Decision, Recorder};
 use crate::error::{Error, Result};
 use async_trait::async_trait;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
 
 mod chain;
 mod file;
+mod flusher;
 mod verify;
 
+use flusher::Shared;
 pub use verify::{Verified, verify};
 
-/// Decisions that may wait to be written.
-const QUEUE: usize = 4096;
-/// How long a decision waits to be written.
+/// How long a decision waits to be on the disk.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What happens to a decision that cannot be recorded.
@@ -35,6 +38,22 @@ pub enum OnFailure {
     Continue,
 }
 
+/// When decisions that were written are brought to the disk (fdatasync(2)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flush {
+    /// Each before what it allows happens; those that come together go together.
+    Each,
+    /// All of them, so long after the first at the latest. A power cut takes as much of the log's end.
+    Within(Duration),
+}
+
+impl Default for Flush {
+    /// Within a second.
+    fn default() -> Self {
+        Self::Within(Duration::from_secs(1))
+    }
+}
+
 /// Settings of an audit log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditSettings {
@@ -42,6 +61,8 @@ pub struct AuditSettings {
     pub path: PathBuf,
     /// What happens to a decision that cannot be recorded.
     pub on_failure: OnFailure,
+    /// When decisions are brought to the disk.
+    pub flush: Flush,
     /// Bytes after which a new file is begun, at least 4096.
     pub rotate_bytes: u64,
     /// How many full files are kept; older ones are removed. 0: all.
@@ -49,27 +70,32 @@ pub struct AuditSettings {
 }
 
 impl AuditSettings {
-    /// The usual settings for a file: refusing, 64 MiB a file, all kept.
+    /// The usual settings for a file: refusing, on the disk within a second, 64 MiB a file, all kept.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), on_failure: OnFailure::Refuse, rotate_bytes: 64 << 20, keep: 0 }
+        Self {
+            path: path.into(),
+            on_failure: OnFailure::Refuse,
+            flush: Flush::default(),
+            rotate_bytes: 64 << 20,
+            keep: 0,
+        }
     }
 }
 
-/// Writes decisions to a file, many at a time, and answers when they are on the disk.
+/// Writes decisions to a file, and has a thread that brings them to the disk.
+///
+/// Writing is done where a decision is recorded, without a change of threads: it is one short write(2) into the
+/// kernel's cache. So give the sandboxes' connections threads of their own ([`crate::Settings::runtimes`]), on which
+/// nothing else has to wait for a slow disk.
 #[derive(Debug)]
 pub struct AuditLog {
     path: PathBuf,
     on_failure: OnFailure,
-    /// Both are there until it is dropped.
-    queue: Option<mpsc::Sender<Entry>>,
-    writer: Option<JoinHandle<()>>,
-}
-
-/// A record and who waits for it.
-struct Entry {
-    record: String,
-    done: oneshot::Sender<std::result::Result<(), String>>,
+    flush: Flush,
+    shared: Arc<Shared>,
+    /// There until it is dropped.
+    flusher: Option<JoinHandle<()>>,
 }
 
 impl AuditLog {
@@ -78,25 +104,14 @@ impl AuditLog {
     /// # Errors
     /// [`Error::Audit`] where it cannot be written; [`Error::AuditBroken`] where its end is not what this wrote.
     pub fn open(settings: AuditSettings) -> Result<Self> {
-        let (path, on_failure) = (settings.path.clone(), settings.on_failure);
-        let mut log = file::Log::open(settings)?;
-        let (sender, mut entries) = mpsc::channel::<Entry>(QUEUE);
-        let write = move || {
-            let mut batch = Vec::new();
-            while entries.blocking_recv_many(&mut batch, QUEUE) > 0 {
-                let written = log.append(batch.iter().map(|entry| entry.record.as_str()));
-                let answer = written.map_err(|error| error.to_string());
-                for entry in batch.drain(..) {
-                    // Who no longer waits was refused.
-                    let _ = entry.done.send(answer.clone());
-                }
-            }
-        };
-        let writer = std::thread::Builder::new()
+        let AuditSettings { path, on_failure, flush, .. } = settings.clone();
+        let shared = Arc::new(Shared::new(file::Log::open(settings)?));
+        let flushing = Arc::clone(&shared);
+        let flusher = std::thread::Builder::new()
             .name("audit".to_owned())
-            .spawn(write)
+            .spawn(move || flushing.keep_flushing(flush))
             .map_err(|error| Error::audit(&path, error))?;
-        Ok(Self { path, on_failure, queue: Some(sender), writer: Some(writer) })
+        Ok(Self { path, on_failure, flush, shared, flusher: Some(flusher) })
     }
 
     /// The file.
@@ -107,15 +122,13 @@ impl AuditLog {
 
     async fn write(&self, decision: &Decision) -> std::result::Result<(), String> {
         let record = serde_json::to_string(decision).map_err(|error| error.to_string())?;
-        let queue = self.queue.as_ref().ok_or("it is closed")?;
-        let (done, written) = oneshot::channel();
-        let exchange = async {
-            queue.send(Entry { record, done }).await.map_err(|_| "its writer ended".to_owned())?;
-            written.await.map_err(|_| "its writer ended".to_owned())?
-        };
-        tokio::time::timeout(PATIENCE, exchange)
-            .await
-            .unwrap_or_else(|_| Err(format!("it was not written within {} s", PATIENCE.as_secs())))
+        let written = self.shared.append(&record).map_err(|error| error.to_string())?;
+        match self.flush {
+            Flush::Within(_) => Ok(()),
+            Flush::Each => tokio::time::timeout(PATIENCE, self.shared.flushed(written))
+                .await
+                .unwrap_or_else(|_| Err(format!("it was not on the disk within {} s", PATIENCE.as_secs()))),
+        }
     }
 }
 
@@ -135,9 +148,9 @@ impl Recorder for AuditLog {
 
 impl Drop for AuditLog {
     fn drop(&mut self) {
-        // The thread ends when the queue does, after it wrote what is in it.
-        self.queue.take();
-        if self.writer.take().is_some_and(|writer| writer.join().is_err()) {
+        // The thread ends after it brought to the disk what is written.
+        self.shared.close();
+        if self.flusher.take().is_some_and(|flusher| flusher.join().is_err()) {
             tracing::error!("the audit log's thread ended badly");
         }
     }

@@ -101,6 +101,9 @@ fn in_turn(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
 
 /// The first connection that is made of all that are tried, each a little after the one before.
 async fn connect(addresses: Vec<IpAddr>, port: u16) -> io::Result<Dialled> {
+    if let [address] = addresses[..] {
+        return connect_one(address, port).await;
+    }
     let mut waiting = addresses.into_iter();
     let mut tries = JoinSet::new();
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);

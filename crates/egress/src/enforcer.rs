@@ -13,8 +13,10 @@ use crate::settings::Settings;
 use hostel_sandbox::SandboxId;
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -31,6 +33,26 @@ pub(crate) struct Shared {
     pub(crate) reach: Reach,
     pub(crate) recorder: Arc<dyn Recorder>,
     pub(crate) opener: Arc<Opener>,
+    /// How many sandboxes were attached.
+    attached: AtomicUsize,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        settings: Settings,
+        asker: Asker,
+        reach: Reach,
+        recorder: Arc<dyn Recorder>,
+        opener: Arc<Opener>,
+    ) -> Self {
+        Self { settings, asker, reach, recorder, opener, attached: AtomicUsize::new(0) }
+    }
+
+    /// Where the next sandbox is served; nothing for where it is attached.
+    pub(crate) fn runtime(&self) -> Option<&Handle> {
+        let turn = self.attached.fetch_add(1, Ordering::Relaxed);
+        self.settings.runtimes.get(turn.checked_rem(self.settings.runtimes.len())?)
+    }
 }
 
 /// One sandbox's policy, its state, and its decisions.

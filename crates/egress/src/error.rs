@@ -1,5 +1,6 @@
 //! What can go wrong. No variant ever carries a secret's value.
 
+use crate::decision::Reason;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -51,8 +52,8 @@ pub enum Error {
     /// The policy refuses a connection, or it could not be made.
     #[error("{message}")]
     Refused {
-        /// The stable word for why.
-        reason: &'static str,
+        /// Why.
+        reason: Reason,
         /// Why, for people.
         message: String,
     },

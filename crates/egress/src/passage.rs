@@ -201,9 +201,9 @@ impl Passage {
             done = self.pass(&dialled.stream, &listed, &plan, &first) => match done {
                 Ok(()) => {}
                 Err(Ended::Refused(refused, first)) => self.refuse(&first, &refused).await,
-                Err(Ended::Late(first)) => {
+                Err(Ended::Late(late)) => {
                     drop(listed);
-                    self.serve_late(first, dialled).await;
+                    self.serve_late(*late, dialled).await;
                 }
                 Err(Ended::Io(error)) => {
                     tracing::debug!(sandbox = %enforcer.sandbox, %error, "a connection ended");
@@ -275,7 +275,9 @@ impl Passage {
         let same = |again: &Plan| again.route == plan.route || again.basis.name() == plan.basis.name();
         let refused = match again {
             Ok(again) if again.protocol == Protocol::Tls && same(&again) => return Ok(()),
-            Ok(again) if !heard && again.protocol != Protocol::Tls => return Err(Ended::Late(late)),
+            Ok(again) if !heard && again.protocol != Protocol::Tls => {
+                return Err(Ended::Late(Box::new((late, again))));
+            }
             Ok(again) if again.protocol == Protocol::Tls => {
                 Refused::new(Reason::NameMismatch, "the connection inside is for another host")
             }
@@ -288,17 +290,12 @@ impl Passage {
     }
 
     /// Serves a client that spoke late, from the beginning of what it said.
-    async fn serve_late(self, first: First, dialled: Dialled) {
-        let listed = match self.enforcer.plan(&self.to, self.port, &first).await {
-            Ok(plan) => {
-                let (basis, rule) = (plan.basis.clone(), plan.verdict.rule.clone());
-                self.enforcer.list(plan.protocol, basis, self.port, rule).map(|listed| (listed, plan))
-            }
-            Err(refused) => Err(refused),
-        };
-        match listed {
+    async fn serve_late(self, (first, plan): (First, Plan), dialled: Dialled) {
+        let (basis, rule) = (plan.basis.clone(), plan.verdict.rule.clone());
+        // A policy that changed since the plan is asked here.
+        match self.enforcer.list(plan.protocol, basis, self.port, rule) {
             // The connection that is there goes to this host only if it is the same one.
-            Ok((listed, plan)) => {
+            Ok(listed) => {
                 let spare = (self.to.name() == plan.basis.name()).then_some(dialled);
                 self.serve(listed, plan, spare).await;
             }
@@ -336,8 +333,8 @@ impl Passage {
 /// Why bytes no longer pass.
 enum Ended {
     Io(io::Error),
-    /// What the client said late is to be served.
-    Late(First),
+    /// What the client said late is to be served, as planned.
+    Late(Box<(First, Plan)>),
     Refused(Refused, First),
 }
 

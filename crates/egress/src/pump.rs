@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// What is copied at once.
 const BUFFER: usize = 32 * 1024;
@@ -17,6 +18,11 @@ const BUFFER: usize = 32 * 1024;
 const LONG: u64 = 128 * 1024;
 /// Size of a pipe: the largest that the kernel gives to everybody (pipe(7), `pipe-max-size`).
 const PIPE: usize = 1 << 20;
+
+/// Most pipes at a time, in all connections of the program; the rest copies.
+static PIPES: Semaphore = Semaphore::const_new(1024);
+/// How long nothing comes before a direction gives its pipe back.
+const REST: Duration = Duration::from_secs(2);
 
 /// When something last moved, so that connections without life end.
 #[derive(Debug)]
@@ -55,13 +61,13 @@ pub(crate) async fn pass(
     count: &AtomicU64,
     activity: &Activity,
 ) -> io::Result<()> {
-    if copy(from, to, count, activity).await? == End::Long {
-        match pipe() {
-            Ok(pipe) => through(&pipe, from, to, count, activity).await?,
-            Err(error) => {
-                tracing::debug!(%error, "no pipe to pass bytes through; copying");
-                while copy(from, to, count, activity).await? == End::Long {}
-            }
+    while copy(from, to, count, activity).await? == End::Long {
+        match Pipe::make() {
+            Ok(pipe) => match through(&pipe, from, to, count, activity).await? {
+                End::Over => break,
+                End::Long => {}
+            },
+            Err(error) => tracing::debug!(%error, "no pipe to pass bytes through; copying"),
         }
     }
     match shutdown(to, Shutdown::Write) {
@@ -71,10 +77,12 @@ pub(crate) async fn pass(
     }
 }
 
-/// How a copy ended.
+/// How a way of passing bytes ended.
 #[derive(PartialEq, Eq)]
 enum End {
+    /// The sender has nothing more.
     Over,
+    /// The other way is the better one now.
     Long,
 }
 
@@ -119,29 +127,38 @@ pub(crate) async fn write_all(to: &TcpStream, mut bytes: &[u8]) -> io::Result<()
 struct Pipe {
     read: OwnedFd,
     write: OwnedFd,
+    _place: SemaphorePermit<'static>,
 }
 
-fn pipe() -> io::Result<Pipe> {
-    let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-    // Without the right to a larger one the usual size does.
-    let _ = fcntl_setpipe_size(&write, PIPE);
-    Ok(Pipe { read, write })
+impl Pipe {
+    fn make() -> io::Result<Self> {
+        let place = PIPES.try_acquire().map_err(io::Error::other)?;
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        // Without the right to a larger one the usual size does.
+        let _ = fcntl_setpipe_size(&write, PIPE);
+        Ok(Self { read, write, _place: place })
+    }
 }
 
-/// The pipe is empty whenever it is filled, so "would block" is always said by a socket.
+/// Until the end, or until nothing came for a while: then the pipe is worth more to another. It is empty whenever it is
+/// filled, so "would block" is always said by a socket.
 async fn through(
     pipe: &Pipe,
     from: &TcpStream,
     to: &TcpStream,
     count: &AtomicU64,
     activity: &Activity,
-) -> io::Result<()> {
+) -> io::Result<End> {
     let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
     loop {
         let fill = || Ok(splice(from, None, &pipe.write, None, PIPE, flags)?);
-        let mut left = from.async_io(Interest::READABLE, fill).await?;
+        let mut left = tokio::select! {
+            biased;
+            filled = from.async_io(Interest::READABLE, fill) => filled?,
+            () = tokio::time::sleep(REST) => return Ok(End::Long),
+        };
         if left == 0 {
-            return Ok(());
+            return Ok(End::Over);
         }
         count.fetch_add(u64::try_from(left).unwrap_or(u64::MAX), Ordering::Relaxed);
         while left > 0 {

@@ -98,7 +98,7 @@ impl Gate for Requests {
             Ok(stream) => Ok(stream),
             Err(refused) => {
                 self.enforcer.refuse(Kind::Connect, self.live.protocol, self.about(), &refused).await;
-                Err(Error::Refused { reason: refused.reason.as_str(), message: refused.message })
+                Err(Error::Refused { reason: refused.reason, message: refused.message })
             }
         }
     }

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 
 /// Settings of a daemon's egress.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +29,10 @@ pub struct Settings {
     pub encrypted_hello: bool,
     /// How the original destination of a redirected connection is found.
     pub origin: Origin,
+    /// Where sandboxes are served, in turn; empty: in the runtime where they are attached. With runtimes of one thread
+    /// each, what a connection does wakes no second thread, and a disk that is slow with the audit log holds up nothing
+    /// else of the program.
+    pub runtimes: Vec<Handle>,
 }
 
 /// Limits of each sandbox.

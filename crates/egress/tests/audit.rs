@@ -1,10 +1,11 @@
 //! The audit log is a chain, and what cannot be recorded does not happen.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use hostel_egress::audit::{AuditLog, AuditSettings, OnFailure, verify};
+use hostel_egress::audit::{AuditLog, AuditSettings, Flush, OnFailure, verify};
 use hostel_egress::{Decision, Kind, Protocol, Recorder};
 use hostel_sandbox::SandboxId;
 use std::path::Path;
+use std::time::Duration;
 
 fn decision(host: &str) -> Decision {
     Decision {
@@ -123,15 +124,33 @@ async fn an_unwritable_log_refuses_or_not() {
 
 #[tokio::test]
 async fn many_at_once_are_all_recorded() {
+    for flush in [Flush::Each, Flush::Within(Duration::from_millis(1))] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.jsonl");
+        let settings = AuditSettings { flush, ..AuditSettings::new(&path) };
+        let log = std::sync::Arc::new(AuditLog::open(settings).unwrap());
+        let mut tasks = tokio::task::JoinSet::new();
+        for n in 0..500 {
+            let log = std::sync::Arc::clone(&log);
+            tasks.spawn(async move { log.record(&decision(&format!("{n}.example.com"))).await.unwrap() });
+        }
+        tasks.join_all().await;
+        drop(log);
+        assert_eq!(verify(&path).unwrap().records, 500, "{flush:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_recorded_is_in_the_file_however_late_it_is_flushed() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("audit.jsonl");
-    let log = std::sync::Arc::new(AuditLog::open(AuditSettings::new(&path)).unwrap());
-    let mut tasks = tokio::task::JoinSet::new();
-    for n in 0..500 {
-        let log = std::sync::Arc::clone(&log);
-        tasks.spawn(async move { log.record(&decision(&format!("{n}.example.com"))).await.unwrap() });
+    let flush = Flush::Within(Duration::from_secs(3600));
+    let log = AuditLog::open(AuditSettings { flush, ..AuditSettings::new(&path) }).unwrap();
+    for n in 1..=3 {
+        log.record(&decision("a.example.com")).await.unwrap();
+        // What a reader finds now is what a daemon that is killed now leaves.
+        assert_eq!(verify(&path).unwrap().records, n);
     }
-    tasks.join_all().await;
+    // The end waits for the disk, and not for an hour.
     drop(log);
-    assert_eq!(verify(&path).unwrap().records, 500);
 }

@@ -4,7 +4,7 @@ use crate::forward::Answer;
 use crate::store::End;
 use crate::ticket::Ticket;
 use crate::usage::Meter;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::Full;
 use hyper::body::{Body, Frame, SizeHint};
 use std::pin::Pin;
@@ -30,6 +30,11 @@ pub(crate) enum Broken {
     Silent(Duration),
 }
 
+/// From so much on a piece goes out as it is; smaller ones that are there together go out together.
+const PIECE: usize = 16 << 10;
+
+type Next = Option<Result<Frame<Bytes>, Broken>>;
+
 pub(crate) struct Metered {
     inner: reqwest::Body,
     meter: Meter,
@@ -43,6 +48,12 @@ pub(crate) struct Metered {
     idle: Duration,
     silence: Pin<Box<Sleep>>,
     waiting: bool,
+    /// Small pieces that go out next.
+    gathered: BytesMut,
+    /// Whether to look once more for another before they do.
+    looks: bool,
+    /// What came behind them.
+    behind: Option<Next>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -61,6 +72,9 @@ impl Metered {
             idle: answer.idle,
             silence: Box::pin(tokio::time::sleep(answer.idle)),
             waiting: false,
+            gathered: BytesMut::new(),
+            looks: false,
+            behind: None,
             _place: answer.place,
         };
         if empty {
@@ -103,7 +117,46 @@ impl Metered {
         self.silence.as_mut().poll(context).map(|()| Broken::Silent(self.idle))
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    /// Gathers small pieces: an upstream that sends each event in a chunk of its own would cost a write for each. The
+    /// next is not there at once, for the upstream's connection is read by another task; that one gets a turn.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Next> {
+        if let Some(next) = self.behind.take() {
+            return Poll::Ready(next);
+        }
+        loop {
+            match self.poll_piece(context) {
+                Poll::Ready(Some(Ok(frame))) if frame.is_data() => {
+                    let Ok(data) = frame.into_data() else { continue };
+                    if self.gathered.is_empty() && data.len() >= PIECE {
+                        return Poll::Ready(Some(Ok(Frame::data(data))));
+                    }
+                    self.gathered.extend_from_slice(&data);
+                    if self.gathered.len() >= PIECE {
+                        return Poll::Ready(self.gathered());
+                    }
+                    self.looks = true;
+                }
+                Poll::Pending if self.gathered.is_empty() => return Poll::Pending,
+                Poll::Pending if std::mem::take(&mut self.looks) => {
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Poll::Pending => return Poll::Ready(self.gathered()),
+                Poll::Ready(next) if self.gathered.is_empty() => return Poll::Ready(next),
+                Poll::Ready(next) => {
+                    self.behind = Some(next);
+                    return Poll::Ready(self.gathered());
+                }
+            }
+        }
+    }
+
+    fn gathered(&mut self) -> Next {
+        self.looks = false;
+        Some(Ok(Frame::data(self.gathered.split().freeze())))
+    }
+
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Next> {
         let Poll::Ready(next) = Pin::new(&mut self.inner).poll_frame(context) else {
             return self.poll_silence(context).map(|broken| {
                 self.finish(End::UpstreamCut);
@@ -154,14 +207,18 @@ impl Body for Reply {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Local(body) => body.is_end_stream(),
-            Self::Upstream(body) => body.inner.is_end_stream(),
+            Self::Upstream(body) => {
+                body.gathered.is_empty() && body.behind.is_none() && body.inner.is_end_stream()
+            }
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Local(body) => body.size_hint(),
-            Self::Upstream(body) => body.inner.size_hint(),
+            // What is gathered here still counts.
+            Self::Upstream(body) if body.gathered.is_empty() => body.inner.size_hint(),
+            Self::Upstream(_) => SizeHint::default(),
         }
     }
 }

@@ -14,6 +14,7 @@ use hostel_sandbox::SandboxId;
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -21,6 +22,8 @@ use tokio_util::task::TaskTracker;
 pub struct Gateway {
     core: Arc<Core>,
     tasks: TaskTracker,
+    /// Where it was opened.
+    runtime: Handle,
     end: CancellationToken,
     /// Changes of label budgets, one after the other: on the disk and in memory in the same order.
     changing: tokio::sync::Mutex<()>,
@@ -33,7 +36,8 @@ impl std::fmt::Debug for Gateway {
 }
 
 impl Gateway {
-    /// Opens the usage records and prepares the upstreams. Nothing is connected yet.
+    /// Opens the usage records and prepares the upstreams. Nothing is connected yet. Requests are served in the runtime
+    /// that this is called in: in one of a single thread no request wakes a second thread.
     ///
     /// # Errors
     /// [`Error::Configuration`] and [`Error::Store`].
@@ -56,12 +60,13 @@ impl Gateway {
         Ok(Self {
             core: Arc::new(core),
             tasks: TaskTracker::new(),
+            runtime: Handle::current(),
             end: CancellationToken::new(),
             changing: tokio::sync::Mutex::default(),
         })
     }
 
-    /// Serves a sandbox through its doors. Must be called inside the runtime.
+    /// Serves a sandbox through its doors, in the runtime in which the gateway was opened.
     ///
     /// # Errors
     /// [`Error::Attached`], [`Error::Domain`] for wrong labels or numbers, [`Error::Door`], [`Error::Closed`].
@@ -69,6 +74,7 @@ impl Gateway {
         if self.end.is_cancelled() {
             return Err(Error::Closed);
         }
+        let _inside = self.runtime.enter();
         Attachment::open(&self.core, &self.tasks, self.end.child_token(), sandbox, access, doors)
     }
 
@@ -81,8 +87,9 @@ impl Gateway {
     /// Adds up what was used.
     ///
     /// # Errors
-    /// [`Error::Store`], [`Error::Closed`].
+    /// [`Error::Domain`] for what is no label's key, [`Error::Store`], [`Error::Closed`].
     pub async fn usage(&self, query: Query) -> Result<Vec<UsageRow>> {
+        query.validate()?;
         self.core.store.usage(query).await
     }
 

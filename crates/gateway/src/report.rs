@@ -1,8 +1,9 @@
 //! Questions about usage, and their answers.
 
+use crate::error::Result;
 use crate::usage::Tokens;
 use hostel_sandbox::SandboxId;
-use hostel_sandbox::label::Labels;
+use hostel_sandbox::label::{self, Labels};
 use std::time::SystemTime;
 
 /// Most rows of one answer.
@@ -39,6 +40,17 @@ pub struct Query {
     pub labels: Labels,
     /// How it is added up.
     pub group_by: GroupBy,
+}
+
+impl Query {
+    /// Refuses labels that no sandbox can have.
+    pub(crate) fn validate(&self) -> Result<()> {
+        label::validate(&self.labels)?;
+        if let GroupBy::Label(key) = &self.group_by {
+            label::validate(&[(key.clone(), String::new())].into())?;
+        }
+        Ok(())
+    }
 }
 
 /// Usage of one group. Where nothing was used there is no group.

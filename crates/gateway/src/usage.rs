@@ -6,7 +6,7 @@ mod sse;
 use event::Event;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sse::EventReader;
+use sse::{EventReader, Found};
 
 /// Longest JSON body that is read for its usage, in bytes. The largest answers of models are far below.
 const MAX_JSON: usize = 32 << 20;
@@ -68,7 +68,7 @@ struct Figures {
     tokens: Tokens,
     cache_write_total: u64,
     model: Option<String>,
-    /// Bytes of text, thinking and tool input that went by.
+    /// Bytes of text, thinking and tool input that went by, about.
     visible: u64,
     /// Whether the response told its final figures.
     told: bool,
@@ -101,7 +101,10 @@ impl Meter {
         match &mut self.form {
             Form::Events(reader) => {
                 let figures = &mut self.figures;
-                reader.feed(piece, |data| figures.take(data));
+                reader.feed(piece, |found| match found {
+                    Found::Data(data) => figures.take(data),
+                    Found::Output(bytes) => figures.visible = figures.visible.saturating_add(bytes),
+                });
             }
             Form::Json(body) if body.len() + piece.len() <= MAX_JSON => body.extend_from_slice(piece),
             Form::Json(_) => {

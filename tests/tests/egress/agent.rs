@@ -12,16 +12,16 @@ use tokio::runtime::Runtime;
 const KEY: &str = "sk-real-key-of-the-node";
 
 /// The scripted endpoint, and a daemon whose gateway forwards to it.
-struct Stage {
+pub(crate) struct Stage {
     runtime: Runtime,
     model: Option<ModelServer>,
-    daemon: TestDaemon,
+    pub(crate) daemon: TestDaemon,
     _names: NameServer,
     _place: tempfile::TempDir,
 }
 
 impl Stage {
-    fn new(mut setup: Setup) -> Self {
+    pub(crate) fn new(mut setup: Setup) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let options = ModelOptions { key: Some(KEY.to_owned().into()), ..ModelOptions::default() };
@@ -41,7 +41,7 @@ impl Stage {
     }
 
     /// How many times the model was asked.
-    fn asked(&self) -> usize {
+    pub(crate) fn asked(&self) -> usize {
         let requests = self.model.as_ref().unwrap().requests();
         requests.iter().filter(|request| request.path == "/v1/messages").count()
     }
@@ -64,7 +64,8 @@ impl Stage {
         )
     }
 
-    fn usage(&self, by: &str) -> Value {
+    /// `hostel usage`, grouped.
+    pub(crate) fn usage(&self, by: &str) -> Value {
         let told = self.daemon.hostel(&["--json", "usage", "--by", by]);
         serde_json::from_str(told.success()).unwrap()
     }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod agent;
+mod crash;
 mod network;
 mod operators;
 mod secrets;

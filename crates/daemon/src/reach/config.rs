@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::state_directory;
-use hostel_egress::audit::OnFailure;
+use hostel_egress::audit::{AuditSettings, Flush, OnFailure};
 use hostel_egress::{Names, Settings};
 use ipnet::IpNet;
 use rustls::RootCertStore;
@@ -10,6 +10,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use tokio::runtime::Handle;
 
 /// What sandboxes may reach, and through what.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +29,8 @@ pub struct ReachConfig {
     pub trust: Option<PathBuf>,
     /// Sandboxes reach things also while the audit log cannot be written.
     pub unaudited: bool,
+    /// When decisions in the audit log are brought to the disk; absent: within a second.
+    pub audit_sync: Option<Flush>,
 }
 
 impl ReachConfig {
@@ -43,18 +46,19 @@ impl ReachConfig {
             reachable: if self.reachable.is_empty() { other.reachable } else { self.reachable },
             trust: self.trust.or(other.trust),
             unaudited: self.unaudited || other.unaudited,
+            audit_sync: self.audit_sync.or(other.audit_sync),
         }
     }
 }
 
 impl ReachConfig {
     /// How the egress shall be.
-    pub(super) fn settings(&self) -> Settings {
+    pub(super) fn settings(&self, runtimes: Vec<Handle>) -> Settings {
         let names = match self.name_servers.as_slice() {
             [] => Names::System,
             servers => Names::Servers(servers.to_vec()),
         };
-        Settings { names, reachable: self.reachable.clone(), ..Settings::default() }
+        Settings { names, reachable: self.reachable.clone(), runtimes, ..Settings::default() }
     }
 
     /// Whom to believe where TLS of sandboxes is opened: whom the host believes, and who was named.
@@ -75,9 +79,10 @@ impl ReachConfig {
         Ok(roots)
     }
 
-    /// What becomes of a connection while the audit log cannot be written.
-    pub(super) fn on_audit_failure(&self) -> OnFailure {
-        if self.unaudited { OnFailure::Continue } else { OnFailure::Refuse }
+    /// How the audit log shall be.
+    pub(super) fn audit(&self, path: &Path) -> AuditSettings {
+        let on_failure = if self.unaudited { OnFailure::Continue } else { OnFailure::Refuse };
+        AuditSettings { on_failure, flush: self.audit_sync.unwrap_or_default(), ..AuditSettings::new(path) }
     }
 
     /// The gateway's configuration; nothing where there is no upstream.

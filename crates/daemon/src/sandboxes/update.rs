@@ -42,7 +42,7 @@ impl Sandboxes {
             let environment = entry.live()?;
             let mut record = (*entry.record()).clone();
             apply(&mut record, &update)?;
-            this.0.reach.check(&record.spec)?;
+            this.0.reach.check_change(&entry.record().spec, &record.spec)?;
             environment_can(&this, &record)?;
             if let Some(limits) = &update.limits {
                 let before = Needs::of(&record.limits);

@@ -1,26 +1,49 @@
 //! The file of the log, and its turn to the next.
 
-use super::AuditSettings;
 use super::chain::{Line, Link};
+use super::{AuditSettings, Flush};
 use crate::error::{Error, Result};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Longest line. A decision's texts are cut long before.
 pub(super) const MAX_LINE: u64 = 64 * 1024;
+
+/// Most bytes that are written and not on the disk.
+const MAX_BEHIND: usize = 1 << 20;
 
 /// The log while it is written.
 #[derive(Debug)]
 pub(super) struct Log {
     settings: AuditSettings,
-    file: File,
+    file: Arc<File>,
     /// Bytes in the file that are known to be good.
     length: u64,
     link: Link,
     /// The first sequence in the file.
     first: u64,
+    /// How far the file is on the disk: its length then, and the link there.
+    flushed: (u64, Link),
+    /// What is in the file behind that.
+    behind: Vec<u8>,
+    /// Flushing failed. The kernel then forgets what it could not write, and says so once (fsync(2)).
+    doubtful: bool,
+}
+
+/// A file as far as it is written, to be flushed.
+#[derive(Debug)]
+pub(super) struct Piece {
+    file: Arc<File>,
+    end: (u64, Link),
+}
+
+impl Piece {
+    pub(super) fn flush(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
 }
 
 impl Log {
@@ -28,41 +51,110 @@ impl Log {
         let settings = AuditSettings { rotate_bytes: settings.rotate_bytes.max(4096), ..settings };
         let path = settings.path.clone();
         let wrong = |error: io::Error| Error::audit(&path, error);
-        let file = open_file(&path).map_err(wrong)?;
+        let mut file = open_file(&path).map_err(wrong)?;
         let before = match full_files(&path).map_err(wrong)?.pop() {
             Some((_, full)) => last_line(&full, &mut File::open(&full).map_err(wrong)?)?
                 .map_or(Link::START, |(link, _)| link),
             None => Link::START,
         };
-        let mut log = Self { first: before.sequence + 1, link: before, length: 0, file, settings };
-        if let Some((link, end)) = last_line(&path, &mut log.file)? {
-            (log.link, log.length) = (link, end);
-        }
+        let (link, length) = last_line(&path, &mut file)?.unwrap_or((before, 0));
         // What was being written when the daemon died was answered to nobody.
-        log.file.set_len(log.length).map_err(wrong)?;
-        log.first = first_sequence(&path).map_err(wrong)?.unwrap_or(log.link.sequence + 1);
-        Ok(log)
+        file.set_len(length).map_err(wrong)?;
+        // What a daemon before did not bring to the disk, and its name.
+        file.sync_data().and_then(|()| sync_directory(&path)).map_err(wrong)?;
+        let first = first_sequence(&path).map_err(wrong)?.unwrap_or(link.sequence + 1);
+        let flushed = (length, link);
+        let file = Arc::new(file);
+        Ok(Self { settings, file, length, link, first, flushed, behind: Vec::new(), doubtful: false })
     }
 
-    /// Appends records and returns when they are on the disk. All of them, or none.
-    pub(super) fn append<'a>(&mut self, records: impl Iterator<Item = &'a str>) -> io::Result<()> {
+    /// Appends a record and returns its sequence. It is in the file afterwards, and on the disk later.
+    pub(super) fn append(&mut self, record: &str) -> io::Result<u64> {
+        if self.doubtful {
+            self.recover()?;
+        }
         self.still_there()?;
         if self.length >= self.settings.rotate_bytes {
             self.rotate()?;
         }
-        let (mut lines, mut link) = (Vec::new(), self.link);
-        for record in records {
-            link = link.write(record, &mut lines);
+        let mut line = Vec::with_capacity(record.len() + 256);
+        let link = self.link.write(record, &mut line);
+        if self.behind.len() + line.len() > MAX_BEHIND {
+            self.flush()?;
         }
-        let written = self.file.write_all(&lines).and_then(|()| self.file.sync_data());
-        if let Err(error) = written {
+        if let Err(error) = (&*self.file).write_all(&line) {
             // Half a line must not stay before the next one.
             self.file.set_len(self.length)?;
             return Err(error);
         }
-        self.length += u64::try_from(lines.len()).unwrap_or(u64::MAX);
+        self.length += u64::try_from(line.len()).unwrap_or(u64::MAX);
         self.link = link;
+        self.behind.extend_from_slice(&line);
+        Ok(link.sequence)
+    }
+
+    /// Whether something is written and not on the disk.
+    pub(super) fn is_behind(&self) -> bool {
+        !self.behind.is_empty()
+    }
+
+    /// The last sequence that is on the disk.
+    pub(super) fn on_disk(&self) -> u64 {
+        self.flushed.1.sequence
+    }
+
+    /// What is to be flushed; nothing where that failed before and flushing again would say nothing.
+    pub(super) fn behind(&self) -> Option<Piece> {
+        let piece = || Piece { file: Arc::clone(&self.file), end: (self.length, self.link) };
+        (!self.doubtful).then(piece)
+    }
+
+    /// A piece is on the disk.
+    pub(super) fn flushed(&mut self, piece: &Piece) {
+        // A file that was full meanwhile was flushed then.
+        if Arc::ptr_eq(&self.file, &piece.file) && !self.doubtful {
+            let count = piece.end.0.saturating_sub(self.flushed.0);
+            let count = usize::try_from(count).unwrap_or(usize::MAX).min(self.behind.len());
+            self.behind.drain(..count);
+            self.flushed = piece.end;
+        }
+    }
+
+    /// Flushing failed.
+    pub(super) fn doubt(&mut self) {
+        self.doubtful = true;
+    }
+
+    /// After flushing failed. What was recorded already is written once more; where each record is waited for, nothing
+    /// was, and it is taken back.
+    pub(super) fn recover(&mut self) -> io::Result<()> {
+        self.file.set_len(self.flushed.0)?;
+        self.length = self.flushed.0;
+        if self.settings.flush == Flush::Each {
+            self.link = self.flushed.1;
+            self.behind.clear();
+        } else {
+            (&*self.file).write_all(&self.behind)?;
+            self.length += u64::try_from(self.behind.len()).unwrap_or(u64::MAX);
+            self.file.sync_data()?;
+            self.all_flushed();
+        }
+        self.doubtful = false;
         Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let flushed = self.file.sync_data();
+        match flushed {
+            Ok(()) => self.all_flushed(),
+            Err(_) => self.doubt(),
+        }
+        flushed
+    }
+
+    fn all_flushed(&mut self) {
+        self.flushed = (self.length, self.link);
+        self.behind.clear();
     }
 
     /// Somebody may have moved or removed the file; what is written into it then would be lost.
@@ -86,13 +178,15 @@ impl Log {
 
     /// Begins a new file with the chain as it is.
     fn begin(&mut self) -> io::Result<()> {
-        self.file = open_file(&self.settings.path)?;
+        self.file = Arc::new(open_file(&self.settings.path)?);
         self.length = 0;
         self.first = self.link.sequence + 1;
+        self.all_flushed();
         sync_directory(&self.settings.path)
     }
 
     fn rotate(&mut self) -> io::Result<()> {
+        self.flush()?;
         let full = full_name(&self.settings.path, self.first);
         // A link fails where the name is taken, a rename would replace it.
         std::fs::hard_link(&self.settings.path, &full)?;
@@ -185,4 +279,64 @@ pub(super) fn full_files(path: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     }
     found.sort();
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::verify;
+    use std::time::Duration;
+
+    fn log(path: &Path, flush: Flush) -> Log {
+        Log::open(AuditSettings { flush, ..AuditSettings::new(path) }).unwrap()
+    }
+
+    #[test]
+    fn what_could_not_be_flushed_is_written_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.jsonl");
+        let mut log = log(&path, Flush::Within(Duration::from_secs(1)));
+        log.append("1").unwrap();
+        let piece = log.behind().unwrap();
+        log.append("2").unwrap();
+        log.flushed(&piece);
+        assert_eq!((log.on_disk(), log.is_behind()), (1, true));
+        log.doubt();
+        assert!(log.behind().is_none(), "flushing again would lie");
+        // As if the kernel had forgotten it.
+        log.file.set_len(log.flushed.0).unwrap();
+        assert_eq!(log.append("3").unwrap(), 3);
+        assert_eq!((log.on_disk(), verify(&path).unwrap().records), (2, 3));
+    }
+
+    #[test]
+    fn what_each_waits_for_is_taken_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.jsonl");
+        let mut log = log(&path, Flush::Each);
+        log.append("1").unwrap();
+        let piece = log.behind().unwrap();
+        log.flushed(&piece);
+        log.append("2").unwrap();
+        log.doubt();
+        log.recover().unwrap();
+        assert_eq!((log.is_behind(), verify(&path).unwrap().records), (false, 1));
+        assert_eq!(log.append("another 2").unwrap(), 2);
+        assert_eq!(verify(&path).unwrap().records, 2);
+    }
+
+    #[test]
+    fn a_file_that_is_full_is_flushed_before_the_next() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.jsonl");
+        let mut log = log(&path, Flush::Within(Duration::from_secs(1)));
+        log.settings.rotate_bytes = 300;
+        log.append("1").unwrap();
+        let piece = log.behind().unwrap();
+        log.append("2").unwrap();
+        log.append("3").unwrap();
+        assert_eq!(log.on_disk(), 2);
+        log.flushed(&piece);
+        assert_eq!((log.on_disk(), verify(&path).unwrap().files), (2, 2), "a piece of the file before");
+    }
 }

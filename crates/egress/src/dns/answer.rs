@@ -3,6 +3,7 @@
 use crate::decision::{Kind, Protocol, Reason, Refused};
 use crate::enforcer::{About, Enforcer};
 use crate::resolve::NoAddress;
+use crate::rules::Verdict;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA};
 use hickory_proto::rr::{DNSClass, RData, Record, RecordType};
@@ -103,9 +104,8 @@ async fn look_up(enforcer: &Enforcer, query: &Query) -> Found {
     let about = About { host: Some(name.clone()), ..About::default() };
     let decided = decide(enforcer, &name, query.query_type()).await;
     let (found, refused) = match decided {
-        Ok((addresses, lifetime)) => {
+        Ok((addresses, lifetime, verdict)) => {
             let about = About { address: addresses.first().copied(), ..about.clone() };
-            let verdict = enforcer.rules().lookup(&name);
             match enforcer.allow(Kind::Lookup, Protocol::Dns, about, verdict).await {
                 Ok(()) => {
                     for address in &addresses {
@@ -122,14 +122,15 @@ async fn look_up(enforcer: &Enforcer, query: &Query) -> Found {
     found
 }
 
+/// The addresses that a question is answered with, for how long, and by which rule.
 async fn decide(
     enforcer: &Enforcer,
     name: &str,
     kind: RecordType,
-) -> Result<(Vec<IpAddr>, Duration), (Found, Refused)> {
+) -> Result<(Vec<IpAddr>, Duration, Verdict), (Found, Refused)> {
     let no = |code| move |refused| (Found::Code(code), refused);
     let rules = enforcer.rules();
-    rules.lookup(name).or_refuse(name).map_err(no(ResponseCode::NXDomain))?;
+    let verdict = rules.lookup(name).or_refuse(name).map_err(no(ResponseCode::NXDomain))?;
     if rules.mode() == NetworkMode::Open && carries_data(name) {
         let message = format!("{name:.80} looks like data in the form of a name");
         return Err(no(ResponseCode::Refused)(Refused::new(Reason::Limit, message)));
@@ -140,7 +141,7 @@ async fn decide(
     }
     if !matches!(kind, RecordType::A | RecordType::AAAA) {
         // Other records could carry data in, or tell of keys for encrypted names (SVCB, RFC 9460).
-        return Ok((Vec::new(), Duration::ZERO));
+        return Ok((Vec::new(), Duration::ZERO, verdict));
     }
     let found = match enforcer.shared.asker.addresses(name).await {
         Ok(found) => found,
@@ -150,9 +151,11 @@ async fn decide(
             return Err(no(code)(Refused::new(Reason::ResolveFailed, format!("{name} {why}"))));
         }
     };
+    // The policy may have changed while the name was resolved. What holds now decides, and is what is recorded.
+    let verdict = enforcer.rules().lookup(name).or_refuse(name).map_err(no(ResponseCode::NXDomain))?;
     let mut addresses = enforcer.checked(name, &found.list, None).map_err(no(ResponseCode::NXDomain))?;
     addresses.retain(|address| address.is_ipv4() == (kind == RecordType::A));
-    Ok((addresses, found.lifetime))
+    Ok((addresses, found.lifetime, verdict))
 }
 
 /// Whether a name is of the kind that tunnels make: very long, or with long labels of coded bytes.

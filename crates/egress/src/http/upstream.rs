@@ -4,6 +4,7 @@ use super::body::Relay;
 use super::denied::Denied;
 use super::tasks::Tasks;
 use super::{Gate, OpenerSettings, Target};
+use crate::decision::Reason;
 use crate::error::Error;
 use http::{Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
@@ -163,9 +164,9 @@ impl Upstream {
             Ok(stream) => stream,
             // That the host does not answer is no refusal.
             Err(Error::Refused { reason, message })
-                if !matches!(reason, "connect_failed" | "resolve_failed") =>
+                if !matches!(reason, Reason::ConnectFailed | Reason::ResolveFailed) =>
             {
-                return Err(Denied::new(StatusCode::FORBIDDEN, reason, message));
+                return Err(Denied::new(StatusCode::FORBIDDEN, reason.as_str(), message));
             }
             Err(error) => {
                 let message = format!("cannot connect to {}: {error}", self.host);

@@ -61,6 +61,83 @@ proptest! {
     }
 }
 
+/// What a reader that takes the whole stream at once, line by line, and reads all JSON finds.
+fn read_plainly(stream: &str) -> Tokens {
+    let mut figures = Figures::default();
+    let text = stream.trim_start_matches('\u{feff}').replace("\r\n", "\n").replace('\r', "\n");
+    let whole = text.rfind("\n\n").map_or("", |end| &text[..end]);
+    for event in whole.split("\n\n") {
+        let lines = event.lines().filter_map(|line| line.strip_prefix("data:"));
+        let data: Vec<&str> = lines.map(|line| line.strip_prefix(' ').unwrap_or(line)).collect();
+        figures.take(data.join("\n").as_bytes());
+    }
+    figures.tokens
+}
+
+/// An event as servers may write it: with or without its field, in one line or two, with its type first or not.
+fn event() -> impl Strategy<Value = String> {
+    let usage = (0u64..5000, 0u64..5000)
+        .prop_map(|(input, output)| format!("{{\"input_tokens\":{input},\"output_tokens\":{output}}}"));
+    let data = (usage, "[a-z\"{}:,é]{0,400}", 0..6u8).prop_map(|(usage, text, which)| {
+        let text = serde_json::to_string(&text).unwrap();
+        match which {
+            0 => ("message_start", format!("\"message\":{{\"model\":\"m\",\"usage\":{usage}}}")),
+            1 => ("message_delta", format!("\"delta\":{{}},\"usage\":{usage}")),
+            2 => ("content_block_start", format!("\"content_block\":{{\"text\":{text}}},\"usage\":null")),
+            3 => ("error", format!("\"error\":{{\"message\":{text}}}")),
+            4 => ("ping", "\"usage\":7".to_owned()),
+            _ => ("content_block_delta", format!("\"delta\":{{\"type\":\"text_delta\",\"text\":{text}}}")),
+        }
+    });
+    (data, any::<[bool; 4]>(), prop::sample::select(vec!["\n", "\r\n", "\r"])).prop_map(
+        |((name, rest), [field, first, space, comment], end)| {
+            let kind = if space { format!("\"type\": \"{name}\"") } else { format!("\"type\":\"{name}\"") };
+            let data =
+                if first { format!("{{{kind},{end}data: {rest}}}") } else { format!("{{{rest},{kind}}}") };
+            let field = if field { format!("event: {name}{end}") } else { String::new() };
+            let comment = if comment {
+                format!(": usage{end}event{end}id: 7{end}{end}event: ping{end}{end}")
+            } else {
+                String::new()
+            };
+            format!("{comment}{field}data: {data}{end}{end}")
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn skipping_what_tells_nothing_finds_what_reading_all_finds(
+        events in prop::collection::vec(event(), 0..12),
+        marked in any::<bool>(),
+        size in 1usize..700,
+        cut in 0usize..40,
+    ) {
+        let mut stream = if marked { "\u{feff}".to_owned() } else { String::new() };
+        stream.extend(events);
+        let end = stream.floor_char_boundary(stream.len().saturating_sub(cut));
+        let stream = &stream[..end];
+        let pieces: Vec<&[u8]> = stream.as_bytes().chunks(size).collect();
+        prop_assert_eq!(read(&pieces).tokens(), read_plainly(stream));
+    }
+}
+
+#[test]
+fn a_stream_without_ends_of_lines_keeps_little() {
+    let mut reader = EventReader::default();
+    for _ in 0..100 {
+        reader.feed(&[b'x'; 1 << 16], |found| panic!("{found:?}"));
+    }
+    let mut meter = read(&[b"data: {\"type\":\"content_block_delta\",\"delta\":{\"text\":\""]);
+    for _ in 0..100 {
+        meter.feed(&[b'x'; 1 << 16]);
+    }
+    assert_eq!(meter.figures.visible, 0, "no event yet");
+    meter.feed(b"\"}}\n\n");
+    assert_eq!(meter.figures.visible, 100 << 16);
+    assert!(format!("{:?}", meter.form).len() < 10_000);
+}
+
 #[test]
 fn giant_lines_go_by_and_what_follows_counts() {
     let giant = vec![b'x'; 3 << 20];

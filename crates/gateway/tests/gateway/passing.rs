@@ -147,6 +147,21 @@ async fn http_2_upstreams_are_spoken_to() {
 }
 
 #[tokio::test]
+async fn http_2_is_spoken_with_an_upstream_that_agrees_in_tls() {
+    let (model, certificate) = Model::over_tls(|| message(3, 4)).await;
+    let mut upstream = upstream("first", &model.url);
+    upstream.extra_roots = vec![certificate];
+    let stage = Stage::of(vec![upstream], ModelBudget::default()).await;
+    for _ in 0..3 {
+        let (status, _, text) = stage.inside.ask_whole().await;
+        assert_eq!(status, 200, "{text}");
+    }
+    assert_eq!(stage.total().await.tokens.output, 12);
+    assert!(model.seen().iter().all(|seen| seen.headers["x-api-key"] == KEY));
+    assert!(!model.seen()[0].headers.contains_key("host"), "HTTP/2 has an authority instead");
+}
+
+#[tokio::test]
 async fn a_unix_door_is_as_good() {
     let model = Model::always(|| message(2, 3)).await;
     let directory = tempfile::tempdir().unwrap();

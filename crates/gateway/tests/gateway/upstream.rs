@@ -51,6 +51,41 @@ impl Model {
         Self { url, seen, _tasks: tasks }
     }
 
+    /// One that speaks HTTP/2 over TLS and nothing else, and its certificate (PEM).
+    pub(crate) async fn over_tls(answer: impl Fn() -> Answer + Send + Sync + 'static) -> (Self, Vec<u8>) {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()).into();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let all = Arc::clone(&seen);
+        let script: Script = Arc::new(move |_| Box::pin(std::future::ready(answer())));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, script, all) = (acceptor.clone(), Arc::clone(&script), Arc::clone(&all));
+                connections.spawn(async move {
+                    let stream = acceptor.accept(stream).await.unwrap();
+                    let service =
+                        service_fn(|request| self::answer(Arc::clone(&script), Arc::clone(&all), request));
+                    let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                    let _ = serving.serve_connection(TokioIo::new(stream), service).await;
+                });
+            }
+        });
+        (Self { url, seen, _tasks: tasks }, made.cert.pem().into_bytes())
+    }
+
     /// One that always answers alike.
     pub(crate) async fn always(answer: impl Fn() -> Answer + Send + Sync + 'static) -> Self {
         Self::start(move |_| std::future::ready(answer())).await

@@ -73,6 +73,10 @@ async fn usage_is_grouped_as_asked() {
     assert_eq!(rows(GroupBy::Session).await, [row("session-1", 2, 96), row("session-2", 1, 6)]);
     assert_eq!(rows(GroupBy::Label("team".into())).await, [row("a", 1, 6), row("b", 2, 96)]);
     assert_eq!(rows(GroupBy::Sandbox).await, [row("sb-a", 3, 102)]);
+    for key in ["te\"am", "team\\", "", "team\".\"a"] {
+        let asked = stage.gateway.usage(by(GroupBy::Label(key.into()))).await;
+        assert!(matches!(asked, Err(hostel_gateway::Error::Domain(_))), "{key:?} is no label: {asked:?}");
+    }
     assert_eq!(rows(GroupBy::Day).await.len(), 1);
     let query = Query { labels, ..by(GroupBy::None) };
     assert_eq!(stage.gateway.usage(query).await.unwrap()[0].requests, 2);
