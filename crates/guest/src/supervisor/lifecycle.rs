@@ -198,7 +198,18 @@ impl Supervisor {
         for attached in process.attached.clone() {
             self.pump(attached);
         }
+        self.forget_unlisted(serial);
         self.trim();
+    }
+
+    /// Forgets a process that nobody was to hear of, once it is over and nobody reads it.
+    pub(super) fn forget_unlisted(&mut self, serial: u64) {
+        let over = |process: &super::Process| {
+            process.unlisted && process.finished.is_some() && process.attached.is_empty()
+        };
+        if self.processes.get(&serial).is_some_and(over) {
+            self.forget(serial);
+        }
     }
 
     /// Keeps what ended processes left within its limits, oldest first.
