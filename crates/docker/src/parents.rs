@@ -131,7 +131,10 @@ impl Parents {
                 size
             }
             // The end, or nothing of ours.
-            _ => return Ok(self.go_through(out)),
+            _ => {
+                self.go_through(out);
+                return Ok(());
+            }
         };
         if kind.is_gnu_longname()
             || kind.is_gnu_longlink()
