@@ -118,6 +118,12 @@ impl TestDaemon {
         });
     }
 
+    /// Gives the next start this in its environment.
+    pub fn set(&mut self, name: &'static str, value: &str) {
+        self.setup.environment.retain(|(known, _)| *known != name);
+        self.setup.environment.push((name, value.into()));
+    }
+
     /// Has clients from now on use another address than the socket in the runtime directory.
     pub fn reach_at(&mut self, address: String) {
         self.caller.address = Some(address);

@@ -69,6 +69,34 @@ fn a_run_hits_the_pool_and_says_so() {
 }
 
 #[test]
+fn a_restart_takes_what_is_warm_over_and_makes_none_anew() {
+    let mut daemon = TestDaemon::start();
+    let _ = daemon.hostel(&["pool", "create", "web", "--pin", "3", "--wait"]).success();
+    for violent in [false, true] {
+        if violent {
+            // Counters are written every two seconds.
+            eventually("they are written", || {
+                json(&daemon, &["pool", "get", "web"])["counters"]["created"] == 4
+            });
+            daemon.kill();
+        } else {
+            daemon.stop();
+        }
+        daemon.restart();
+        let made = json(&daemon, &["sandbox", "create", "--pool", "web"]);
+        assert_eq!(made["start_kind"], "warm");
+        let id = made["id"].as_str().unwrap();
+        assert_eq!(daemon.shell(id, "echo mine"), "mine");
+        let listed = json(&daemon, &["ps", id]);
+        assert_eq!(listed["processes"].as_array().unwrap().len(), 1, "the rehearsal is in no list: {listed}");
+        healthy(&daemon, "web");
+        let counters = json(&daemon, &["pool", "get", "web"])["counters"].clone();
+        assert_eq!((&counters["recycled"], &counters["unhealthy"]), (&0.into(), &0.into()), "{counters}");
+    }
+    daemon.finish();
+}
+
+#[test]
 fn without_a_pool_that_fits_a_start_is_cold() {
     let mut daemon = TestDaemon::start();
     let cold = daemon.hostel(&["-v", "run", "--", "true"]);

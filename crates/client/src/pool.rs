@@ -36,6 +36,8 @@ pub enum PoolField {
     Headroom,
     /// `refill_concurrency`.
     RefillConcurrency,
+    /// `refill_delay`.
+    RefillDelay,
     /// `max_age`.
     MaxAge,
     /// `health_check_interval`.
@@ -63,6 +65,7 @@ impl PoolField {
             Self::PinnedSize => "pinned_size",
             Self::Headroom => "headroom",
             Self::RefillConcurrency => "refill_concurrency",
+            Self::RefillDelay => "refill_delay",
             Self::MaxAge => "max_age",
             Self::HealthCheckInterval => "health_check_interval",
             Self::TargetHitRate => "target_hit_rate",

@@ -1,6 +1,6 @@
 //! Options of the daemon on a command line.
 
-use crate::config::{OVERCOMMIT, Overcommit, ReachConfig};
+use crate::config::{MemoryPressure, OVERCOMMIT, Overcommit, ReachConfig};
 use crate::listen::Address;
 use crate::logging::LogFormat;
 use crate::{Config, Error};
@@ -26,6 +26,13 @@ pub struct Arguments {
     /// The Docker engine: unix:///path or tcp://host:port. [unix:///var/run/docker.sock]
     #[arg(long, env = "DOCKER_HOST", value_name = "ADDRESS")]
     pub docker_host: Option<String>,
+    /// Speak TLS with an engine at tcp://, and only with one whose certificate ca.pem of --docker-cert-path has signed.
+    #[arg(long, env = "DOCKER_TLS_VERIFY", value_name = "1", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "1")]
+    pub docker_tls_verify: Option<String>,
+    /// Directory of ca.pem, cert.pem and key.pem for that. [~/.docker]
+    #[arg(long, env = "DOCKER_CERT_PATH", value_name = "DIRECTORY")]
+    pub docker_cert_path: Option<PathBuf>,
     /// The image of containers whose creator names no template. [debian:bookworm-slim]
     #[arg(long, env = "HOSTEL_DOCKER_IMAGE", value_name = "IMAGE")]
     pub docker_image: Option<String>,
@@ -41,6 +48,10 @@ pub struct Arguments {
     /// memory=1.5,disk=2. What is not named stays. [memory=16,cpu=inf,pids=16,disk=64]
     #[arg(long, env = "HOSTEL_OVERCOMMIT", value_parser = overcommit, value_name = "RATIOS")]
     pub overcommit: Option<Overcommit>,
+    /// Below which percentages of the node's memory being available pools shrink to their least size (high), and keep
+    /// nothing warm (critical), so that sandboxes in use have it. [high=10,critical=4]
+    #[arg(long, env = "HOSTEL_MEMORY_PRESSURE", value_parser = memory_pressure, value_name = "PERCENTAGES")]
+    pub memory_pressure: Option<MemoryPressure>,
     /// Where metrics are served for Prometheus, at /metrics: a loopback address and port, for example 127.0.0.1:9464.
     #[arg(long, env = "HOSTEL_METRICS_LISTEN", value_name = "ADDRESS")]
     pub metrics_listen: Option<SocketAddr>,
@@ -84,11 +95,17 @@ impl Arguments {
     /// # Errors
     /// [`Error::Config`] saying what would work.
     pub fn configure(self) -> Result<Config, Error> {
+        let certificates = self.docker_cert_path.filter(|path| !path.as_os_str().is_empty());
+        let certificates = certificates.or_else(|| Some(std::env::home_dir()?.join(".docker")));
+        // As the docker command has it: whatever is said, if it is not nothing.
+        let verify = self.docker_tls_verify.is_some_and(|said| !said.is_empty());
         let config = Config::for_this_user()?
             .with(self.state_dir, self.runtime_dir, self.listen)
             .with_docker(self.docker_host, self.docker_image)
+            .with_docker_certificates(certificates.filter(|_| verify))
             .with_templates(self.templates_dir)
             .with_pools(self.pools_dir, self.overcommit)
+            .with_memory_pressure(self.memory_pressure)
             .with_metrics(self.metrics_listen)
             .with_reach(ReachConfig {
                 preset_directories: self.network_dir,
@@ -133,6 +150,26 @@ fn overcommit(text: &str) -> Result<Overcommit, String> {
     Ok(overcommit)
 }
 
+/// Reads `NAME=PERCENTAGE,…` over the defaults.
+fn memory_pressure(text: &str) -> Result<MemoryPressure, String> {
+    let mut bounds = MemoryPressure::default();
+    for part in text.split(',') {
+        let (name, percentage) =
+            part.split_once('=').ok_or_else(|| format!("{part:?} is not NAME=PERCENTAGE"))?;
+        let number = percentage.trim().trim_end_matches('%').parse().ok().filter(|number| *number <= 100);
+        let number: u8 = number.ok_or_else(|| format!("{percentage:?} is not a percentage, 0 to 100"))?;
+        match name.trim() {
+            "high" => bounds.high = number,
+            "critical" => bounds.critical = number,
+            other => return Err(format!("{other:?} is not one of high and critical")),
+        }
+    }
+    if bounds.critical > bounds.high {
+        return Err(format!("critical is more than high: {} and {}", bounds.critical, bounds.high));
+    }
+    Ok(bounds)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,6 +180,15 @@ mod tests {
         assert_eq!(audit_sync("200"), Ok(Flush::Within(Duration::from_millis(200))));
         for wrong in ["", "0", "1s", "never", "-1", "60001"] {
             assert!(audit_sync(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn percentages_are_put_over_the_defaults() {
+        assert_eq!(memory_pressure("high=30%").unwrap(), MemoryPressure { high: 30, critical: 4 });
+        assert_eq!(memory_pressure("critical=0, high=5").unwrap(), MemoryPressure { high: 5, critical: 0 });
+        for wrong in ["high", "low=3", "high=101", "high=-1", "high=3", "critical=20"] {
+            assert!(memory_pressure(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::listen::Address;
+pub use crate::pools::MemoryPressure;
 pub use crate::reach::ReachConfig;
 pub use hostel_pool::Overcommit;
 use hostel_sandbox::ResourceLimits;
@@ -36,6 +37,8 @@ pub struct Config {
     pub max_sandboxes: usize,
     /// How much more than the node has may be promised to sandboxes.
     pub overcommit: Overcommit,
+    /// How short the node's memory must be for pools to give it back.
+    pub memory_pressure: MemoryPressure,
     /// Most watchers at a time.
     pub max_watchers: usize,
     /// How long the record of an ended sandbox stays.
@@ -52,6 +55,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// Where the Docker engine is; `None` is its usual socket.
     pub docker_host: Option<String>,
+    /// The directory of certificates for TLS with it; `None` is without.
+    pub docker_certificates: Option<PathBuf>,
     /// The image of containers whose creator names no template; `None` is the backend's own choice.
     pub docker_image: Option<String>,
 }
@@ -104,6 +109,7 @@ impl Config {
             listen: vec![Address::Unix(runtime.join("hosteld.sock"))],
             max_sandboxes: 4096,
             overcommit: OVERCOMMIT,
+            memory_pressure: MemoryPressure::default(),
             max_watchers: 1024,
             record_retention: Duration::from_secs(3600),
             default_limits: ResourceLimits::defaults(),
@@ -112,6 +118,7 @@ impl Config {
             default_deadline: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(10),
             docker_host: None,
+            docker_certificates: None,
             docker_image: None,
         }
     }
@@ -141,6 +148,13 @@ impl Config {
         self
     }
 
+    /// Speaks TLS with that engine, by the certificates in this directory.
+    #[must_use]
+    pub fn with_docker_certificates(mut self, directory: Option<PathBuf>) -> Self {
+        self.docker_certificates = directory.or(self.docker_certificates);
+        self
+    }
+
     /// Looks for templates in these directories instead, where any are given.
     #[must_use]
     pub fn with_templates(mut self, directories: Vec<PathBuf>) -> Self {
@@ -157,6 +171,13 @@ impl Config {
             self.pool_directories = directories;
         }
         self.overcommit = overcommit.unwrap_or(self.overcommit);
+        self
+    }
+
+    /// Has pools give memory back at these bounds.
+    #[must_use]
+    pub fn with_memory_pressure(mut self, bounds: Option<MemoryPressure>) -> Self {
+        self.memory_pressure = bounds.unwrap_or(self.memory_pressure);
         self
     }
 

@@ -86,6 +86,7 @@ async fn assemble(config: Config, directories: Directories, backends: Backends) 
         max_sandboxes: config.max_sandboxes,
         budget: budget(&Machine::look(&config.state_directory), config.max_sandboxes),
         overcommit: config.overcommit,
+        memory_pressure: config.memory_pressure,
         max_watchers: config.max_watchers,
         record_retention: config.record_retention,
         default_limits: config.default_limits.clone(),

@@ -21,6 +21,7 @@ pub(crate) use clock::moment;
 pub(crate) use declare::read as read_declarations;
 pub(crate) use live::LivePool;
 pub(crate) use plan::PlanView;
+pub use pressure::MemoryPressure;
 
 use crate::error::{Error, Result};
 use crate::lock::lock;

@@ -39,7 +39,7 @@ use crate::capacity::Capacity;
 use crate::error::{Error, Result};
 use crate::lock::lock;
 use crate::metrics::Metrics;
-use crate::pools::Pools;
+use crate::pools::{MemoryPressure, Pools};
 use crate::reach::Reach;
 use crate::record::{Event, SandboxRecord};
 use crate::store::{Change, RequestKey, Store, StoredRequest};
@@ -65,6 +65,8 @@ pub(crate) struct Settings {
     pub budget: Budget,
     /// How much more of it may be promised.
     pub overcommit: Overcommit,
+    /// When pools give memory back.
+    pub memory_pressure: MemoryPressure,
     /// Most watchers at a time.
     pub max_watchers: usize,
     /// How long the record of an ended sandbox stays.

@@ -321,7 +321,7 @@ impl Docker {
     /// # Errors
     /// `InvalidArgument` for an address that is none; `Internal` where directories cannot be made.
     pub async fn open(config: Config) -> Result<Self> {
-        let engine = Engine::new(&config.host)?;
+        let engine = Engine::new(&config.host, config.certificates.clone())?;
         let default_image = config.default_image.clone();
         let opened = tokio::task::spawn_blocking(move || Ground::open(&config));
         let ground = opened.await.map_err(|error| Error::internal("open the Docker backend", error))??;

@@ -13,6 +13,9 @@ pub struct Config {
     pub guest: &'static [u8],
     /// The engine: `unix:///path` or `tcp://host:port`.
     pub host: String,
+    /// Speak TLS with an engine at `tcp://`: the directory of `ca.pem`, which the engine's certificate must be signed
+    /// by, and of `cert.pem` and `key.pem`, where it asks for ours.
+    pub certificates: Option<PathBuf>,
     /// The image of the template `default`.
     pub default_image: String,
 }
@@ -27,6 +30,6 @@ impl Config {
     #[must_use]
     pub fn new(state_directory: PathBuf, runtime_directory: PathBuf, guest: &'static [u8]) -> Self {
         let (host, default_image) = (USUAL_HOST.to_owned(), USUAL_IMAGE.to_owned());
-        Self { state_directory, runtime_directory, guest, host, default_image }
+        Self { state_directory, runtime_directory, guest, host, certificates: None, default_image }
     }
 }

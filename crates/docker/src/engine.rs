@@ -2,6 +2,7 @@
 
 use crate::abilities::Facts;
 use crate::container::bind;
+use crate::tls;
 use bollard::errors::Error as Cause;
 use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters::CreateContainerOptionsBuilder;
@@ -21,7 +22,7 @@ pub(crate) const WORK: Duration = Duration::from_secs(60);
 /// To move files: images, archives.
 pub(crate) const TRANSFER: Duration = Duration::from_secs(900);
 /// What the client itself allows for the head of an answer; ours above come first.
-const CLIENT_DEADLINE: u64 = 1000;
+pub(crate) const CLIENT_DEADLINE: u64 = 1000;
 /// An image that there is nowhere.
 const NO_IMAGE: &str = "hostel.invalid/there-is-none:none";
 /// Most of what an engine says that is passed on.
@@ -114,6 +115,46 @@ fn causes(error: &dyn std::error::Error) -> String {
 enum Address {
     Unix(String),
     Tcp(String),
+    /// With TLS, by the certificates in a directory.
+    Tls(String, PathBuf),
+}
+
+/// Ports of engines, as the `docker` command has them.
+const PORT: u16 = 2375;
+const TLS_PORT: u16 = 2376;
+
+impl Address {
+    fn read(host: &str, certificates: Option<PathBuf>) -> Result<Self> {
+        if let Some(path) = host.strip_prefix("unix://") {
+            return Ok(Self::Unix(path.to_owned()));
+        }
+        if host.starts_with('/') {
+            return Ok(Self::Unix(host.to_owned()));
+        }
+        let invalid = |problem: String| Err(Error::invalid("docker_host", problem));
+        let tcp = ["tcp://", "http://", "https://"].into_iter().find_map(|scheme| host.strip_prefix(scheme));
+        let Some(tcp) = tcp.map(|rest| rest.trim_end_matches('/')).filter(|rest| !rest.is_empty()) else {
+            return invalid(format!("{host:?} is neither unix:///PATH nor tcp://HOST:PORT"));
+        };
+        match certificates {
+            Some(directory) => Ok(Self::Tls(with_port(tcp, TLS_PORT), directory)),
+            None if host.starts_with("https://") => {
+                invalid(format!("{host:?} wants TLS: set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH"))
+            }
+            None => Ok(Self::Tcp(with_port(tcp, PORT))),
+        }
+    }
+}
+
+/// The host with its port, or this one.
+fn with_port(host: &str, port: u16) -> String {
+    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    // An IPv6 address has colons of its own, and brackets.
+    if has_port && !(host.contains('[') && host.ends_with(']')) {
+        host.to_owned()
+    } else {
+        format!("{host}:{port}")
+    }
 }
 
 /// The engine.
@@ -129,17 +170,8 @@ impl Engine {
     ///
     /// # Errors
     /// `InvalidArgument` for an address of another kind.
-    pub(crate) fn new(host: &str) -> Result<Self> {
-        let address = if let Some(path) = host.strip_prefix("unix://") {
-            Address::Unix(path.to_owned())
-        } else if host.starts_with('/') {
-            Address::Unix(host.to_owned())
-        } else if let Some(rest) = host.strip_prefix("tcp://").or_else(|| host.strip_prefix("http://")) {
-            Address::Tcp(rest.trim_end_matches('/').to_owned())
-        } else {
-            let problem = format!("{host:?} is neither unix:///PATH nor tcp://HOST:PORT");
-            return Err(Error::invalid("docker_host", problem));
-        };
+    pub(crate) fn new(host: &str, certificates: Option<PathBuf>) -> Result<Self> {
+        let address = Address::read(host, certificates)?;
         Ok(Self { address, client: Mutex::default(), facts: OnceLock::new(), remote: OnceLock::new() })
     }
 
@@ -226,6 +258,7 @@ impl Engine {
             }
             Address::Unix(path) => Docker::connect_with_unix(path, CLIENT_DEADLINE, API_DEFAULT_VERSION),
             Address::Tcp(host) => Docker::connect_with_http(host, CLIENT_DEADLINE, API_DEFAULT_VERSION),
+            Address::Tls(host, certificates) => Ok(tls::connect(host, certificates)?),
         };
         let made = made.map_err(|cause| unavailable(causes(&cause)))?;
         let client = bounded(QUESTION, made.negotiate_version())
@@ -265,16 +298,24 @@ mod tests {
 
     #[test]
     fn addresses_are_understood_or_refused_with_words() {
-        assert!(Engine::new("unix:///run/docker.sock").is_ok_and(|engine| engine.may_be_local()));
-        assert!(Engine::new("/run/docker.sock").is_ok());
-        assert!(Engine::new("tcp://127.0.0.1:2375").is_ok_and(|engine| !engine.may_be_local()));
-        let error = Engine::new("ssh://elsewhere").err().unwrap().to_string();
-        assert!(error.contains("tcp://HOST:PORT"), "{error}");
+        let read = |host: &str| Address::read(host, None);
+        assert_eq!(read("unix:///run/docker.sock").unwrap(), Address::Unix("/run/docker.sock".to_owned()));
+        assert_eq!(read("/run/docker.sock").unwrap(), Address::Unix("/run/docker.sock".to_owned()));
+        assert_eq!(read("tcp://127.0.0.1:99").unwrap(), Address::Tcp("127.0.0.1:99".to_owned()));
+        assert_eq!(read("tcp://[::1]/").unwrap(), Address::Tcp("[::1]:2375".to_owned()));
+        let tls = Address::read("tcp://engine.example.com", Some("/c".into())).unwrap();
+        assert_eq!(tls, Address::Tls("engine.example.com:2376".to_owned(), "/c".into()));
+        for (wrong, told) in
+            [("ssh://elsewhere", "tcp://HOST:PORT"), ("tcp://", "HOST"), ("https://a", "DOCKER_TLS_VERIFY")]
+        {
+            let error = read(wrong).unwrap_err().to_string();
+            assert!(error.contains(told), "{error}");
+        }
     }
 
     #[tokio::test]
     async fn an_engine_that_is_not_there_is_unavailable_and_named() {
-        let engine = Engine::new("unix:///nowhere/docker.sock").unwrap();
+        let engine = Engine::new("unix:///nowhere/docker.sock", None).unwrap();
         let error = engine.client().await.err().unwrap();
         assert!(matches!(&error, Error::Unavailable { what: "engine", .. }), "{error:?}");
         assert!(error.to_string().contains("/nowhere/docker.sock"), "{error}");

@@ -19,12 +19,14 @@ mod ground;
 mod handle;
 mod image;
 mod namespace;
+mod parents;
 mod remote;
 mod seccomp;
 mod seeds;
 mod snapshot;
 mod stats;
 mod template;
+mod tls;
 mod tools;
 mod watch;
 

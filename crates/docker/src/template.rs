@@ -5,6 +5,7 @@ use crate::backend::Inner;
 use crate::container::LABEL_INSTANCE;
 use crate::engine::{QUESTION, TRANSFER, WORK, bounded};
 use crate::image::Image;
+use crate::parents::Parents;
 use crate::tools;
 use bollard::query_parameters::{
     CreateImageOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
@@ -349,6 +350,7 @@ struct Feed {
     decoder: Option<zstd::stream::write::Decoder<'static, Vec<u8>>>,
     /// Compressed, not yet decoded.
     rest: Bytes,
+    parents: Parents,
     /// What went wrong, for whoever waits for the engine.
     failed: Arc<Mutex<Option<Error>>>,
 }
@@ -357,8 +359,20 @@ struct Feed {
 const BITE: usize = 4096;
 
 impl Feed {
-    /// The next plain bytes; `None` at the end.
+    /// The next bytes for the engine; `None` at the end.
     async fn next(&mut self) -> Result<Option<Bytes>> {
+        while let Some(plain) = self.decoded().await? {
+            let complete = self.parents.pass(&plain)?;
+            if !complete.is_empty() {
+                return Ok(Some(complete.into()));
+            }
+        }
+        let rest = self.parents.rest();
+        Ok((!rest.is_empty()).then(|| rest.into()))
+    }
+
+    /// The next plain bytes; `None` at the end.
+    async fn decoded(&mut self) -> Result<Option<Bytes>> {
         loop {
             let broken = |error: io::Error| Error::invalid("archive", format!("not zstd: {error}"));
             if self.rest.is_empty() {
@@ -382,7 +396,7 @@ impl Feed {
     }
 }
 
-/// The archive without its compression, as the engine wants it. What goes wrong is left in `failed`.
+/// The archive without its compression and with every directory, as the engine wants it. What goes wrong is left in `failed`.
 fn plain(
     archive: ByteStream,
     compression: Compression,
@@ -395,7 +409,7 @@ fn plain(
                 .map_err(|error| Error::internal("make a decoder", error))?,
         ),
     };
-    let feed = Feed { archive, decoder, rest: Bytes::new(), failed };
+    let feed = Feed { archive, decoder, rest: Bytes::new(), parents: Parents::default(), failed };
     Ok(stream::unfold(Some(feed), |feed| async move {
         let mut feed = feed?;
         match feed.next().await {

@@ -152,6 +152,7 @@ pub(crate) fn spec(spec: ProcessSpec, id: &ProcessId) -> wire::ProcessSpec {
         timeout_ms: u64::try_from(timeout).unwrap_or(u64::MAX),
         kill_on_disconnect: spec.kill_on_disconnect,
         request: spec.request.map_or_else(Vec::new, |request| [request.key, request.body].concat()),
+        unlisted: false,
     }
 }
 

@@ -8,9 +8,40 @@ use hostel_guest_protocol as wire;
 use hostel_guest_protocol::{Ask, Empty, ProcessRef};
 use hostel_sandbox::id::ProcessId;
 use hostel_sandbox::process::{
-    AttachOptions, Attachment, ExitStatus, ProcessInfo, ProcessSpec, TerminalSize,
+    AttachOptions, Attachment, ExitStatus, Output, ProcessInfo, ProcessSpec, TerminalSize,
 };
-use hostel_sandbox::{Processes, Result};
+use hostel_sandbox::{Error, Processes, Result};
+use std::time::Duration;
+
+/// What is run to rehearse, the first that is there. Neither reads anything of whoever comes later.
+const REHEARSALS: [&[&str]; 2] = [&["sh", "-c", ":"], &["true"]];
+/// How long that may take.
+const REHEARSAL: Duration = Duration::from_secs(10);
+
+impl Guest {
+    /// Runs one of them. → whether it was there.
+    async fn rehearse_with(&self, argv: &[&str]) -> Result<bool> {
+        let argv = argv.iter().map(ToString::to_string).collect();
+        let spec = ProcessSpec { argv, timeout: Some(REHEARSAL), ..ProcessSpec::default() };
+        let (id, subject) = identify(&spec);
+        let options = AttachOptions::everything();
+        let spec = wire::ProcessSpec { unlisted: true, ..convert::spec(spec, &id) };
+        let ask = Ask::Exec(wire::Exec { spec: Some(spec), attach: Some(convert::attach(&id, &options)) });
+        let (connection, answer, _) = match self.converse(ask, &subject, Some(CALL_DEADLINE)).await {
+            Ok(started) => started,
+            Err(error @ (Error::Unavailable { .. } | Error::Protocol { .. })) => return Err(error),
+            // What cannot be run here is no fault of the sandbox.
+            Err(_) => return Ok(false),
+        };
+        let mut attachment = self.attached(connection, answer, &id, &options)?;
+        while let Some(output) = attachment.output.recv().await {
+            if matches!(output?, Output::Exited(_)) {
+                break;
+            }
+        }
+        Ok(true)
+    }
+}
 
 /// The id of a process to be started, and what errors about it name.
 fn identify(spec: &ProcessSpec) -> (ProcessId, Subject) {
@@ -73,5 +104,15 @@ impl Processes for Guest {
         self.keep(connection)?;
         let process = convert::process(answer, process)?;
         process.exit.ok_or_else(|| broken("a process that is said to be over has no end"))
+    }
+
+    async fn rehearse(&self) -> Result<()> {
+        for argv in REHEARSALS {
+            if self.rehearse_with(argv).await? {
+                break;
+            }
+        }
+        // The connection went with the process; the first caller finds another.
+        self.ping(CALL_DEADLINE).await
     }
 }

@@ -100,11 +100,11 @@ impl Sizer {
     pub fn look_now(&mut self, spec: &PoolSpec, now: Time) {
         let rate = self.demand.rate(now);
         let lead = Lead::new(&self.make_times, rate, spec.refill_concurrency);
-        self.demand.use_window(lead.time(), now);
+        let lead_time = lead.time().saturating_add(spec.refill_delay);
+        self.demand.use_window(lead_time, now);
         self.saturated = lead.is_saturated();
-        let wanted =
-            required(rate, self.demand.dispersion(), lead.time(), spec.target_hit_rate, spec.max_size)
-                .min(self.demand.most_ever_useful(lead.time(), now));
+        let wanted = required(rate, self.demand.dispersion(), lead_time, spec.target_hit_rate, spec.max_size)
+            .min(self.demand.most_ever_useful(lead_time, now));
         self.looked = Some(now);
         self.stirred = false;
         self.follow(wanted, spec.scale_down_delay, now);

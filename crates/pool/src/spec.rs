@@ -12,6 +12,8 @@ pub const MAX_SIZE: u32 = 10_000;
 pub const MAX_REFILL_CONCURRENCY: u32 = 64;
 /// Most schedules of one pool.
 pub const MAX_SCHEDULES: usize = 64;
+/// Longest that refills wait after a claim.
+pub const MAX_REFILL_DELAY: Duration = Duration::from_secs(60);
 const MAX_SPAN: Duration = Duration::from_secs(366 * 86_400);
 
 /// What a pool shall be. All but the backend can be changed while it works.
@@ -38,6 +40,10 @@ pub struct PoolSpec {
     /// How many are made at the same time, 1 to 64.
     #[serde(default = "default::refill_concurrency")]
     pub refill_concurrency: u32,
+    /// How long refills wait after a claim, up to 60 seconds, so that what was claimed has the machine to itself
+    /// meanwhile. A claim that finds nothing ends the wait.
+    #[serde(default = "default::refill_delay")]
+    pub refill_delay: Duration,
     /// The age at which a warm sandbox is replaced, 10 seconds to 366 days.
     #[serde(default = "default::max_age")]
     pub max_age: Duration,
@@ -71,6 +77,11 @@ pub mod default {
     #[must_use]
     pub fn refill_concurrency() -> u32 {
         2
+    }
+    /// 50 milliseconds: a first command takes a few.
+    #[must_use]
+    pub fn refill_delay() -> Duration {
+        Duration::from_millis(50)
     }
     /// One hour.
     #[must_use]
@@ -118,6 +129,7 @@ impl PoolSpec {
             pinned_size: None,
             headroom: default::headroom(),
             refill_concurrency: default::refill_concurrency(),
+            refill_delay: default::refill_delay(),
             max_age: default::max_age(),
             health_check_interval: default::health_check_interval(),
             target_hit_rate: default::target_hit_rate(),
@@ -140,6 +152,10 @@ impl PoolSpec {
         }
         within("spec.headroom", self.headroom, 0, MAX_SIZE)?;
         within("spec.refill_concurrency", self.refill_concurrency, 1, MAX_REFILL_CONCURRENCY)?;
+        if self.refill_delay > MAX_REFILL_DELAY {
+            let problem = format!("{:?} is more than 60 seconds", self.refill_delay);
+            return Err(Error::invalid("spec.refill_delay", problem));
+        }
         lasts("spec.max_age", self.max_age, Duration::from_secs(10))?;
         lasts("spec.health_check_interval", self.health_check_interval, Duration::from_secs(1))?;
         lasts("spec.scale_down_delay", self.scale_down_delay, Duration::ZERO)?;
@@ -229,6 +245,7 @@ mod tests {
             ("spec.headroom", PoolSpec { headroom: 10_001, ..spec() }),
             ("spec.refill_concurrency", PoolSpec { refill_concurrency: 0, ..spec() }),
             ("spec.refill_concurrency", PoolSpec { refill_concurrency: 65, ..spec() }),
+            ("spec.refill_delay", PoolSpec { refill_delay: 61 * second, ..spec() }),
             ("spec.max_age", PoolSpec { max_age: 9 * second, ..spec() }),
             ("spec.max_age", PoolSpec { max_age: Duration::MAX, ..spec() }),
             ("spec.health_check_interval", PoolSpec { health_check_interval: second / 2, ..spec() }),

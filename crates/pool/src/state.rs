@@ -145,6 +145,8 @@ pub struct Pool {
     pressure: Pressure,
     /// What the pressure was before it eased, and until when that still holds.
     easing: Option<(Pressure, Time)>,
+    /// Refills wait until then for what was just claimed.
+    refills_wait: Option<Time>,
     /// Whether something happened since the last poll.
     stirred: bool,
 }
@@ -173,6 +175,7 @@ impl Pool {
             last_failure: None,
             pressure: Pressure::None,
             easing: None,
+            refills_wait: None,
             stirred: true,
         }
     }
@@ -209,6 +212,7 @@ impl Pool {
         self.sizer.look(&self.spec, now);
         self.shelf.expire(now, self.spec.max_age);
         self.death_backoff.forget(now);
+        self.refills_wait = self.refills_wait.filter(|until| *until > now);
         let target = self.target(now);
         self.retire(target, now);
         let mut actions = Vec::new();
@@ -243,7 +247,7 @@ impl Pool {
             self.sizer.next_look().filter(|_| self.spec.pinned_size.is_none() && !self.spec.draining),
             self.spec.schedules.iter().filter_map(|schedule| schedule.next_change(self.now)).min(),
             self.easing.map(|(_, until)| until).filter(|until| *until > self.now),
-            self.retry_time(self.now).filter(|_| lacks),
+            self.retry_time(self.now).max(self.refills_wait).filter(|_| lacks),
         ]
         .into_iter()
         .flatten()
@@ -297,7 +301,7 @@ impl Pool {
 
     /// How many could be begun now, whether or not there is room for them.
     fn makes_possible(&self, target: u32, now: Time) -> u32 {
-        if self.retry_time(now).is_some() {
+        if self.retry_time(now).is_some() || self.refills_wait.is_some_and(|until| until > now) {
             return 0;
         }
         // After a failure one is tried, and the others wait for how that goes.

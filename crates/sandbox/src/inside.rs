@@ -55,6 +55,16 @@ pub trait Processes: Send + Sync {
 
     /// Waits for the end. # Errors: `NotFound`.
     async fn wait(&self, process: &ProcessId) -> Result<ExitStatus>;
+
+    /// Has the sandbox do what it will do for its first caller — start a process of no consequence, where it has the
+    /// program for that, and give back its end —, so that this caller finds everything at hand. Nothing is left of it:
+    /// the process is in no list, and its output nowhere.
+    ///
+    /// # Errors
+    /// `Unavailable` where the sandbox does not answer.
+    async fn rehearse(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Files of one live sandbox. Paths are resolved inside its root, whatever links are there.

@@ -11,3 +11,4 @@ mod old_engine;
 mod pools;
 mod remote;
 mod setup;
+mod tls;

@@ -84,6 +84,9 @@ pub(crate) struct PoolOptions {
     /// How many are made at the same time.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     refill_concurrency: Option<u32>,
+    /// How long refills wait after a claim, so that what was claimed has the machine to itself: 0s to 60s.
+    #[arg(long, value_name = "DURATION", value_parser = value::duration)]
+    refill_delay: Option<Duration>,
     /// Age at which a warm sandbox is replaced.
     #[arg(long, value_name = "DURATION", value_parser = value::duration)]
     max_age: Option<Duration>,
@@ -115,6 +118,7 @@ impl PoolOptions {
         given(replace(&mut spec.pinned_size, self.pin), PoolField::PinnedSize);
         given(replace(&mut spec.headroom, self.headroom), PoolField::Headroom);
         given(replace(&mut spec.refill_concurrency, self.refill_concurrency), PoolField::RefillConcurrency);
+        given(replace(&mut spec.refill_delay, self.refill_delay), PoolField::RefillDelay);
         given(replace(&mut spec.max_age, self.max_age), PoolField::MaxAge);
         given(replace(&mut spec.health_check_interval, self.check_interval), PoolField::HealthCheckInterval);
         given(replace(&mut spec.target_hit_rate, self.target_hit_rate), PoolField::TargetHitRate);
@@ -150,7 +154,7 @@ fn waiting(command: Vec<String>) -> Option<ProcessSpec> {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Where nothing is said: the default template of the backend, --min 1 --max 10 --headroom 2 --refill-concurrency 2 \
---max-age 1h --check-interval 30s --target-hit-rate 0.99 --scale-down-delay 5m.
+--refill-delay 50ms --max-age 1h --check-interval 30s --target-hit-rate 0.99 --scale-down-delay 5m.
 
 Without --pin the size follows the demand, between --min and --max, so that the target hit rate is reached. Times of \
 schedules are UTC; of several that hold the greatest counts.

@@ -44,6 +44,9 @@ pub struct PoolSpec {
     pub headroom: Option<u32>,
     /// How many are made at the same time, 1 to 64. Default 2.
     pub refill_concurrency: Option<u32>,
+    /// How long refills wait after a claim, at most 60 seconds. Default 50 milliseconds.
+    #[serde(rename = "refill_delay_seconds", serialize_with = "seconds")]
+    pub refill_delay: Option<Duration>,
     /// The age at which a warm sandbox is replaced, 10 seconds or more. Default 1 hour.
     #[serde(rename = "max_age_seconds", serialize_with = "seconds")]
     pub max_age: Option<Duration>,
@@ -77,6 +80,7 @@ impl PoolSpec {
             pinned_size: None,
             headroom: None,
             refill_concurrency: None,
+            refill_delay: None,
             max_age: None,
             health_check_interval: None,
             target_hit_rate: None,

@@ -13,6 +13,7 @@ cases! { "bind":
     its_limits_change [PidsLimit],
     binding_to_what_it_is_changes_nothing,
     it_outlives_a_restart [Reattach],
+    a_rehearsal_leaves_nothing,
 }
 
 type H = Arc<Harness>;
@@ -46,6 +47,18 @@ async fn it_gets_the_callers_environment_user_and_directory(h: H) -> Outcome {
     ensure_eq!(sandbox.sh(WHOSE).await?, MINE);
     sandbox.sh("echo mine > file").await?;
     ensure_eq!(sandbox.get("/tmp/claimed/file").await?, b"mine\n");
+    Ok(())
+}
+
+async fn a_rehearsal_leaves_nothing(h: H) -> Outcome {
+    let sandbox = warm(&h).await?;
+    for _ in 0..3 {
+        patiently("rehearsing", sandbox.inside()?.rehearse()).await??;
+        ensure_eq!(sandbox.inside()?.processes().await?.len(), 0);
+    }
+    let sandbox = bind(sandbox, &claim(&h)).await?;
+    ensure_eq!(sandbox.sh(WHOSE).await?, MINE);
+    ensure_eq!(sandbox.inside()?.processes().await?.len(), 1);
     Ok(())
 }
 

@@ -41,24 +41,26 @@ pub(crate) fn api_backend(
     let degraded = [Capability::MemoryLimit, Capability::PidsLimit, Capability::PrivateUserIds]
         .iter()
         .any(|capability| !capabilities.has(*capability));
-    let trouble = backend.trouble();
-    let health = match (&trouble, degraded) {
-        (Some(_), _) => v1::BackendHealth::Unavailable,
-        (None, true) => v1::BackendHealth::Degraded,
-        (None, false) => v1::BackendHealth::Healthy,
-    };
     let live = sandboxes.all();
     let count = live
         .iter()
         .map(|entry| entry.record())
         .filter(|record| record.backend == name && !record.state().is_final())
         .count();
+    let trouble = sandboxes.backends().trouble(&name);
+    let health = match (&trouble, degraded) {
+        // Away for now: what it has is kept, and it is expected back.
+        (Some((_, was_well)), _) if *was_well || count > 0 => v1::BackendHealth::Degraded,
+        (Some(_), _) => v1::BackendHealth::Unavailable,
+        (None, true) => v1::BackendHealth::Degraded,
+        (None, false) => v1::BackendHealth::Healthy,
+    };
     v1::BackendInfo {
         name: name.to_string(),
         is_default,
         health: health.into(),
         detail: match trouble {
-            Some(why) => why,
+            Some((why, _)) => why,
             None => {
                 let less = degraded.then(|| "less isolation than by default, see missing".to_owned());
                 less.into_iter().chain(backend.remark()).collect::<Vec<_>>().join("; ")

@@ -12,7 +12,7 @@ use hostel_sandbox::{BackendName, Error as DomainError, TemplateId};
 use std::time::{Duration, SystemTime};
 
 /// The fields of a specification that an update can name.
-const FIELDS: [&str; 14] = [
+const FIELDS: [&str; 15] = [
     "template",
     "limits",
     "min_size",
@@ -20,6 +20,7 @@ const FIELDS: [&str; 14] = [
     "pinned_size",
     "headroom",
     "refill_concurrency",
+    "refill_delay",
     "max_age",
     "health_check_interval",
     "warm_process",
@@ -100,6 +101,7 @@ fn apply(record: &mut PoolRecord, spec: &v1::PoolSpec, field: &str) -> Result<()
             let asked = Some(spec.refill_concurrency).filter(|asked| *asked != 0);
             new.refill_concurrency = asked.unwrap_or_else(default::refill_concurrency);
         }
+        "refill_delay" => new.refill_delay = span(spec.refill_delay, default::refill_delay())?,
         "max_age" => new.max_age = span(spec.max_age, default::max_age())?,
         "health_check_interval" => {
             new.health_check_interval = span(spec.health_check_interval, default::health_check_interval())?;
@@ -204,6 +206,7 @@ fn api_spec(record: &PoolRecord) -> v1::PoolSpec {
         pinned_size: spec.pinned_size,
         headroom: Some(spec.headroom),
         refill_concurrency: spec.refill_concurrency,
+        refill_delay: Some(api_duration(spec.refill_delay)),
         max_age: Some(api_duration(spec.max_age)),
         health_check_interval: Some(api_duration(spec.health_check_interval)),
         warm_process: record.warm_process.as_ref().map(super::process::api_spec),

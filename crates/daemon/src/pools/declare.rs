@@ -34,6 +34,7 @@ struct File {
     pin: Option<u32>,
     headroom: Option<u32>,
     refill_concurrency: Option<u32>,
+    refill_delay: Option<Span>,
     max_age: Option<Span>,
     check_interval: Option<Span>,
     target_hit_rate: Option<f64>,
@@ -119,6 +120,7 @@ fn record(file: &Path, text: &str, read: File) -> hostel_sandbox::Result<PoolRec
     spec.headroom = read.headroom.unwrap_or(spec.headroom);
     spec.refill_concurrency = read.refill_concurrency.unwrap_or(spec.refill_concurrency);
     let span = |said: Option<Span>, default: Duration| said.map_or(default, |span| span.0);
+    spec.refill_delay = span(read.refill_delay, spec.refill_delay);
     spec.max_age = span(read.max_age, spec.max_age);
     spec.health_check_interval = span(read.check_interval, spec.health_check_interval);
     spec.scale_down_delay = span(read.scale_down_delay, spec.scale_down_delay);
@@ -210,6 +212,7 @@ mod tests {
         max = 20
         headroom = 1
         max-age = "30m"
+        refill-delay = "2s"
         warm-process = ["cat"]
         [resources]
         memory = "1G"
@@ -226,6 +229,7 @@ mod tests {
         assert_eq!(declared.name.as_str(), "agents");
         assert_eq!((declared.spec.min_size, declared.spec.max_size, declared.spec.headroom), (2, 20, 1));
         assert_eq!(declared.spec.max_age, Duration::from_secs(1800));
+        assert_eq!(declared.spec.refill_delay, Duration::from_secs(2));
         assert_eq!(declared.spec.limits.memory_bytes, Some(1 << 30));
         assert_eq!(
             (declared.spec.schedules[0].from_minute, declared.spec.schedules[0].to_minute),

@@ -4,8 +4,9 @@ use super::LivePool;
 use crate::lock::lock;
 use crate::record::PoolRecord;
 use crate::sandboxes::Sandboxes;
-use hostel_sandbox::template::Template;
+use hostel_sandbox::template::{Template, TemplateSource};
 use sha2::{Digest as _, Sha256};
+use std::time::SystemTime;
 
 impl LivePool {
     /// Begins a new generation where the template, the limits or the pool's own process are others than the last
@@ -34,8 +35,15 @@ impl LivePool {
 }
 
 fn fingerprint(record: &PoolRecord, template: &Template) -> String {
+    let mut template = template.clone();
+    // Sandboxes are the same whatever is known of its size; and what is built in is as old as the daemon, which is not
+    // what its warm sandboxes outlive it for.
+    template.size_bytes = None;
+    if template.source == TemplateSource::Host {
+        template.created = SystemTime::UNIX_EPOCH;
+    }
     let parts =
-        serde_json::to_vec(&(template, &record.spec.limits, &record.warm_process)).unwrap_or_default();
+        serde_json::to_vec(&(&template, &record.spec.limits, &record.warm_process)).unwrap_or_default();
     let hash = Sha256::digest(parts);
     hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }

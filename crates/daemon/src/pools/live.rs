@@ -62,6 +62,8 @@ pub(super) struct Warm {
     pub(super) handle: Bytes,
     /// What it takes of the node.
     pub(super) room: Room,
+    /// Whether a process was run in it by this daemon, the way that its owner's first will be.
+    pub(super) rehearsed: bool,
 }
 
 impl LivePool {

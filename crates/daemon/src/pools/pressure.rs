@@ -9,17 +9,32 @@ use std::time::Duration;
 
 /// How often to look.
 const LOOK: Duration = Duration::from_secs(2);
-/// Below these hundredths of the node's memory being available, it is short, and very short.
-const HIGH: u64 = 10;
-const CRITICAL: u64 = 4;
+
+/// Below which hundredths of the node's memory being available it is short, and very short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryPressure {
+    /// Pools shrink to their least size.
+    pub high: u8,
+    /// Nothing is kept warm.
+    pub critical: u8,
+}
+
+impl Default for MemoryPressure {
+    /// A tenth and a twenty-fifth.
+    fn default() -> Self {
+        Self { high: 10, critical: 4 }
+    }
+}
 
 impl Pools {
     pub(super) fn watch_memory(&self, sandboxes: &Sandboxes) {
         let (this, stop) = (self.clone(), sandboxes.stopping().clone());
+        let bounds = sandboxes.settings().memory_pressure;
         sandboxes.tasks().spawn(async move {
             let mut last = Pressure::None;
             while !stop.is_cancelled() {
-                let level = std::fs::read_to_string("/proc/meminfo").map_or(last, |text| level(&text));
+                let level =
+                    std::fs::read_to_string("/proc/meminfo").map_or(last, |text| level(&text, bounds));
                 if level != last {
                     tracing::warn!(
                         ?level,
@@ -62,15 +77,21 @@ impl State {
 }
 
 /// How short memory is, by `MemAvailable` and `MemTotal` of proc_meminfo(5).
-fn level(meminfo: &str) -> Pressure {
+fn level(meminfo: &str, bounds: MemoryPressure) -> Pressure {
     let field = |name: &str| {
         let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
         line.split_whitespace().next()?.parse::<u64>().ok()
     };
-    match (field("MemAvailable:"), field("MemTotal:")) {
-        (Some(available), Some(total)) if available * 100 < total * CRITICAL => Pressure::Critical,
-        (Some(available), Some(total)) if available * 100 < total * HIGH => Pressure::High,
-        _ => Pressure::None,
+    let (Some(available), Some(total)) = (field("MemAvailable:"), field("MemTotal:")) else {
+        return Pressure::None;
+    };
+    let below = |hundredths: u8| available.saturating_mul(100) < total.saturating_mul(hundredths.into());
+    if below(bounds.critical) {
+        Pressure::Critical
+    } else if below(bounds.high) {
+        Pressure::High
+    } else {
+        Pressure::None
     }
 }
 
@@ -82,6 +103,7 @@ mod tests {
     fn little_available_memory_is_pressure() {
         let text =
             |available: u64| format!("MemTotal: 1000 kB\nMemFree: 1 kB\nMemAvailable: {available} kB\n");
+        let level = |text: &str| level(text, MemoryPressure::default());
         assert_eq!(level(&text(500)), Pressure::None);
         assert_eq!(level(&text(99)), Pressure::High);
         assert_eq!(level(&text(39)), Pressure::Critical);

@@ -84,7 +84,8 @@ async fn adopt(sandboxes: &Sandboxes, stored: StoredWarm) -> Result<Warm, Sandbo
     match sandboxes.adopt(&record.backend, &record.id, &handle).await {
         Ok(environment) => {
             let room = sandboxes.capacity().adopt(Needs::of(&record.limits));
-            Ok(Warm { record, environment, handle, room })
+            // The way to its guest is new: its first check goes it.
+            Ok(Warm { record, environment, handle, room, rehearsed: false })
         }
         Err(error) => {
             tracing::warn!(sandbox = %record.id, pool = %record.pool, %error, "a warm sandbox did not outlive the last daemon");

@@ -7,7 +7,7 @@ use crate::lock::lock;
 use crate::record::{PoolRecord, WarmRecord};
 use crate::sandboxes::Sandboxes;
 use crate::store::{Change, StoredWarm};
-use hostel_sandbox::{ProcessId, SandboxId, SandboxSpec};
+use hostel_sandbox::{Created, Error, ProcessId, SandboxId, SandboxSpec};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -53,20 +53,9 @@ impl LivePool {
         };
         let (resolved, created, room) = sandboxes.make_warm(spec).await?;
         let id = created.environment.id().clone();
-        if let Some(process) = &record.warm_process {
-            let mut process = process.clone();
-            process.id = Some(ProcessId::parse(WARM_PROCESS)?);
-            for (name, value) in sandboxes.prepare_process(&id) {
-                process.env.entry(name).or_insert(value);
-            }
-            let started = match created.environment.inside() {
-                Ok(inside) => inside.start(process).await.map(|_| ()),
-                Err(error) => Err(error),
-            };
-            if let Err(error) = started {
-                sandboxes.undo(created.environment.id(), &created).await;
-                return Err(error.into());
-            }
+        if let Err(error) = warm_up(sandboxes, record, &created).await {
+            sandboxes.undo(&id, &created).await;
+            return Err(error);
         }
         let warm = WarmRecord {
             id,
@@ -85,15 +74,22 @@ impl LivePool {
             return Err(error);
         }
         let (environment, handle) = (created.environment, created.handle);
-        Ok(Warm { record: warm, environment, handle, room })
+        Ok(Warm { record: warm, environment, handle, room, rehearsed: true })
     }
 
     /// Asks one whether it is well.
     pub(super) async fn check(self: Arc<Self>, id: SandboxId) {
-        let environment = lock(&self.state).warm.get(&id).map(|warm| Arc::clone(&warm.environment));
+        let found =
+            lock(&self.state).warm.get(&id).map(|warm| (Arc::clone(&warm.environment), warm.rehearsed));
         // Claimed meanwhile: it is nobody's business here any more.
-        let Some(environment) = environment else { return };
-        let asked = async { environment.inside()?.processes().await };
+        let Some((environment, rehearsed)) = found else { return };
+        let asked = async {
+            let inside = environment.inside()?;
+            if !rehearsed {
+                inside.rehearse().await?;
+            }
+            inside.processes().await
+        };
         let well = match tokio::time::timeout(CHECK, asked).await {
             Ok(Ok(_)) => true,
             Ok(Err(error)) => {
@@ -105,7 +101,12 @@ impl LivePool {
                 false
             }
         };
-        self.tell(|state, now| state.brain.checked(&id, well, now));
+        self.tell(|state, now| {
+            if let Some(warm) = state.warm.get_mut(&id) {
+                warm.rehearsed |= well;
+            }
+            state.brain.checked(&id, well, now);
+        });
     }
 
     /// Removes a member for good.
@@ -143,4 +144,21 @@ impl LivePool {
         }
         mine
     }
+}
+
+/// Does in a new sandbox what its owner would wait for: the first process costs most, and another one may be there
+/// already.
+async fn warm_up(sandboxes: &Sandboxes, record: &PoolRecord, created: &Created) -> Result<()> {
+    let inside = created.environment.inside()?;
+    let rehearsed = tokio::time::timeout(CHECK, inside.rehearse()).await;
+    rehearsed.map_err(|_| Error::DeadlineExceeded { what: "the first process in it".to_owned() })??;
+    if let Some(process) = &record.warm_process {
+        let mut process = process.clone();
+        process.id = Some(ProcessId::parse(WARM_PROCESS)?);
+        for (name, value) in sandboxes.prepare_process(created.environment.id()) {
+            process.env.entry(name).or_insert(value);
+        }
+        inside.start(process).await?;
+    }
+    Ok(())
 }

@@ -37,6 +37,9 @@ pub struct ProcessSpec {
     /// gives that process if the rest is the same, and fails with the reason [`REQUEST_REUSED`] if not.
     #[prost(bytes = "vec", tag = "10")]
     pub request: Vec<u8>,
+    /// Not in lists, and forgotten when it ended and nobody is attached: a rehearsal for those that follow.
+    #[prost(bool, tag = "11")]
+    pub unlisted: bool,
 }
 
 /// Bytes of [`ProcessSpec::request`]: first the name of the request, then what it asks for, as many of each.

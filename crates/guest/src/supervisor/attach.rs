@@ -80,6 +80,7 @@ impl Supervisor {
             let _ = process.signal(Signal::KILL);
         }
         self.resume(attached.process);
+        self.forget_unlisted(attached.process);
     }
 
     /// Nobody came back.

@@ -206,7 +206,18 @@ impl Supervisor {
         process.expires = Some(now + REMEMBERED);
         self.timers.add(now + REMEMBERED, Timer::Expire(serial));
         self.pump_attached(serial);
+        self.forget_unlisted(serial);
         self.trim();
+    }
+
+    /// Forgets a process that nobody was to hear of, once it is over and nobody reads it.
+    pub(super) fn forget_unlisted(&mut self, serial: u64) {
+        let over = |process: &super::Process| {
+            process.unlisted && process.finished.is_some() && process.attached.is_empty()
+        };
+        if self.processes.get(&serial).is_some_and(over) {
+            self.forget(serial);
+        }
     }
 
     /// Keeps what ended processes left within its limits, oldest first.

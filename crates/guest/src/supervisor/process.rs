@@ -79,6 +79,8 @@ pub(crate) struct Process {
     pub(crate) argv: Vec<String>,
     /// What makes its start repeatable; empty where nothing does.
     pub(crate) request: Vec<u8>,
+    /// Nobody shall hear of it but who started it.
+    pub(crate) unlisted: bool,
     pub(crate) pid: Pid,
     pub(crate) terminal: bool,
     pub(crate) start_ns: u64,

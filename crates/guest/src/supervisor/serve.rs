@@ -200,8 +200,8 @@ impl Supervisor {
     }
 
     fn list_processes(&self) -> Processes {
-        let mut listed =
-            Processes { processes: self.processes.values().map(super::Process::message).collect() };
+        let told = self.processes.values().filter(|process| !process.unlisted);
+        let mut listed = Processes { processes: told.map(super::Process::message).collect() };
         if listed.encoded_len() > MAX_MESSAGE {
             listed.processes.iter_mut().for_each(|process| process.argv.truncate(1));
         }

@@ -116,6 +116,7 @@ impl Supervisor {
             id: spec.id.clone(),
             argv: shortened(&spec.argv),
             request: spec.request.clone(),
+            unlisted: spec.unlisted,
             pid: Pid::from_raw(pid).ok_or_else(|| failure(FailureKind::Internal, "no process number", ""))?,
             terminal: spec.terminal.is_some(),
             start_ns: now_ns(),

@@ -79,6 +79,9 @@ pub(super) struct Replay {
     making: BinaryHeap<Reverse<(u64, u64)>>,
     made: Vec<Duration>,
     makers: usize,
+    /// How long refills wait after a claim, and until when they do.
+    delay: u64,
+    waits_until: Option<u64>,
     target: u32,
     times: Times,
     random: Random,
@@ -143,6 +146,8 @@ impl Replay {
             making: BinaryHeap::new(),
             made: Vec::new(),
             makers: options.spec.refill_concurrency.max(1) as usize,
+            delay: u64::try_from(options.spec.refill_delay.as_micros()).unwrap_or(0),
+            waits_until: None,
             target: size,
             times: Times::new(history.durations(), options.make_time),
             random: Random::new(u64::from(size)),
@@ -197,6 +202,10 @@ impl Replay {
     }
 
     fn refill(&mut self) {
+        if self.waits_until.is_some_and(|until| until > self.now) {
+            return;
+        }
+        self.waits_until = None;
         while self.making.len() < self.makers
             && self.ready as usize + self.making.len() < self.target as usize
         {
@@ -206,6 +215,11 @@ impl Replay {
     }
 
     fn advance(&mut self, to: u64) {
+        // Where refills wait, none is in the making.
+        if let Some(until) = self.waits_until.filter(|until| *until <= to) {
+            self.pass(until);
+            self.refill();
+        }
         while let Some(Reverse((at, takes))) = self.making.peek().copied()
             && at <= to
         {
@@ -230,7 +244,11 @@ impl Replay {
         if self.ready > 0 {
             self.ready -= 1;
             self.tally.hits += 1;
+            if self.delay > 0 && self.waits_until.is_none() && self.making.is_empty() {
+                self.waits_until = Some(self.now.saturating_add(self.delay));
+            }
         } else {
+            self.waits_until = None;
             let wait = self.times.draw(&mut self.random) as f64 / 1e6;
             self.tally.wait_of(wait, &mut self.random);
         }

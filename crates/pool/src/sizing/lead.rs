@@ -51,7 +51,7 @@ fn seconds(value: f64) -> Duration {
     Duration::from_secs_f64(if value.is_finite() { value.clamp(0.0, LONGEST) } else { LONGEST })
 }
 
-/// The time from a claim until its replacement is ready.
+/// The time from the beginning of a refill until it is ready.
 #[derive(Debug, Clone, Copy)]
 pub struct Lead {
     time: Duration,

@@ -25,11 +25,22 @@ impl Pool {
         self.history.arrived(now);
         self.sizer.arrived(now);
         let taken = if self.spec.draining { None } else { self.shelf.take_best() };
+        self.hold_refills(taken.is_some(), now);
         let counter = if taken.is_some() { &mut self.counters.hits } else { &mut self.counters.misses };
         *counter = counter.saturating_add(1);
         let ready = taken?;
         self.count_idle(&ready, now);
         Some(ready.id)
+    }
+
+    /// Has refills wait after a claim. Claims that follow do not make the wait longer, and where refills are under way
+    /// there is nothing left to keep quiet.
+    fn hold_refills(&mut self, hit: bool, now: Time) {
+        if !hit {
+            self.refills_wait = None;
+        } else if self.refills_wait.is_none() && self.making.is_empty() {
+            self.refills_wait = Some(now.after(self.spec.refill_delay)).filter(|until| *until > now);
+        }
     }
 
     /// A claim for this pool that did not fit, for example because of its limits, and was made cold without asking
@@ -138,6 +149,7 @@ impl Pool {
         let now = self.advance(now);
         self.stirred = true;
         self.spec = spec;
+        self.refills_wait = None;
         self.shelf.mark_all(self.generation, now, self.spec.max_age);
         self.sizer.look_now(&self.spec, now);
     }

@@ -77,6 +77,40 @@ fn age_replaces_only_when_the_new_one_is_there() {
 }
 
 #[test]
+fn refills_wait_behind_a_claim_but_not_behind_claims_without_end() {
+    let delay = Duration::from_millis(50);
+    let mut host = full(4, 4);
+    let begin = host.now;
+    host.claim();
+    host.pass(delay / 2);
+    host.claim();
+    assert_eq!(host.poll(), 0, "what was claimed has the machine to itself");
+    assert_eq!(host.pool.status(host.now).health, Health::Refilling);
+    host.wake();
+    assert_eq!(host.now, begin.after(delay), "the second claim does not make the wait longer");
+    assert_eq!(host.poll(), 2);
+    // They are under way already.
+    host.made(0, false);
+    host.claim();
+    assert_eq!(host.poll(), 1);
+}
+
+#[test]
+fn a_claim_that_finds_nothing_ends_the_wait_of_refills() {
+    let mut host = full(2, 2);
+    host.update(|spec| spec.refill_delay = Duration::from_secs(60));
+    host.claim();
+    host.claim();
+    assert_eq!(host.poll(), 0);
+    host.claim();
+    assert_eq!(host.poll(), 2);
+    host.carry_out();
+    host.update(|spec| spec.refill_delay = Duration::ZERO);
+    host.claim();
+    assert_eq!(host.poll(), 1, "without a delay they begin at once");
+}
+
+#[test]
 fn failing_refills_are_tried_one_at_a_time_and_ever_more_rarely() {
     let mut host = Host::with(spec(10, 10));
     let begin = host.now;

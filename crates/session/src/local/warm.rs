@@ -13,6 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How long to wait before a pool that could not be made is tried again.
 const PAUSE: Duration = Duration::from_secs(5);
+/// How long the pool waits with the next agent after one was claimed.
+const REFILL_DELAY: Duration = Duration::from_secs(1);
 
 /// Has the daemon keep a pool of warm agents: as often as it takes until it does.
 pub(super) async fn keep(shared: Arc<Shared>, leaving: CancellationToken) {
@@ -44,14 +46,21 @@ async fn ensure(shared: &Shared) -> Result<()> {
             stdin: true,
             ..ProcessSpec::default()
         }),
+        // Starting another agent takes a processor for longer than the one that was claimed needs for its first request.
+        refill_delay: Some(REFILL_DELAY),
         ..PoolSpec::new(template, config.warm_agents, most)
     };
     let client = shared.client().await?;
     let name = options::WARM_POOL;
     match client.get_pool(name).await {
         Ok(_) => {
-            let fields =
-                [PoolField::Template, PoolField::MinSize, PoolField::MaxSize, PoolField::WarmProcess];
+            let fields = [
+                PoolField::Template,
+                PoolField::MinSize,
+                PoolField::MaxSize,
+                PoolField::WarmProcess,
+                PoolField::RefillDelay,
+            ];
             client.update_pool(name, &spec, &fields).await?;
         }
         Err(error) if error.is_not_found() => {

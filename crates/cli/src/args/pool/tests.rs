@@ -61,6 +61,8 @@ fn options_become_a_pool() {
         "95%",
         "--scale-down-delay",
         "0s",
+        "--refill-delay",
+        "250ms",
         "-m",
         "64M",
         "--cpus",
@@ -81,6 +83,7 @@ fn options_become_a_pool() {
         (spec.max_age, spec.scale_down_delay),
         (Some(Duration::from_secs(3600)), Some(Duration::ZERO))
     );
+    assert_eq!(spec.refill_delay, Some(Duration::from_millis(250)));
     assert_eq!((spec.target_hit_rate, spec.schedules.len()), (Some(0.95), 2));
     assert_eq!((spec.limits.memory_bytes, spec.limits.cpu_millis), (Some(64 << 20), Some(500)));
     let process = spec.warm_process.unwrap();

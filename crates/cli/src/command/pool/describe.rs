@@ -35,7 +35,7 @@ pub(super) fn describe(pool: &Pool) -> String {
         ("schedules", schedules.join("\n")),
         ("target hit rate", spec.target_hit_rate.map(human::percent).unwrap_or_default()),
         ("shrinks after", spans(spec.scale_down_delay)),
-        ("refill", spec.refill_concurrency.map(|most| format!("{most} at a time")).unwrap_or_default()),
+        ("refill", refill(spec)),
         ("replaced after", spans(spec.max_age)),
         ("checked every", spans(spec.health_check_interval)),
         ("limits", limits(&spec.limits)),
@@ -62,6 +62,12 @@ fn size(spec: &PoolSpec) -> String {
         (None, Some(headroom)) => format!("{bounds}, by demand and {headroom} more"),
         (None, None) => format!("{bounds}, by demand"),
     }
+}
+
+fn refill(spec: &PoolSpec) -> String {
+    let most = spec.refill_concurrency.map(|most| format!("{most} at a time"));
+    let delay = spec.refill_delay.map(|delay| format!("{} after a claim", human::duration(delay)));
+    most.into_iter().chain(delay).collect::<Vec<_>>().join(", ")
 }
 
 fn limits(limits: &ResourceLimits) -> String {
