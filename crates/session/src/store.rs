@@ -33,6 +33,9 @@ use std::sync::Arc;
 /// becomes U+FFFD.
 #[async_trait]
 pub trait Store: Send + Sync {
+    /// What tells it from other stores, whose sessions may have the same ids: lowercase letters and digits.
+    fn name(&self) -> &str;
+
     /// Keeps a new session with all that it begins with. With a key that made a session before with the same body,
     /// that session is the answer and nothing is kept.
     ///

@@ -7,13 +7,19 @@ use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 
 /// Brings a SQLite database to the latest schema.
 pub(super) async fn sqlite(connection: &mut sqlx::SqliteConnection) -> Result<()> {
-    let steps = migrator(&[("sessions", include_str!("../../migrations/sqlite/0001_sessions.sql"))]);
+    let steps = migrator(&[
+        ("sessions", include_str!("../../migrations/sqlite/0001_sessions.sql")),
+        ("store", include_str!("../../migrations/sqlite/0002_store.sql")),
+    ]);
     in_time(ACTION, async { steps.run(connection).await.map_err(failed) }).await
 }
 
 /// Brings a PostgreSQL database to the latest schema; servers that start together wait for each other.
 pub(super) async fn postgres(connection: &mut sqlx::PgConnection) -> Result<()> {
-    let steps = migrator(&[("sessions", include_str!("../../migrations/postgres/0001_sessions.sql"))]);
+    let steps = migrator(&[
+        ("sessions", include_str!("../../migrations/postgres/0001_sessions.sql")),
+        ("store", include_str!("../../migrations/postgres/0002_store.sql")),
+    ]);
     in_time(ACTION, async { steps.run(connection).await.map_err(failed) }).await
 }
 

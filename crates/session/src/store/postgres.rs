@@ -31,6 +31,7 @@ const CONNECTIONS: u32 = 16;
 
 /// Sessions in a PostgreSQL database.
 pub(super) struct Stored {
+    name: String,
     /// It writes too.
     readers: sqlx::PgPool,
 }
@@ -51,7 +52,9 @@ impl Stored {
             .connect_lazy_with(options);
         let mut connection = readers.acquire().await.map_err(failed("open the database"))?;
         migrate::postgres(&mut connection).await?;
-        Ok(Self { readers })
+        let name = write::name(&mut connection).await?;
+        drop(connection);
+        Ok(Self { name, readers })
     }
 
     /// Writes in a transaction of its own.

@@ -41,6 +41,7 @@ const LOG_LIMIT: &str = "67108864";
 
 /// Sessions in a SQLite database.
 pub(super) struct Stored {
+    name: String,
     readers: sqlx::SqlitePool,
     writer: Writer,
 }
@@ -62,12 +63,13 @@ impl Stored {
             .disable_statement_logging();
         let mut connection = options.connect().await.map_err(failed("open the database"))?;
         migrate::sqlite(&mut connection).await?;
+        let name = write::name(&mut connection).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .test_before_acquire(false)
             .connect_lazy_with(options.read_only(true));
-        Ok(Self { readers, writer: Writer::start(connection) })
+        Ok(Self { name, readers, writer: Writer::start(connection) })
     }
 
     /// Writes, together with what others write at the time.

@@ -122,7 +122,8 @@ impl Start {
             }
             None => {
                 self.tell(Progress::Doing("Creating execution environment")).await;
-                let create = options::sandbox(&self.shared.config, &self.session, self.agent.attempt)?;
+                let create =
+                    options::sandbox(&self.shared.config, store.name(), &self.session, self.agent.attempt)?;
                 let created = self.make_sandbox(&client, create).await?;
                 // Before it counts as there: who finds it later may rely on it.
                 if resume {
@@ -179,7 +180,7 @@ impl Start {
             create.request_id = again(create.request_id, "cold");
         } else if error.reason() == REUSED {
             // Whoever began this attempt wanted another sandbox: something was changed since. What it made goes.
-            remove_all(client, &self.session.id).await?;
+            remove_all(client, self.shared.store.name(), &self.session.id).await?;
             create.request_id = again(create.request_id, &crate::id::new_id());
         } else {
             return Err(error.into());
@@ -380,7 +381,7 @@ async fn kill_all(client: &Client, sandbox: &SandboxId) -> Result<()> {
 
 /// Asks what the session spent.
 pub(super) async fn settle(shared: Arc<Shared>, session: crate::id::SessionId, since: Timestamp) -> Job {
-    let query = of_session(&session, since);
+    let query = of_session(&shared, &session, since);
     let spent = tokio::time::timeout(COUNTING, async {
         let client = shared.client().await?;
         Result::Ok(client.get_usage(query).await?)
@@ -399,24 +400,24 @@ pub(super) async fn settle(shared: Arc<Shared>, session: crate::id::SessionId, s
 }
 
 /// What all sandboxes of a session used, and not those of an earlier one of that name.
-fn of_session(session: &crate::id::SessionId, since: Timestamp) -> UsageQuery {
+fn of_session(shared: &Shared, session: &crate::id::SessionId, since: Timestamp) -> UsageQuery {
     UsageQuery {
         since: Some(since.into()),
         until: None,
         sandbox: None,
-        label_selector: format!("{}={session}", options::LABEL),
+        label_selector: options::selector(shared.store.name(), session),
         group_by: UsageGroup::Total,
     }
 }
 
 /// Takes away every sandbox that was made for a session, until that is done.
 pub(super) async fn close(shared: Arc<Shared>, session: crate::id::SessionId) -> Job {
-    let closed = async { remove_all(&shared.client().await?, &session).await };
+    let closed = async { remove_all(&shared.client().await?, shared.store.name(), &session).await };
     Job::Closed(closed.await)
 }
 
-async fn remove_all(client: &Client, session: &crate::id::SessionId) -> Result<()> {
-    let list = ListSandboxes { label_selector: format!("{}={session}", options::LABEL), states: Vec::new() };
+async fn remove_all(client: &Client, store: &str, session: &crate::id::SessionId) -> Result<()> {
+    let list = ListSandboxes { label_selector: options::selector(store, session), states: Vec::new() };
     for sandbox in client.list_sandboxes(&list).await?.sandboxes {
         // One that broke by itself is still on record.
         client.delete_sandbox_if_there(&sandbox.id).await?;
@@ -449,7 +450,7 @@ pub(super) async fn rebudget(shared: Arc<Shared>, session: Session, pause: Durat
         let Some(sandbox) = &session.environment.sandbox_id else { return Ok(()) };
         let sandbox = SandboxId::parse(sandbox.as_str()).map_err(daemon)?;
         let client = shared.client().await?;
-        let all = of_session(&session.id, session.created_at);
+        let all = of_session(&shared, &session.id, session.created_at);
         let here =
             UsageQuery { sandbox: Some(sandbox.clone()), label_selector: String::new(), ..all.clone() };
         // What earlier sandboxes of the session spent is not this one's to spend again.

@@ -12,7 +12,9 @@ use hostel_client::domain::{
 use std::time::Duration;
 
 /// The label that says whose sandbox it is.
-pub(crate) const LABEL: &str = "hostel-session";
+const LABEL: &str = "hostel-session";
+/// The label that says in which store that session is.
+const STORE: &str = "hostel-session-store";
 /// The pool of warm agents.
 pub(crate) const WARM_POOL: &str = "hostel-agents";
 /// Where agents work unless the session says otherwise.
@@ -21,6 +23,11 @@ pub(crate) const WORKSPACE: &str = "/workspace";
 const SLACK: Duration = Duration::from_secs(60 * 60);
 /// The longest that a sandbox may be told to live.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
+/// Which sandboxes are a session's.
+pub(crate) fn selector(store: &str, session: &crate::id::SessionId) -> String {
+    format!("{LABEL}={session},{STORE}={store}")
+}
 
 /// Where the agent works.
 pub(crate) fn workspace(config: &SessionConfig) -> &str {
@@ -44,11 +51,20 @@ pub(crate) fn lifetime(limits: &Limits) -> Option<Duration> {
 ///
 /// # Errors
 /// [`Error::Invalid`] naming the field.
-pub(crate) fn sandbox(host: &HostConfig, session: &Session, attempt: u64) -> Result<CreateSandbox> {
+pub(crate) fn sandbox(
+    host: &HostConfig,
+    store: &str,
+    session: &Session,
+    attempt: u64,
+) -> Result<CreateSandbox> {
     let config = &session.config;
     let template = config.template.as_deref().unwrap_or(&host.template);
     let backend = config.backend.as_deref().or(host.backend.as_deref());
-    let labels = [(LABEL, session.id.to_string()), ("hostel-pattern", session.pattern.as_str().to_owned())];
+    let labels = [
+        (LABEL, session.id.to_string()),
+        (STORE, store.to_owned()),
+        ("hostel-pattern", session.pattern.as_str().to_owned()),
+    ];
     let spec = SandboxSpec {
         template: Some(TemplateId::parse(template).map_err(|error| invalid("config.template", &error))?),
         backend: backend
@@ -190,7 +206,7 @@ pub(crate) fn check(host: &HostConfig, session: &Session) -> Result<()> {
     if config.agent == AgentKind::Exec && config.executable.is_none() {
         return Err(Error::invalid("config.executable", "the agent exec needs a program"));
     }
-    sandbox(host, session, 1)?;
+    sandbox(host, "", session, 1)?;
     config.agent.launch(&launch(session, host.gateway, false, 1))?;
     Ok(())
 }

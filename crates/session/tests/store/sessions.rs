@@ -71,6 +71,8 @@ fn full(name: &str) -> Session {
 
 pub(crate) async fn created_once(place: &Place) {
     let store = place.open().await;
+    assert_eq!(store.name().len(), 32);
+    assert_eq!(place.open().await.name(), store.name(), "it is the same store");
     let first = Session { last_event: 1, ..full("one") };
     let created = [event(1, EventKind::SessionCreated, &json!({}))];
     let conversation = TranscriptPiece { path: "/home/a.jsonl".to_owned(), lines: "{}\n".to_owned() };

@@ -41,8 +41,11 @@ pub(super) async fn attach(context: &Context, client: &SessionClient, args: Atta
             line = lines.next_line(), if reads => match line {
                 Ok(Some(line)) if line.trim().is_empty() => {}
                 Ok(Some(line)) => {
-                    let sent = client.send(&args.id, SendMessage::text(line)).await?;
-                    shown.sent.insert(sent.message.id);
+                    // A message that is refused is no reason to look away from those that were not.
+                    match client.send(&args.id, SendMessage::text(line)).await {
+                        Ok(sent) => drop(shown.sent.insert(sent.message.id)),
+                        Err(error) => output::note(&format!("not sent: {}", Failure::from(error).message())),
+                    }
                 }
                 // Somebody at a keyboard said that it is enough; a pipe that ran dry says nothing.
                 Ok(None) | Err(_) if terminal::stdin_is_terminal() => return left(context, &args.id, SUCCESS),

@@ -28,6 +28,10 @@ impl Stored {
 
 #[async_trait]
 impl Store for Stored {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
     async fn create(&self, new: NewSession) -> Result<Option<Session>> {
         match self.write(Work::Create(Box::new(new))).await? {
             Done::Created(before) => Ok(before.map(|before| *before)),

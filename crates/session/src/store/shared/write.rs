@@ -20,6 +20,18 @@ use std::sync::{Arc, LazyLock};
 
 const ACTION: &str = "write to a session";
 
+/// What the store is called: some name that it keeps from its first opening on.
+pub(super) async fn name(connection: &mut Connection) -> Result<String> {
+    let named = query("INSERT INTO session_store (id, name) VALUES (1, $1) ON CONFLICT (id) DO NOTHING")
+        .bind(uuid::Uuid::new_v4().simple().to_string());
+    run(named, connection).await?;
+    let row = query("SELECT name FROM session_store WHERE id = 1")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(failed("open the database"))?;
+    get(&row, "name")
+}
+
 /// Does a piece of work.
 pub(super) async fn apply(connection: &mut Connection, work: &Work) -> Result<Done> {
     match work {
