@@ -9,6 +9,7 @@ mod lifecycle;
 mod metrics;
 mod pools;
 mod processes;
+mod races;
 mod requests;
 mod restart;
 mod watching;
