@@ -46,6 +46,8 @@ impl Sandboxes {
                 environment.pause().await?;
             } else {
                 environment.resume().await?;
+                // A daemon that started while it was paused could not get in.
+                this.lay_lines(&entry, &environment).await;
             }
             record.enter(target, "requested", &actor, String::new());
             let event = Event::of(EventKind::StateChanged, Some(old), &record);
