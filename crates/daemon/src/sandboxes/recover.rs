@@ -60,6 +60,7 @@ impl Sandboxes {
         let entry = Arc::new(Entry::new(record, handle.clone(), Some(room)));
         match adopted {
             Ok(environment) => {
+                self.settle(&entry, &environment).await;
                 self.lay_lines(&entry, &environment).await;
                 entry.attach(environment, handle);
             }

@@ -308,6 +308,9 @@ impl ExecutionEnvironment for Sandbox {
     }
 
     fn inside(&self) -> Result<&dyn Inside> {
+        if self.paused.load(Ordering::SeqCst) {
+            return Err(Error::wrong_state("SANDBOX_STATE", "the sandbox is paused; resume it first"));
+        }
         Ok(self)
     }
 }
