@@ -1,10 +1,10 @@
-//! Importing from paths of the node.
+//! Importing templates: to the end whatever becomes of the caller, and from paths of the node.
 
-use super::Sandboxes;
+use super::{Repeat, Sandboxes};
 use crate::error::Result;
 use hostel_sandbox::file::{ByteStream, Compression};
 use hostel_sandbox::template::Template;
-use hostel_sandbox::{Backend, Error as DomainError};
+use hostel_sandbox::{Backend, BackendName, Error as DomainError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::io::AsyncReadExt as _;
@@ -14,6 +14,22 @@ use tokio_util::task::AbortOnDropHandle;
 const CHUNK: usize = 256 << 10;
 
 impl Sandboxes {
+    /// Runs an import to its end whatever becomes of the caller; once for all who ask at the same time under one
+    /// request id.
+    ///
+    /// # Errors
+    /// Those of `work`; `RequestIdReused`.
+    pub(crate) async fn import(
+        &self,
+        repeat: Option<&Repeat>,
+        work: impl Future<Output = Result<(BackendName, Template)>> + Send + 'static,
+    ) -> Result<(BackendName, Template)> {
+        match repeat {
+            Some(repeat) => self.0.imports.once(&self.0.tasks, repeat, work).await,
+            None => self.to_the_end(work).await,
+        }
+    }
+
     /// Imports a directory or an archive of the node's. Without `compression` the archive's first bytes tell it.
     ///
     /// # Errors

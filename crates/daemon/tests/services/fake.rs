@@ -13,7 +13,7 @@ use hostel_sandbox::{
 };
 mod inside;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -25,6 +25,10 @@ use tokio::sync::{mpsc, watch};
 pub(crate) struct Host {
     pub(crate) sandboxes: Mutex<HashMap<SandboxId, Arc<Sandbox>>>,
     pub(crate) templates: Mutex<BTreeMap<TemplateId, Template>>,
+    /// Names of templates that are being imported. An import that is dropped half-way leaves its own.
+    pub(crate) importing: Mutex<BTreeSet<TemplateId>>,
+    /// Imports under way, and the most there ever were at a time.
+    pub(crate) imports: Mutex<(usize, usize)>,
     /// Creations begun.
     pub(crate) creations: AtomicUsize,
     /// How long a creation takes, in milliseconds.
@@ -163,14 +167,22 @@ impl Backend for Fake {
     async fn import_template(
         &self,
         mut template: Template,
-        mut archive: ByteStream,
+        archive: ByteStream,
         _: Compression,
     ) -> Result<Template> {
-        let mut size = 0;
-        while let Some(bytes) = archive.recv().await {
-            size += bytes?.len() as u64;
+        let exists = || Error::AlreadyExists { kind: "template", id: template.id.to_string() };
+        if !self.host.importing.lock().unwrap().insert(template.id.clone()) {
+            return Err(exists());
         }
-        template.size_bytes = Some(size);
+        {
+            let mut imports = self.host.imports.lock().unwrap();
+            imports.0 += 1;
+            imports.1 = imports.1.max(imports.0);
+        }
+        let size = size_of(archive).await;
+        self.host.imports.lock().unwrap().0 -= 1;
+        self.host.importing.lock().unwrap().remove(&template.id);
+        template.size_bytes = Some(size?);
         let mut templates = self.host.templates.lock().unwrap();
         if templates.contains_key(&template.id) {
             return Err(Error::AlreadyExists { kind: "template", id: template.id.to_string() });
@@ -190,6 +202,14 @@ impl Backend for Fake {
     }
 
     async fn shutdown(&self) {}
+}
+
+async fn size_of(mut archive: ByteStream) -> Result<u64> {
+    let mut size = 0;
+    while let Some(bytes) = archive.recv().await {
+        size += bytes?.len() as u64;
+    }
+    Ok(size)
 }
 
 impl Sandbox {

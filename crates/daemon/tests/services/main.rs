@@ -5,6 +5,7 @@ mod daemon;
 mod fake;
 
 mod files;
+mod imports;
 mod lifecycle;
 mod metrics;
 mod pools;
