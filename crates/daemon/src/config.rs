@@ -38,6 +38,8 @@ pub struct Config {
     pub overcommit: Overcommit,
     /// Most watchers at a time.
     pub max_watchers: usize,
+    /// Most imports of templates at a time, at least one; more wait.
+    pub max_imports: usize,
     /// How long the record of an ended sandbox stays.
     pub record_retention: Duration,
     /// Limits where neither caller nor template says otherwise.
@@ -105,6 +107,7 @@ impl Config {
             max_sandboxes: 4096,
             overcommit: OVERCOMMIT,
             max_watchers: 1024,
+            max_imports: 2,
             record_retention: Duration::from_secs(3600),
             default_limits: ResourceLimits::defaults(),
             default_lifetime: None,

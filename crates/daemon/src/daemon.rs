@@ -87,6 +87,7 @@ async fn assemble(config: Config, directories: Directories, backends: Backends) 
         budget: budget(&Machine::look(&config.state_directory), config.max_sandboxes),
         overcommit: config.overcommit,
         max_watchers: config.max_watchers,
+        max_imports: config.max_imports.max(1),
         record_retention: config.record_retention,
         default_limits: config.default_limits.clone(),
         default_lifetime: config.default_lifetime,

@@ -67,6 +67,8 @@ pub(crate) struct Settings {
     pub overcommit: Overcommit,
     /// Most watchers at a time.
     pub max_watchers: usize,
+    /// Most imports of templates at a time.
+    pub max_imports: usize,
     /// How long the record of an ended sandbox stays.
     pub record_retention: Duration,
     /// Limits where neither caller nor template says otherwise.
@@ -94,6 +96,8 @@ struct Inner {
     forks: InFlight<Vec<ForkOutcome>>,
     snapshots: InFlight<hostel_sandbox::template::Template>,
     imports: InFlight<(BackendName, hostel_sandbox::template::Template)>,
+    import_turns: Arc<Semaphore>,
+    import_places: Arc<Semaphore>,
     builds: build::Builds,
     declared: Mutex<Declared>,
     deadlines: Deadlines,
@@ -116,6 +120,8 @@ impl Sandboxes {
             capacity: Capacity::new(settings.budget, settings.overcommit),
             metrics,
             watchers: Arc::new(Semaphore::new(settings.max_watchers)),
+            import_turns: Arc::new(Semaphore::new(settings.max_imports)),
+            import_places: Arc::new(Semaphore::new(settings.max_imports + import::WAITING)),
             pools: Pools::new(store.clone()),
             store,
             backends,

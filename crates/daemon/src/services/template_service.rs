@@ -19,7 +19,11 @@ use hostel_sandbox::{Backend, BackendName, Capability, Error as DomainError, Tem
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tonic::{Request, Response, Status, Streaming};
+
+/// How long a client may send nothing of an archive: it has one of the few turns.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// The service over the templates of all backends.
 pub(crate) struct Templates(pub Sandboxes);
@@ -244,7 +248,9 @@ impl Templates {
     ) -> Result<Template> {
         let compression = compression(open.compression)?;
         if open.host_path.is_empty() {
-            let upload = upload::bytes(stream, self.0.tasks(), self.0.stopping().clone());
+            // Before anything more is read: those that wait hold no more than their first messages.
+            let _turn = self.0.import_turn().await?;
+            let upload = upload::bytes(stream, Some(SILENCE), self.0.tasks(), self.0.stopping().clone());
             let Upload { bytes, reader, .. } = upload;
             let imported = backend.import_template(template, bytes, compression).await;
             drop(reader);

@@ -43,3 +43,19 @@ async fn a_caller_that_goes_away_leaves_neither_a_name_nor_a_request_behind() {
     let made = again.await.unwrap().into_inner().template.unwrap();
     assert_eq!(made.name, "base");
 }
+
+#[tokio::test]
+async fn few_imports_are_made_at_a_time_and_the_others_wait() {
+    let node = Node::new();
+    let daemon = node.start().await;
+    let mut begun: Vec<_> = (0..5).map(|i| begin(&daemon, &format!("t{i}"), "")).collect();
+    let pieces: Vec<_> = begun.iter_mut().map(|(pieces, _)| pieces.clone()).collect();
+    let calls = futures::future::join_all(begun.into_iter().map(|(_, call)| call));
+    let release = async {
+        eventually("two imports begin", || node.host.imports.lock().unwrap().0 == 2).await;
+        drop(pieces);
+    };
+    let (answers, ()) = tokio::join!(calls, release);
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    assert_eq!(node.host.imports.lock().unwrap().1, 2);
+}
