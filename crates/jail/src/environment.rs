@@ -33,7 +33,7 @@ pub(crate) struct Environment {
     handle: Handle,
     limits: Mutex<ResourceLimits>,
     defaults: Mutex<ProcessDefaults>,
-    frozen: AtomicBool,
+    frozen: Arc<AtomicBool>,
     /// Set once it is being taken down, so that its death is no news.
     ending: CancellationToken,
     buried: AtomicBool,
@@ -56,7 +56,7 @@ impl Environment {
             first: Arc::new(reaper::watched(first)?),
             limits: Mutex::new(handle.limits.clone()),
             defaults: Mutex::new(handle.defaults.clone()),
-            frozen: AtomicBool::new(frozen),
+            frozen: Arc::new(AtomicBool::new(frozen)),
             ending: CancellationToken::new(),
             buried: AtomicBool::new(false),
             inner,
@@ -94,24 +94,17 @@ impl Environment {
         Ok(&self.guest)
     }
 
-    fn set_frozen(&self, frozen: bool) -> Result<()> {
+    async fn set_frozen(&self, frozen: bool) -> Result<()> {
         self.inner.capabilities.require(Capability::Pause)?;
-        let Some(cgroups) = &self.inner.ground.cgroups else { return Ok(()) };
-        cgroups.freeze(&self.cell.name, frozen)?;
-        self.frozen.store(frozen, Ordering::Release);
-        Ok(())
-    }
-
-    /// The pool, where this jail's files are in it.
-    fn pool(&self, capability: Capability) -> Result<&crate::storage::Pool> {
-        self.inner.capabilities.require(capability)?;
-        match &self.inner.ground.pool {
-            Some(pool) if self.cell.on_disk => Ok(pool),
-            _ => Err(Error::missing(
-                capability,
-                "the files of this sandbox are in memory, because it has a limit on inodes",
-            )),
-        }
+        let (inner, cell, flag) = (self.inner.clone(), self.cell.clone(), self.frozen.clone());
+        // The kernel says when it is so only to those who ask again, for seconds where a process does not stop.
+        blocking("freeze", move || {
+            let Some(cgroups) = &inner.ground.cgroups else { return Ok(()) };
+            cgroups.freeze(&cell.name, frozen)?;
+            flag.store(frozen, Ordering::Release);
+            Ok(())
+        })
+        .await
     }
 }
 
@@ -137,11 +130,11 @@ impl ExecutionEnvironment for Environment {
     }
 
     async fn pause(&self) -> Result<()> {
-        self.set_frozen(true)
+        self.set_frozen(true).await
     }
 
     async fn resume(&self) -> Result<()> {
-        self.set_frozen(false)
+        self.set_frozen(false).await
     }
 
     async fn update_limits(&self, limits: &ResourceLimits) -> Result<ResourceLimits> {
@@ -153,12 +146,7 @@ impl ExecutionEnvironment for Environment {
             ));
         }
         let changed = limits.or(&current);
-        if let Some(cgroups) = &self.inner.ground.cgroups {
-            cgroups.limit(&self.cell.name, limits)?;
-        }
-        if let Some(bytes) = limits.disk_bytes.filter(|bytes| Some(*bytes) != current.disk_bytes) {
-            self.pool(Capability::DiskLimit)?.limit(&self.cell.name, bytes)?;
-        }
+        self.hold(limits.changes_to(&current)).await?;
         if limits.open_files.is_some() || limits.output_bytes_per_second.is_some() {
             self.guest()?.configure(self.guest_config(&self.defaults(), &changed)).await?;
         }
@@ -181,7 +169,7 @@ impl ExecutionEnvironment for Environment {
     }
 
     async fn snapshot(&self, mut template: Template) -> Result<Template> {
-        let pool = self.pool(Capability::Snapshot)?;
+        pool(&self.inner, &self.cell, Capability::Snapshot)?;
         self.inner.templates.reserve(&template.id)?;
         let (base, sandbox) = (self.handle.template.clone(), Some(self.handle.sandbox.clone()));
         template.source = match template.source {
@@ -191,22 +179,14 @@ impl ExecutionEnvironment for Environment {
         let defaults = self.defaults();
         template.user = template.user.or_else(|| Some(defaults.user).filter(|user| !user.is_empty()));
         template.workdir = template.workdir.or(Some(defaults.workdir));
-        template.size_bytes = pool.used(&self.cell.name);
-        let id = template.id.clone();
-        let added = pool.freeze_layer(&self.cell.name, id.as_str()).and_then(|layer| {
-            let mut layers = vec![format!("cells/{layer}/upper")];
-            layers.extend(self.handle.layers.iter().cloned());
-            self.inner.templates.add(Recipe { template, layers, host_usr: self.handle.host_usr })
-        });
-        if added.is_err() {
-            self.inner.templates.give_up(&id);
-            let _ = pool.destroy(&format!("template-{id}"));
-        }
-        added
+        let recipe = Recipe { template, layers: self.handle.layers.clone(), host_usr: self.handle.host_usr };
+        let (inner, cell) = (self.inner.clone(), self.cell.clone());
+        // What is still in memory, of all cells, is written first.
+        blocking("snapshot", move || take_layer(&inner, &cell, recipe)).await
     }
 
     async fn fork(&self, id: &SandboxId, spec: &SandboxSpec) -> Result<Created> {
-        self.pool(Capability::Fork)?;
+        pool(&self.inner, &self.cell, Capability::Fork)?;
         let mut template = Template::new(self.handle.template.clone(), TemplateSource::Imported);
         let defaults = self.defaults();
         template.env = defaults.env;
@@ -218,8 +198,7 @@ impl ExecutionEnvironment for Environment {
 
     async fn stats(&self) -> Result<SandboxStats> {
         let (inner, cell, pid) = (self.inner.clone(), self.cell.clone(), self.handle.pid);
-        let read = tokio::task::spawn_blocking(move || read_stats(&inner, &cell, pid));
-        read.await.map_err(|error| Error::internal("read usage", error))
+        blocking("read usage", move || Ok(read_stats(&inner, &cell, pid))).await
     }
 
     async fn network_namespace(&self) -> Result<OwnedFd> {
@@ -246,9 +225,61 @@ impl Environment {
         self.defaults.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Has the kernel hold limits. It may have to take memory back first, and to write to the disk.
+    async fn hold(&self, limits: ResourceLimits) -> Result<()> {
+        let (inner, cell) = (self.inner.clone(), self.cell.clone());
+        let hold = move || {
+            if let Some(cgroups) = &inner.ground.cgroups {
+                cgroups.limit(&cell.name, &limits)?;
+            }
+            match limits.disk_bytes {
+                Some(bytes) => pool(&inner, &cell, Capability::DiskLimit)?.limit(&cell.name, bytes),
+                None => Ok(()),
+            }
+        };
+        blocking("change limits", hold).await
+    }
+
     fn guest_config(&self, defaults: &ProcessDefaults, limits: &ResourceLimits) -> GuestConfig {
         crate::create::base_config(defaults, limits, self.cell.range.is_some())
     }
+}
+
+/// Does what may take a while on a thread that nobody else waits for. It goes on where the caller does not.
+async fn blocking<T: Send + 'static>(
+    what: &'static str,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|panic| Error::internal(what, panic)).and_then(|done| done)
+}
+
+/// The pool, where this jail's files are in it.
+fn pool<'a>(inner: &'a Inner, cell: &Cell, capability: Capability) -> Result<&'a crate::storage::Pool> {
+    inner.capabilities.require(capability)?;
+    match &inner.ground.pool {
+        Some(pool) if cell.on_disk => Ok(pool),
+        _ => Err(Error::missing(
+            capability,
+            "the files of this sandbox are in memory, because it has a limit on inodes",
+        )),
+    }
+}
+
+/// Makes a template, whose name is reserved, of what a cell has written: its layer on top of those in the recipe.
+fn take_layer(inner: &Inner, cell: &Cell, mut recipe: Recipe) -> Result<Template> {
+    let pool = pool(inner, cell, Capability::Snapshot)?;
+    let id = recipe.template.id.clone();
+    recipe.template.size_bytes = pool.used(&cell.name);
+    let added = pool.freeze_layer(&cell.name, id.as_str()).and_then(|layer| {
+        recipe.layers.insert(0, format!("cells/{layer}/upper"));
+        inner.templates.add(recipe)
+    });
+    if added.is_err() {
+        inner.templates.give_up(&id);
+        let _ = pool.destroy(&format!("template-{id}"));
+    }
+    added
 }
 
 /// Reads files of the kernel, and of the pool, which may have to be written first.
