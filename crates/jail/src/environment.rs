@@ -146,9 +146,22 @@ impl ExecutionEnvironment for Environment {
             ));
         }
         let changed = limits.or(&current);
-        self.hold(limits.changes_to(&current)).await?;
-        if limits.open_files.is_some() || limits.output_bytes_per_second.is_some() {
-            self.guest()?.configure(self.guest_config(&self.defaults(), &changed)).await?;
+        let tells = limits.open_files.is_some() || limits.output_bytes_per_second.is_some();
+        // Before anything is changed: it refuses while it is frozen.
+        let guest = if tells { Some(self.guest()?) } else { None };
+        let done = async {
+            self.hold(limits, &current).await?;
+            match guest {
+                Some(guest) => guest.configure(self.guest_config(&self.defaults(), &changed)).await,
+                None => Ok(()),
+            }
+        };
+        if let Err(error) = done.await {
+            // All of it, or nothing.
+            if let Err(error) = self.hold(&current.changes_to(&changed), &changed).await {
+                tracing::warn!(sandbox = %self.id, %error, "limits that were changed in part could not be put back");
+            }
+            return Err(error);
         }
         if let Ok(mut kept) = self.limits.lock() {
             kept.clone_from(&changed);
@@ -225,19 +238,22 @@ impl Environment {
         self.defaults.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Has the kernel hold limits. It may have to take memory back first, and to write to the disk.
-    async fn hold(&self, limits: ResourceLimits) -> Result<()> {
-        let (inner, cell) = (self.inner.clone(), self.cell.clone());
+    /// Has the kernel hold limits. For some it may have to take memory back first, or to write to the disk.
+    async fn hold(&self, limits: &ResourceLimits, current: &ResourceLimits) -> Result<()> {
+        let (inner, cell, limits) = (self.inner.clone(), self.cell.clone(), limits.clone());
+        // Files in memory keep the size that they were made with.
+        let disk = limits.disk_bytes.filter(|bytes| cell.on_disk || Some(*bytes) != current.disk_bytes);
+        let waits = limits.memory_bytes.is_some() || disk.is_some();
         let hold = move || {
             if let Some(cgroups) = &inner.ground.cgroups {
                 cgroups.limit(&cell.name, &limits)?;
             }
-            match limits.disk_bytes {
+            match disk {
                 Some(bytes) => pool(&inner, &cell, Capability::DiskLimit)?.limit(&cell.name, bytes),
                 None => Ok(()),
             }
         };
-        blocking("change limits", hold).await
+        if waits { blocking("change limits", hold).await } else { hold() }
     }
 
     fn guest_config(&self, defaults: &ProcessDefaults, limits: &ResourceLimits) -> GuestConfig {

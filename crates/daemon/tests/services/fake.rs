@@ -87,6 +87,7 @@ pub(crate) struct Sandbox {
     processes: Mutex<BTreeMap<ProcessId, Arc<Process>>>,
     files: Mutex<BTreeMap<String, Bytes>>,
     pub(crate) paused: AtomicBool,
+    pub(crate) limits: Mutex<ResourceLimits>,
     /// What it was bound to.
     pub(crate) bound: Mutex<Vec<SandboxSpec>>,
 }
@@ -117,12 +118,13 @@ impl Host {
             processes: Mutex::default(),
             files: Mutex::new(files),
             paused: AtomicBool::new(false),
+            limits: Mutex::new(spec.limits.clone()),
             bound: Mutex::default(),
         });
         self.sandboxes.lock().unwrap().insert(id.clone(), Arc::clone(&sandbox));
         Ok(Created {
             environment: sandbox,
-            handle: Bytes::from(format!("handle of {id}")),
+            handle: handle_of(id, &spec.limits),
             limits: spec.limits.clone(),
             weaknesses: vec![],
             stages: vec![Stage { name: "clone", duration: Duration::from_micros(5) }],
@@ -145,9 +147,12 @@ impl Backend for Fake {
     }
 
     async fn adopt(&self, id: &SandboxId, handle: &Bytes) -> Result<Arc<dyn ExecutionEnvironment>> {
-        assert_eq!(handle, format!("handle of {id}").as_bytes());
         match self.host.sandboxes.lock().unwrap().get(id) {
-            Some(sandbox) => Ok(Arc::clone(sandbox) as Arc<dyn ExecutionEnvironment>),
+            Some(sandbox) => {
+                let limits = sandbox.limits.lock().unwrap();
+                assert_eq!(*handle, handle_of(id, &limits), "the newest handle is kept");
+                Ok(Arc::clone(sandbox) as Arc<dyn ExecutionEnvironment>)
+            }
             None => Err(Error::not_found("sandbox", id)),
         }
     }
@@ -202,6 +207,11 @@ impl Backend for Fake {
     }
 
     async fn shutdown(&self) {}
+}
+
+/// What the next daemon learns of a sandbox.
+fn handle_of(id: &SandboxId, limits: &ResourceLimits) -> Bytes {
+    Bytes::from(format!("{id} with {limits:?}"))
 }
 
 async fn size_of(mut archive: ByteStream) -> Result<u64> {
@@ -298,7 +308,9 @@ impl ExecutionEnvironment for Sandbox {
     }
 
     async fn update_limits(&self, limits: &ResourceLimits) -> Result<ResourceLimits> {
-        Ok(limits.clone())
+        let mut held = self.limits.lock().unwrap();
+        *held = limits.or(&held);
+        Ok(held.clone())
     }
 
     async fn bind(&self, spec: &SandboxSpec) -> Result<Bound> {
@@ -306,7 +318,8 @@ impl ExecutionEnvironment for Sandbox {
         if self.host.unbindable.load(Ordering::SeqCst) {
             return Err(Error::Unavailable { what: "guest", detail: "it does not answer".to_owned() });
         }
-        Ok(Bound { handle: Bytes::from_static(b"bound"), limits: spec.limits.clone() })
+        let limits = self.update_limits(&spec.limits).await?;
+        Ok(Bound { handle: handle_of(&self.id, &limits), limits })
     }
 
     async fn snapshot(&self, template: Template) -> Result<Template> {

@@ -82,6 +82,33 @@ async fn a_sandbox_is_frozen_or_not_as_its_record_says() {
 }
 
 #[tokio::test]
+async fn changed_limits_outlive_the_daemon_and_those_that_failed_are_put_back() {
+    let node = Node::new();
+    let daemon = node.start().await;
+    let id = daemon.create(CreateSandboxRequest::default()).await.unwrap().id;
+    let pids = |pids| v1::UpdateSandboxRequest {
+        sandbox_id: id.clone(),
+        update_mask: Some(prost_types::FieldMask { paths: vec!["limits".to_owned()] }),
+        limits: Some(v1::ResourceLimits { pids: Some(pids), ..Default::default() }),
+        ..Default::default()
+    };
+    let held = || {
+        let sandboxes = node.host.sandboxes.lock().unwrap();
+        sandboxes[&SandboxId::parse(id.as_str()).unwrap()].limits.lock().unwrap().pids
+    };
+    daemon.sandboxes().update_sandbox(pids(77)).await.unwrap();
+    node.host.unbindable.store(true, Ordering::SeqCst);
+    daemon.sandboxes().update_sandbox(pids(99)).await.unwrap_err();
+    node.host.unbindable.store(false, Ordering::SeqCst);
+    assert_eq!(held(), Some(77));
+    assert_eq!(daemon.get(&id).await.unwrap().limits.unwrap().pids, Some(77));
+    daemon.kill().await;
+    // The backend takes it back by the newest handle alone.
+    let daemon = node.start().await;
+    assert_eq!(daemon.get(&id).await.unwrap().state(), SandboxState::Ready);
+}
+
+#[tokio::test]
 async fn three_hundred_sandboxes_are_recovered_within_a_second() {
     let node = Node::new();
     let daemon = node.start().await;
