@@ -19,8 +19,12 @@ use rustix::fs::{Mode, OFlags};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::io::unix::AsyncFd;
 use tokio_util::sync::CancellationToken;
+
+/// How long to wait before a guest that did not answer is asked again.
+const BETWEEN_QUESTIONS: Duration = Duration::from_secs(1);
 
 /// A live jail.
 pub(crate) struct Environment {
@@ -87,6 +91,35 @@ impl Environment {
             }
         });
     }
+
+    /// Asks the guest again, each time for so long, until it answers or ends, and says so.
+    pub(crate) fn ask_until_it_answers(&self, patience: Duration) {
+        let (first, guest, sandbox) = (self.first.clone(), self.guest.clone(), self.id.clone());
+        let (ending, stop) = (self.ending.clone(), self.inner.stop.clone());
+        let begin = Instant::now();
+        let asked = async move {
+            while guest.ping(patience).await.is_err() {
+                tokio::time::sleep(BETWEEN_QUESTIONS).await;
+            }
+            tracing::info!(%sandbox, silence = ?begin.elapsed(), "a guest that was silent answers again");
+        };
+        self.inner.tasks.spawn(async move {
+            tokio::select! {
+                biased;
+                () = ending.cancelled() => {}
+                () = stop.cancelled() => {}
+                _ = first.readable() => {}
+                () = asked => {}
+            }
+        });
+    }
+
+    /// Whether its first process, and all of it with that, has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        let mut ended = [PollFd::new(&*self.first, PollFlags::IN)];
+        rustix::event::poll(&mut ended, Some(&Timespec::default())) != Ok(0)
+    }
+
     fn guest(&self) -> Result<&Guest> {
         if self.is_frozen() {
             return Err(Error::wrong_state("SANDBOX_STATE", "the sandbox is paused; resume it first"));
@@ -219,8 +252,7 @@ impl ExecutionEnvironment for Environment {
         let path = format!("/proc/{}/ns/net", self.handle.pid);
         let opened = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
         // Its first process still lives, so that the number was its own when it was looked at.
-        let mut ended = [PollFd::new(&*self.first, PollFlags::IN)];
-        let lives = rustix::event::poll(&mut ended, Some(&Timespec::default())) == Ok(0);
+        let lives = !self.has_ended();
         match opened {
             Ok(namespace) if lives => Ok(namespace),
             Err(errno) if lives => Err(Error::internal("open a network namespace", errno)),
