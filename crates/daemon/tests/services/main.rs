@@ -4,6 +4,7 @@
 mod daemon;
 mod fake;
 
+mod connections;
 mod files;
 mod imports;
 mod lifecycle;
