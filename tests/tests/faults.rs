@@ -270,6 +270,24 @@ fn guest_of(daemon: &TestDaemon, id: &str) -> u32 {
 }
 
 #[test]
+fn a_guest_that_is_silent_while_the_daemon_starts_keeps_its_sandbox() {
+    let mut daemon = TestDaemon::start();
+    let id = daemon.sandbox(&[]);
+    let guest = guest_of(&daemon, &id);
+    daemon.kill();
+    // As on a host that is so busy that it gets no turn.
+    signal(guest, Signal::STOP);
+    daemon.restart();
+    let state = daemon.hostel(&["--json", "sandbox", "get", &id]);
+    assert!(state.success().contains("\"ready\""), "{state:?}");
+    signal(guest, Signal::CONT);
+    assert!(daemon.hostel(&["ps", &id]).success().contains("running"), "what ran before runs still");
+    assert_eq!(daemon.shell(&id, "echo fine"), "fine");
+    eventually("the log tells", || daemon.log().contains("answers again"));
+    daemon.finish();
+}
+
+#[test]
 fn a_sandbox_whose_guest_dies_fails_with_a_reason_and_its_processes_with_it() {
     let mut daemon = TestDaemon::start();
     let (id, other) = (daemon.sandbox(&[]), daemon.sandbox(&[]));

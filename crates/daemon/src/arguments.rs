@@ -17,6 +17,13 @@ pub struct Arguments {
     /// Where clients connect: unix:///path or tcp://127.0.0.1:port. May be given several times.
     #[arg(long, env = "HOSTEL_LISTEN", value_delimiter = ',', value_name = "ADDRESS")]
     pub listen: Vec<Address>,
+    /// Most connections of clients at a time; more are closed. At most half of the open files that the daemon may have.
+    /// [4096]
+    #[arg(long, env = "HOSTEL_MAX_CONNECTIONS", value_name = "COUNT")]
+    pub max_connections: Option<usize>,
+    /// Most connections of one user at a time; who comes over TCP counts as one. [2048]
+    #[arg(long, env = "HOSTEL_MAX_CONNECTIONS_PER_USER", value_name = "COUNT")]
+    pub max_connections_per_user: Option<usize>,
     /// What outlives a reboot: records and templates. [/var/lib/hostel, for users ~/.local/state/hostel]
     #[arg(long, env = "HOSTEL_STATE_DIR", value_name = "DIRECTORY")]
     pub state_dir: Option<PathBuf>,
@@ -101,6 +108,7 @@ impl Arguments {
         let verify = self.docker_tls_verify.is_some_and(|said| !said.is_empty());
         let config = Config::for_this_user()?
             .with(self.state_dir, self.runtime_dir, self.listen)
+            .with_connections(self.max_connections, self.max_connections_per_user)
             .with_docker(self.docker_host, self.docker_image)
             .with_docker_certificates(certificates.filter(|_| verify))
             .with_templates(self.templates_dir)

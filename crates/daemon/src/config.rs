@@ -33,6 +33,11 @@ pub struct Config {
     pub reach: ReachConfig,
     /// Where clients connect.
     pub listen: Vec<Address>,
+    /// Most connections of clients at a time. [`build`](crate::build) takes at most half of the open files that the
+    /// process may have.
+    pub max_connections: usize,
+    /// Most connections of one user at a time; who comes over TCP counts as one.
+    pub max_connections_per_user: usize,
     /// Most sandboxes that are not ended.
     pub max_sandboxes: usize,
     /// How much more than the node has may be promised to sandboxes.
@@ -41,6 +46,8 @@ pub struct Config {
     pub memory_pressure: MemoryPressure,
     /// Most watchers at a time.
     pub max_watchers: usize,
+    /// Most imports of templates at a time, at least one; more wait.
+    pub max_imports: usize,
     /// How long the record of an ended sandbox stays.
     pub record_retention: Duration,
     /// Limits where neither caller nor template says otherwise.
@@ -107,10 +114,13 @@ impl Config {
             metrics_listen: None,
             reach: ReachConfig::default(),
             listen: vec![Address::Unix(runtime.join("hosteld.sock"))],
+            max_connections: 4096,
+            max_connections_per_user: 2048,
             max_sandboxes: 4096,
             overcommit: OVERCOMMIT,
             memory_pressure: MemoryPressure::default(),
             max_watchers: 1024,
+            max_imports: 2,
             record_retention: Duration::from_secs(3600),
             default_limits: ResourceLimits::defaults(),
             default_lifetime: None,
@@ -181,6 +191,14 @@ impl Config {
         self
     }
 
+    /// Lets so many clients be connected, all together and of one user, where that is given.
+    #[must_use]
+    pub fn with_connections(mut self, all: Option<usize>, each: Option<usize>) -> Self {
+        self.max_connections = all.unwrap_or(self.max_connections);
+        self.max_connections_per_user = each.unwrap_or(self.max_connections_per_user);
+        self
+    }
+
     /// Lets sandboxes reach things as told there, where it tells.
     #[must_use]
     pub fn with_reach(mut self, told: ReachConfig) -> Self {
@@ -205,6 +223,9 @@ impl Config {
                 let shown = directory.display();
                 return Err(Error::Config(format!("the {name} directory {shown} is not an absolute path")));
             }
+        }
+        if self.max_connections == 0 || self.max_connections_per_user == 0 {
+            return Err(Error::Config("let at least one client be connected".to_owned()));
         }
         if self.listen.is_empty() {
             return Err(Error::Config("give at least one address to listen on".to_owned()));

@@ -4,10 +4,11 @@ use crate::backends::Backends;
 use crate::capacity::budget;
 use crate::config::Config;
 use crate::deadline::DeadlineLayer;
+use crate::descriptors;
 use crate::error::{Error, Result};
 use crate::health;
 use crate::host::Machine;
-use crate::listen::{Address, Listeners};
+use crate::listen::{Address, Listeners, Most};
 use crate::metrics::Metrics;
 use crate::reach::Reach;
 use crate::sandboxes::{Sandboxes, Settings};
@@ -61,8 +62,10 @@ pub struct Daemon {
 ///
 /// # Errors
 /// Whatever keeps it from running: configuration, directories, another daemon, records, backends, addresses.
-pub async fn build(config: Config) -> Result<Daemon> {
+pub async fn build(mut config: Config) -> Result<Daemon> {
     config.validate()?;
+    // Half of the descriptors, at least, are for what the connections ask for.
+    config.max_connections = config.max_connections.min(descriptors::raise() / 2).max(1);
     let directories = Directories::prepare(&config)?;
     let backends = Backends::open(&config).await?;
     assemble(config, directories, backends).await
@@ -79,7 +82,8 @@ pub async fn build_with(config: Config, backends: Backends) -> Result<Daemon> {
 }
 
 async fn assemble(config: Config, directories: Directories, backends: Backends) -> Result<Daemon> {
-    let listeners = Listeners::bind(&config.listen)?;
+    let most = Most { all: config.max_connections, each: config.max_connections_per_user };
+    let listeners = Listeners::bind(&config.listen, most)?;
     let (store, store_thread) = Store::open(&config.state_directory)?;
     let stop = CancellationToken::new();
     let settings = Settings {
@@ -88,6 +92,7 @@ async fn assemble(config: Config, directories: Directories, backends: Backends) 
         overcommit: config.overcommit,
         memory_pressure: config.memory_pressure,
         max_watchers: config.max_watchers,
+        max_imports: config.max_imports.max(1),
         record_retention: config.record_retention,
         default_limits: config.default_limits.clone(),
         default_lifetime: config.default_lifetime,

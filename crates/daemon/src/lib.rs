@@ -18,6 +18,7 @@ mod convert;
 mod daemon;
 mod deadline;
 mod declared;
+mod descriptors;
 mod health;
 mod host;
 mod lock;

@@ -69,6 +69,8 @@ pub(crate) struct Settings {
     pub memory_pressure: MemoryPressure,
     /// Most watchers at a time.
     pub max_watchers: usize,
+    /// Most imports of templates at a time.
+    pub max_imports: usize,
     /// How long the record of an ended sandbox stays.
     pub record_retention: Duration,
     /// Limits where neither caller nor template says otherwise.
@@ -95,6 +97,9 @@ struct Inner {
     creations: InFlight<CreateOutcome>,
     forks: InFlight<Vec<ForkOutcome>>,
     snapshots: InFlight<hostel_sandbox::template::Template>,
+    imports: InFlight<(BackendName, hostel_sandbox::template::Template)>,
+    import_turns: Arc<Semaphore>,
+    import_places: Arc<Semaphore>,
     builds: build::Builds,
     declared: Mutex<Declared>,
     deadlines: Deadlines,
@@ -117,6 +122,8 @@ impl Sandboxes {
             capacity: Capacity::new(settings.budget, settings.overcommit),
             metrics,
             watchers: Arc::new(Semaphore::new(settings.max_watchers)),
+            import_turns: Arc::new(Semaphore::new(settings.max_imports)),
+            import_places: Arc::new(Semaphore::new(settings.max_imports + import::WAITING)),
             pools: Pools::new(store.clone()),
             store,
             backends,
@@ -127,6 +134,7 @@ impl Sandboxes {
             creations: InFlight::default(),
             forks: InFlight::default(),
             snapshots: InFlight::default(),
+            imports: InFlight::default(),
             builds: build::Builds::default(),
             declared: Mutex::default(),
             deadlines: Deadlines::default(),

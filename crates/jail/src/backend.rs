@@ -284,9 +284,13 @@ impl Inner {
             return Ok(environment);
         }
         if let Err(error) = guest.ping(ADOPTION).await {
-            tracing::warn!(sandbox = %id, %error, "a guest from before the restart does not answer; its sandbox is removed");
-            environment.destroy().await?;
-            return Err(gone());
+            if environment.has_ended() {
+                environment.destroy().await?;
+                return Err(gone());
+            }
+            // A busy host is no reason to end what lives.
+            tracing::warn!(sandbox = %id, %error, "a guest from before the restart does not answer yet; its sandbox stays and it is asked again");
+            environment.ask_until_it_answers(ADOPTION);
         }
         Ok(environment)
     }

@@ -188,7 +188,7 @@ impl Cgroups {
         }
     }
 
-    /// Freezes or thaws, and waits until it is so.
+    /// Freezes or thaws, and waits until it is so. Blocks. What cannot be frozen goes on.
     ///
     /// # Errors
     /// `DeadlineExceeded` where a process cannot be frozen within ten seconds.
@@ -207,10 +207,25 @@ impl Cgroups {
             let file = base.map(|path| path.join(cell).join("freezer.state")).unwrap_or_default();
             Box::new(move || std::fs::read_to_string(&file).is_ok_and(|text| text.trim() == state))
         };
+        if poll_until(Duration::from_secs(10), done) {
+            return Ok(());
+        }
+        if frozen {
+            self.begin_thaw(cell);
+        }
         let what = if frozen { "freezing" } else { "thawing" };
-        poll_until(Duration::from_secs(10), done)
-            .then_some(())
-            .ok_or_else(|| Error::DeadlineExceeded { what: format!("{what} the sandbox") })
+        Err(Error::DeadlineExceeded { what: format!("{what} the sandbox") })
+    }
+
+    /// Has the kernel let go of a cell that is frozen in part.
+    fn begin_thaw(&self, cell: &str) {
+        let begun = match &self.unified {
+            Some(unified) => self.write(Some(unified), cell, "cgroup.freeze", "0"),
+            None => self.write(self.legacy(Controller::Freezer), cell, "freezer.state", "THAWED"),
+        };
+        if let Err(error) = begun {
+            tracing::warn!(cell, %error, "a sandbox that could not be frozen may stay so in part");
+        }
     }
 
     /// Whether a cell is frozen, or on its way.

@@ -19,8 +19,12 @@ use rustix::fs::{Mode, OFlags};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::io::unix::AsyncFd;
 use tokio_util::sync::CancellationToken;
+
+/// How long to wait before a guest that did not answer is asked again.
+const BETWEEN_QUESTIONS: Duration = Duration::from_secs(1);
 
 /// A live jail.
 pub(crate) struct Environment {
@@ -33,7 +37,7 @@ pub(crate) struct Environment {
     handle: Handle,
     limits: Mutex<ResourceLimits>,
     defaults: Mutex<ProcessDefaults>,
-    frozen: AtomicBool,
+    frozen: Arc<AtomicBool>,
     /// Set once it is being taken down, so that its death is no news.
     ending: CancellationToken,
     buried: AtomicBool,
@@ -56,7 +60,7 @@ impl Environment {
             first: Arc::new(reaper::watched(first)?),
             limits: Mutex::new(handle.limits.clone()),
             defaults: Mutex::new(handle.defaults.clone()),
-            frozen: AtomicBool::new(frozen),
+            frozen: Arc::new(AtomicBool::new(frozen)),
             ending: CancellationToken::new(),
             buried: AtomicBool::new(false),
             inner,
@@ -87,6 +91,35 @@ impl Environment {
             }
         });
     }
+
+    /// Asks the guest again, each time for so long, until it answers or ends, and says so.
+    pub(crate) fn ask_until_it_answers(&self, patience: Duration) {
+        let (first, guest, sandbox) = (self.first.clone(), self.guest.clone(), self.id.clone());
+        let (ending, stop) = (self.ending.clone(), self.inner.stop.clone());
+        let begin = Instant::now();
+        let asked = async move {
+            while guest.ping(patience).await.is_err() {
+                tokio::time::sleep(BETWEEN_QUESTIONS).await;
+            }
+            tracing::info!(%sandbox, silence = ?begin.elapsed(), "a guest that was silent answers again");
+        };
+        self.inner.tasks.spawn(async move {
+            tokio::select! {
+                biased;
+                () = ending.cancelled() => {}
+                () = stop.cancelled() => {}
+                _ = first.readable() => {}
+                () = asked => {}
+            }
+        });
+    }
+
+    /// Whether its first process, and all of it with that, has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        let mut ended = [PollFd::new(&*self.first, PollFlags::IN)];
+        rustix::event::poll(&mut ended, Some(&Timespec::default())) != Ok(0)
+    }
+
     fn guest(&self) -> Result<&Guest> {
         if self.is_frozen() {
             return Err(Error::wrong_state("SANDBOX_STATE", "the sandbox is paused; resume it first"));
@@ -94,24 +127,17 @@ impl Environment {
         Ok(&self.guest)
     }
 
-    fn set_frozen(&self, frozen: bool) -> Result<()> {
+    async fn set_frozen(&self, frozen: bool) -> Result<()> {
         self.inner.capabilities.require(Capability::Pause)?;
-        let Some(cgroups) = &self.inner.ground.cgroups else { return Ok(()) };
-        cgroups.freeze(&self.cell.name, frozen)?;
-        self.frozen.store(frozen, Ordering::Release);
-        Ok(())
-    }
-
-    /// The pool, where this jail's files are in it.
-    fn pool(&self, capability: Capability) -> Result<&crate::storage::Pool> {
-        self.inner.capabilities.require(capability)?;
-        match &self.inner.ground.pool {
-            Some(pool) if self.cell.on_disk => Ok(pool),
-            _ => Err(Error::missing(
-                capability,
-                "the files of this sandbox are in memory, because it has a limit on inodes",
-            )),
-        }
+        let (inner, cell, flag) = (self.inner.clone(), self.cell.clone(), self.frozen.clone());
+        // The kernel says when it is so only to those who ask again, for seconds where a process does not stop.
+        blocking("freeze", move || {
+            let Some(cgroups) = &inner.ground.cgroups else { return Ok(()) };
+            cgroups.freeze(&cell.name, frozen)?;
+            flag.store(frozen, Ordering::Release);
+            Ok(())
+        })
+        .await
     }
 }
 
@@ -137,11 +163,11 @@ impl ExecutionEnvironment for Environment {
     }
 
     async fn pause(&self) -> Result<()> {
-        self.set_frozen(true)
+        self.set_frozen(true).await
     }
 
     async fn resume(&self) -> Result<()> {
-        self.set_frozen(false)
+        self.set_frozen(false).await
     }
 
     async fn update_limits(&self, limits: &ResourceLimits) -> Result<ResourceLimits> {
@@ -153,14 +179,22 @@ impl ExecutionEnvironment for Environment {
             ));
         }
         let changed = limits.or(&current);
-        if let Some(cgroups) = &self.inner.ground.cgroups {
-            cgroups.limit(&self.cell.name, limits)?;
-        }
-        if let Some(bytes) = limits.disk_bytes.filter(|bytes| Some(*bytes) != current.disk_bytes) {
-            self.pool(Capability::DiskLimit)?.limit(&self.cell.name, bytes)?;
-        }
-        if limits.open_files.is_some() || limits.output_bytes_per_second.is_some() {
-            self.guest()?.configure(self.guest_config(&self.defaults(), &changed)).await?;
+        let tells = limits.open_files.is_some() || limits.output_bytes_per_second.is_some();
+        // Before anything is changed: it refuses while it is frozen.
+        let guest = if tells { Some(self.guest()?) } else { None };
+        let done = async {
+            self.hold(limits, &current).await?;
+            match guest {
+                Some(guest) => guest.configure(self.guest_config(&self.defaults(), &changed)).await,
+                None => Ok(()),
+            }
+        };
+        if let Err(error) = done.await {
+            // All of it, or nothing.
+            if let Err(error) = self.hold(&current.changes_to(&changed), &changed).await {
+                tracing::warn!(sandbox = %self.id, %error, "limits that were changed in part could not be put back");
+            }
+            return Err(error);
         }
         if let Ok(mut kept) = self.limits.lock() {
             kept.clone_from(&changed);
@@ -181,7 +215,7 @@ impl ExecutionEnvironment for Environment {
     }
 
     async fn snapshot(&self, mut template: Template) -> Result<Template> {
-        let pool = self.pool(Capability::Snapshot)?;
+        pool(&self.inner, &self.cell, Capability::Snapshot)?;
         self.inner.templates.reserve(&template.id)?;
         let (base, sandbox) = (self.handle.template.clone(), Some(self.handle.sandbox.clone()));
         template.source = match template.source {
@@ -191,22 +225,14 @@ impl ExecutionEnvironment for Environment {
         let defaults = self.defaults();
         template.user = template.user.or_else(|| Some(defaults.user).filter(|user| !user.is_empty()));
         template.workdir = template.workdir.or(Some(defaults.workdir));
-        template.size_bytes = pool.used(&self.cell.name);
-        let id = template.id.clone();
-        let added = pool.freeze_layer(&self.cell.name, id.as_str()).and_then(|layer| {
-            let mut layers = vec![format!("cells/{layer}/upper")];
-            layers.extend(self.handle.layers.iter().cloned());
-            self.inner.templates.add(Recipe { template, layers, host_usr: self.handle.host_usr })
-        });
-        if added.is_err() {
-            self.inner.templates.give_up(&id);
-            let _ = pool.destroy(&format!("template-{id}"));
-        }
-        added
+        let recipe = Recipe { template, layers: self.handle.layers.clone(), host_usr: self.handle.host_usr };
+        let (inner, cell) = (self.inner.clone(), self.cell.clone());
+        // What is still in memory, of all cells, is written first.
+        blocking("snapshot", move || take_layer(&inner, &cell, recipe)).await
     }
 
     async fn fork(&self, id: &SandboxId, spec: &SandboxSpec) -> Result<Created> {
-        self.pool(Capability::Fork)?;
+        pool(&self.inner, &self.cell, Capability::Fork)?;
         let mut template = Template::new(self.handle.template.clone(), TemplateSource::Imported);
         let defaults = self.defaults();
         template.env = defaults.env;
@@ -218,8 +244,7 @@ impl ExecutionEnvironment for Environment {
 
     async fn stats(&self) -> Result<SandboxStats> {
         let (inner, cell, pid) = (self.inner.clone(), self.cell.clone(), self.handle.pid);
-        let read = tokio::task::spawn_blocking(move || read_stats(&inner, &cell, pid));
-        read.await.map_err(|error| Error::internal("read usage", error))
+        blocking("read usage", move || Ok(read_stats(&inner, &cell, pid))).await
     }
 
     async fn network_namespace(&self) -> Result<OwnedFd> {
@@ -227,8 +252,7 @@ impl ExecutionEnvironment for Environment {
         let path = format!("/proc/{}/ns/net", self.handle.pid);
         let opened = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
         // Its first process still lives, so that the number was its own when it was looked at.
-        let mut ended = [PollFd::new(&*self.first, PollFlags::IN)];
-        let lives = rustix::event::poll(&mut ended, Some(&Timespec::default())) == Ok(0);
+        let lives = !self.has_ended();
         match opened {
             Ok(namespace) if lives => Ok(namespace),
             Err(errno) if lives => Err(Error::internal("open a network namespace", errno)),
@@ -246,9 +270,64 @@ impl Environment {
         self.defaults.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Has the kernel hold limits. For some it may have to take memory back first, or to write to the disk.
+    async fn hold(&self, limits: &ResourceLimits, current: &ResourceLimits) -> Result<()> {
+        let (inner, cell, limits) = (self.inner.clone(), self.cell.clone(), limits.clone());
+        // Files in memory keep the size that they were made with.
+        let disk = limits.disk_bytes.filter(|bytes| cell.on_disk || Some(*bytes) != current.disk_bytes);
+        let waits = limits.memory_bytes.is_some() || disk.is_some();
+        let hold = move || {
+            if let Some(cgroups) = &inner.ground.cgroups {
+                cgroups.limit(&cell.name, &limits)?;
+            }
+            match disk {
+                Some(bytes) => pool(&inner, &cell, Capability::DiskLimit)?.limit(&cell.name, bytes),
+                None => Ok(()),
+            }
+        };
+        if waits { blocking("change limits", hold).await } else { hold() }
+    }
+
     fn guest_config(&self, defaults: &ProcessDefaults, limits: &ResourceLimits) -> GuestConfig {
         crate::create::base_config(defaults, limits, self.cell.range.is_some())
     }
+}
+
+/// Does what may take a while on a thread that nobody else waits for. It goes on where the caller does not.
+async fn blocking<T: Send + 'static>(
+    what: &'static str,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|panic| Error::internal(what, panic)).and_then(|done| done)
+}
+
+/// The pool, where this jail's files are in it.
+fn pool<'a>(inner: &'a Inner, cell: &Cell, capability: Capability) -> Result<&'a crate::storage::Pool> {
+    inner.capabilities.require(capability)?;
+    match &inner.ground.pool {
+        Some(pool) if cell.on_disk => Ok(pool),
+        _ => Err(Error::missing(
+            capability,
+            "the files of this sandbox are in memory, because it has a limit on inodes",
+        )),
+    }
+}
+
+/// Makes a template, whose name is reserved, of what a cell has written: its layer on top of those in the recipe.
+fn take_layer(inner: &Inner, cell: &Cell, mut recipe: Recipe) -> Result<Template> {
+    let pool = pool(inner, cell, Capability::Snapshot)?;
+    let id = recipe.template.id.clone();
+    recipe.template.size_bytes = pool.used(&cell.name);
+    let added = pool.freeze_layer(&cell.name, id.as_str()).and_then(|layer| {
+        recipe.layers.insert(0, format!("cells/{layer}/upper"));
+        inner.templates.add(recipe)
+    });
+    if added.is_err() {
+        inner.templates.give_up(&id);
+        let _ = pool.destroy(&format!("template-{id}"));
+    }
+    added
 }
 
 /// Reads files of the kernel, and of the pool, which may have to be written first.

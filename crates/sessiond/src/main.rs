@@ -3,6 +3,7 @@
 
 use clap::Parser;
 use hostel_sessiond::{Arguments, Config, Error, Server, logging};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -41,6 +42,7 @@ fn run(config: Config) -> ExitCode {
     };
     let result = runtime.block_on(async {
         let signals = Signals::listen()?;
+        raise_open_files();
         tracing::info!(version = env!("CARGO_PKG_VERSION"), daemon = %config.host.daemon, "starting");
         let server = Server::build(config).await?;
         let running = server.spawn().await?;
@@ -53,6 +55,17 @@ fn run(config: Config) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error, 1),
+    }
+}
+
+/// Takes as many descriptors as it may: many systems begin with 1024, and every client takes one.
+fn raise_open_files() {
+    let limits = getrlimit(Resource::Nofile);
+    if limits.current == limits.maximum {
+        return;
+    }
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limits.maximum, ..limits }) {
+        tracing::warn!(%error, "the limit on open files could not be raised");
     }
 }
 

@@ -135,6 +135,57 @@ fn a_restarted_daemon_goes_on_and_the_audit_log_is_whole() {
 }
 
 #[test]
+fn a_sandbox_that_is_paused_while_the_daemon_restarts_reaches_as_before_when_it_goes_on() {
+    if !usable("a restart with a paused sandbox") {
+        return;
+    }
+    let (mut daemon, _names) = daemon(Setup::default());
+    let web = Web::start();
+    let options = allowing(&web, &["web.example.com"]);
+    let create = [vec!["sandbox", "create", "-q"], options.iter().map(String::as_str).collect()].concat();
+    let id = daemon.hostel(&create).success().to_owned();
+    let ask = |daemon: &TestDaemon| {
+        let script = fetch("web.example.com", web.port(), "/");
+        daemon.hostel(&["exec", &id, "--", "bash", "-c", &script])
+    };
+    if daemon.hostel(&["sandbox", "pause", &id]).code != Some(0) {
+        eprintln!("SKIPPED: a restart with a paused sandbox: it cannot be paused here");
+        return;
+    }
+    daemon.kill();
+    daemon.restart();
+    // While it is paused nothing can be laid, and nothing is in the way of other changes.
+    assert_eq!(daemon.hostel(&["sandbox", "update", &id, "--label", "a=b"]).success(), id);
+    assert_eq!(daemon.hostel(&["sandbox", "resume", &id]).code, Some(0));
+    let answer = ask(&daemon);
+    assert!(answer.success().ends_with("hello"), "{answer:?}");
+}
+
+#[test]
+fn a_claim_that_comes_too_late_for_its_name_leaves_the_network_of_the_first() {
+    if !usable("claims of one name with a network") {
+        return;
+    }
+    let (daemon, _names) = daemon(Setup::default());
+    let web = Web::start();
+    let size = ["--min", "4", "--max", "4", "--memory", "64M", "--disk", "64M", "--wait"];
+    let create = [&["pool", "create", "warm", "--template", "host"], &size[..]].concat();
+    assert_eq!(daemon.hostel(&create).code, Some(0));
+    let options = allowing(&web, &["web.example.com"]);
+    for round in 0..3 {
+        let name = format!("name-{round}");
+        let mut create = vec!["sandbox", "create", "-q", "--id", &name];
+        create.extend(options.iter().map(String::as_str));
+        let mut asked: Vec<_> = (0..4).map(|_| daemon.command(&create).spawn().unwrap()).collect();
+        let won = asked.iter_mut().map(|one| one.wait().unwrap()).filter(|status| status.success()).count();
+        assert_eq!(won, 1, "one name, one sandbox");
+        let script = fetch("web.example.com", web.port(), "/");
+        let answer = daemon.hostel(&["exec", &name, "--", "bash", "-c", &script]);
+        assert!(answer.success().ends_with("hello"), "{answer:?}");
+    }
+}
+
+#[test]
 fn a_claimed_sandbox_gets_the_network_of_its_claim() {
     if !usable("pools with a network") {
         return;

@@ -2,6 +2,7 @@
 
 use super::authority::NamedStream;
 use super::peer::Peer;
+use super::places::{Complaints, Most, Place, Places};
 use super::unix::UnixSocket;
 use super::{Address, tcp};
 use crate::error::Result;
@@ -10,7 +11,7 @@ use futures::stream::{SelectAll, select_all, unfold};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tonic::transport::server::Connected;
@@ -18,11 +19,20 @@ use tonic::transport::server::Connected;
 /// How long to wait after a failed accept, such as for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// An accepted connection whose peer is known.
+/// An accepted connection whose peer is known, and its place once it has one.
 #[derive(Debug)]
 pub(crate) enum Connection {
-    Unix { stream: NamedStream, peer: Peer },
-    Tcp { stream: TcpStream, peer: Peer },
+    Unix { stream: NamedStream, peer: Peer, place: Option<Place> },
+    Tcp { stream: TcpStream, peer: Peer, place: Option<Place> },
+}
+
+impl Connection {
+    /// Gives it a place among all connections. One for which there is none is closed.
+    fn seat(mut self, places: &Places) -> std::result::Result<Self, Peer> {
+        let (Self::Unix { peer, place, .. } | Self::Tcp { peer, place, .. }) = &mut self;
+        *place = Some(places.take(peer.user()).ok_or_else(|| peer.clone())?);
+        Ok(self)
+    }
 }
 
 enum Listener {
@@ -43,6 +53,7 @@ impl Listener {
 pub(crate) struct Listeners {
     listeners: Vec<Listener>,
     addresses: Vec<Address>,
+    places: Places,
 }
 
 impl Listeners {
@@ -50,7 +61,7 @@ impl Listeners {
     ///
     /// # Errors
     /// `Listen` for the first that cannot be bound; nothing stays bound then.
-    pub(crate) fn bind(addresses: &[Address]) -> Result<Self> {
+    pub(crate) fn bind(addresses: &[Address], most: Most) -> Result<Self> {
         let mut listeners = Vec::with_capacity(addresses.len());
         let mut bound = Vec::with_capacity(addresses.len());
         for address in addresses {
@@ -67,7 +78,7 @@ impl Listeners {
                 }
             }
         }
-        Ok(Self { listeners, addresses: bound })
+        Ok(Self { listeners, addresses: bound, places: Places::new(most) })
     }
 
     /// What was bound, with the ports that the system chose.
@@ -78,21 +89,47 @@ impl Listeners {
     /// Accepts until it is dropped; socket files go away with it.
     pub(crate) fn into_stream(self) -> impl Stream<Item = io::Result<Connection>> + Send {
         let streams = self.listeners.into_iter().map(|listener| {
-            Box::pin(unfold(listener, |listener| async move {
-                let connection = loop {
-                    match listener.accept().await {
-                        Ok(connection) => break connection,
-                        Err(error) => {
-                            tracing::warn!(%error, "a connection could not be accepted");
-                            tokio::time::sleep(PAUSE).await;
-                        }
-                    }
-                };
-                Some((Ok(connection), listener))
-            }))
+            let door = Door {
+                listener,
+                places: self.places.clone(),
+                failed: Complaints::default(),
+                refused: Complaints::default(),
+            };
+            Box::pin(unfold(door, |mut door| async move { Some((Ok(door.next().await), door)) }))
         });
         let all: SelectAll<_> = select_all(streams);
         all
+    }
+}
+
+/// One listener, and what it has to complain of.
+struct Door {
+    listener: Listener,
+    places: Places,
+    failed: Complaints,
+    refused: Complaints,
+}
+
+impl Door {
+    /// The next connection that there is a place for. Others are closed.
+    async fn next(&mut self) -> Connection {
+        loop {
+            let seated = self.listener.accept().await.map(|connection| connection.seat(&self.places));
+            match seated {
+                Ok(Ok(connection)) => return connection,
+                Ok(Err(peer)) => {
+                    if let Some(before) = self.refused.next(Instant::now()) {
+                        tracing::warn!(peer = %peer.actor, before, "refused a connection: there are too many");
+                    }
+                }
+                Err(error) => {
+                    if let Some(before) = self.failed.next(Instant::now()) {
+                        tracing::warn!(%error, before, "a connection could not be accepted");
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
     }
 }
 

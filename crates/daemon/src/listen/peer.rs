@@ -23,6 +23,11 @@ impl Peer {
         Self { actor: "tcp".into(), uid: None }
     }
 
+    /// Its user; nothing where nobody knows.
+    pub(super) fn user(&self) -> Option<u32> {
+        self.uid
+    }
+
     /// Whether it may do what root or the daemon's own user may.
     pub(crate) fn is_operator(&self) -> bool {
         self.uid.is_some_and(|uid| Uid::from_raw(uid).is_root() || Uid::from_raw(uid) == geteuid())

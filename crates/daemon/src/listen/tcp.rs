@@ -19,5 +19,5 @@ pub(super) fn bind(address: SocketAddr) -> Result<TcpListener> {
 pub(super) async fn accept(listener: &TcpListener) -> std::io::Result<Connection> {
     let (stream, _) = listener.accept().await?;
     stream.set_nodelay(true)?;
-    Ok(Connection::Tcp { stream, peer: Peer::loopback() })
+    Ok(Connection::Tcp { stream, peer: Peer::loopback(), place: None })
 }

@@ -53,7 +53,8 @@ impl UnixSocket {
             let (uid, gid) = (credentials.uid(), credentials.gid());
             if is_admitted(uid, gid, self.group) {
                 widen(&stream);
-                return Ok(Connection::Unix { stream: NamedStream::new(stream), peer: Peer::unix(uid) });
+                let (stream, peer) = (NamedStream::new(stream), Peer::unix(uid));
+                return Ok(Connection::Unix { stream, peer, place: None });
             }
             tracing::warn!(
                 uid,

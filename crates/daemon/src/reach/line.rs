@@ -64,8 +64,9 @@ impl Reach {
         Ok(true)
     }
 
-    /// Makes the line be as a specification says, where that differs from the one before. What is no longer allowed is
-    /// cut at once; what did not change is left alone, so that its connections go on.
+    /// Makes the line be as a specification says, where that differs from the one before or where there is none yet.
+    /// What is no longer allowed is cut at once; what did not change is left alone, so that its connections go on. A
+    /// line cannot be laid into a sandbox that is paused: what it had before a restart of ours waits until it goes on.
     ///
     /// # Errors
     /// Where that cannot be done.
@@ -76,8 +77,18 @@ impl Reach {
         before: &SandboxSpec,
         spec: &SandboxSpec,
     ) -> Result<()> {
-        let egress = before.network != spec.network || before.secrets != spec.secrets;
-        let model = before.model != spec.model || (spec.model.is_some() && before.labels != spec.labels);
+        let (no_egress, no_model) = self.lacks(id, spec);
+        let enters = (no_egress || no_model) && environment.inside().is_ok();
+        let egress = if no_egress {
+            enters || before.network.is_none()
+        } else {
+            before.network != spec.network || before.secrets != spec.secrets
+        };
+        let model = if no_model {
+            enters || before.model.is_none()
+        } else {
+            before.model != spec.model || (spec.model.is_some() && before.labels != spec.labels)
+        };
         if !egress && !model {
             return Ok(());
         }
@@ -93,6 +104,14 @@ impl Reach {
         };
         let late = || DomainError::DeadlineExceeded { what: "connecting the sandbox".to_owned() };
         tokio::time::timeout(LAYING, laid).await.map_err(|_| late())?
+    }
+
+    /// Which parts of its line a sandbox should have and has not: the network, the model.
+    fn lacks(&self, id: &SandboxId, spec: &SandboxSpec) -> (bool, bool) {
+        let line = self.line(id);
+        let egress = line.as_ref().and_then(|line| line.egress());
+        let model = line.as_ref().and_then(|line| line.model());
+        (!spec.network.is_none() && egress.is_none(), spec.model.is_some() && model.is_none())
     }
 
     async fn change_egress(

@@ -1,5 +1,6 @@
 //! Making a sandbox: one commit, when it is ready.
 
+use super::entry::Operation;
 use super::ready::prepare;
 use super::resolve::{self, Resolved};
 use super::warm::Identity;
@@ -121,13 +122,11 @@ impl Sandboxes {
         };
         self.0.metrics.waited(asked.elapsed());
         let record = fresh_record(id.unwrap_or_else(SandboxId::generate), &resolved, expires, actor)?;
-        let entry = self.reserve(record, room)?;
-        let operation = entry.operate().await;
+        let (entry, _operation) = self.reserve(record, room).await?;
         let result = match self.make(entry.id(), &resolved, cancel).await {
             Ok(created) => self.commit_created(&entry, created, repeat, Change::default()).await,
             Err(error) => Err(error),
         };
-        drop(operation);
         match result {
             Ok(outcome) => {
                 self.tell_created(&outcome, begin);
@@ -194,26 +193,38 @@ impl Sandboxes {
         Ok(())
     }
 
-    /// Takes an id, so that no other creation has it.
+    /// Takes an id, so that no other creation has it, and the right to change what has it: whoever finds the sandbox
+    /// before it is made waits until it is, or is not.
     ///
     /// # Errors
     /// `AlreadyExists`.
-    pub(super) fn reserve(&self, record: SandboxRecord, room: Room) -> Result<Arc<Entry>> {
+    pub(super) async fn reserve(&self, record: SandboxRecord, room: Room) -> Result<(Arc<Entry>, Operation)> {
         let entry = Arc::new(Entry::new(record, bytes::Bytes::new(), Some(room)));
+        let operation = entry.operate().await;
         match lock(&self.0.entries).entry(entry.id().clone()) {
             hash_map::Entry::Occupied(_) => {
                 Err(DomainError::AlreadyExists { kind: "sandbox", id: entry.id().to_string() }.into())
             }
             hash_map::Entry::Vacant(vacant) => {
                 vacant.insert(Arc::clone(&entry));
-                Ok(entry)
+                Ok((entry, operation))
             }
         }
     }
 
-    /// Gives back what [`Self::reserve`] took.
+    /// Gives back what [`Self::reserve`] took. The caller still holds the operation lock, so that nobody who waits for
+    /// it takes the sandbox for one that was made.
     pub(super) fn unreserve(&self, entry: &Arc<Entry>) {
-        lock(&self.0.entries).remove(entry.id());
+        self.remove_entry(entry);
+    }
+
+    /// Takes a sandbox out of the map. Another one that has its id by now stays.
+    pub(super) fn remove_entry(&self, entry: &Arc<Entry>) {
+        if let hash_map::Entry::Occupied(found) = lock(&self.0.entries).entry(entry.id().clone())
+            && Arc::ptr_eq(found.get(), entry)
+        {
+            found.remove();
+        }
     }
 
     pub(super) async fn commit_created(
@@ -240,9 +251,15 @@ impl Sandboxes {
         Ok(CreateOutcome { record, stages: created.stages })
     }
 
-    /// Destroys a sandbox that nobody will hear of.
+    /// Destroys a sandbox that nobody will hear of, and ends its line.
     pub(crate) async fn undo(&self, id: &SandboxId, created: &Created) {
         self.0.reach.disconnect(id).await;
+        self.undo_unconnected(id, created).await;
+    }
+
+    /// Destroys a sandbox that nobody will hear of, before a line was laid for it. The line of that id, where there is
+    /// one, is another's.
+    pub(super) async fn undo_unconnected(&self, id: &SandboxId, created: &Created) {
         if let Err(error) = created.environment.destroy().await {
             tracing::warn!(sandbox = %id, %error, "a sandbox that was given up could not be removed; the next start does it");
         }

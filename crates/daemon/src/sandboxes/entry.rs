@@ -9,14 +9,20 @@ use hostel_pool::Needs;
 use hostel_sandbox::{Error as DomainError, ExecutionEnvironment, Inside, SandboxId, SandboxState};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
-use tokio::sync::MutexGuard;
+use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+/// The right to change the life of one sandbox. Ends when it is dropped.
+#[must_use]
+pub(super) struct Operation {
+    _lock: OwnedMutexGuard<()>,
+}
 
 /// One sandbox.
 pub(crate) struct Entry {
     id: SandboxId,
     /// Held by whoever changes its life.
-    operation: tokio::sync::Mutex<()>,
+    operation: Arc<tokio::sync::Mutex<()>>,
     /// Cancelled when it is about to be stopped, or has ended by itself.
     ending: CancellationToken,
     view: Mutex<View>,
@@ -42,7 +48,7 @@ impl Entry {
     pub(super) fn new(record: SandboxRecord, handle: Bytes, room: Option<Room>) -> Self {
         Self {
             id: record.id.clone(),
-            operation: tokio::sync::Mutex::new(()),
+            operation: Arc::default(),
             ending: CancellationToken::new(),
             view: Mutex::new(View {
                 record: Arc::new(record),
@@ -71,8 +77,8 @@ impl Entry {
     }
 
     /// Waits for the right to change its life.
-    pub(super) async fn operate(&self) -> MutexGuard<'_, ()> {
-        self.operation.lock().await
+    pub(super) async fn operate(&self) -> Operation {
+        Operation { _lock: Arc::clone(&self.operation).lock_owned().await }
     }
 
     /// Shows a committed record. An ended sandbox lets go of its environment and its place.

@@ -1,6 +1,7 @@
 //! Forks: new sandboxes whose files begin as a copy of a live one's.
 
 use super::create::fresh_record;
+use super::entry::Operation;
 use super::ready::prepare;
 use super::resolve::Resolved;
 use super::{Entry, Repeat, Sandboxes};
@@ -42,6 +43,8 @@ pub(crate) type ForkOutcome = Result<Arc<SandboxRecord>>;
 struct Forked {
     entry: Arc<Entry>,
     created: Created,
+    /// Held until it is known, or is not to be.
+    _operation: Operation,
 }
 
 impl Sandboxes {
@@ -124,10 +127,10 @@ impl Sandboxes {
         let resolved = self.resolve(spec, network).await?;
         let room = self.0.capacity.take_now(Needs::of(&resolved.spec.limits)).await?;
         let record = fresh_record(SandboxId::generate(), &resolved, expires, actor)?;
-        let entry = self.reserve(record, room)?;
+        let (entry, operation) = self.reserve(record, room).await?;
         let forked = self.fork_into(&entry, parent, &resolved).await;
         let created = forked.inspect_err(|_| self.unreserve(&entry))?;
-        Ok(Forked { entry, created })
+        Ok(Forked { entry, created, _operation: operation })
     }
 
     async fn fork_into(

@@ -1,19 +1,65 @@
-//! Importing from paths of the node.
+//! Importing templates: to the end whatever becomes of the caller, and from paths of the node.
 
-use super::Sandboxes;
-use crate::error::Result;
+use super::{Repeat, Sandboxes};
+use crate::error::{Error, Result};
 use hostel_sandbox::file::{ByteStream, Compression};
 use hostel_sandbox::template::Template;
-use hostel_sandbox::{Backend, Error as DomainError};
+use hostel_sandbox::{Backend, BackendName, Error as DomainError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::io::AsyncReadExt as _;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::AbortOnDropHandle;
 
 /// Bytes read at a time from an archive on the node.
 const CHUNK: usize = 256 << 10;
+/// Imports that may wait for their turn.
+pub(super) const WAITING: usize = 64;
+
+/// The right to import.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct ImportTurn {
+    _turn: OwnedSemaphorePermit,
+    _place: OwnedSemaphorePermit,
+}
 
 impl Sandboxes {
+    /// Runs an import to its end whatever becomes of the caller; once for all who ask at the same time under one
+    /// request id.
+    ///
+    /// # Errors
+    /// Those of `work`; `RequestIdReused`.
+    pub(crate) async fn import(
+        &self,
+        repeat: Option<&Repeat>,
+        work: impl Future<Output = Result<(BackendName, Template)>> + Send + 'static,
+    ) -> Result<(BackendName, Template)> {
+        match repeat {
+            Some(repeat) => self.0.imports.once(&self.0.tasks, repeat, work).await,
+            None => self.to_the_end(work).await,
+        }
+    }
+
+    /// Waits for one of the few turns to import; it ends when it is dropped.
+    ///
+    /// # Errors
+    /// `LimitReached` where too many wait already; `Draining`.
+    pub(crate) async fn import_turn(&self) -> Result<ImportTurn> {
+        let crowded = |_| DomainError::LimitReached {
+            what: "imports",
+            detail: format!("{WAITING} wait for their turn already; try again later"),
+        };
+        let place = Arc::clone(&self.0.import_places).try_acquire_owned().map_err(crowded)?;
+        tokio::select! {
+            turn = Arc::clone(&self.0.import_turns).acquire_owned() => {
+                let turn = turn.map_err(|closed| DomainError::internal("wait for an import", closed))?;
+                Ok(ImportTurn { _turn: turn, _place: place })
+            }
+            () = self.0.stop.cancelled() => Err(Error::Draining),
+        }
+    }
+
     /// Imports a directory or an archive of the node's. Without `compression` the archive's first bytes tell it.
     ///
     /// # Errors
@@ -26,6 +72,7 @@ impl Sandboxes {
         path: &Path,
     ) -> Result<Template> {
         let wrong = |error| DomainError::invalid("host_path", format!("{}: {error}", path.display()));
+        let _turn = self.import_turn().await?;
         let metadata = tokio::fs::metadata(path).await.map_err(wrong)?;
         if metadata.is_dir() {
             return Ok(backend.import_template_directory(template, path).await?);

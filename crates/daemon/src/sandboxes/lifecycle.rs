@@ -1,9 +1,9 @@
 //! Pausing and resuming.
 
-use super::Sandboxes;
+use super::{Entry, Sandboxes};
 use crate::error::Result;
 use crate::record::{Event, EventKind, SandboxRecord};
-use hostel_sandbox::{SandboxId, SandboxState};
+use hostel_sandbox::{Capability, ExecutionEnvironment, SandboxId, SandboxState};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,7 +16,8 @@ impl Sandboxes {
         self.freeze(id, SandboxState::Paused, actor).await
     }
 
-    /// Lets a paused sandbox go on. Does nothing where it is ready.
+    /// Lets a paused sandbox go on. One whose record says that it is ready goes on too, should its processes be frozen
+    /// all the same.
     ///
     /// # Errors
     /// As [`Self::pause`].
@@ -38,22 +39,75 @@ impl Sandboxes {
             let mut record = (*entry.record()).clone();
             let old = record.state();
             if old == target {
+                if old == SandboxState::Ready && this.can_pause(&record) {
+                    this.set_frozen(&entry, &entry.live()?, false).await?;
+                }
                 return Ok(entry.record());
             }
             old.check(target)?;
             let environment = entry.live()?;
-            if target == SandboxState::Paused {
-                environment.pause().await?;
-            } else {
-                environment.resume().await?;
-            }
+            let frozen = target == SandboxState::Paused;
+            this.set_frozen(&entry, &environment, frozen).await?;
             record.enter(target, "requested", &actor, String::new());
             let event = Event::of(EventKind::StateChanged, Some(old), &record);
-            let record = this.commit(&entry, record, event, None).await?;
+            let record = match this.commit(&entry, record, event, None).await {
+                Ok(record) => record,
+                Err(error) => {
+                    // What nobody will hear of has not happened.
+                    if let Err(error) = this.set_frozen(&entry, &environment, !frozen).await {
+                        tracing::error!(sandbox = %entry.id(), %error, "a sandbox is not in the state that its record says; resume it");
+                    }
+                    return Err(error);
+                }
+            };
             entry.touch();
             tracing::info!(sandbox = %entry.id(), op = %target, duration = ?begin.elapsed(), actor, "state changed");
             Ok(record)
         })
         .await
+    }
+
+    fn can_pause(&self, record: &SandboxRecord) -> bool {
+        let backend = self.0.backends.get(&record.backend);
+        backend.is_some_and(|backend| backend.capabilities().has(Capability::Pause))
+    }
+
+    async fn set_frozen(
+        &self,
+        entry: &Entry,
+        environment: &Arc<dyn ExecutionEnvironment>,
+        frozen: bool,
+    ) -> Result<()> {
+        if frozen {
+            return Ok(environment.pause().await?);
+        }
+        environment.resume().await?;
+        // A daemon that started while it was paused could not get in.
+        self.lay_lines(entry, environment).await;
+        Ok(())
+    }
+
+    /// Makes a sandbox from before a restart be frozen or not, as its record says: the last daemon may have died
+    /// between the deed and the word.
+    pub(super) async fn settle(&self, entry: &Entry, environment: &Arc<dyn ExecutionEnvironment>) {
+        let record = entry.record();
+        let frozen = environment.inside().is_err();
+        let wanted = match record.state() {
+            SandboxState::Ready => false,
+            SandboxState::Paused => true,
+            _ => return,
+        };
+        if frozen == wanted || !self.can_pause(&record) {
+            return;
+        }
+        let done = if wanted { environment.pause().await } else { environment.resume().await };
+        match done {
+            Ok(()) => {
+                tracing::info!(sandbox = %entry.id(), state = %record.state(), "a sandbox is as its record says again");
+            }
+            Err(error) => {
+                tracing::error!(sandbox = %entry.id(), %error, "a sandbox is not in the state that its record says; resume it");
+            }
+        }
     }
 }

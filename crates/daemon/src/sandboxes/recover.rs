@@ -60,10 +60,8 @@ impl Sandboxes {
         let entry = Arc::new(Entry::new(record, handle.clone(), Some(room)));
         match adopted {
             Ok(environment) => {
-                let record = entry.record();
-                if let Err(error) = self.0.reach.connect(entry.id(), &environment, &record.spec).await {
-                    tracing::error!(sandbox = %entry.id(), %error, "a sandbox reaches nothing any more; update its network policy to try again");
-                }
+                self.settle(&entry, &environment).await;
+                self.lay_lines(&entry, &environment).await;
                 entry.attach(environment, handle);
             }
             Err(error) => {
@@ -71,6 +69,15 @@ impl Sandboxes {
             }
         }
         entry
+    }
+
+    /// Lays the lines that a living sandbox should have and has not. One that is paused gets them when it goes on.
+    pub(super) async fn lay_lines(&self, entry: &Entry, environment: &Arc<dyn ExecutionEnvironment>) {
+        let record = entry.record();
+        let laid = self.0.reach.change(entry.id(), environment, &record.spec, &record.spec).await;
+        if let Err(error) = laid {
+            tracing::error!(sandbox = %entry.id(), %error, "a sandbox reaches nothing any more; update its network policy to try again");
+        }
     }
 
     /// Has a backend take back a sandbox from before a restart.

@@ -93,7 +93,7 @@ impl Sandboxes {
         let event = Event::other(EventKind::Deleted, &entry.record(), reason, actor);
         let (this, gone) = (self.clone(), Arc::clone(entry));
         let on_commit = move || {
-            lock(&this.0.entries).remove(gone.id());
+            this.remove_entry(&gone);
             gone.retire();
         };
         self.0.store.commit_then(Change::removal(event), on_commit).await

@@ -40,43 +40,80 @@ impl Sandboxes {
             let _operation = entry.operate().await;
             this.still_there(&entry)?;
             let environment = entry.live()?;
-            let mut record = (*entry.record()).clone();
+            let (before, handle) = (entry.record(), entry.handle());
+            let mut record = (*before).clone();
             apply(&mut record, &update)?;
             this.0.reach.check_change(&entry.record().spec, &record.spec)?;
             environment_can(&this, &record)?;
-            if let Some(limits) = &update.limits {
-                let before = Needs::of(&record.limits);
-                entry.resize(Needs::of(&limits.or(&record.limits)))?;
-                match environment.update_limits(limits).await {
-                    Ok(changed) => record.limits = changed,
-                    Err(error) => {
-                        // Only less than it has, or what it had: there is room.
-                        entry.resize(before)?;
-                        return Err(error.into());
-                    }
+            let changed = async {
+                this.change(&entry, &environment, &before, &mut record, update.limits.as_ref()).await?;
+                record.updated = SystemTime::now();
+                let event = Event::other(EventKind::Updated, &record, "requested", &actor);
+                this.commit(&entry, record.clone(), event, None).await
+            };
+            let changed = match changed.await {
+                Ok(changed) => changed,
+                Err(error) => {
+                    this.put_back(&entry, &environment, &before, &record).await;
+                    // It says how it was, and so it is again.
+                    entry.attach(environment, handle);
+                    return Err(error);
                 }
-            }
-            let before = entry.record();
-            if let Err(error) = this.reconnect(&entry, &environment, &before.spec, &record.spec).await {
-                // As it was; where even that fails, nothing is reached, which is safe.
-                let back = this.reconnect(&entry, &environment, &record.spec, &before.spec).await;
-                if let Err(error) = back {
-                    tracing::error!(sandbox = %entry.id(), %error, "a sandbox's network could not be put back; it reaches nothing");
-                }
-                return Err(error);
-            }
-            record.updated = SystemTime::now();
-            let event = Event::other(EventKind::Updated, &record, "requested", &actor);
-            let record = this.commit(&entry, record, event, None).await?;
+            };
             entry.touch();
             tracing::info!(sandbox = %entry.id(), op = "update", actor, "sandbox updated");
-            Ok(record)
+            Ok(changed)
         })
         .await
     }
 }
 
 impl Sandboxes {
+    /// Makes a live sandbox be as the new record says. Where that fails, some of it may have been done.
+    async fn change(
+        &self,
+        entry: &Arc<Entry>,
+        environment: &Arc<dyn ExecutionEnvironment>,
+        before: &SandboxRecord,
+        record: &mut SandboxRecord,
+        limits: Option<&ResourceLimits>,
+    ) -> Result<()> {
+        if let Some(limits) = limits {
+            entry.resize(Needs::of(&limits.or(&before.limits)))?;
+            record.limits = environment.update_limits(limits).await?;
+        }
+        self.reconnect(entry, environment, &before.spec, &record.spec).await?;
+        if limits.is_some() {
+            // The next daemon learns from the handle what is held now.
+            let bound = environment.bind(&SandboxSpec::default()).await?;
+            entry.attach(Arc::clone(environment), bound.handle);
+        }
+        Ok(())
+    }
+
+    /// Makes a live sandbox be as it was before a change that failed, as far as that can be done.
+    async fn put_back(
+        &self,
+        entry: &Arc<Entry>,
+        environment: &Arc<dyn ExecutionEnvironment>,
+        before: &SandboxRecord,
+        record: &SandboxRecord,
+    ) {
+        if let Err(error) = self.reconnect(entry, environment, &record.spec, &before.spec).await {
+            tracing::error!(sandbox = %entry.id(), %error, "a sandbox's network could not be put back; it reaches nothing");
+        }
+        let limits = before.limits.changes_to(&record.limits);
+        if limits != ResourceLimits::default()
+            && let Err(error) = environment.update_limits(&limits).await
+        {
+            tracing::error!(sandbox = %entry.id(), %error, "a sandbox's limits could not be put back; update them again");
+        }
+        // Only less than it has, or what it had: there is room.
+        if let Err(error) = entry.resize(Needs::of(&before.limits)) {
+            tracing::error!(sandbox = %entry.id(), %error, "what a sandbox takes of the node is counted wrongly");
+        }
+    }
+
     /// Makes a live sandbox reach what the new specification says, and gives processes that start from now on the
     /// environment for it.
     async fn reconnect(

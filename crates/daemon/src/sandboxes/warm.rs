@@ -96,14 +96,13 @@ impl Sandboxes {
             stages: claimed.stages,
         };
         let record_id = record.id.clone();
-        let entry = match self.reserve(record, claimed.room) {
-            Ok(entry) => entry,
+        let (entry, _operation) = match self.reserve(record, claimed.room).await {
+            Ok(reserved) => reserved,
             Err(error) => {
-                self.undo(&record_id, &created).await;
+                self.undo_unconnected(&record_id, &created).await;
                 return Err(error);
             }
         };
-        let operation = entry.operate().await;
         let result = match self.connect(entry.id(), &mut created, &resolved.spec).await {
             Ok(()) => self.commit_created(&entry, created, repeat, besides).await,
             Err(error) => {
@@ -111,7 +110,6 @@ impl Sandboxes {
                 Err(error)
             }
         };
-        drop(operation);
         result.map(Some).inspect_err(|_| self.unreserve(&entry))
     }
 

@@ -182,7 +182,7 @@ impl Files {
     }
 
     fn upload<M: upload::UploadMessage>(&self, stream: Streaming<M>) -> Upload {
-        upload::bytes(stream, self.0.tasks(), self.0.stopping().clone())
+        upload::bytes(stream, None, self.0.tasks(), self.0.stopping().clone())
     }
 
     /// Ends a stream with UNAVAILABLE when the daemon shuts down.

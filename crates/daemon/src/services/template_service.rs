@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::listen::Peer;
 use crate::page;
 use crate::request_id::repeat;
-use crate::sandboxes::{BuildEvent, Sandboxes};
+use crate::sandboxes::{BuildEvent, Repeat, Sandboxes};
 use hostel_proto::v1;
 use hostel_proto::v1::template_service_server::TemplateService;
 use hostel_sandbox::label::Selector;
@@ -19,7 +19,11 @@ use hostel_sandbox::{Backend, BackendName, Capability, Error as DomainError, Tem
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tonic::{Request, Response, Status, Streaming};
+
+/// How long a client may send nothing of an archive: it has one of the few turns.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// The service over the templates of all backends.
 pub(crate) struct Templates(pub Sandboxes);
@@ -95,46 +99,12 @@ impl TemplateService for Templates {
         let mut open = upload::open(&mut stream).await?;
         let request_id = std::mem::take(&mut open.request_id);
         let repeat = repeat(&peer, "ImportTemplate", request_id, &open)?;
-        let (mut template, backend) = imported(&open)?;
-        let backend = self.importer(backend.as_ref())?;
-        if let Some(base) = template.source.base().cloned() {
-            let found = self.0.templates_of(&backend).await?.into_iter().find(|other| other.id == base);
-            template.inherit(&found.ok_or_else(|| not_found(&base))?);
-        }
-        let earlier = match &repeat {
-            Some(repeat) => {
-                let (key, claim) = repeat.fulfilled(template.id.to_string());
-                self.0.store().claim_request(&key, claim).await?
-            }
-            None => None,
-        };
-        if let (Some(repeat), Some(earlier)) = (&repeat, &earlier) {
-            repeat.check(&earlier.body)?;
-            if let Some(found) =
-                self.0.templates_of(&backend).await?.into_iter().find(|one| one.id == template.id)
-            {
-                let template = self.shown(&[(backend.name(), found)]);
-                return Ok(Response::new(v1::ImportTemplateResponse { template }));
-            }
-        }
-        let layered = template.source.base().is_some();
-        let mut made = self.import(&backend, &peer, &open, template, stream).await;
-        if let Ok(other) = &made
-            && layered
-            && other.source.base().is_none()
-        {
-            // Without what is below it, it is not what was asked for.
-            backend.delete_template(&other.id).await.map_err(Error::from)?;
-            let detail = format!("{} cannot put files on top of a template", backend.name());
-            made = Err(DomainError::missing(Capability::TemplateImport, detail).into());
-        }
-        if let (Err(_), Some(repeat)) = (&made, &repeat) {
-            self.0.store().release_request(&repeat.key).await?;
-        }
-        let template = made?;
-        self.0.template_made(backend.name(), template.clone());
-        tracing::info!(template = %template.id, op = "import", actor = %peer.actor, "template made");
-        Ok(Response::new(v1::ImportTemplateResponse { template: self.shown(&[(backend.name(), template)]) }))
+        let (this, asked) = (Self(self.0.clone()), repeat.clone());
+        // Half an import would keep its name, its files and its request id: it goes on when the caller goes away, and
+        // an upload without its caller ends as one that was broken off.
+        let work = Box::pin(async move { this.import_once(&peer, &open, asked.as_ref(), stream).await });
+        let made = self.0.import(repeat.as_ref(), work).await?;
+        Ok(Response::new(v1::ImportTemplateResponse { template: self.shown(&[made]) }))
     }
 
     async fn delete_template(
@@ -215,6 +185,59 @@ impl Templates {
         Ok(self.0.backends().all().find(can).cloned().ok_or_else(missing)?)
     }
 
+    /// Imports, or finds what an earlier request made.
+    async fn import_once(
+        &self,
+        peer: &Peer,
+        open: &v1::ImportTemplateOpen,
+        repeat: Option<&Repeat>,
+        stream: Streaming<v1::ImportTemplateRequest>,
+    ) -> Result<(BackendName, Template)> {
+        let (mut template, backend) = imported(open)?;
+        let backend = self.importer(backend.as_ref())?;
+        if let Some(base) = template.source.base().cloned() {
+            let found = self.0.templates_of(&backend).await?.into_iter().find(|other| other.id == base);
+            template.inherit(&found.ok_or_else(|| not_found(&base))?);
+        }
+        if let Some(repeat) = repeat {
+            let (key, claim) = repeat.fulfilled(template.id.to_string());
+            if let Some(earlier) = self.0.store().claim_request(&key, claim).await? {
+                repeat.check(&earlier.body)?;
+                let templates = self.0.templates_of(&backend).await?;
+                if let Some(found) = templates.into_iter().find(|one| one.id == template.id) {
+                    return Ok((backend.name(), found));
+                }
+            }
+        }
+        let made = self.import_whole(&backend, peer, open, template, stream).await;
+        if let (Err(_), Some(repeat)) = (&made, repeat) {
+            self.0.store().release_request(&repeat.key).await?;
+        }
+        let template = made?;
+        self.0.template_made(backend.name(), template.clone());
+        tracing::info!(template = %template.id, op = "import", actor = %peer.actor, "template made");
+        Ok((backend.name(), template))
+    }
+
+    /// Imports, and takes it back where the backend left out what it was to go on top of.
+    async fn import_whole(
+        &self,
+        backend: &Arc<dyn Backend>,
+        peer: &Peer,
+        open: &v1::ImportTemplateOpen,
+        template: Template,
+        stream: Streaming<v1::ImportTemplateRequest>,
+    ) -> Result<Template> {
+        let layered = template.source.base().is_some();
+        let made = self.import(backend, peer, open, template, stream).await?;
+        if layered && made.source.base().is_none() {
+            backend.delete_template(&made.id).await?;
+            let detail = format!("{} cannot put files on top of a template", backend.name());
+            return Err(DomainError::missing(Capability::TemplateImport, detail).into());
+        }
+        Ok(made)
+    }
+
     async fn import(
         &self,
         backend: &Arc<dyn Backend>,
@@ -225,7 +248,9 @@ impl Templates {
     ) -> Result<Template> {
         let compression = compression(open.compression)?;
         if open.host_path.is_empty() {
-            let upload = upload::bytes(stream, self.0.tasks(), self.0.stopping().clone());
+            // Before anything more is read: those that wait hold no more than their first messages.
+            let _turn = self.0.import_turn().await?;
+            let upload = upload::bytes(stream, Some(SILENCE), self.0.tasks(), self.0.stopping().clone());
             let Upload { bytes, reader, .. } = upload;
             let imported = backend.import_template(template, bytes, compression).await;
             drop(reader);

@@ -8,6 +8,7 @@ use hostel_sandbox::Error as DomainError;
 use hostel_sandbox::file::ByteStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
@@ -68,9 +69,10 @@ pub(super) struct Upload {
 }
 
 /// Reads the messages after the first. What is wrong with them ends the stream with an error, so that nothing
-/// half-sent counts as whole.
+/// half-sent counts as whole; so does a client that sends nothing for `patience`, where it is given.
 pub(super) fn bytes<M: UploadMessage>(
     mut stream: Streaming<M>,
+    patience: Option<Duration>,
     tasks: &TaskTracker,
     stop: CancellationToken,
 ) -> Upload {
@@ -80,7 +82,7 @@ pub(super) fn bytes<M: UploadMessage>(
     let reader = tasks.spawn(async move {
         loop {
             let message = tokio::select! {
-                message = stream.message() => message,
+                message = within(patience, stream.message()) => message,
                 () = stop.cancelled() => Err(Error::Draining.into()),
             };
             let (item, last) = match message {
@@ -106,6 +108,16 @@ pub(super) fn bytes<M: UploadMessage>(
         }
     });
     Upload { bytes, count, reader: AbortOnDropHandle::new(reader) }
+}
+
+/// Waits for a message, and only so long.
+async fn within<T>(
+    patience: Option<Duration>,
+    message: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    let Some(patience) = patience else { return message.await };
+    let late = |_| Status::deadline_exceeded(format!("the client sent nothing for {patience:?}"));
+    tokio::time::timeout(patience, message).await.map_err(late)?
 }
 
 fn broken_off(status: &Status) -> DomainError {

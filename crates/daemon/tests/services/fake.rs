@@ -13,7 +13,7 @@ use hostel_sandbox::{
 };
 mod inside;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -25,6 +25,10 @@ use tokio::sync::{mpsc, watch};
 pub(crate) struct Host {
     pub(crate) sandboxes: Mutex<HashMap<SandboxId, Arc<Sandbox>>>,
     pub(crate) templates: Mutex<BTreeMap<TemplateId, Template>>,
+    /// Names of templates that are being imported. An import that is dropped half-way leaves its own.
+    pub(crate) importing: Mutex<BTreeSet<TemplateId>>,
+    /// Imports under way, and the most there ever were at a time.
+    pub(crate) imports: Mutex<(usize, usize)>,
     /// Creations begun.
     pub(crate) creations: AtomicUsize,
     /// How long a creation takes, in milliseconds.
@@ -83,6 +87,7 @@ pub(crate) struct Sandbox {
     processes: Mutex<BTreeMap<ProcessId, Arc<Process>>>,
     files: Mutex<BTreeMap<String, Bytes>>,
     pub(crate) paused: AtomicBool,
+    pub(crate) limits: Mutex<ResourceLimits>,
     /// What it was bound to.
     pub(crate) bound: Mutex<Vec<SandboxSpec>>,
 }
@@ -113,12 +118,13 @@ impl Host {
             processes: Mutex::default(),
             files: Mutex::new(files),
             paused: AtomicBool::new(false),
+            limits: Mutex::new(spec.limits.clone()),
             bound: Mutex::default(),
         });
         self.sandboxes.lock().unwrap().insert(id.clone(), Arc::clone(&sandbox));
         Ok(Created {
             environment: sandbox,
-            handle: Bytes::from(format!("handle of {id}")),
+            handle: handle_of(id, &spec.limits),
             limits: spec.limits.clone(),
             weaknesses: vec![],
             stages: vec![Stage { name: "clone", duration: Duration::from_micros(5) }],
@@ -141,9 +147,12 @@ impl Backend for Fake {
     }
 
     async fn adopt(&self, id: &SandboxId, handle: &Bytes) -> Result<Arc<dyn ExecutionEnvironment>> {
-        assert_eq!(handle, format!("handle of {id}").as_bytes());
         match self.host.sandboxes.lock().unwrap().get(id) {
-            Some(sandbox) => Ok(Arc::clone(sandbox) as Arc<dyn ExecutionEnvironment>),
+            Some(sandbox) => {
+                let limits = sandbox.limits.lock().unwrap();
+                assert_eq!(*handle, handle_of(id, &limits), "the newest handle is kept");
+                Ok(Arc::clone(sandbox) as Arc<dyn ExecutionEnvironment>)
+            }
             None => Err(Error::not_found("sandbox", id)),
         }
     }
@@ -163,14 +172,22 @@ impl Backend for Fake {
     async fn import_template(
         &self,
         mut template: Template,
-        mut archive: ByteStream,
+        archive: ByteStream,
         _: Compression,
     ) -> Result<Template> {
-        let mut size = 0;
-        while let Some(bytes) = archive.recv().await {
-            size += bytes?.len() as u64;
+        let exists = || Error::AlreadyExists { kind: "template", id: template.id.to_string() };
+        if !self.host.importing.lock().unwrap().insert(template.id.clone()) {
+            return Err(exists());
         }
-        template.size_bytes = Some(size);
+        {
+            let mut imports = self.host.imports.lock().unwrap();
+            imports.0 += 1;
+            imports.1 = imports.1.max(imports.0);
+        }
+        let size = size_of(archive).await;
+        self.host.imports.lock().unwrap().0 -= 1;
+        self.host.importing.lock().unwrap().remove(&template.id);
+        template.size_bytes = Some(size?);
         let mut templates = self.host.templates.lock().unwrap();
         if templates.contains_key(&template.id) {
             return Err(Error::AlreadyExists { kind: "template", id: template.id.to_string() });
@@ -190,6 +207,19 @@ impl Backend for Fake {
     }
 
     async fn shutdown(&self) {}
+}
+
+/// What the next daemon learns of a sandbox.
+fn handle_of(id: &SandboxId, limits: &ResourceLimits) -> Bytes {
+    Bytes::from(format!("{id} with {limits:?}"))
+}
+
+async fn size_of(mut archive: ByteStream) -> Result<u64> {
+    let mut size = 0;
+    while let Some(bytes) = archive.recv().await {
+        size += bytes?.len() as u64;
+    }
+    Ok(size)
 }
 
 impl Sandbox {
@@ -278,7 +308,9 @@ impl ExecutionEnvironment for Sandbox {
     }
 
     async fn update_limits(&self, limits: &ResourceLimits) -> Result<ResourceLimits> {
-        Ok(limits.clone())
+        let mut held = self.limits.lock().unwrap();
+        *held = limits.or(&held);
+        Ok(held.clone())
     }
 
     async fn bind(&self, spec: &SandboxSpec) -> Result<Bound> {
@@ -286,7 +318,8 @@ impl ExecutionEnvironment for Sandbox {
         if self.host.unbindable.load(Ordering::SeqCst) {
             return Err(Error::Unavailable { what: "guest", detail: "it does not answer".to_owned() });
         }
-        Ok(Bound { handle: Bytes::from_static(b"bound"), limits: spec.limits.clone() })
+        let limits = self.update_limits(&spec.limits).await?;
+        Ok(Bound { handle: handle_of(&self.id, &limits), limits })
     }
 
     async fn snapshot(&self, template: Template) -> Result<Template> {
@@ -308,6 +341,9 @@ impl ExecutionEnvironment for Sandbox {
     }
 
     fn inside(&self) -> Result<&dyn Inside> {
+        if self.paused.load(Ordering::SeqCst) {
+            return Err(Error::wrong_state("SANDBOX_STATE", "the sandbox is paused; resume it first"));
+        }
         Ok(self)
     }
 }

@@ -4,11 +4,14 @@
 mod daemon;
 mod fake;
 
+mod connections;
 mod files;
+mod imports;
 mod lifecycle;
 mod metrics;
 mod pools;
 mod processes;
+mod races;
 mod requests;
 mod restart;
 mod watching;

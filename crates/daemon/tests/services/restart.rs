@@ -2,7 +2,9 @@
 
 use crate::daemon::{Node, words};
 use hostel_proto::v1::{self, CreateSandboxRequest, SandboxState};
+use hostel_sandbox::SandboxId;
 use hosteld::{Backends, build_with};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tonic::Code;
 
@@ -41,6 +43,69 @@ async fn sandboxes_are_taken_back_and_lost_ones_are_told() {
         (timed.state(), timed.last_transition.unwrap().reason.as_str()),
         (SandboxState::Stopped, "deadline")
     );
+}
+
+/// Freezes or thaws behind the daemon's back, as it looks when it died between the deed and the word.
+fn set_frozen(node: &Node, id: &str, frozen: bool) {
+    let id = SandboxId::parse(id).unwrap();
+    node.host.sandboxes.lock().unwrap()[&id].paused.store(frozen, Ordering::SeqCst);
+}
+
+fn is_frozen(node: &Node, id: &str) -> bool {
+    let id = SandboxId::parse(id).unwrap();
+    node.host.sandboxes.lock().unwrap()[&id].paused.load(Ordering::SeqCst)
+}
+
+#[tokio::test]
+async fn a_sandbox_is_frozen_or_not_as_its_record_says() {
+    let node = Node::new();
+    let daemon = node.start().await;
+    let ready = daemon.create(CreateSandboxRequest::default()).await.unwrap().id;
+    let paused = daemon.create(CreateSandboxRequest::default()).await.unwrap().id;
+    let pause = v1::PauseSandboxRequest { sandbox_id: paused.clone() };
+    daemon.sandboxes().pause_sandbox(pause).await.unwrap();
+    daemon.kill().await;
+    set_frozen(&node, &ready, true);
+    set_frozen(&node, &paused, false);
+
+    let daemon = node.start().await;
+    assert!(!is_frozen(&node, &ready) && is_frozen(&node, &paused));
+    assert_eq!(daemon.get(&ready).await.unwrap().state(), SandboxState::Ready);
+    assert_eq!(daemon.get(&paused).await.unwrap().state(), SandboxState::Paused);
+    daemon.start_process(&ready, &["sleep"], "").await.unwrap();
+
+    // Whoever resumes wants it to go on, whatever the record says.
+    set_frozen(&node, &ready, true);
+    let resume = v1::ResumeSandboxRequest { sandbox_id: ready.clone() };
+    daemon.sandboxes().resume_sandbox(resume).await.unwrap();
+    assert!(!is_frozen(&node, &ready));
+}
+
+#[tokio::test]
+async fn changed_limits_outlive_the_daemon_and_those_that_failed_are_put_back() {
+    let node = Node::new();
+    let daemon = node.start().await;
+    let id = daemon.create(CreateSandboxRequest::default()).await.unwrap().id;
+    let pids = |pids| v1::UpdateSandboxRequest {
+        sandbox_id: id.clone(),
+        update_mask: Some(prost_types::FieldMask { paths: vec!["limits".to_owned()] }),
+        limits: Some(v1::ResourceLimits { pids: Some(pids), ..Default::default() }),
+        ..Default::default()
+    };
+    let held = || {
+        let sandboxes = node.host.sandboxes.lock().unwrap();
+        sandboxes[&SandboxId::parse(id.as_str()).unwrap()].limits.lock().unwrap().pids
+    };
+    daemon.sandboxes().update_sandbox(pids(77)).await.unwrap();
+    node.host.unbindable.store(true, Ordering::SeqCst);
+    daemon.sandboxes().update_sandbox(pids(99)).await.unwrap_err();
+    node.host.unbindable.store(false, Ordering::SeqCst);
+    assert_eq!(held(), Some(77));
+    assert_eq!(daemon.get(&id).await.unwrap().limits.unwrap().pids, Some(77));
+    daemon.kill().await;
+    // The backend takes it back by the newest handle alone.
+    let daemon = node.start().await;
+    assert_eq!(daemon.get(&id).await.unwrap().state(), SandboxState::Ready);
 }
 
 #[tokio::test]

@@ -1,0 +1,65 @@
+//! What one call does while another one has the same sandbox in hand.
+
+use crate::daemon::Node;
+use hostel_proto::v1::{self, CreateSandboxRequest, SandboxState};
+use std::sync::atomic::Ordering;
+use tonic::Code;
+
+#[tokio::test]
+async fn a_fork_that_is_deleted_while_it_is_made_is_gone_when_both_are_done() {
+    let node = Node::new();
+    let daemon = node.start().await;
+    let parent = daemon.create(CreateSandboxRequest::default()).await.unwrap().id;
+    node.host.creation_ms.store(300, Ordering::SeqCst);
+    let fork = v1::ForkSandboxRequest { sandbox_id: parent.clone(), count: 1, ..Default::default() };
+    let (mut forking, mut sandboxes) = (daemon.sandboxes(), daemon.sandboxes());
+    let delete = async {
+        let child = loop {
+            let all = sandboxes.list_sandboxes(v1::ListSandboxesRequest::default()).await.unwrap();
+            let found = all.into_inner().sandboxes.into_iter().find(|sandbox| sandbox.id != parent);
+            match found {
+                Some(child) => break child,
+                None => tokio::task::yield_now().await,
+            }
+        };
+        assert_eq!(child.state(), SandboxState::Creating);
+        daemon.delete(&child.id).await.unwrap();
+        child.id
+    };
+    let (forked, child) = tokio::join!(forking.fork_sandbox(fork), delete);
+    forked.unwrap();
+    assert_eq!(daemon.get(&child).await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(node.host.live(), 1, "only the parent is left");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn who_waits_to_delete_a_creation_that_fails_leaves_the_next_of_that_name_alone() {
+    let node = Node::new();
+    let daemon = node.start().await;
+    let named = || CreateSandboxRequest { sandbox_id: "name".into(), ..Default::default() };
+    for _ in 0..20 {
+        let before = node.host.creations.load(Ordering::SeqCst);
+        node.host.creation_ms.store(20, Ordering::SeqCst);
+        node.host.broken.store(true, Ordering::SeqCst);
+        let delete = async {
+            while node.host.creations.load(Ordering::SeqCst) == before {
+                tokio::task::yield_now().await;
+            }
+            daemon.delete("name").await
+        };
+        let again = async {
+            daemon.create(named()).await.unwrap_err();
+            node.host.broken.store(false, Ordering::SeqCst);
+            node.host.creation_ms.store(0, Ordering::SeqCst);
+            daemon.create(named()).await.unwrap()
+        };
+        let (deleted, _) = tokio::join!(delete, again);
+        // Whoever asked in time for the second one has deleted it, all of it; nobody has half of it.
+        let there = daemon.get("name").await;
+        assert_eq!(deleted.is_ok(), there.is_err(), "{deleted:?} {there:?}");
+        assert_eq!(node.host.live(), usize::from(there.is_ok()));
+        if there.is_ok() {
+            daemon.delete("name").await.unwrap();
+        }
+    }
+}
