@@ -140,7 +140,9 @@ mod tests {
         taken.dedup();
         assert_eq!(taken.len(), 100);
         assert_eq!((one.ours().len(), other.ours().len()), (50, 50));
-        one.ours().into_iter().for_each(|range| one.give_back(range));
+        for ranges in [&one, &other] {
+            ranges.ours().into_iter().for_each(|range| ranges.give_back(range));
+        }
         assert!(one.ours().is_empty());
         assert!(Range(RANGES - 1).first_id() <= 0x7fff_0000);
         (one.close(), other.close());
