@@ -43,6 +43,11 @@ fn commands_and_files_work_and_what_is_weaker_is_said() {
     let back = daemon.home().join("back");
     let _ = daemon.hostel(&["cp", &format!("{id}:/workspace/tree/file"), back.to_str().unwrap()]).success();
     assert_eq!(std::fs::read(back).unwrap(), vec![9; 300_000]);
+    // The tree of devices is everybody's, and root inside has its owner's id.
+    let wrote = "touch /dev/note; ln -s /nowhere /dev/link; mv /dev/ptmx /dev/other; ls /dev";
+    let seen = daemon.shell(&id, &format!("({wrote}) 2>/dev/null"));
+    assert!(seen.lines().any(|name| name == "ptmx"), "{seen}");
+    assert!(!seen.lines().any(|name| ["note", "link", "other"].contains(&name)), "{seen}");
     // No host files, no host processes, no network.
     let looked =
         "cat /etc/shadow /root/.profile 2>/dev/null; ls /proc | grep -c '^[0-9]'; cat /proc/net/dev | wc -l";

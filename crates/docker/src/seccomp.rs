@@ -1,7 +1,9 @@
 //! The list of system calls as the engine wants it. The guest puts the same list, with every argument looked at, on
 //! what it starts; this one holds from the container's first instruction.
 
-use hostel_system_calls::{AF_NETLINK, NEW_NAMESPACES, PERSONALITIES, SOCKET_FAMILIES, SystemCall, allowed};
+use hostel_system_calls::{
+    AF_NETLINK, DONE_AT_ONCE, NEW_NAMESPACES, PERSONALITIES, SOCKET_FAMILIES, SystemCall, allowed,
+};
 use serde_json::{Value, json};
 
 #[cfg(target_arch = "x86_64")]
@@ -19,6 +21,7 @@ pub(crate) fn profile() -> String {
     let names: Vec<&str> = allowed().map(SystemCall::plain_name).chain(["ioctl"]).collect();
     let mut rules = vec![
         json!({"names": names, "action": "SCMP_ACT_ALLOW"}),
+        json!({"names": [DONE_AT_ONCE.plain_name()], "action": "SCMP_ACT_ERRNO", "errnoRet": 0}),
         json!({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": UNKNOWN}),
         allow("clone", &[argument(0, "SCMP_CMP_MASKED_EQ", NEW_NAMESPACES.into())]),
         allow("prlimit64", &[argument(0, "SCMP_CMP_EQ", 0)]),

@@ -234,6 +234,16 @@ impl Guest {
         }
     }
 
+    /// Waits until a kept connection has something to be read, or has ended.
+    #[cfg(test)]
+    pub(crate) async fn idle_has_heard(&self) {
+        let connection = self.idle().pop();
+        if let Some(connection) = connection {
+            let _ = connection.stream.readable().await;
+            self.idle().push(connection);
+        }
+    }
+
     /// Keeps a connection for later requests.
     pub(crate) fn keep(&self, mut connection: Connection) -> Result<()> {
         if !connection.inbox.is_empty() {

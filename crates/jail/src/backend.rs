@@ -214,9 +214,13 @@ impl Jail {
         let tasks = TaskTracker::new();
         let (deaths, events) = mpsc::channel(EVENTS);
         let wanted = Wanted { cells: config.spare_cells.min(256), jails: config.spare_jails.min(16) };
+        let templates = Templates::open(directories.templates, root)?;
+        if let (Some(pool), Some(layers)) = (&ground.pool, templates.pool_layers()?) {
+            pool.keep_layers(&layers);
+        }
         let inner = Arc::new(Inner {
             spares: Spares::new(ground.clone(), tasks.clone(), wanted),
-            templates: Templates::open(directories.templates, root)?,
+            templates,
             reaper: Reaper::new(ground.clone(), tasks.clone()),
             capabilities,
             disks: Disks { pool: ground.pool.is_some(), root },
@@ -247,6 +251,13 @@ impl Inner {
         }
         standing.insert(cell.name.clone(), Standing { sandbox: sandbox.clone(), layers: layers.to_vec() });
         Ok(())
+    }
+
+    /// Whether a jail stands on a layer.
+    fn is_stood_on(&self, layer: &str) -> bool {
+        self.standing
+            .lock()
+            .is_ok_and(|standing| standing.values().any(|jail| jail.layers.iter().any(|own| own == layer)))
     }
 
     /// Notes that it no longer does, and has the cell removed.
@@ -308,7 +319,7 @@ impl Backend for Jail {
     }
 
     async fn create(&self, id: &SandboxId, spec: &SandboxSpec) -> Result<Created> {
-        let recipe = self.inner.templates.recipe(spec.template.as_ref())?;
+        let (recipe, _held) = self.inner.templates.hold(spec.template.as_ref())?;
         self.inner.create(id, spec, recipe, None).await
     }
 
@@ -371,21 +382,8 @@ impl Backend for Jail {
     }
 
     async fn delete_template(&self, id: &TemplateId) -> Result<()> {
-        let recipe = self.inner.templates.recipe(Some(id))?;
-        let own = recipe.layers.first().cloned().unwrap_or_default();
-        let used = self
-            .inner
-            .standing
-            .lock()
-            .is_ok_and(|standing| standing.values().any(|jail| jail.layers.contains(&own)));
-        if used {
-            return Err(Error::wrong_state(
-                "TEMPLATE_IN_USE",
-                format!("sandboxes made from the template {id} still run; remove them first"),
-            ));
-        }
-        let removed = self.inner.templates.remove(id)?;
-        self.inner.spares.forget(&own).await;
+        let removed = self.inner.templates.remove(id, |layer| self.inner.is_stood_on(layer))?;
+        self.inner.spares.forget(removed.layers.first().map_or("", String::as_str)).await;
         if let (TemplateSource::Snapshot { .. } | TemplateSource::Built { .. }, Some(pool)) =
             (&removed.template.source, &self.inner.ground.pool)
         {
@@ -419,10 +417,11 @@ impl Inner {
     fn finish_import(
         &self,
         template: Template,
-        below: Option<template::Recipe>,
+        below: Option<(template::Recipe, template::Held)>,
         imported: Result<()>,
     ) -> Result<Template> {
         let id = template.id.clone();
+        let (below, _held) = below.unzip();
         let added = imported.and_then(|()| {
             let mut layers = vec![format!("templates/{id}/rootfs")];
             let host_usr = below.as_ref().is_some_and(|below| below.host_usr);

@@ -136,10 +136,7 @@ impl Cgroups {
         let Some(base) = base else { return Ok(()) };
         let path = base.join(cell).join(file);
         std::fs::write(&path, value).map_err(|error| match error.raw_os_error() {
-            Some(libc::EBUSY) => Error::LimitReached {
-                what: "memory",
-                detail: format!("more than {value} is in use; free some or choose a higher limit"),
-            },
+            Some(libc::EBUSY) => in_use(format!("more than {value} bytes of memory are in use")),
             _ => Error::internal(format!("write {value} to {}", path.display()), error),
         })
     }
@@ -147,7 +144,7 @@ impl Cgroups {
     /// Sets the limits that are given.
     ///
     /// # Errors
-    /// `LimitReached` for memory below what is in use, `Internal` otherwise.
+    /// `WrongState` for memory below what is in use, `Internal` otherwise.
     pub(crate) fn limit(&self, cell: &str, limits: &ResourceLimits) -> Result<()> {
         if let Some(bytes) = limits.memory_bytes {
             self.limit_memory(cell, bytes)?;
@@ -174,6 +171,7 @@ impl Cgroups {
         let value = bytes.to_string();
         if self.unified_controls {
             let _ = self.write(self.unified.as_ref(), cell, "memory.swap.max", "0");
+            self.make_room(cell, bytes)?;
             return self.write(self.unified.as_ref(), cell, "memory.max", &value);
         }
         let base = self.legacy(Controller::Memory);
@@ -186,6 +184,29 @@ impl Cgroups {
             Err(Error::Internal { .. }) if self.counts_swap => set(with_swap).and_then(|()| set(alone)),
             set => set,
         }
+    }
+
+    /// Refuses a limit below what is in use: version 2 would kill processes until they fit. What the kernel can take
+    /// back, caches above all, does not count.
+    fn make_room(&self, cell: &str, bytes: u64) -> Result<()> {
+        let Some(group) = self.unified.as_ref().map(|path| path.join(cell)) else { return Ok(()) };
+        let used = || -> u64 {
+            let text = std::fs::read_to_string(group.join("memory.current")).unwrap_or_default();
+            text.trim().parse().unwrap_or(0)
+        };
+        let excess = used().saturating_sub(bytes);
+        if excess > 0 {
+            // Since Linux 5.19; it says so where it could not take back everything.
+            let _ = std::fs::OpenOptions::new()
+                .write(true)
+                .open(group.join("memory.reclaim"))
+                .and_then(|mut file| io::Write::write_all(&mut file, excess.to_string().as_bytes()));
+        }
+        let used = if excess > 0 { used() } else { return Ok(()) };
+        if used <= bytes {
+            return Ok(());
+        }
+        Err(in_use(format!("{used} bytes of memory are in use, more than {bytes}")))
     }
 
     /// Freezes or thaws, and waits until it is so. Blocks. What cannot be frozen goes on.
@@ -310,6 +331,11 @@ impl Cgroups {
     }
 }
 
+/// A limit below what is in use.
+fn in_use(what: String) -> Error {
+    Error::wrong_state("LIMIT_BELOW_USE", format!("{what}; free some or choose a higher limit"))
+}
+
 /// Asks again at growing distance. These waits end within microseconds unless the kernel is busy; there is
 /// nothing to be notified by on cgroup version 1.
 fn poll_until(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
@@ -329,4 +355,29 @@ fn poll_until(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
 fn usable(path: &Path) -> bool {
     path.is_dir()
         && rustix::fs::access(path, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn on_version_2_memory_below_what_is_in_use_is_refused_and_not_taken() {
+        let directory = tempfile::tempdir().unwrap();
+        let group = directory.path().join("cell");
+        std::fs::create_dir(&group).unwrap();
+        let cgroups = Cgroups {
+            unified: Some(directory.path().to_owned()),
+            unified_controls: true,
+            legacy: Vec::new(),
+            counts_swap: false,
+        };
+        let limit = |bytes| {
+            cgroups.limit("cell", &ResourceLimits { memory_bytes: Some(bytes), ..ResourceLimits::default() })
+        };
+        std::fs::write(group.join("memory.current"), "100000\n").unwrap();
+        limit(100_000).unwrap();
+        assert!(matches!(limit(99_999), Err(Error::WrongState { .. })));
+        assert_eq!(std::fs::read_to_string(group.join("memory.max")).unwrap(), "100000");
+    }
 }

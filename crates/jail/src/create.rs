@@ -86,6 +86,7 @@ impl Inner {
             (None, Some(_)) => Disk::Memory,
             (None, None) => Disk::Empty,
         };
+        let _held = self.templates.hold_layers(&recipe.layers);
         let _under_way = self.spares.under_way();
         let shape = Shape { layers: recipe.layers.clone(), host_usr: recipe.host_usr, disk };
         let mut claimed = Claimed { inner: self, cell: None };
@@ -111,7 +112,9 @@ impl Inner {
         let birth = self.birth(id, &caps, config.clone())?;
         if self.ground.cgroups.is_none() {
             let file = self.ground.runtime_of(&cell).join("pid");
-            let _ = std::fs::write(file, format!("{} {}", cloned.pid, cloned.started));
+            // Before it is told whose it is: until then it ends with us, from then on it is found by this.
+            std::fs::write(file, format!("{} {}", cloned.pid, cloned.started))
+                .map_err(|error| Error::internal("note the process of a jail", error))?;
         }
         let endpoint = Endpoint::open(&self.ground.runtime_of(&cell), SOCKET, token.clone())?;
         let end = KillOnDrop(Some(&cloned.pidfd));

@@ -1,11 +1,12 @@
 //! Ranges of user ids. Each jail has 65,536 ids of the host that no other jail of any daemon on this host has.
 //!
 //! They are taken from 0x70000000–0x7fffffff, which systemd's documentation of uid ranges leaves unused. A file
-//! per range in one directory for the whole host says whose it is; it goes with the reboot, as jails do.
+//! per range in one directory for the whole host says whose it is; it goes with the reboot, as jails do. All files of
+//! one daemon are links to one that holds its name, so that none is ever there without.
 
 use hostel_sandbox::{Error, Result};
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -53,7 +54,26 @@ impl Ranges {
         // Daemons side by side start looking at different places.
         let start =
             instance.bytes().fold(0u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(u32::from(byte)));
-        Ok(Self { directory, instance, next: AtomicU32::new(start) })
+        let ranges = Self { directory, instance, next: AtomicU32::new(start) };
+        ranges.sign().map_err(|error| Error::internal("sign the book of user ids", error))?;
+        Ok(ranges)
+    }
+
+    /// The file with our name in it, to which those of our ranges are links.
+    fn signature(&self) -> PathBuf {
+        self.directory.join(format!("of-{}", self.instance))
+    }
+
+    /// Makes it, and the directory where that has gone.
+    fn sign(&self) -> io::Result<()> {
+        fs::create_dir_all(&self.directory)?;
+        let unfinished = self.directory.join(format!("new-{}", self.instance));
+        fs::write(&unfinished, &self.instance)?;
+        match fs::rename(&unfinished, self.signature()) {
+            // Another one of our threads was first.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            renamed => renamed,
+        }
     }
 
     fn file(&self, range: Range) -> PathBuf {
@@ -67,17 +87,12 @@ impl Ranges {
     pub(crate) fn take(&self) -> Result<Range> {
         for _ in 0..RANGES {
             let range = Range(self.next.fetch_add(1, Ordering::Relaxed) % RANGES);
-            match OpenOptions::new().write(true).create_new(true).open(self.file(range)) {
-                Ok(mut file) => {
-                    file.write_all(self.instance.as_bytes())
-                        .map_err(|error| Error::internal("note a range of user ids", error))?;
-                    return Ok(range);
-                }
+            match fs::hard_link(self.signature(), self.file(range)) {
+                Ok(()) => return Ok(range),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                // Another daemon of this host ended and took the empty book along.
+                // Somebody took the book away.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    let made = fs::create_dir_all(&self.directory);
-                    made.map_err(|error| Error::internal("make the book of user ids", error))?;
+                    self.sign().map_err(|error| Error::internal("make the book of user ids", error))?;
                 }
                 Err(error) => return Err(Error::internal("take a range of user ids", error)),
             }
@@ -105,6 +120,7 @@ impl Ranges {
 
     /// Leaves the book; the last daemon of the host takes it along.
     pub(crate) fn close(&self) {
+        let _ = fs::remove_file(self.signature());
         let _ = fs::remove_dir(&self.directory);
     }
 }
@@ -124,8 +140,16 @@ mod tests {
         taken.dedup();
         assert_eq!(taken.len(), 100);
         assert_eq!((one.ours().len(), other.ours().len()), (50, 50));
-        one.ours().into_iter().for_each(|range| one.give_back(range));
+        for ranges in [&one, &other] {
+            ranges.ours().into_iter().for_each(|range| ranges.give_back(range));
+        }
         assert!(one.ours().is_empty());
         assert!(Range(RANGES - 1).first_id() <= 0x7fff_0000);
+        (one.close(), other.close());
+        assert!(!directory.path().exists());
+        // A range is never there without its owner, whenever the daemon is killed: its name was there before.
+        let range = one.take().unwrap();
+        assert_eq!(fs::read_to_string(one.file(range)).unwrap(), "one");
+        assert_eq!(one.ours(), [range]);
     }
 }

@@ -155,6 +155,17 @@ impl Pool {
         Ok(name)
     }
 
+    /// Removes layers of templates that are not in use: those of templates that were half made, or half removed.
+    pub(crate) fn keep_layers(&self, used: &std::collections::HashSet<String>) {
+        let lost = |name: &String| name.starts_with(TEMPLATE_PREFIX) && !used.contains(name);
+        for layer in self.subvolumes().filter(lost) {
+            match self.destroy(&layer) {
+                Ok(()) => tracing::info!(layer, "the layer of a template that does not exist was removed"),
+                Err(error) => tracing::warn!(layer, %error, "a layer could not be removed"),
+            }
+        }
+    }
+
     /// Bytes that a cell has written and kept. Blocks: btrfs counts what it has allocated, so that what is
     /// still in memory is written first, for all cells at once and at most once in [`COUNT_AGE`].
     pub(crate) fn used(&self, cell: &str) -> Option<u64> {
@@ -172,13 +183,15 @@ impl Pool {
 
     /// The cells that have a disk.
     pub(crate) fn cells(&self) -> Vec<String> {
-        let Ok(entries) = rustix::fs::Dir::read_from(&self.root) else { return Vec::new() };
+        self.subvolumes().filter(|name| !name.starts_with(TEMPLATE_PREFIX)).collect()
+    }
+
+    fn subvolumes(&self) -> impl Iterator<Item = String> {
+        let entries = rustix::fs::Dir::read_from(&self.root).into_iter().flatten();
         entries
             .flatten()
             .map(|entry| entry.file_name().to_string_lossy().into_owned())
-            .filter(|name| !name.starts_with('.') && !name.starts_with(TEMPLATE_PREFIX))
-            .filter(|name| btrfs::is_subvolume(self.root.as_fd(), name))
-            .collect()
+            .filter(|name| !name.starts_with('.') && btrfs::is_subvolume(self.root.as_fd(), name))
     }
 }
 

@@ -11,11 +11,11 @@ pub(crate) use import::{import_archive, import_directory};
 use hostel_sandbox::template::{Template, TemplateSource};
 use hostel_sandbox::{Capability, Error, Result, TemplateId};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The name of the template that needs no import.
 pub(crate) const HOST: &str = "host";
@@ -32,10 +32,37 @@ pub(crate) struct Recipe {
     pub(crate) host_usr: bool,
 }
 
-/// All templates of this daemon, and who stands on them.
+/// All templates of this daemon.
 pub(crate) struct Templates {
     directory: PathBuf,
     recipes: Mutex<HashMap<TemplateId, Recipe>>,
+    /// A record could not be read: what it says is not known, nor then what nobody needs.
+    incomplete: bool,
+    uses: Uses,
+}
+
+/// How many are about to stand on a layer, by its path.
+type Uses = Arc<Mutex<HashMap<String, usize>>>;
+
+/// Layers that nobody removes, for as long as this is kept: until a jail, or another template, stands on them.
+#[derive(Debug)]
+pub(crate) struct Held {
+    layers: Vec<String>,
+    uses: Uses,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
+        for layer in &self.layers {
+            if let Some(count) = uses.get_mut(layer) {
+                *count -= 1;
+                if *count == 0 {
+                    uses.remove(layer);
+                }
+            }
+        }
+    }
 }
 
 impl Templates {
@@ -46,13 +73,18 @@ impl Templates {
     pub(crate) fn open(directory: PathBuf, own_ids: bool) -> Result<Self> {
         let fail =
             |error: io::Error| Error::internal(format!("read templates in {}", directory.display()), error);
-        let mut recipes = HashMap::new();
+        let (mut recipes, mut incomplete) = (HashMap::new(), false);
         for entry in fs::read_dir(&directory).map_err(fail)? {
             let path = entry.map_err(fail)?.path();
             match fs::read(path.join(RECORD)).map(|bytes| serde_json::from_slice::<Recipe>(&bytes)) {
                 Ok(Ok(recipe)) => drop(recipes.insert(recipe.template.id.clone(), recipe)),
                 Ok(Err(error)) => {
-                    tracing::warn!(path = %path.display(), %error, "a template's record cannot be read")
+                    incomplete = true;
+                    tracing::warn!(path = %path.display(), %error, "a template's record cannot be read");
+                }
+                Err(error) if path.join(RECORD).exists() => {
+                    incomplete = true;
+                    tracing::warn!(path = %path.display(), %error, "a template's record cannot be read");
                 }
                 Err(_) if path.file_name().is_some_and(|name| name == HOST) => {}
                 Err(_) => remove_in_place(&path),
@@ -69,7 +101,18 @@ impl Templates {
             }
         }
         recipes.insert(host.template.id.clone(), host);
-        Ok(Self { directory, recipes: Mutex::new(recipes) })
+        Ok(Self { directory, recipes: Mutex::new(recipes), incomplete, uses: Uses::default() })
+    }
+
+    /// The names of all layers in the pool that templates consist of; `None` where that is not known.
+    ///
+    /// # Errors
+    /// `Internal`.
+    pub(crate) fn pool_layers(&self) -> Result<Option<HashSet<String>>> {
+        let recipes = self.recipes()?;
+        let layers = recipes.values().flat_map(|recipe| &recipe.layers);
+        let names = layers.filter_map(|layer| layer.strip_prefix("cells/")?.split('/').next());
+        Ok((!self.incomplete).then(|| names.map(str::to_owned).collect()))
     }
 
     fn recipes(&self) -> Result<std::sync::MutexGuard<'_, HashMap<TemplateId, Recipe>>> {
@@ -83,13 +126,26 @@ impl Templates {
     /// # Errors
     /// `NotFound`.
     pub(crate) fn recipe(&self, id: Option<&TemplateId>) -> Result<Recipe> {
-        let name = id.map_or(HOST, TemplateId::as_str);
+        find(&*self.recipes()?, id)
+    }
+
+    /// The same for whoever is about to use it: it is not removed meanwhile.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub(crate) fn hold(&self, id: Option<&TemplateId>) -> Result<(Recipe, Held)> {
+        // Under the lock that removals take too.
         let recipes = self.recipes()?;
-        recipes
-            .iter()
-            .find(|(known, _)| known.as_str() == name)
-            .map(|(_, recipe)| recipe.clone())
-            .ok_or_else(|| Error::not_found("template", name))
+        let recipe = find(&recipes, id)?;
+        let held = self.hold_layers(&recipe.layers);
+        Ok((recipe, held))
+    }
+
+    /// Holds layers that somebody stands on already.
+    pub(crate) fn hold_layers(&self, layers: &[String]) -> Held {
+        let mut uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
+        layers.iter().for_each(|layer| *uses.entry(layer.clone()).or_default() += 1);
+        Held { layers: layers.to_vec(), uses: self.uses.clone() }
     }
 
     /// All of them, by name.
@@ -107,9 +163,9 @@ impl Templates {
     ///
     /// # Errors
     /// `NotFound` for the one below.
-    pub(crate) fn below(&self, template: &mut Template) -> Result<Option<Recipe>> {
+    pub(crate) fn below(&self, template: &mut Template) -> Result<Option<(Recipe, Held)>> {
         if let TemplateSource::Layer { base } = &template.source {
-            return self.recipe(Some(base)).map(Some);
+            return self.hold(Some(base)).map(Some);
         }
         template.source = TemplateSource::Imported;
         Ok(None)
@@ -124,13 +180,14 @@ impl Templates {
             let detail = format!("{}: a jail's template needs a root file system or a base", template.id);
             return Err(Error::missing(Capability::TemplateImport, detail));
         };
-        let below = self.recipe(Some(base))?;
+        let mut recipes = self.recipes()?;
+        let below = find(&recipes, Some(base))?;
         // What has a directory was made otherwise.
         if *base == template.id || self.directory.join(template.id.as_str()).exists() {
             return Err(Error::AlreadyExists { kind: "template", id: template.id.to_string() });
         }
         let recipe = Recipe { template, ..below };
-        self.recipes()?.insert(recipe.template.id.clone(), recipe.clone());
+        recipes.insert(recipe.template.id.clone(), recipe.clone());
         Ok(recipe.template)
     }
 
@@ -180,11 +237,11 @@ impl Templates {
         Ok(template)
     }
 
-    /// Forgets a template and removes its files. The caller has made sure that no jail stands on it.
+    /// Forgets a template. Its files are the caller's to remove, who says whether a jail stands on a layer.
     ///
     /// # Errors
-    /// `NotFound`; `WrongState` for `host` and where another template stands on it.
-    pub(crate) fn remove(&self, id: &TemplateId) -> Result<Recipe> {
+    /// `NotFound`; `WrongState` for `host`, and where a jail or another template stands on it or is about to.
+    pub(crate) fn remove(&self, id: &TemplateId, stands: impl FnOnce(&str) -> bool) -> Result<Recipe> {
         let mut recipes = self.recipes()?;
         let recipe = recipes.get(id).cloned().ok_or_else(|| Error::not_found("template", id))?;
         if recipe.template.source == TemplateSource::Host {
@@ -199,6 +256,15 @@ impl Templates {
                 format!("the template {} stands on it; remove that first", above.template.id),
             ));
         }
+        let own = recipe.layers.first().map_or("", String::as_str);
+        // In this order: whoever stops to hold it stands on it before.
+        let held = self.uses.lock().unwrap_or_else(PoisonError::into_inner).contains_key(own);
+        if held || stands(own) {
+            return Err(Error::wrong_state(
+                "TEMPLATE_IN_USE",
+                format!("sandboxes made from the template {id} still run; remove them first"),
+            ));
+        }
         // Renamed before anything is removed: a half-removed template must not come back.
         let directory = self.directory.join(id.as_str());
         fs::remove_file(directory.join(RECORD))
@@ -208,9 +274,46 @@ impl Templates {
     }
 }
 
+fn find(recipes: &HashMap<TemplateId, Recipe>, id: Option<&TemplateId>) -> Result<Recipe> {
+    let name = id.map_or(HOST, TemplateId::as_str);
+    let mut known = recipes.iter();
+    let found = known.find(|(known, _)| known.as_str() == name).map(|(_, recipe)| recipe.clone());
+    found.ok_or_else(|| Error::not_found("template", name))
+}
+
 /// Removes a directory; leftovers go at the next start.
 fn remove_in_place(path: &Path) {
     if let Err(error) = fs::remove_dir_all(path) {
         tracing::warn!(path = %path.display(), %error, "a template's files could not be removed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_that_is_about_to_be_used_is_not_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let templates = Templates::open(directory.path().to_owned(), false).unwrap();
+        let id = TemplateId::parse("base").unwrap();
+        templates.reserve(&id).unwrap();
+        let layers = vec!["templates/base/rootfs".to_owned()];
+        let template = Template::new(id.clone(), TemplateSource::Imported);
+        templates.add(Recipe { template, layers: layers.clone(), host_usr: false }).unwrap();
+        let remove = |stands: bool| templates.remove(&id, |_| stands);
+        // By a creation, an import on top of it, and whoever copies a jail.
+        let (recipe, creation) = templates.hold(Some(&id)).unwrap();
+        let mut above =
+            Template::new(TemplateId::parse("above").unwrap(), TemplateSource::Layer { base: id.clone() });
+        let import = templates.below(&mut above).unwrap();
+        let copy = templates.hold_layers(&recipe.layers);
+        assert!(matches!(remove(false), Err(Error::WrongState { .. })));
+        drop((creation, copy));
+        assert!(matches!(remove(false), Err(Error::WrongState { .. })));
+        drop(import);
+        assert!(matches!(remove(true), Err(Error::WrongState { .. })));
+        assert_eq!(remove(false).unwrap().layers, layers);
+        assert!(matches!(templates.hold(Some(&id)), Err(Error::NotFound { .. })));
     }
 }

@@ -1,95 +1,19 @@
 //! Jails that were made ahead, and what becomes of them.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use async_trait::async_trait;
-use hostel_conformance::{Factory, Harness, PATIENCE, Sandbox};
-use hostel_jail::{Config, Jail};
+#[path = "support/jails.rs"]
+mod jails;
+
+use hostel_conformance::Harness;
 use hostel_sandbox::template::{Template, TemplateSource};
-use hostel_sandbox::{Backend, Capability, Result, SandboxId, SandboxSpec, TemplateId};
+use hostel_sandbox::{Backend, Capability, SandboxSpec, TemplateId};
+use jails::{Jails, create, end};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tempfile::TempDir;
-
-struct Jails {
-    jail: Arc<Jail>,
-    home: TempDir,
-}
-
-impl Jails {
-    async fn start(spare_jails: usize) -> Arc<Self> {
-        let home = tempfile::Builder::new().prefix("hostel-jail-").tempdir().unwrap();
-        let directories = (home.path().join("state"), home.path().join("run"));
-        let mut config = Config::new(directories.0, directories.1, hostel_guest_binary::GUEST);
-        (config.spare_cells, config.spare_jails) = (2, spare_jails);
-        Arc::new(Self { jail: Arc::new(Jail::open(config).await.unwrap()), home })
-    }
-
-    /// The cells in which jails wait, once there are that many and one of them is not among `others`.
-    async fn waiting(&self, count: usize, others: &[String]) -> Vec<String> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let waiting = self.jail.waiting();
-            if waiting.len() >= count && waiting.iter().any(|cell| !others.contains(cell)) {
-                return waiting;
-            }
-            assert!(Instant::now() < deadline, "{waiting:?} wait");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-}
-
-#[async_trait]
-impl Factory for Jails {
-    fn backend(&self) -> Arc<dyn Backend> {
-        self.jail.clone()
-    }
-
-    async fn fresh(&self) -> Result<Arc<dyn Factory>> {
-        Ok(Self::start(2).await)
-    }
-
-    async fn restart(&self) -> Result<Arc<dyn Backend>> {
-        Ok(self.jail.clone())
-    }
-
-    fn probe(&self) -> &'static [u8] {
-        hostel_guest_binary::PROBE
-    }
-
-    fn host_paths(&self) -> Vec<String> {
-        Vec::new()
-    }
-
-    async fn leftovers(&self, _sandbox: &SandboxId) -> Vec<String> {
-        Vec::new()
-    }
-
-    async fn close(&self) {
-        self.jail.shutdown().await;
-    }
-}
-
-/// A sandbox, with what the daemon keeps of it.
-async fn create(harness: &Harness, change: impl FnOnce(&mut SandboxSpec)) -> (Sandbox, Value) {
-    let mut spec = harness.spec();
-    change(&mut spec);
-    let created = harness.backend().create(&SandboxId::generate(), &spec).await.unwrap();
-    let handle = serde_json::from_slice(&created.handle).unwrap();
-    (harness.keep(created), handle)
-}
 
 fn cell(handle: &Value) -> String {
     handle["cell"].as_str().unwrap().to_owned()
-}
-
-/// Removes what was made and what was ready; nothing is left.
-async fn end(harness: Arc<Harness>, jails: &Jails) {
-    harness.clean_up().await.unwrap();
-    jails.jail.shutdown().await;
-    assert_eq!(jails.jail.strays(), Vec::<String>::new());
 }
 
 /// Fields of a file below `/proc`, as the host sees it, but for what no two jails have alike.

@@ -10,6 +10,7 @@ use hostel_sandbox::{Error, Files as _, Processes as _};
 use std::os::fd::AsFd;
 use std::time::Duration;
 use tokio::join;
+use tokio::sync::oneshot;
 
 #[tokio::test]
 async fn a_connection_is_kept_and_used_again() {
@@ -235,19 +236,24 @@ async fn too_many_parts_are_refused_before_memory_is_taken() {
 #[tokio::test]
 async fn what_was_not_asked_for_ends_a_kept_connection() {
     let (guest, script) = guest();
+    let (answered, is_answered) = oneshot::channel();
+    let (said, is_said) = oneshot::channel();
     let serve = async {
         let mut peer = script.accept().await;
         peer.ask().await;
         peer.reply(Answer::Done(Empty {})).await;
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        is_answered.await.unwrap();
         peer.reply(Answer::Done(Empty {})).await;
+        said.send(()).unwrap();
         let mut peer = script.accept().await;
         assert!(matches!(peer.ask().await, Ask::Stat(_)));
         peer.reply(Answer::File(file("/a"))).await;
     };
     let ask = async {
-        guest.ping(Duration::from_secs(1)).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(30)).await;
+        guest.ping(Duration::from_secs(10)).await.unwrap();
+        answered.send(()).unwrap();
+        is_said.await.unwrap();
+        guest.idle_has_heard().await;
         guest.stat("/a", false).await.unwrap();
     };
     join!(serve, ask);

@@ -52,6 +52,7 @@ pub(crate) const PROBES: &[Probe] = &[
     ("mknod-block", |_| mknod(libc::S_IFBLK, c"/sys/dev/block")),
     ("mknod-char", |_| mknod(libc::S_IFCHR, c"/sys/dev/char")),
     ("devices", devices),
+    ("device-tree-write", device_tree),
     ("cgroupfs-write", cgroupfs_write),
     ("cgroup-path", cgroup_path),
     ("mountinfo-host-paths", mountinfo),
@@ -295,6 +296,29 @@ fn devices(_: &Context) -> Verdict {
         c"/dev/ptp0",
     ];
     all(paths.map(|path| must_fail(&path.to_string_lossy(), sys::open(path, libc::O_RDONLY))))
+}
+
+/// Jails share one tree of devices.
+fn device_tree(_: &Context) -> Verdict {
+    if std::path::Path::new("/.dockerenv").exists() {
+        return Verdict::skipped("a container has a tree of its own");
+    }
+    let flags = libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY;
+    let made = closing(sys!(SYS_openat, libc::AT_FDCWD, c"/dev/hostel-note", flags, 0o600));
+    if made.is_ok() {
+        let _ = sys!(SYS_unlinkat, libc::AT_FDCWD, c"/dev/hostel-note", 0);
+    }
+    let linked = sys!(SYS_symlinkat, c"/nowhere", libc::AT_FDCWD, c"/dev/hostel-link");
+    if linked.is_ok() {
+        let _ = sys!(SYS_unlinkat, libc::AT_FDCWD, c"/dev/hostel-link", 0);
+    }
+    // Nothing changes where it is allowed.
+    let renamed = sys!(SYS_renameat2, libc::AT_FDCWD, c"/dev/ptmx", libc::AT_FDCWD, c"/dev/ptmx", 0);
+    all([
+        must_fail("make a file in /dev", made),
+        must_fail("make a link in /dev", linked),
+        must_fail("rename /dev/ptmx", renamed),
+    ])
 }
 
 /// Control files anywhere under the cgroup mounts, three levels deep.

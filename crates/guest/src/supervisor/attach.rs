@@ -60,7 +60,7 @@ impl Supervisor {
         let Some(connection) = self.connections.get(&serial) else { return };
         let Mode::Attached(attached) = &connection.mode else { return };
         if let Some(process) = self.processes.get_mut(&attached.process) {
-            forget_reader(process, serial, false);
+            forget_reader(process, serial, attached.next, None);
         }
     }
 
@@ -69,11 +69,9 @@ impl Supervisor {
         let Some(connection) = self.connections.get_mut(&serial) else { return };
         let Mode::Attached(attached) = std::mem::replace(&mut connection.mode, Mode::Idle) else { return };
         let Some(process) = self.processes.get_mut(&attached.process) else { return };
-        let may_return = lost && !attached.exited;
-        forget_reader(process, serial, may_return);
-        if may_return {
-            let until = Instant::now() + HOLD;
-            process.lost_until = Some(until);
+        let may_return = (lost && !attached.exited).then(|| Instant::now() + HOLD);
+        forget_reader(process, serial, attached.next, may_return);
+        if let Some(until) = may_return {
             self.timers.add(until, Timer::Hold(attached.process));
         }
         if attached.kill {
@@ -86,12 +84,10 @@ impl Supervisor {
     /// Nobody came back.
     pub(super) fn forget_lost(&mut self, serial: u64) {
         let Some(process) = self.processes.get_mut(&serial) else { return };
-        if process.lost_until.is_some_and(|until| until <= Instant::now()) {
-            process.lost_until = None;
-            process.outputs.iter_mut().for_each(|output| output.stream.forget_lost());
-            self.resume(serial);
-            self.trim();
-        }
+        let now = Instant::now();
+        process.outputs.iter_mut().for_each(|output| output.stream.forget_lost(now));
+        self.resume(serial);
+        self.trim();
     }
 
     /// A message of an attached host. → whether it keeps to the rules.
@@ -222,10 +218,11 @@ impl Supervisor {
     }
 }
 
-fn forget_reader(process: &mut Process, serial: u64, may_return: bool) {
+/// `sent` is how far it can have read, `may_return` until when it may come back.
+fn forget_reader(process: &mut Process, serial: u64, sent: [u64; 2], may_return: Option<Instant>) {
     process.attached.retain(|attached| *attached != serial);
-    for output in &mut process.outputs {
-        output.stream.detach(serial, may_return);
+    for (output, sent) in process.outputs.iter_mut().zip(sent) {
+        output.stream.detach(serial, sent, may_return);
     }
     if process.input.writer == Some(serial) {
         process.input.writer = None;

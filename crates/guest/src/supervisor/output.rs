@@ -5,6 +5,7 @@
 
 use super::ring::Ring;
 use super::spill::{SpillSlot, SpillSpace};
+use std::time::Instant;
 
 /// Least number of bytes worth a write to the spill file, or worth waking a process for.
 const QUANTUM: usize = 64 << 10;
@@ -15,6 +16,18 @@ struct Reader {
     connection: u64,
     acknowledged: u64,
 }
+
+/// What a reader that was lost without a word may come back for.
+#[derive(Debug)]
+struct Claim {
+    acknowledged: u64,
+    /// As far as it can have read: it comes back for nothing beyond.
+    sent: u64,
+    until: Instant,
+}
+
+/// Most claims at a time; more are as good as fewer that reach as far back.
+const MOST_CLAIMS: usize = 16;
 
 /// Where bytes are.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,14 +50,14 @@ pub(crate) struct Stream {
     /// First offset that nobody has had.
     acknowledged: u64,
     readers: Vec<Reader>,
-    /// A reader was lost without a word: it may come back for everything from here.
-    lost: Option<u64>,
+    /// Of lost readers.
+    lost: Vec<Claim>,
 }
 
 impl Stream {
     pub(crate) fn new(ring_bytes: usize) -> Self {
         let ring = Ring::new(ring_bytes);
-        Self { ring, spill: SpillSlot::default(), acknowledged: 0, readers: Vec::new(), lost: None }
+        Self { ring, spill: SpillSlot::default(), acknowledged: 0, readers: Vec::new(), lost: Vec::new() }
     }
 
     pub(crate) fn ring(&self) -> &Ring {
@@ -67,7 +80,8 @@ impl Stream {
 
     /// From where on somebody needs everything.
     fn hold(&self) -> Option<u64> {
-        self.readers.iter().map(|reader| reader.acknowledged).chain(self.lost).min()
+        let readers = self.readers.iter().map(|reader| reader.acknowledged);
+        readers.chain(self.lost.iter().map(|claim| claim.acknowledged)).min()
     }
 
     fn droppable(&self) -> usize {
@@ -144,14 +158,31 @@ impl Stream {
         self.spill.start().is_some()
     }
 
-    /// A reader that wants everything from `from` on, or from now on. → where it begins.
+    /// A reader that wants everything from `from` on, or from now on. → where it begins. One that names where it was may
+    /// be a lost one that is back; one that does not is another one.
     pub(crate) fn attach(&mut self, connection: u64, from: Option<u64>) -> u64 {
-        let from = from.map_or(self.end(), |from| from.min(self.end()));
-        if self.lost.is_some_and(|lost| from >= lost) {
-            self.lost = None;
+        if let Some(from) = from {
+            self.satisfy_claim(from);
         }
+        let from = from.map_or(self.end(), |from| from.min(self.end()));
         self.readers.push(Reader { connection, acknowledged: from });
         from
+    }
+
+    /// Drops the claim of whoever has come back for everything from `from` on. Where it may be one of several the one
+    /// that reaches back least goes, which leaves enough for the others whoever it was.
+    fn satisfy_claim(&mut self, from: u64) {
+        let may_be = |claim: &Claim| (claim.acknowledged..=claim.sent).contains(&from);
+        let nearest = self.lost.iter().filter(|claim| may_be(claim)).map(|claim| claim.acknowledged).max();
+        let Some(index) = self.lost.iter().position(|it| Some(it.acknowledged) == nearest && may_be(it))
+        else {
+            return;
+        };
+        let satisfied = self.lost.swap_remove(index);
+        for other in self.lost.iter_mut().filter(|claim| may_be(claim)) {
+            other.sent = other.sent.max(satisfied.sent);
+            other.until = other.until.max(satisfied.until);
+        }
     }
 
     /// The reader has everything before `offset`.
@@ -163,19 +194,27 @@ impl Stream {
         }
     }
 
-    /// The reader is gone. If it may come back, nothing is dropped until [`Self::forget_lost`].
-    pub(crate) fn detach(&mut self, connection: u64, may_return: bool) {
-        if let Some(index) = self.readers.iter().position(|reader| reader.connection == connection) {
-            let reader = self.readers.swap_remove(index);
-            if may_return {
-                self.lost = Some(self.lost.unwrap_or(u64::MAX).min(reader.acknowledged));
+    /// The reader is gone, which was sent everything before `sent`. If it may come back, what it has not acknowledged is
+    /// kept for it until then or [`Self::forget_lost`].
+    pub(crate) fn detach(&mut self, connection: u64, sent: u64, may_return: Option<Instant>) {
+        let Some(index) = self.readers.iter().position(|reader| reader.connection == connection) else {
+            return;
+        };
+        let Reader { acknowledged, .. } = self.readers.swap_remove(index);
+        let Some(until) = may_return else { return };
+        self.lost.push(Claim { acknowledged, sent: sent.max(acknowledged), until });
+        if self.lost.len() > MOST_CLAIMS {
+            // The one that reaches back least: the others hold what it needs.
+            let least = self.lost.iter().map(|claim| claim.acknowledged).max();
+            if let Some(index) = self.lost.iter().position(|claim| Some(claim.acknowledged) == least) {
+                self.lost.swap_remove(index);
             }
         }
     }
 
-    /// Nobody came back.
-    pub(crate) fn forget_lost(&mut self) {
-        self.lost = None;
+    /// Gives up what nobody came back for in time.
+    pub(crate) fn forget_lost(&mut self, now: Instant) {
+        self.lost.retain(|claim| claim.until > now);
     }
 
     /// Where the bytes from `offset` on are.
@@ -212,10 +251,26 @@ mod tests {
     #[derive(Debug, Clone)]
     enum Step {
         Write(Vec<u8>),
-        Attach { from: Option<u64> },
-        Read { most: usize },
-        Acknowledge,
-        Detach { may_return: bool },
+        Attach {
+            reader: usize,
+            from: Option<u64>,
+        },
+        /// The reader that was lost last, or first, comes back.
+        Return {
+            reader: usize,
+            last: bool,
+        },
+        Read {
+            reader: usize,
+            most: usize,
+        },
+        Acknowledge {
+            reader: usize,
+        },
+        Detach {
+            reader: usize,
+            may_return: bool,
+        },
         Forget,
         ReleaseMemory,
     }
@@ -223,14 +278,23 @@ mod tests {
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let step = prop_oneof![
             6 => proptest::collection::vec(any::<u8>(), 0..9000).prop_map(Step::Write),
-            1 => proptest::option::of(0u64..40_000).prop_map(|from| Step::Attach { from }),
-            3 => (1usize..9000).prop_map(|most| Step::Read { most }),
-            2 => Just(Step::Acknowledge),
-            1 => any::<bool>().prop_map(|may_return| Step::Detach { may_return }),
+            2 => (0..2usize, proptest::option::of(0u64..40_000))
+                .prop_map(|(reader, from)| Step::Attach { reader, from }),
+            2 => (0..2usize, any::<bool>()).prop_map(|(reader, last)| Step::Return { reader, last }),
+            4 => (0..2usize, 1usize..9000).prop_map(|(reader, most)| Step::Read { reader, most }),
+            3 => (0..2usize).prop_map(|reader| Step::Acknowledge { reader }),
+            3 => (0..2usize, any::<bool>()).prop_map(|(reader, may_return)| Step::Detach { reader, may_return }),
             1 => Just(Step::Forget),
             1 => Just(Step::ReleaseMemory),
         ];
-        proptest::collection::vec(step, 1..60)
+        proptest::collection::vec(step, 1..80)
+    }
+
+    /// What a reader has.
+    #[derive(Debug, Clone, Copy)]
+    struct Has {
+        read: u64,
+        acknowledged: u64,
     }
 
     fn spill_space(per_stream: u64) -> SpillSpace {
@@ -267,49 +331,64 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
-        /// Whatever happens, what is held is what was written, and what a reader needs is held.
+        /// Whatever happens, what is held is what was written, and what a reader needs is held, also for one that is
+        /// lost and whatever others do meanwhile.
         #[test]
         fn a_stream_holds_what_it_says(steps in steps(), ring in 4096usize..20_000) {
             let mut space = spill_space(64 << 10);
             let (mut stream, mut all) = (Stream::new(ring), Vec::new());
-            let mut reader: Option<u64> = None;
-            let mut claimed: Option<u64> = None;
+            let mut readers: [Option<Has>; 2] = [None; 2];
+            let mut lost: Vec<Has> = Vec::new();
+            let now = Instant::now();
             for step in steps {
                 match step {
                     Step::Write(bytes) => {
                         let written = write(&mut stream, &bytes, &mut space);
                         all.extend_from_slice(&bytes[..written]);
-                        if claimed.is_none() { prop_assert_eq!(written, bytes.len().min(ring)); }
+                        if lost.is_empty() && readers.iter().all(Option::is_none) {
+                            prop_assert_eq!(written, bytes.len().min(ring));
+                        }
                     }
-                    Step::Attach { from } if reader.is_none() => {
-                        let next = stream.attach(1, from).max(stream.start());
-                        stream.acknowledge(1, next, next);
-                        reader = Some(next);
-                        claimed = stream.hold();
+                    // One that names an offset while others are lost may be taken for one of these.
+                    Step::Attach { reader, from } if readers[reader].is_none() => {
+                        let from = from.filter(|_| lost.is_empty());
+                        let at = stream.attach(reader as u64, from).max(stream.start());
+                        stream.acknowledge(reader as u64, at, at);
+                        readers[reader] = Some(Has { read: at, acknowledged: at });
                     }
-                    Step::Read { most } => if let Some(next) = &mut reader {
-                        let bytes = read(&mut stream, *next, most, &mut space);
-                        let from = usize::try_from(*next).unwrap();
+                    Step::Return { reader, last } if readers[reader].is_none() && !lost.is_empty() => {
+                        let back = if last { lost.pop().unwrap() } else { lost.remove(0) };
+                        prop_assert_eq!(stream.attach(reader as u64, Some(back.read)), back.read);
+                        prop_assert!(stream.start() <= back.read, "a gap");
+                        readers[reader] = Some(Has { acknowledged: back.read, ..back });
+                    }
+                    Step::Read { reader, most } => if let Some(has) = &mut readers[reader] {
+                        let bytes = read(&mut stream, has.read, most, &mut space);
+                        let from = usize::try_from(has.read).unwrap();
                         prop_assert_eq!(&all[from..from + bytes.len()], &bytes[..]);
-                        prop_assert!(!bytes.is_empty() || *next == all.len() as u64);
-                        *next += bytes.len() as u64;
+                        prop_assert!(!bytes.is_empty() || has.read == all.len() as u64);
+                        has.read += bytes.len() as u64;
                     },
-                    Step::Acknowledge => if let Some(next) = reader {
-                        stream.acknowledge(1, next, next);
-                        claimed = stream.hold();
+                    Step::Acknowledge { reader } => if let Some(has) = &mut readers[reader] {
+                        has.acknowledged = has.read;
+                        stream.acknowledge(reader as u64, has.read, has.read);
                     },
-                    Step::Detach { may_return } if reader.take().is_some() => {
-                        stream.detach(1, may_return);
-                        claimed = stream.hold();
+                    Step::Detach { reader, may_return } => if let Some(has) = readers[reader].take() {
+                        let may_return = may_return && lost.len() < MOST_CLAIMS;
+                        stream.detach(reader as u64, has.read, may_return.then_some(now));
+                        lost.extend(may_return.then_some(has));
+                    },
+                    Step::Forget => {
+                        stream.forget_lost(now);
+                        lost.clear();
                     }
-                    Step::Forget => { stream.forget_lost(); claimed = stream.hold(); }
                     Step::ReleaseMemory if !stream.is_held() => stream.release_memory(&mut space),
                     _ => {}
                 }
                 prop_assert_eq!(stream.end(), all.len() as u64);
                 prop_assert!(stream.ring().capacity() <= ring);
-                if let Some(claimed) = claimed {
-                    prop_assert!(stream.start() <= claimed.min(stream.end()));
+                for has in readers.iter().flatten().chain(&lost) {
+                    prop_assert!(stream.start() <= has.acknowledged, "{:?} is gone", has);
                 }
                 let mut offset = stream.start();
                 while offset < stream.end() {
@@ -321,6 +400,31 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn whoever_reads_from_now_on_takes_nothing_from_a_lost_reader() {
+        let (mut space, now) = (spill_space(0), Instant::now());
+        let mut stream = Stream::new(4096);
+        stream.attach(1, Some(0));
+        write(&mut stream, &[7; 4096], &mut space);
+        stream.detach(1, 1000, Some(now));
+        let end = stream.attach(2, None);
+        stream.acknowledge(2, end, end);
+        stream.detach(2, end, None);
+        assert_eq!(write(&mut stream, &[8; 100], &mut space), 0);
+        // Nor one for whom it was too far behind.
+        stream.attach(3, Some(4000));
+        stream.detach(3, 4000, None);
+        assert_eq!(write(&mut stream, &[8; 100], &mut space), 0);
+        stream.attach(1, Some(900));
+        assert_eq!(read(&mut stream, 900, 10, &mut space), [7; 10]);
+        assert_eq!(write(&mut stream, &[8; 1000], &mut space), 900);
+        // In time only.
+        stream.detach(1, 900, Some(now));
+        assert_eq!(write(&mut stream, &[8; 1000], &mut space), 0);
+        stream.forget_lost(now);
+        assert_eq!(write(&mut stream, &[8; 1000], &mut space), 1000);
     }
 
     #[test]
@@ -345,7 +449,7 @@ mod tests {
         }
         let end = stream.attach(1, None);
         stream.acknowledge(1, end, end);
-        stream.detach(1, false);
+        stream.detach(1, end, None);
         stream.attach(2, Some(5000));
         assert_eq!(write(&mut stream, &[8; 100], &mut space), 0);
         assert_eq!(read(&mut stream, 5000, 10, &mut space), [7; 10]);

@@ -96,8 +96,6 @@ pub(crate) struct Process {
     pub(crate) timeout_at: Option<Instant>,
     /// When it is forgotten.
     pub(crate) expires: Option<Instant>,
-    /// Readers that were lost without a word may come back until then.
-    pub(crate) lost_until: Option<Instant>,
     /// No output is waited for after this.
     pub(crate) drain_until: Option<Instant>,
     /// Out-of-memory kills in the sandbox before it started.

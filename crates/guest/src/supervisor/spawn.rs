@@ -1,14 +1,22 @@
 //! Starting a program the way posix_spawn does: the child borrows our memory until it executes, so that
 //! nothing is copied and it can tell us what went wrong.
+//!
+//! Unlike with vfork(2) the wait has an end: the child may have the user of programs beside it, which could stop it.
 
 use super::users::Identity;
 use rustix::io::Errno;
+use rustix::thread::futex;
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Bytes of stack that a child has until it executes: it calls the system and nothing else. More would be mapped and
 /// unmapped each time.
 const STACK: usize = 16 << 10;
+/// How long a child may take to execute: so many times a second. A sandbox that is frozen meanwhile, us included, loses
+/// one of them and not all.
+const PATIENCE: u32 = 10;
+const TURN: futex::Timespec = futex::Timespec { tv_sec: 1, tv_nsec: 0 };
 const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 
 /// Everything a child needs, made before it exists: it must not allocate.
@@ -68,24 +76,52 @@ pub(crate) fn launch(launch: &Launch<'_>) -> Result<i32, (Step, Errno)> {
     let mut stack = vec![0u128; STACK / size_of::<u128>()];
     let top = stack.as_mut_ptr_range().end.cast::<c_void>();
     let argument = (&raw mut shared).cast::<c_void>();
-    // SAFETY: CLONE_VFORK suspends this only thread until the child has executed or exited, so `shared` and
-    // `stack` outlive its use of them and nobody else touches them; the stack is aligned and large enough
-    // for `child`, which makes only system calls.
-    let pid =
-        unsafe { libc::clone(child, top, libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD, argument) };
+    let borrowed = AtomicU32::new(1);
+    let none = std::ptr::null_mut::<c_void>();
+    // The kernel sets `borrowed` to zero and wakes us when the child has executed or exited.
+    let flags = libc::CLONE_VM | libc::CLONE_CHILD_CLEARTID | libc::SIGCHLD;
+    // SAFETY: this only thread does nothing but wait until the child no longer has its memory, so `shared`, `stack` and
+    // `borrowed` outlive its use of them and nobody else touches them, errno included; the stack is aligned and large
+    // enough for `child`, which makes only system calls.
+    let pid = unsafe { libc::clone(child, top, flags, argument, none, none, borrowed.as_ptr()) };
     if pid < 0 {
         return Err((Step::Clone, last_errno()));
     }
+    let in_time = given_back(&borrowed, pid, PATIENCE);
     crate::zygote::confine::stay_closed_to_root();
     // SAFETY: `shared` is ours; volatile since the child wrote it behind the compiler's back.
     let (errno, step) =
         unsafe { ((&raw const shared.errno).read_volatile(), (&raw const shared.step).read_volatile()) };
+    if !in_time {
+        return Err((step, Errno::TIMEDOUT));
+    }
     if errno == 0 {
         return Ok(pid);
     }
     // SAFETY: plain wait4(2) for our own child, which has exited.
     unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
     Err((step, Errno::from_raw_os_error(errno)))
+}
+
+/// Waits until a child has given our memory back; kills and reaps it where that takes too long. Makes bare system
+/// calls only: errno is the child's for now.
+fn given_back(borrowed: &AtomicU32, pid: i32, turns: u32) -> bool {
+    let mut left = turns;
+    while borrowed.load(Ordering::Acquire) != 0 {
+        if left == 0 {
+            let Some(pid) = rustix::process::Pid::from_raw(pid) else { return false };
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            // Also one that was stopped dies, and with it goes its use of our memory.
+            let reaped = || rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+            while reaped().is_err_and(|errno| errno == Errno::INTR) {}
+            return false;
+        }
+        // Not a private one: the kernel wakes it as a shared one.
+        if futex::wait(borrowed, futex::Flags::empty(), 1, Some(&TURN)) == Err(Errno::TIMEDOUT) {
+            left -= 1;
+        }
+    }
+    true
 }
 
 fn pointers(strings: &[CString]) -> Vec<*const c_char> {
@@ -99,9 +135,9 @@ fn last_errno() -> Errno {
 /// The child's life until it executes.
 extern "C" fn child(argument: *mut c_void) -> c_int {
     let shared = argument.cast::<Shared<'_>>();
-    // SAFETY: see `launch`: the parent sleeps, so this is the only reference.
+    // SAFETY: see `launch`: the parent waits, so this is the only reference.
     let shared = unsafe { &mut *shared };
-    // SAFETY: errno is the calling thread's own; the parent, whose it also is, sleeps.
+    // SAFETY: errno is the calling thread's own; the parent, whose it also is, leaves it alone.
     let failed = |step: Step| (step, unsafe { *libc::__errno_location() });
     let (step, errno) = match become_program(shared.launch, &shared.argv, &shared.env) {
         Ok(never) => match never {},
@@ -160,5 +196,26 @@ unsafe fn drop_capabilities() -> i64 {
     unsafe {
         libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
         libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+
+    #[test]
+    fn a_child_that_is_stopped_before_it_executes_is_killed() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = child.id().cast_signed();
+        rustix::process::kill_process(
+            rustix::process::Pid::from_raw(pid).unwrap(),
+            rustix::process::Signal::STOP,
+        )
+        .unwrap();
+        assert!(!given_back(&AtomicU32::new(1), pid, 1));
+        // It was reaped.
+        assert!(child.try_wait().map_or(true, |status| status.is_some_and(|it| it.signal() == Some(9))));
+        assert!(given_back(&AtomicU32::new(0), pid, 0));
     }
 }

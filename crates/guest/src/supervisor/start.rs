@@ -128,7 +128,6 @@ impl Supervisor {
             finished: None,
             timeout_at,
             expires: None,
-            lost_until: None,
             drain_until: None,
             oom_before,
             killed: false,

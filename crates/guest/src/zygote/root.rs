@@ -14,6 +14,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 const MASKED: [&str; 7] =
     ["config.gz", "cmdline", "keys", "key-users", "kallsyms", "interrupts", "timer_list"];
 
+/// Most terminals of a jail. All jails of a host together have `kernel.pty.max`, 4096 by default.
+const TERMINALS: &str = "64";
+
 /// Size of a tmpfs until its jail is born. Zero would be none at all.
 const UNBORN: (&str, Option<&str>) = ("size", Some("1m"));
 /// The smallest tmpfs.
@@ -101,21 +104,22 @@ fn own_files(plan: &Plan) -> Result<Option<OwnedFd>, Failed> {
 }
 
 fn overlay(plan: &Plan) -> Result<OwnedFd, Failed> {
-    let mut lower = Vec::with_capacity(plan.order.layers.len());
-    for (index, layer) in plan.order.layers.iter().take(world::MAX_LAYERS).enumerate() {
-        let path = format!("/{layer}");
-        let Some(ids) = plan.ids() else {
-            lower.push(path);
-            continue;
-        };
-        // A layer with mapped ids must be attached somewhere for overlayfs to take it (Linux 6.1).
-        let copy = mounts::copy_of(&path, false)?;
-        mounts::change(copy.as_fd(), Change { ids: Some(ids), ..Default::default() })
-            .at("map ids of a layer")?;
-        let place = format!("/lower/{index}");
-        mounts::attach(copy.as_fd(), &place)?;
-        lower.push(place);
+    if plan.order.layers.len() > world::MAX_LAYERS {
+        return Err(Errno::TOOBIG).at("stack the layers");
     }
+    let mut lower = Vec::with_capacity(plan.order.layers.len());
+    for (index, layer) in plan.order.layers.iter().enumerate() {
+        // A layer with mapped ids must be attached somewhere for overlayfs to take it (Linux 6.1).
+        let copy = mounts::copy_of(&format!("/{layer}"), false)?;
+        if let Some(ids) = plan.ids() {
+            mounts::change(copy.as_fd(), Change { ids: Some(ids), ..Default::default() })
+                .at("map ids of a layer")?;
+        }
+        mounts::attach(copy.as_fd(), &format!("/lower/{index}"))?;
+        lower.push(index.to_string());
+    }
+    // All of them together may have 255 bytes (fsconfig(2)): from here their names are short enough.
+    rustix::process::chdir("/lower").at("enter the directory of layers")?;
     let lower = lower.join(":");
     let mut options = vec![
         ("lowerdir", Some(lower.as_str())),
@@ -152,7 +156,7 @@ fn device_tree(plan: &Plan, root: BorrowedFd<'_>) -> Result<OwnedFd, Failed> {
     mounts::attach_on(tree.as_fd(), place(root, "dev")?.as_fd(), "/dev")?;
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let base = plan.root_id().to_string();
-    let pts_options = [("mode", Some("0620")), ("ptmxmode", Some("0666")), ("max", Some("256"))];
+    let pts_options = [("mode", Some("0620")), ("ptmxmode", Some("0666")), ("max", Some(TERMINALS))];
     let pts = mounts::new_file_system("devpts", &pts_options, attributes)?;
     let shm_options =
         [UNBORN, ("mode", Some("1777")), ("uid", Some(base.as_str())), ("gid", Some(base.as_str()))];

@@ -4,10 +4,11 @@
 //! What is known and refused answers `EPERM`; what is newer than this list answers `ENOSYS`, so that programs
 //! fall back as on an older kernel. Calls of another architecture kill the process.
 
-use hostel_system_calls::{AF_NETLINK, NEW_NAMESPACES, PERSONALITIES, SOCKET_FAMILIES};
+use hostel_system_calls::{AF_NETLINK, DONE_AT_ONCE, NEW_NAMESPACES, PERSONALITIES, SOCKET_FAMILIES};
 use rustix::io::Errno;
 use std::collections::BTreeSet;
 
+const DONE: u32 = RETURN_ERRNO;
 const EPERM: u32 = RETURN_ERRNO | 1;
 const ENOSYS: u32 = RETURN_ERRNO | 38;
 const EAFNOSUPPORT: u32 = RETURN_ERRNO | 97;
@@ -131,6 +132,8 @@ fn pieces() -> Vec<(u32, Verdict)> {
             Verdict::Socket
         } else if number_of(libc::SYS_personality) {
             Verdict::Personality
+        } else if number_of(DONE_AT_ONCE.number) {
+            Verdict::Return(DONE)
         } else if number_of(libc::SYS_prlimit64) {
             Verdict::OwnLimits
         } else if allowed.contains(&i64::from(number)) {
@@ -266,6 +269,7 @@ mod tests {
             assert_eq!(verdict(call, [0; 3]), EPERM, "{call}");
         }
         assert_eq!(verdict(libc::SYS_clone3, [0; 3]), ENOSYS);
+        assert_eq!(verdict(libc::SYS_sync, [0; 3]), RETURN_ERRNO);
         assert_eq!(run(&program(), ARCHITECTURE, 100_000, [0; 3]), ENOSYS);
     }
 

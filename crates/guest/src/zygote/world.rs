@@ -90,6 +90,12 @@ fn build(setup: &Setup) -> Result<(bool, Option<OwnedFd>), Failed> {
     if setup.rootless {
         bind_devices()?;
     }
+    // All jails have this one tree, and without root each of them has its owner's id.
+    mounts::change(
+        devices.as_fd(),
+        Change { set: Some(MountAttrFlags::MOUNT_ATTR_RDONLY), ..Default::default() },
+    )
+    .at("make /dev read-only")?;
     rustix::process::pivot_root(".", "old").at("pivot into the new root")?;
     rustix::process::chdir("/").at("enter the new root")?;
     unmount("/old", UnmountFlags::DETACH).at("let go of the host's root")?;
@@ -138,11 +144,6 @@ fn devices(rootless: bool) -> Result<OwnedFd, Failed> {
         ("stderr", "/proc/self/fd/2"),
     ] {
         rustix::fs::symlinkat(target, tree.as_fd(), link).at("make a link in /dev")?;
-    }
-    if !rootless {
-        let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY;
-        mounts::change(tree.as_fd(), Change { set: Some(read_only), ..Default::default() })
-            .at("make /dev read-only")?;
     }
     Ok(tree)
 }

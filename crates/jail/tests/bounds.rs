@@ -1,0 +1,116 @@
+//! What is accepted works, up to its bounds.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+#[path = "support/jails.rs"]
+mod jails;
+
+use hostel_conformance::Harness;
+use hostel_sandbox::template::{Template, TemplateSource};
+use hostel_sandbox::{Backend, Capability, Error, ResourceLimits, SandboxSpec, TemplateId};
+use jails::{Jails, create, end};
+
+fn id(name: &str) -> TemplateId {
+    TemplateId::parse(name).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_jail_stands_on_as_many_layers_as_a_template_may_have() {
+    let jails = Jails::start(0).await;
+    let harness = Harness::new(jails.clone());
+    if !harness.has(Capability::TemplateImport) {
+        return end(harness, &jails).await;
+    }
+    let name = |index: usize| format!("a-template-with-a-name-that-is-not-short-{index}");
+    let mut count = 0;
+    let refused = loop {
+        let root = jails.home.path().join(format!("root-{count}"));
+        std::fs::create_dir(&root).unwrap();
+        std::fs::write(root.join(format!("file-{count}")), "x").unwrap();
+        let source = match count {
+            0 => TemplateSource::Imported,
+            _ => TemplateSource::Layer { base: id(&name(count - 1)) },
+        };
+        let template = Template::new(id(&name(count)), source);
+        match jails.jail.import_template_directory(template, &root).await {
+            Ok(_) => count += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, Error::LimitReached { .. }), "{refused}");
+    assert_eq!(count, 60);
+    let (sandbox, _) = create(&harness, |spec| spec.template = Some(id(&name(count - 1)))).await;
+    for file in 0..count {
+        assert_eq!(sandbox.get(&format!("/file-{file}")).await.unwrap(), b"x");
+    }
+    end(harness, &jails).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_largest_environment_reaches_the_processes() {
+    let jails = Jails::start(0).await;
+    let harness = Harness::new(jails.clone());
+    // The kernel takes 128 KiB a variable.
+    let value = "x".repeat((64 << 10) - "V0=".len() - 1);
+    let fill = |spec: &mut SandboxSpec| {
+        spec.env = (0..4).map(|index| (format!("V{index}"), value.clone())).collect();
+        spec.validate().unwrap();
+    };
+    let (sandbox, _) = create(&harness, fill).await;
+    let seen = sandbox.sh("echo ${#V0} ${#V1} ${#V2} ${#V3}").await.unwrap();
+    let length = value.len();
+    assert_eq!(seen, format!("{length} {length} {length} {length}\n"));
+    end(harness, &jails).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_below_what_is_in_use_is_refused_and_nothing_dies() {
+    let jails = Jails::start(0).await;
+    let harness = Harness::new(jails.clone());
+    if !harness.has(Capability::MemoryLimit) {
+        return end(harness, &jails).await;
+    }
+    let (sandbox, _) = create(&harness, |spec| spec.limits.memory_bytes = Some(256 << 20)).await;
+    sandbox.sh("head -c 67108864 /dev/zero > /dev/shm/fill; sleep 1000 > /dev/null 2>&1 &").await.unwrap();
+    let limit = |bytes| ResourceLimits { memory_bytes: Some(bytes), ..ResourceLimits::default() };
+    let refused = sandbox.environment().update_limits(&limit(32 << 20)).await.unwrap_err();
+    assert!(matches!(refused, Error::WrongState { .. }), "{refused}");
+    let seen = sandbox.sh("wc -c < /dev/shm/fill; cat /proc/[0-9]*/comm | grep -c sleep").await.unwrap();
+    assert_eq!(seen, "67108864\n1\n");
+    sandbox.sh("rm /dev/shm/fill").await.unwrap();
+    sandbox.environment().update_limits(&limit(32 << 20)).await.unwrap();
+    end(harness, &jails).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_was_not_finished_leaves_nothing_behind() {
+    let jails = Jails::start(0).await;
+    let harness = Harness::new(jails.clone());
+    if !harness.has(Capability::Snapshot) {
+        return end(harness, &jails).await;
+    }
+    let (sandbox, _) = create(&harness, |_| ()).await;
+    let template = |name: &str| Template::new(id(name), TemplateSource::Imported);
+    for name in ["kept", "lost"] {
+        sandbox.sh(&format!("echo {name} > /tmp/which")).await.unwrap();
+        sandbox.environment().snapshot(template(name)).await.unwrap();
+    }
+    drop(sandbox);
+    harness.clean_up().await.unwrap();
+    jails.jail.shutdown().await;
+    drop(harness);
+    // As one that was killed before it could write the record.
+    let jails = std::sync::Arc::into_inner(jails).unwrap();
+    std::fs::remove_file(jails.home.path().join("state/templates/lost/template.json")).unwrap();
+    let Jails { jail, home } = jails;
+    drop(jail);
+    let jails = Jails::start_in(home, 0).await;
+    let harness = Harness::new(jails.clone());
+    let (sandbox, _) = create(&harness, |spec| spec.template = Some(id("kept"))).await;
+    assert_eq!(sandbox.get("/tmp/which").await.unwrap(), b"kept\n");
+    sandbox.sh("echo again > /tmp/which").await.unwrap();
+    sandbox.environment().snapshot(template("lost")).await.unwrap();
+    let (again, _) = create(&harness, |spec| spec.template = Some(id("lost"))).await;
+    assert_eq!(again.get("/tmp/which").await.unwrap(), b"again\n");
+    drop((sandbox, again));
+    end(harness, &jails).await;
+}
