@@ -145,7 +145,8 @@ mod tests {
         }
         assert!(one.ours().is_empty());
         assert!(Range(RANGES - 1).first_id() <= 0x7fff_0000);
-        (one.close(), other.close());
+        one.close();
+        other.close();
         assert!(!directory.path().exists());
         // A range is never there without its owner, whenever the daemon is killed: its name was there before.
         let range = one.take().unwrap();
