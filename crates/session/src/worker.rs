@@ -108,7 +108,7 @@ pub(crate) struct Worker {
     unloading: bool,
     /// Messages with keys that came of late: key and id.
     keyed: VecDeque<(String, String)>,
-    budget: Budget,
+    bounds: Bounds,
     /// Nothing more can be written here, and why.
     cut_off: Option<Left>,
 }
@@ -124,9 +124,9 @@ pub(crate) enum Left {
     Broken,
 }
 
-/// What the gateway knows of the session's budget.
+/// What the daemon knows of the session's bounds: its budget and its lifetime.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Budget {
+enum Bounds {
     /// All of it, or there is no sandbox.
     #[default]
     Told,

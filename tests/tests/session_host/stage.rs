@@ -48,14 +48,14 @@ impl Stage {
         let install = ["template", "install-cli", "--archive", package.to_str().unwrap()];
         let installed = Outcome::within(Duration::from_secs(120), daemon.command(&install));
         assert_eq!(installed.success(), "claude");
-        let host = open(&daemon, &place).await;
+        let host = open(&daemon, &place, HostConfig::default()).await;
         Some(Self { model, daemon, host, place })
     }
 
     /// The host goes away in good order, and another takes over.
     pub(crate) async fn restart_host(&mut self) {
         self.host.shutdown().await;
-        self.host = open(&self.daemon, &self.place).await;
+        self.host = open(&self.daemon, &self.place, HostConfig::default()).await;
     }
 
     pub(crate) async fn create(&self, pattern: Pattern, config: Value) -> Session {
@@ -113,9 +113,14 @@ impl Stage {
     }
 }
 
-async fn open(daemon: &TestDaemon, place: &tempfile::TempDir) -> Arc<LocalSessionHost> {
+/// A host on a daemon, with its store in a directory.
+pub(crate) async fn open(
+    daemon: &TestDaemon,
+    place: &tempfile::TempDir,
+    config: HostConfig,
+) -> Arc<LocalSessionHost> {
     let url = place.path().join("sessions.db").to_str().unwrap().parse().unwrap();
     let socket = format!("unix://{}", daemon.runtime().join("hosteld.sock").display());
-    let config = HostConfig { daemon: socket.parse::<Address>().unwrap(), ..HostConfig::default() };
+    let config = HostConfig { daemon: socket.parse::<Address>().unwrap(), ..config };
     LocalSessionHost::open(open_store(&url).await.unwrap(), config).await.unwrap()
 }

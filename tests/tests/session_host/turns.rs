@@ -2,10 +2,11 @@
 
 use super::stage::Stage;
 use hostel_session::{
-    Change, EndReason, EventKind, Pattern, QuestionAnswer, SendMessage, SessionHost as _, SessionStatus,
-    UpdateSession, Verdict, agent::Content,
+    Change, Delivery, EndReason, EventKind, HostConfig, Pattern, QuestionAnswer, SendMessage,
+    SessionHost as _, SessionStatus, UpdateSession, Verdict, agent::Content,
 };
 use hostel_testkit::Script;
+use hostel_tests::TestDaemon;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -300,4 +301,37 @@ async fn what_is_changed_before_somebody_can_be_told_holds_from_then_on() {
     assert!(matches!(stage.host.update(&id, nothing).await, Err(hostel_session::Error::Invalid { .. })));
     stage.host.terminate(&id, EndReason::UserRequested).await.unwrap();
     stage.host.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sandbox_may_live_as_long_as_its_session_also_where_there_is_no_gateway() {
+    let (daemon, place) = (TestDaemon::start(), tempfile::tempdir().unwrap());
+    let config = HostConfig { gateway: false, template: "host".to_owned(), ..HostConfig::default() };
+    let host = super::stage::open(&daemon, &place, config).await;
+    let config = json!({ "agent": "exec", "executable": "sh", "executableArgs": ["-c", "read -r line"] });
+    let create = json!({ "pattern": "long-running", "config": config, "maxLifetimeMs": 3_600_000 });
+    let id = host.create(serde_json::from_value(create).unwrap()).await.unwrap().session.id;
+    let content = vec![Content::Text { text: "begin".to_owned() }];
+    host.send(&id, SendMessage { content, idempotency_key: None }).await.unwrap();
+    let mut told = host.subscribe(&id, 0).await.unwrap();
+    while !matches!(told.next().await.unwrap().expect("more"), Delivery::Event(event) if event.kind == EventKind::TurnCompleted)
+    {
+    }
+    let (_, sandbox) = host.environment(&id).await.unwrap();
+    // An hour more than the session: nobody else takes away what a server forgot.
+    let hours = || {
+        let sandbox = daemon.hostel(&["sandbox", "get", sandbox.as_str(), "--json"]).stdout;
+        let sandbox: Value = serde_json::from_str(&sandbox).unwrap();
+        let expires: jiff::Timestamp = sandbox["expire_time"].as_str().unwrap().parse().unwrap();
+        (expires.as_second() - jiff::Timestamp::now().as_second() + 600) / 3600
+    };
+    assert_eq!(hours(), 2);
+    let longer = UpdateSession { max_lifetime_ms: Change::Set(4 * 3_600_000), ..Default::default() };
+    host.update(&id, longer).await.unwrap();
+    hostel_tests::eventually("the sandbox may live longer", || hours() == 5);
+    let endless = UpdateSession { max_lifetime_ms: Change::Clear, ..Default::default() };
+    host.update(&id, endless).await.unwrap();
+    hostel_tests::eventually("the sandbox may live on", || hours() == 366 * 24);
+    host.terminate(&id, EndReason::UserRequested).await.unwrap();
+    host.shutdown().await;
 }

@@ -1,7 +1,7 @@
 //! What a worker does when others want something.
 
 use super::command::{Command, Halt, Reply, Until, Waiter, answer, no_such};
-use super::{Budget, Worker, jobs, limits};
+use super::{Bounds, Worker, jobs, limits};
 use crate::error::{Error, Result};
 use crate::event::EventKind;
 use crate::host::{Accepted, SendMessage, UpdateSession};
@@ -22,6 +22,8 @@ const MAX_KEYED: usize = 256;
 const MAX_WAITING: usize = 64 << 20;
 /// The longest that an agent may take to stop by itself.
 const LONGEST_GRACE: Duration = Duration::from_secs(600);
+/// How long a daemon that refused bounds is left alone.
+const REFUSED_PAUSE: Duration = Duration::from_secs(30);
 
 /// Nobody does it any more.
 pub(super) fn refuse(command: Command, error: Error) {
@@ -250,42 +252,43 @@ impl Worker {
         }
         let bounds = |session: &Session| (session.limits.max_budget_usd, session.limits.max_lifetime_ms);
         if bounds(&self.session) != bounds(before) {
-            self.rebudget();
+            self.follow_bounds();
         }
     }
 
     /// Has the daemon know what the sandbox may spend and how long it may live, one call at a time: the last word is
     /// the newest.
-    pub(super) fn rebudget(&mut self) {
+    pub(super) fn follow_bounds(&mut self) {
         if self.agent.sandbox_id.is_none() {
             return;
         }
-        match self.budget {
-            Budget::Told => {
-                self.budget = Budget::Telling;
-                self.when_durable(|worker| worker.tell_budget(Duration::ZERO));
+        match self.bounds {
+            Bounds::Told => {
+                self.bounds = Bounds::Telling;
+                self.when_durable(|worker| worker.tell_bounds(Duration::ZERO));
             }
-            Budget::Telling | Budget::Changed => self.budget = Budget::Changed,
+            Bounds::Telling | Bounds::Changed => self.bounds = Bounds::Changed,
         }
     }
 
-    fn tell_budget(&mut self, pause: Duration) {
-        self.jobs.spawn(jobs::rebudget(Arc::clone(&self.shared), self.session.clone(), pause));
+    fn tell_bounds(&mut self, pause: Duration) {
+        self.jobs.spawn(jobs::tell_bounds(Arc::clone(&self.shared), self.session.clone(), pause));
     }
 
-    pub(super) fn budgeted(&mut self, told: Result<()>) {
+    pub(super) fn bounded(&mut self, told: Result<()>) {
         let again = match told {
             _ if self.agent.sandbox_id.is_none() => None,
-            Ok(()) => (self.budget == Budget::Changed).then_some(Duration::ZERO),
+            Ok(()) => (self.bounds == Bounds::Changed).then_some(Duration::ZERO),
             Err(Error::Daemon(error)) if error.is_not_found() => None,
             Err(error) => {
                 tracing::warn!(session = %self.id, %error, "the daemon does not know a session's new bounds; it is told again");
-                Some(super::effects::PAUSE)
+                let is_away = matches!(&error, Error::Daemon(error) if error.is_connection());
+                Some(if is_away { super::effects::PAUSE } else { REFUSED_PAUSE })
             }
         };
-        self.budget = if again.is_some() { Budget::Telling } else { Budget::Told };
+        self.bounds = if again.is_some() { Bounds::Telling } else { Bounds::Told };
         if let Some(pause) = again {
-            self.tell_budget(pause);
+            self.tell_bounds(pause);
         }
     }
 

@@ -309,7 +309,7 @@ impl Worker {
                 tracing::warn!(session = %self.id, %error, "the sandbox of a session could not be removed; it is tried again");
                 self.begin_close(PAUSE);
             }
-            Job::Budgeted(told) => self.budgeted(told),
+            Job::Bounded(told) => self.bounded(told),
             Job::Attached(..) | Job::Done => {}
         }
     }

@@ -46,8 +46,8 @@ pub(super) enum Job {
     Settled(Option<u64>),
     /// The sandbox is gone.
     Closed(Result<()>),
-    /// Whether the gateway knows the session's budget.
-    Budgeted(Result<()>),
+    /// Whether the daemon knows the session's bounds.
+    Bounded(Result<()>),
     /// Something that nobody waits for.
     Done,
 }
@@ -444,23 +444,25 @@ pub(super) async fn interrupt(shared: Arc<Shared>, agent: AgentState) -> Job {
 }
 
 /// Tells the daemon that more, or less, may be spent, and that the sandbox may live as long as its session from now.
-pub(super) async fn rebudget(shared: Arc<Shared>, session: Session, pause: Duration) -> Job {
+pub(super) async fn tell_bounds(shared: Arc<Shared>, session: Session, pause: Duration) -> Job {
     tokio::time::sleep(pause).await;
     let changed = async {
         let Some(sandbox) = &session.environment.sandbox_id else { return Ok(()) };
         let sandbox = SandboxId::parse(sandbox.as_str()).map_err(daemon)?;
         let client = shared.client().await?;
-        let all = of_session(&shared, &session.id, session.created_at);
-        let here =
-            UsageQuery { sandbox: Some(sandbox.clone()), label_selector: String::new(), ..all.clone() };
-        // What earlier sandboxes of the session spent is not this one's to spend again.
-        let all = client.get_usage(all).await?.total.cost_micros;
-        let elsewhere = all.saturating_sub(client.get_usage(here).await?.total.cost_micros);
-        let model = options::model_access(&shared.config, &session.limits, elsewhere);
-        let lifetime = options::lifetime(&session.limits);
-        let update = UpdateSandbox { model: Some(model), lifetime, ..UpdateSandbox::default() };
+        let mut update =
+            UpdateSandbox { lifetime: Some(options::lifetime(&session.limits)), ..UpdateSandbox::default() };
+        if shared.config.gateway {
+            let all = of_session(&shared, &session.id, session.created_at);
+            let here =
+                UsageQuery { sandbox: Some(sandbox.clone()), label_selector: String::new(), ..all.clone() };
+            // What earlier sandboxes of the session spent is not this one's to spend again.
+            let all = client.get_usage(all).await?.total.cost_micros;
+            let elsewhere = all.saturating_sub(client.get_usage(here).await?.total.cost_micros);
+            update.model = Some(options::model_access(&shared.config, &session.limits, elsewhere));
+        }
         client.update_sandbox(&sandbox, update).await?;
         Result::Ok(())
     };
-    Job::Budgeted(changed.await)
+    Job::Bounded(changed.await)
 }

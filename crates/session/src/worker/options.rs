@@ -41,10 +41,10 @@ pub(crate) fn model_access(host: &HostConfig, limits: &Limits, spent: u64) -> Op
     host.gateway.then_some(ModelAccess { budget })
 }
 
-/// How long a sandbox may live from now on: its session cannot live longer.
-pub(crate) fn lifetime(limits: &Limits) -> Option<Duration> {
-    let lifetime = Duration::from_millis(limits.max_lifetime_ms?).saturating_add(SLACK);
-    Some(lifetime.min(LONGEST))
+/// How long a sandbox may live from now on: a little longer than its session may.
+pub(crate) fn lifetime(limits: &Limits) -> Duration {
+    let lifetime = |millis| Duration::from_millis(millis).saturating_add(SLACK).min(LONGEST);
+    limits.max_lifetime_ms.map_or(LONGEST, lifetime)
 }
 
 /// The sandbox to make.
@@ -75,7 +75,7 @@ pub(crate) fn sandbox(
         workdir: Some(workspace(config).to_owned()),
         network: network(config.network.as_deref().unwrap_or(&host.network))?,
         model: model_access(host, &session.limits, session.total_cost.micros()),
-        lifetime: lifetime(&session.limits),
+        lifetime: Some(lifetime(&session.limits)),
         ..SandboxSpec::default()
     };
     spec.validate().map_err(|error| invalid("config", &error))?;

@@ -78,7 +78,7 @@ impl Worker {
             grace: None,
             close_at: None,
             restarts: VecDeque::new(),
-            budget: Default::default(),
+            bounds: Default::default(),
             tools: Default::default(),
             model_calls: Default::default(),
             has_swept: false,
@@ -119,7 +119,7 @@ impl Worker {
             self.inputs.push_back(Input::Idle);
         }
         // Whoever was here before may not have come to tell it.
-        self.rebudget();
+        self.follow_bounds();
         if self.session.status.is_final() && self.machine.has_sandbox() {
             self.close_at = Some(Instant::now() + self.shared.config.ephemeral_retention);
         }
