@@ -84,9 +84,7 @@ impl Sandboxes {
         }
         self.reconnect(entry, environment, &before.spec, &record.spec).await?;
         if limits.is_some() {
-            // The next daemon learns from the handle what is held now.
-            let bound = environment.bind(&SandboxSpec::default()).await?;
-            entry.attach(Arc::clone(environment), bound.handle);
+            rebind(entry, environment, &SandboxSpec::default()).await?;
         }
         Ok(())
     }
@@ -129,11 +127,21 @@ impl Sandboxes {
         if equipped.env != reach.equip(entry.id(), before).env {
             // Limits are changed elsewhere.
             let spec = SandboxSpec { limits: ResourceLimits::default(), ..equipped };
-            let bound = environment.bind(&spec).await?;
-            entry.attach(Arc::clone(environment), bound.handle);
+            rebind(entry, environment, &spec).await?;
         }
         Ok(())
     }
+}
+
+/// Binds a live sandbox to a specification; the next daemon learns from the new handle what is held now.
+async fn rebind(
+    entry: &Entry,
+    environment: &Arc<dyn ExecutionEnvironment>,
+    spec: &SandboxSpec,
+) -> Result<()> {
+    let bound = environment.bind(spec).await?;
+    entry.attach(Arc::clone(environment), bound.handle);
+    Ok(())
 }
 
 /// Refuses a network policy that the sandbox's backend cannot hold.
