@@ -1,14 +1,13 @@
 //! zstd (RFC 8878), a bounded step at a time.
 
 use bytes::{Buf, Bytes};
+use hostel_sandbox::file::ZSTD_WINDOW_LOG;
 use hostel_sandbox::{Error, Result};
 use std::io;
 use zstd::stream::raw::{DParameter, Decoder, Encoder, InBuffer, Operation, OutBuffer};
 
 /// Bytes that one step makes at most.
 const CHUNK: usize = 256 << 10;
-/// Largest window of an archive, as a power of two: 128 MiB, what the format's own tools accept.
-const WINDOW_LOG: u32 = 27;
 const LEVEL: i32 = 3;
 
 fn refused(error: &io::Error) -> Error {
@@ -29,7 +28,7 @@ impl Unpacker {
     pub(crate) fn new() -> Result<Self> {
         let mut decoder = Decoder::new().map_err(|error| Error::internal("start zstd", error))?;
         decoder
-            .set_parameter(DParameter::WindowLogMax(WINDOW_LOG))
+            .set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG))
             .map_err(|error| Error::internal("start zstd", error))?;
         Ok(Self { decoder, input: Bytes::new(), is_full: false, in_frame: false })
     }

@@ -83,6 +83,10 @@ pub enum FileEventKind {
     Overflow,
 }
 
+/// Largest window of a zstd archive that is unpacked, as a power of two: 128 MiB, what the format's own tools accept
+/// (RFC 8878, 3.1.1.1.2).
+pub const ZSTD_WINDOW_LOG: u32 = 27;
+
 /// How an archive is packed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -3,7 +3,7 @@
 
 use crate::executable::Executable;
 use bytes::{Buf as _, Bytes};
-use hostel_sandbox::file::{ByteStream, Compression};
+use hostel_sandbox::file::{ByteStream, Compression, ZSTD_WINDOW_LOG};
 use hostel_sandbox::{Error, Result};
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -13,8 +13,6 @@ use tokio::process::Command;
 
 /// Bytes that are unpacked before they are handed on.
 const CHUNK: usize = 256 << 10;
-/// Largest window of an archive, as a power of two: 128 MiB, what the format's own tools accept.
-const WINDOW_LOG: u32 = 27;
 
 /// Unpacks a tar archive into a new directory `rootfs` of a template's.
 ///
@@ -69,7 +67,7 @@ fn feed(archive: ByteStream, compression: Compression, input: &mut impl Write) -
 fn unpack(pieces: &mut Pieces, input: &mut impl Write) -> Result<()> {
     let start = |error| Error::internal("start zstd", error);
     let mut decoder = zstd::stream::read::Decoder::new(pieces).map_err(start)?;
-    decoder.window_log_max(WINDOW_LOG).map_err(start)?;
+    decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(start)?;
     hand_on(&mut decoder, input)
 }
 
