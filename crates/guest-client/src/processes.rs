@@ -24,7 +24,8 @@ impl Guest {
         let argv = argv.iter().map(ToString::to_string).collect();
         let spec = ProcessSpec { argv, timeout: Some(REHEARSAL), ..ProcessSpec::default() };
         let (id, subject) = identify(&spec);
-        let options = AttachOptions::everything();
+        // Without input the guest gives the connection back, for the first caller.
+        let options = AttachOptions { stdin: false, ..AttachOptions::everything() };
         let spec = wire::ProcessSpec { unlisted: true, ..convert::spec(spec, &id) };
         let ask = Ask::Exec(wire::Exec { spec: Some(spec), attach: Some(convert::attach(&id, &options)) });
         let (connection, answer, _) = match self.converse(ask, &subject, Some(CALL_DEADLINE)).await {
@@ -112,7 +113,7 @@ impl Processes for Guest {
                 break;
             }
         }
-        // The connection went with the process; the first caller finds another.
+        // A guest of an earlier version does not give it back: then there is another.
         self.ping(CALL_DEADLINE).await
     }
 }
