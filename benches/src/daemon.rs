@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -129,7 +129,11 @@ impl Daemon {
         let client = self.client().await?;
         delete_all(&client).await?;
         signal(&self.child, Signal::TERM);
-        if let Some(status) = wait(&mut self.child, PATIENCE)? {
+        // Not on this thread: the daemon waits for its clients, and ours are served by it.
+        if let Some(pid) = pid(&self.child) {
+            tokio::task::spawn_blocking(move || until_ended(pid, PATIENCE)).await.context("wait")??;
+        }
+        if let Some(status) = self.child.try_wait().context("wait for the daemon")? {
             if !status.success() {
                 bail!("hosteld ended with {status}; its log:\n{}", self.log_tail());
             }
@@ -150,7 +154,10 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
             signal(&self.child, Signal::TERM);
-            if !matches!(wait(&mut self.child, PATIENCE), Ok(Some(_))) {
+            if let Some(pid) = pid(&self.child) {
+                let _ = until_ended(pid, PATIENCE);
+            }
+            if !matches!(self.child.try_wait(), Ok(Some(_))) {
                 let _ = self.kill();
             }
         }
@@ -209,13 +216,11 @@ fn signal(child: &Child, signal: Signal) {
     }
 }
 
-/// Waits for a child that may not end.
-fn wait(child: &mut Child, patience: Duration) -> Result<Option<ExitStatus>> {
+/// Returns when a child has ended, or after `patience`.
+fn until_ended(child: Pid, patience: Duration) -> Result<()> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    if let Some(pid) = pid(child) {
-        let descriptor = pidfd_open(pid, PidfdFlags::empty()).context("watch the daemon")?;
-        let timeout = Timespec::try_from(patience).context("a timeout")?;
-        let _ = poll(&mut [PollFd::new(&descriptor, PollFlags::IN)], Some(&timeout));
-    }
-    child.try_wait().context("wait for the daemon")
+    let descriptor = pidfd_open(child, PidfdFlags::empty()).context("watch the daemon")?;
+    let timeout = Timespec::try_from(patience).context("a timeout")?;
+    let _ = poll(&mut [PollFd::new(&descriptor, PollFlags::IN)], Some(&timeout));
+    Ok(())
 }
