@@ -8,7 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # Optimised, because everything takes 10 to 20 times longer in there.
 profile=${HOSTEL_VM_PROFILE:-release}
 # Test programs by the name of their source file; those that are not there are left out.
-tests=${HOSTEL_VM_TESTS:-conformance abuse}
+tests=${HOSTEL_VM_TESTS:-conformance bounds spares}
 
 stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
