@@ -17,6 +17,9 @@ const STACK: usize = 16 << 10;
 /// one of them and not all.
 const PATIENCE: u32 = 10;
 const TURN: futex::Timespec = futex::Timespec { tv_sec: 1, tv_nsec: 0 };
+/// How often, and how long in between, a program that is open for writing is tried: 100 ms in all.
+const BUSY_TURNS: u32 = 20;
+const BUSY_TURN: libc::timespec = libc::timespec { tv_sec: 0, tv_nsec: 5_000_000 };
 const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 
 /// Everything a child needs, made before it exists: it must not allocate.
@@ -182,9 +185,30 @@ fn become_program(launch: &Launch<'_>, argv: &[*const c_char], env: &[*const c_c
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
-        libc::execve(launch.program.as_ptr(), argv.as_ptr(), env.as_ptr());
+        execute(launch.program.as_ptr(), argv.as_ptr(), env.as_ptr());
     }
     Err(Step::Execute)
+}
+
+/// Executes a program; returns where that cannot be, and `errno` says why.
+///
+/// A program that was just written may be open for writing still: a process that another started at that instant has
+/// the writer's descriptor until it executes something itself. That is over within a moment.
+///
+/// # Safety
+/// As of execve(2): all pointers are valid, both lists end with null.
+unsafe fn execute(program: *const c_char, argv: *const *const c_char, env: *const *const c_char) {
+    for _ in 0..BUSY_TURNS {
+        // SAFETY: the caller's; errno is this thread's own, and the kernel only reads the time.
+        unsafe {
+            libc::execve(program, argv, env);
+            if *libc::__errno_location() != libc::ETXTBSY {
+                return;
+            }
+            libc::nanosleep(&BUSY_TURN, std::ptr::null_mut());
+            *libc::__errno_location() = libc::ETXTBSY;
+        }
+    }
 }
 
 /// # Safety
