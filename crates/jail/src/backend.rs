@@ -180,6 +180,15 @@ impl Jail {
         found.into_iter().filter(stray).map(|cell| cell.name).collect()
     }
 
+    /// Whether the jail of a sandbox stands: it was made or adopted, and not destroyed since.
+    #[must_use]
+    pub fn stands(&self, sandbox: &SandboxId) -> bool {
+        self.inner
+            .standing
+            .lock()
+            .is_ok_and(|standing| standing.values().any(|jail| jail.sandbox == *sandbox))
+    }
+
     /// The names of the cells in which jails that were made ahead wait for somebody to want them.
     #[must_use]
     pub fn waiting(&self) -> Vec<String> {

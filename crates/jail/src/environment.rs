@@ -149,16 +149,18 @@ impl ExecutionEnvironment for Environment {
 
     async fn destroy(&self) -> Result<()> {
         self.ending.cancel();
-        if self.buried.swap(true, Ordering::AcqRel) {
+        if self.buried.load(Ordering::Acquire) {
             return Ok(());
         }
         let dead = self.inner.reaper.kill(&self.cell, &self.first).await;
         self.guest.close().await;
         if !dead {
-            self.buried.store(false, Ordering::Release);
             return Err(Error::DeadlineExceeded { what: format!("killing the processes of {}", self.id) });
         }
-        self.inner.bury(self.cell.clone());
+        // Not before: whoever was dropped while it waited buried nothing.
+        if !self.buried.swap(true, Ordering::AcqRel) {
+            self.inner.bury(self.cell.clone());
+        }
         Ok(())
     }
 
@@ -176,6 +178,12 @@ impl ExecutionEnvironment for Environment {
             return Err(Error::missing(
                 Capability::InodeLimit,
                 "a limit on inodes cannot change while the sandbox runs",
+            ));
+        }
+        if limits.pids.is_some() && limits.pids != current.pids && self.inner.ground.cgroups.is_none() {
+            return Err(Error::missing(
+                Capability::PidsLimit,
+                "the limit on processes cannot change while the sandbox runs: there are no control groups",
             ));
         }
         let changed = limits.or(&current);

@@ -63,7 +63,10 @@ impl Factory for JailFactory {
         vec![self.home.path().display().to_string()]
     }
 
-    async fn leftovers(&self, _sandbox: &SandboxId) -> Vec<String> {
+    async fn leftovers(&self, sandbox: &SandboxId) -> Vec<String> {
+        if self.jail().stands(sandbox) {
+            return vec![format!("the jail of {sandbox}")];
+        }
         // Removal goes on behind a deletion, and other cases come and go: what was there at first and never
         // goes is left.
         let mut left = self.jail().strays();
