@@ -105,6 +105,7 @@ pub(crate) fn capabilities(facts: &Facts, ground: &Ground) -> Capabilities {
         C::OutputRateLimit,
         C::NetworkNone,
         C::FileWatch,
+        C::OtherUsers,
         C::TemplateImport,
     ] {
         found.grant(always);

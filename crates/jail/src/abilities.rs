@@ -21,7 +21,6 @@ pub(crate) fn capabilities(findings: &Findings<'_>) -> Capabilities {
     for always in [
         C::Pty,
         C::Reattach,
-        C::Stats,
         C::DiskLimit,
         C::InodeLimit,
         C::OpenFilesLimit,
@@ -43,6 +42,7 @@ pub(crate) fn capabilities(findings: &Findings<'_>) -> Capabilities {
     };
     when(C::MemoryLimit, memory, no_controller("memory"));
     when(C::CpuLimit, cpu, no_controller("cpu"));
+    when(C::Stats, findings.cgroups.is_ok(), no_controller("memory"));
     // Without groups RLIMIT_NPROC counts per user namespace, which each jail has (Linux 5.14).
     when(C::PidsLimit, pids || !findings.root, no_controller("pids"));
     when(C::Pause, findings.cgroups.is_ok_and(Cgroups::can_freeze), no_controller("freezer"));
@@ -52,6 +52,7 @@ pub(crate) fn capabilities(findings: &Findings<'_>) -> Capabilities {
     when(C::Snapshot, mapped, pool("a snapshot"));
     when(C::Fork, mapped, pool("a fork"));
     when(C::PrivateUserIds, findings.root, format!("all jails share the daemon's user id: {AS_ROOT}"));
+    when(C::OtherUsers, findings.root, format!("a jail has one user: {AS_ROOT}"));
     when(C::TemplateImport, findings.root, AS_ROOT.to_owned());
     for (capability, name) in [(C::NetworkAllowlist, "allowlist"), (C::NetworkOpen, "open")] {
         when(

@@ -60,6 +60,8 @@ capabilities! {
     TerminalLimit => "terminal_limit",
     /// A cap on bytes of output per second.
     OutputRateLimit => "output_rate_limit",
+    /// Processes run as whichever user of the sandbox they are asked to, root or another.
+    OtherUsers => "other_users",
     /// User ids that no other sandbox and nobody on the host has.
     PrivateUserIds => "private_user_ids",
     /// Network policy `none`: nothing but loopback.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 cases! { "abuse":
     the_default_user_cannot_get_out [NetworkNone],
     root_inside_cannot_get_out [NetworkNone],
-    an_ordinary_user_cannot_get_out [NetworkNone],
+    an_ordinary_user_cannot_get_out [NetworkNone, OtherUsers],
     nobody_gets_out_after_a_restart [NetworkNone, Reattach],
 }
 

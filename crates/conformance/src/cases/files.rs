@@ -5,9 +5,9 @@ use crate::failure::{Outcome, ensure, ensure_eq, ensure_err};
 use crate::harness::{Harness, script};
 use crate::{archive, pattern};
 use futures::future::try_join_all;
-use hostel_sandbox::Error;
 use hostel_sandbox::file::{FileKind, WriteOptions};
 use hostel_sandbox::process::ProcessSpec;
+use hostel_sandbox::{Capability, Error};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -23,7 +23,7 @@ cases! { "files":
     what_is_there_can_be_protected,
     a_missing_parent_is_made_only_if_asked,
     modes_are_set_and_kept,
-    metadata_is_told,
+    metadata_is_told [OtherUsers],
     links_are_followed_or_not,
     a_directory_is_listed_in_pages,
     directories_are_made,
@@ -315,7 +315,14 @@ async fn moving(h: H) -> Outcome {
     sandbox.inside()?.rename("/tmp/b", "/tmp/c", false).await?;
     ensure_err!(sandbox.inside()?.rename("/tmp/b", "/tmp/d", false).await, Error::NotFound { .. });
     sandbox.sh("mkdir -p /tmp/dir/sub; echo x > /tmp/dir/sub/x; ln -s x /tmp/link").await?;
-    sandbox.inside()?.rename("/tmp/dir", "/tmp/moved", false).await?;
+    let moved = sandbox.inside()?.rename("/tmp/dir", "/tmp/moved", false).await;
+    // An ordinary user's overlay on a file system in memory moves no directories before Linux 6.6: there are no user
+    // attributes then to mark them with. Programs copy them, as mv does.
+    if matches!(&moved, Err(error) if error.to_string().contains("cross-device") && !h.has(Capability::OtherUsers))
+    {
+        return Ok(());
+    }
+    moved?;
     ensure_eq!(sandbox.get("/tmp/moved/sub/x").await?, b"x\n");
     // The link itself is moved, not what it points at.
     ensure_eq!(sandbox.inside()?.rename("/tmp/link", "/tmp/link2", false).await?.kind, FileKind::Symlink);

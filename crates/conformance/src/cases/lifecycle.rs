@@ -23,8 +23,8 @@ cases! { "lifecycle":
     creating_and_destroying_in_turns_leaves_nothing,
     a_taken_id_is_refused_and_its_sandbox_undisturbed,
     a_missing_template_is_not_found,
-    environment_user_and_directory_come_from_the_specification,
-    the_working_directory_is_made,
+    environment_user_and_directory_come_from_the_specification [OtherUsers],
+    the_working_directory_is_made [OtherUsers],
     destroying_during_starts_is_clean,
     a_dropped_destroy_can_be_repeated,
 }

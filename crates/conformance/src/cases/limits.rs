@@ -3,8 +3,8 @@
 use crate::case::cases;
 use crate::failure::{Failure, Outcome, ensure, ensure_eq};
 use crate::harness::{Harness, Sandbox, script};
-use hostel_sandbox::ResourceLimits;
 use hostel_sandbox::process::ExitReason;
+use hostel_sandbox::{Capability, ResourceLimits};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -44,12 +44,14 @@ async fn limits_in_force_are_told(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
     for (told, asked) in [
         (sandbox.limits.memory_bytes, asked.memory_bytes),
-        (sandbox.limits.disk_bytes, asked.disk_bytes),
         (sandbox.limits.pids.map(u64::from), asked.pids.map(u64::from)),
         (sandbox.limits.open_files.map(u64::from), asked.open_files.map(u64::from)),
     ] {
         ensure!(asked.is_none() || told == asked, "asked {asked:?}, told {told:?} in {:?}", sandbox.limits);
     }
+    // Files that are in memory have less where there is little of that.
+    let (told, asked) = (sandbox.limits.disk_bytes, asked.disk_bytes);
+    ensure!(asked.is_none() || told.is_some() && told <= asked, "asked {asked:?}, told {told:?} of disk");
     Ok(())
 }
 
@@ -190,6 +192,11 @@ async fn a_fork_bomb_ends_with_its_sandbox(h: H) -> Outcome {
     h.nothing_left(sandbox.id()).await
 }
 
+/// Whether a backend says that the limit on processes stays as it was made, here or for good.
+pub(super) fn fixed<T>(changed: &hostel_sandbox::Result<T>) -> bool {
+    matches!(changed, Err(hostel_sandbox::Error::CapabilityMissing { capability: Capability::PidsLimit, .. }))
+}
+
 async fn memory_can_be_changed_live(h: H) -> Outcome {
     let sandbox = limited(&h, |limits| limits.memory_bytes = Some(SMALL)).await?;
     let more = ResourceLimits { memory_bytes: Some(4 * SMALL), ..ResourceLimits::default() };
@@ -207,7 +214,11 @@ async fn memory_can_be_changed_live(h: H) -> Outcome {
 async fn processes_can_be_changed_live(h: H) -> Outcome {
     let sandbox = limited(&h, |limits| limits.pids = Some(24)).await?;
     let more = ResourceLimits { pids: Some(100), ..ResourceLimits::default() };
-    ensure_eq!(sandbox.update_limits(&more).await?.pids, Some(100));
+    let changed = sandbox.update_limits(&more).await;
+    if fixed(&changed) {
+        return Ok(());
+    }
+    ensure_eq!(changed?.pids, Some(100));
     let count = refused(&sandbox.run_probe(&["eat-pids", "2000"]).await?.success()?.text())?;
     ensure!((24..100).contains(&count), "{count} processes of 100");
     Ok(())
