@@ -21,7 +21,7 @@ pub use caller::Caller;
 pub use daemon::{Setup, TestDaemon};
 pub use engine::{TestEngine, docker, shared_engine};
 pub use name_server::NameServer;
-pub use outcome::{Outcome, eventually, executable, exit_code};
+pub use outcome::{Outcome, eventually, executable, exit_code, skip};
 pub use package::{package, root};
 pub use processes::{children, resident_bytes, signal};
 pub use raw::RawCodec;
