@@ -25,6 +25,7 @@ mod seccomp;
 mod seeds;
 mod snapshot;
 mod stats;
+mod tcp;
 mod template;
 mod tls;
 mod tools;
