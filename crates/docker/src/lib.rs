@@ -27,6 +27,7 @@ mod snapshot;
 mod stats;
 mod tcp;
 mod template;
+mod tidy;
 mod tls;
 mod tools;
 mod watch;
