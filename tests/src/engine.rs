@@ -154,20 +154,12 @@ impl TestEngine {
         eventually("containerd is gone", || !process.join("stat").exists() || process.ends_with("proc"));
     }
 
-    /// It does nothing any more, and does not hang up either.
-    pub fn freeze(&self) {
-        self.tell(Signal::STOP);
-    }
-
-    /// It goes on.
-    pub fn thaw(&self) {
-        self.tell(Signal::CONT);
-    }
-
-    fn tell(&self, what: Signal) {
-        if let Some(child) = &self.child {
-            signal(child.id(), what);
-        }
+    /// It does nothing any more, and does not hang up either, until what this returns is dropped.
+    #[must_use]
+    pub fn freeze(&self) -> FrozenEngine {
+        let process = self.child.as_ref().map_or(0, Child::id);
+        signal(process, Signal::STOP);
+        FrozenEngine(process)
     }
 
     /// Lets every user of this host use it, for the time of a test.
@@ -181,8 +173,6 @@ impl TestEngine {
     }
 
     fn end(&mut self, how: Signal) {
-        // Where a test that failed left it frozen.
-        self.thaw();
         let Some(mut child) = self.child.take() else { return };
         signal(child.id(), how);
         let start = Instant::now();
@@ -203,12 +193,21 @@ impl TestEngine {
     }
 }
 
+/// An engine that does nothing.
+#[derive(Debug)]
+pub struct FrozenEngine(u32);
+
+impl Drop for FrozenEngine {
+    fn drop(&mut self) {
+        signal(self.0, Signal::CONT);
+    }
+}
+
 impl Drop for TestEngine {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("the engine's log:\n{}", self.log());
         }
-        self.thaw();
         // Containers that outlive their engine can only be removed by it.
         if self.child.is_none() {
             self.launch();

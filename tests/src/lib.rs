@@ -19,7 +19,7 @@ pub use api::{Api, Refusal, refusal};
 pub use audit::leftovers;
 pub use caller::Caller;
 pub use daemon::{Setup, TestDaemon};
-pub use engine::{TestEngine, docker, shared_engine};
+pub use engine::{FrozenEngine, TestEngine, docker, shared_engine};
 pub use name_server::NameServer;
 pub use outcome::{Outcome, eventually, executable, exit_code, skip};
 pub use package::{package, root};

@@ -147,11 +147,11 @@ fn an_engine_that_falls_silent_is_told_and_what_happened_meanwhile_is_seen() {
     let (id, dying) = (container(&daemon), container(&daemon));
     let first_process = first_process(&engine, &daemon, &dying);
     // Its connections stay open: nothing tells but its silence.
-    engine.freeze();
+    let frozen = engine.freeze();
     signal(first_process, Signal::KILL);
     is_told(&daemon);
     assert_eq!(daemon.shell(&id, "echo through the guest"), "through the guest");
-    engine.thaw();
+    drop(frozen);
     eventually("the death is told", || get(&daemon, &dying)["state"] == "failed");
     is_back(&daemon);
     assert_eq!(daemon.shell(&id, "echo still here"), "still here");
