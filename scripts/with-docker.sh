@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs a command with a Docker engine that can be used: DOCKER_HOST names it, HOSTEL_DOCKER_IMAGE an image on it.
 # Takes the engine that runs already, or starts one of its own, with its own data, and stops it afterwards. Where
-# neither can be, the command runs without DOCKER_HOST, and that is said loudly, before and after.
+# neither can be, the command runs without DOCKER_HOST, and that is said loudly, before and after. What tests say that
+# they leave out for other reasons is counted and told at the end.
 #
 #   scripts/with-docker.sh cargo test --workspace
 #
@@ -75,6 +76,7 @@ stop_engine() {
 		done
 		kill -KILL "$engine" 2>/dev/null || true
 	fi
+	rm -f "$skips"
 	if [ -n "$work" ]; then
 		findmnt --noheadings --raw --output TARGET | grep -F "$work/" | sort --reverse |
 			xargs --no-run-if-empty --max-args=1 umount --lazy 2>/dev/null || true
@@ -115,16 +117,25 @@ start_engine() {
 	return 1
 }
 
-skipped() {
-	local line
-	for line in '' '################################################################' \
-		'# SKIPPED: no test of the Docker backend was run.' "# $reason" \
-		'################################################################' ''; do
-		echo "$line" >&2
-	done
+loudly() {
+	printf '%s\n' '' '################################################################' "$@" \
+		'################################################################' '' >&2
+}
+
+skipped() { loudly '# SKIPPED: no test of the Docker backend was run.' "# $reason"; }
+
+# What tests appended to HOSTEL_SKIPPED, a line for each.
+skipped_inside() {
+	local count lines
+	count=$(wc -l <"$skips")
+	[ "$count" -gt 0 ] || return 0
+	mapfile -t lines < <(sort "$skips" | uniq --count | sed 's/^/#/')
+	loudly "# SKIPPED: $count tests, or parts of them, were left out. How many, and why:" "${lines[@]}"
 }
 
 reason=''
+skips=$(mktemp "${TMPDIR:-/tmp}/hostel-skipped.XXXXXX")
+export HOSTEL_SKIPPED=$skips
 trap stop_engine EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
@@ -147,5 +158,6 @@ fi
 
 status=0
 "$@" || status=$?
+skipped_inside
 [ -z "$reason" ] || skipped
 exit "$status"

@@ -1,8 +1,10 @@
 //! A Docker engine of a test's own, to be stopped, killed and filled up.
 
-use crate::outcome::{Outcome, PATIENCE, eventually};
+use crate::outcome::{Outcome, PATIENCE, eventually, skip};
 use crate::signal;
 use rustix::process::Signal;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
@@ -14,9 +16,7 @@ use tempfile::TempDir;
 pub fn shared_engine() -> Option<(String, String)> {
     let found = std::env::var("DOCKER_HOST").ok().zip(std::env::var("HOSTEL_DOCKER_IMAGE").ok());
     if found.is_none() {
-        eprintln!(
-            "SKIPPED: there is no Docker engine; scripts/with-docker.sh cargo nextest run … starts one"
-        );
+        skip("there is no Docker engine; scripts/with-docker.sh cargo nextest run … starts one");
     }
     found
 }
@@ -62,7 +62,7 @@ impl TestEngine {
     pub fn prepare(arguments: &[&str]) -> Option<Self> {
         let (_, image) = shared_engine()?;
         if !rustix::process::geteuid().is_root() || !Path::new("/usr/sbin/dockerd").exists() {
-            eprintln!("SKIPPED: only root can start an engine, and dockerd must be installed");
+            skip("only root can start an engine, and dockerd must be installed");
             return None;
         }
         let place =
@@ -154,6 +154,24 @@ impl TestEngine {
         eventually("containerd is gone", || !process.join("stat").exists() || process.ends_with("proc"));
     }
 
+    /// It does nothing any more, and does not hang up either, until what this returns is dropped.
+    #[must_use]
+    pub fn freeze(&self) -> FrozenEngine {
+        let process = self.child.as_ref().map_or(0, Child::id);
+        signal(process, Signal::STOP);
+        FrozenEngine(process)
+    }
+
+    /// Lets every user of this host use it, for the time of a test.
+    ///
+    /// # Panics
+    /// Where it does not run.
+    pub fn open_to_all(&self) {
+        let open = |path: &Path, mode| std::fs::set_permissions(path, Permissions::from_mode(mode));
+        open(self.place.path(), 0o711).expect("chmod");
+        open(&self.place.path().join("docker.sock"), 0o666).expect("chmod");
+    }
+
     fn end(&mut self, how: Signal) {
         let Some(mut child) = self.child.take() else { return };
         signal(child.id(), how);
@@ -172,6 +190,16 @@ impl TestEngine {
         let log = std::fs::read_to_string(self.place.path().join("log")).unwrap_or_default();
         let lines: Vec<&str> = log.lines().filter(|line| !line.contains("level=info")).collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+}
+
+/// An engine that does nothing.
+#[derive(Debug)]
+pub struct FrozenEngine(u32);
+
+impl Drop for FrozenEngine {
+    fn drop(&mut self) {
+        signal(self.0, Signal::CONT);
     }
 }
 

@@ -1,5 +1,6 @@
 //! What came of a command, and waiting for what comes by itself.
 
+use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Output, Stdio};
@@ -18,6 +19,17 @@ pub fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
     while !is_true() {
         assert!(start.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
         std::thread::yield_now();
+    }
+}
+
+/// Says loudly that something is not tested here, and why. `scripts/with-docker.sh` tells it again at the end, for
+/// nobody sees what a test says that goes well.
+pub fn skip(why: &str) {
+    eprintln!("SKIPPED: {why}");
+    let Some(list) = std::env::var_os("HOSTEL_SKIPPED") else { return };
+    if let Ok(mut list) = std::fs::File::options().append(true).open(list) {
+        let line = why.split_whitespace().collect::<Vec<_>>().join(" ");
+        let _ = list.write_all(format!("{line}\n").as_bytes());
     }
 }
 

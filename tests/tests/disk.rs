@@ -1,7 +1,7 @@
 //! The disk of the daemon's state is full: it says so, nothing is lost, and when there is space again it goes on.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use hostel_tests::{Setup, TestDaemon};
+use hostel_tests::{Setup, TestDaemon, skip};
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -58,7 +58,7 @@ fn unbounded() -> Setup {
 fn a_full_disk_is_told_and_survived() {
     let mut daemon = TestDaemon::prepare(unbounded());
     let Some(disk) = SmallDisk::mount(daemon.state()) else {
-        eprintln!("SKIPPED: nothing can be mounted here");
+        skip("nothing can be mounted here");
         return;
     };
     daemon.restart();
@@ -120,7 +120,7 @@ fn a_full_disk_is_told_and_survived() {
 fn a_daemon_that_finds_no_space_says_so_and_ends() {
     let mut daemon = TestDaemon::prepare(unbounded());
     let Some(disk) = SmallDisk::mount(daemon.state()) else {
-        eprintln!("SKIPPED: nothing can be mounted here");
+        skip("nothing can be mounted here");
         return;
     };
     disk.fill();

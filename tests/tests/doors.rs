@@ -6,6 +6,7 @@ use hostel_egress::namespace::{Doors, Namespaces, PROXY_PORT, original_destinati
 use hostel_sandbox::file::WriteOptions;
 use hostel_sandbox::process::{AttachOptions, Output, ProcessSpec};
 use hostel_sandbox::{Backend, ExecutionEnvironment, NetworkPolicy, SandboxId, SandboxSpec};
+use hostel_tests::skip;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +20,7 @@ const PROBE: &str = "/tmp/hostel-probe";
 fn is_root() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        eprintln!("SKIPPED: only root may enter network namespaces");
+        skip("only root may enter network namespaces");
     }
     root
 }
@@ -126,7 +127,7 @@ async fn of_jails() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_containers() {
     let Ok(host) = std::env::var("DOCKER_HOST") else {
-        return eprintln!("SKIPPED: DOCKER_HOST names no engine");
+        return skip("DOCKER_HOST names no engine");
     };
     if !is_root() {
         return;

@@ -1,7 +1,7 @@
 //! A client in another language, made from the protos alone.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use hostel_tests::{Setup, TestDaemon, eventually};
+use hostel_tests::{Setup, TestDaemon, eventually, skip};
 use std::path::Path;
 use std::process::Command;
 
@@ -10,7 +10,7 @@ fn a_python_client_gets_along_with_the_protos_alone() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let made = Command::new(root.join("scripts/python-client.sh")).output().unwrap();
     if !made.status.success() {
-        eprintln!("SKIPPED: no Python client: {}", String::from_utf8_lossy(&made.stderr));
+        skip(&format!("no Python client: {}", String::from_utf8_lossy(&made.stderr)));
         return;
     }
     let place = String::from_utf8(made.stdout).unwrap();

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use hostel_testkit::{ModelOptions, ModelServer, Script, Step};
-use hostel_tests::{Outcome, Setup, Terminal, TestDaemon, eventually, executable, package, signal};
+use hostel_tests::{Outcome, Setup, Terminal, TestDaemon, eventually, executable, package, signal, skip};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::fs;
@@ -81,7 +81,7 @@ impl Stage {
         let package = match package() {
             Ok(package) => package,
             Err(why) => {
-                eprintln!("SKIPPED: sessions on the command line: {why}");
+                skip(&format!("sessions on the command line: {why}"));
                 return None;
             }
         };

@@ -1,7 +1,7 @@
 //! Templates as operators declare them and people build them, with real jails, the real claude CLI and real Docker.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use hostel_tests::{Outcome, TestDaemon, eventually, executable, leftovers, package, root};
+use hostel_tests::{Outcome, TestDaemon, eventually, executable, leftovers, package, root, skip};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -27,7 +27,7 @@ fn error(stderr: &str) -> Value {
 }
 
 fn skipped(what: &str, why: &str) {
-    eprintln!("SKIPPED: {what}: {why}");
+    skip(&format!("{what}: {why}"));
 }
 
 fn is_there(daemon: &TestDaemon, template: &str) -> bool {

@@ -1,7 +1,7 @@
 //! An ordinary user's daemon: the same, weaker, and saying so.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use hostel_tests::{Setup, TestDaemon};
+use hostel_tests::{Setup, TestDaemon, skip};
 use serde_json::Value;
 use std::process::Command;
 
@@ -17,7 +17,7 @@ fn start() -> Option<TestDaemon> {
     }
     let allowed = unshare.args(["--user", "--map-root-user", "--mount", "true"]).current_dir("/").status();
     if !allowed.is_ok_and(|status| status.success()) {
-        eprintln!("SKIPPED: this host forbids user namespaces to ordinary users");
+        skip("this host forbids user namespaces to ordinary users");
         return None;
     }
     let mut daemon = TestDaemon::prepare(Setup { user: root.then_some(USER), ..Setup::default() });

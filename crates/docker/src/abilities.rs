@@ -117,7 +117,8 @@ pub(crate) fn capabilities(facts: &Facts, ground: &Ground) -> Capabilities {
     when(C::MemoryLimit, facts.memory, no_controller);
     when(C::CpuLimit, facts.cpu, no_controller);
     when(C::PidsLimit, facts.pids, no_controller);
-    let disks = if facts.remote { Err(remote::NO_DISK) } else { ground.disks() };
+    let is_elsewhere = facts.remote && ground.is_root();
+    let disks = if is_elsewhere { Err(remote::NO_DISK) } else { ground.disks() };
     let no_disk = disks.err().unwrap_or_default();
     let capped = facts.quota || disks.is_ok();
     let driver = if facts.driver.is_empty() { "this one" } else { &facts.driver };
@@ -140,7 +141,7 @@ pub(crate) fn capabilities(facts: &Facts, ground: &Ground) -> Capabilities {
     );
     when(C::PrivateUserIds, false, "containers of one engine share a range of user ids");
     for (capability, name) in [(C::NetworkAllowlist, "allowlist"), (C::NetworkOpen, "open")] {
-        let reason = if facts.remote {
+        let reason = if is_elsewhere {
             "the engine is on another host"
         } else {
             "the daemon runs as an ordinary user; start it as root for this"

@@ -8,7 +8,7 @@ use crate::engine::{Engine, QUESTION, bounded};
 use crate::environment::Environment;
 use crate::ground::{Ground, SOCKET};
 use crate::handle::Handle;
-use crate::remote::COSTS;
+use crate::remote::{COSTS, NO_DISK, NO_OWNER};
 use crate::template::{DEFAULT, Templates};
 use async_trait::async_trait;
 use bollard::query_parameters::InspectContainerOptions;
@@ -20,11 +20,11 @@ use hostel_sandbox::{
     Backend, BackendEvent, BackendName, Capabilities, Created, Error, ExecutionEnvironment, Result,
     SandboxId, SandboxSpec, TemplateId,
 };
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -35,6 +35,8 @@ const EVENTS: usize = 1024;
 const ADOPTION: Duration = Duration::from_secs(5);
 /// How long the start waits for an engine.
 const FIRST_CONTACT: Duration = Duration::from_secs(5);
+/// The kernel ends a guest for want of memory at once, and says so at the same time.
+const OOM_TO_DEATH: Duration = Duration::from_secs(2);
 /// How long work under way may take at the end.
 const LAST_WORK: Duration = Duration::from_secs(60);
 
@@ -61,6 +63,10 @@ pub(crate) struct Inner {
     pub(crate) stop: CancellationToken,
     /// Held by whoever asks the engine for an image's content.
     pub(crate) seeding: tokio::sync::Mutex<()>,
+    /// Shared by those who have an image that nothing stands on yet; held alone by who removes such images.
+    pub(crate) imaging: tokio::sync::RwLock<()>,
+    /// Held by whoever tidies up.
+    pub(crate) tidying: tokio::sync::Mutex<()>,
     /// What a real engine can do; once it was reached.
     capabilities: OnceLock<Capabilities>,
     /// What is believed before that.
@@ -81,8 +87,10 @@ struct Standing {
     container: Option<String>,
     /// It is being removed, or its death was told.
     over: bool,
-    /// The kernel ended something in it for want of memory.
-    oom: bool,
+    /// The image that goes with it.
+    own_image: Option<String>,
+    /// When the kernel last ended something in it for want of memory.
+    oom: Option<Instant>,
 }
 
 impl Inner {
@@ -133,11 +141,17 @@ impl Inner {
         Ok(())
     }
 
-    /// Notes that it lives in a container.
-    pub(crate) fn live(&self, id: &SandboxId, container: &str) {
-        if let Some(standing) = self.standing().get_mut(id) {
-            standing.container = Some(container.to_owned());
+    /// Notes that a sandbox lives in a container.
+    pub(crate) fn live(&self, handle: &Handle) {
+        if let Some(standing) = self.standing().get_mut(&handle.sandbox) {
+            standing.container = Some(handle.container.clone());
+            standing.own_image = handle.own_image.then(|| handle.image.clone());
         }
+    }
+
+    /// Images that go with sandboxes.
+    pub(crate) fn own_images(&self) -> HashSet<String> {
+        self.standing().values().filter_map(|standing| standing.own_image.clone()).collect()
     }
 
     /// Notes that its end is no news.
@@ -160,17 +174,17 @@ impl Inner {
         }
     }
 
-    /// Removes what could not be removed before.
+    /// Removes what could not be removed before. What is not done when this is dropped is done the next time.
     pub(crate) async fn finish_removals(&self) {
-        let unfinished = std::mem::take(&mut *lock(&self.unfinished));
+        let unfinished = lock(&self.unfinished).clone();
         for handle in unfinished {
             if self.remove_everything(&handle.sandbox, Some(&handle.container)).await.is_err() {
-                lock(&self.unfinished).push(handle);
                 continue;
             }
             if handle.own_image {
                 self.remove_image(&handle.image).await;
             }
+            lock(&self.unfinished).retain(|known| known.container != handle.container);
             self.unstand(&handle.sandbox);
         }
     }
@@ -196,17 +210,17 @@ impl Inner {
 
     pub(crate) fn note_oom(&self, id: &SandboxId) {
         if let Some(standing) = self.standing().get_mut(id) {
-            standing.oom = true;
+            standing.oom = Some(Instant::now());
         }
     }
 
-    /// Marks a sandbox as dead. → whether it ran out of memory; `None` where its death is no news.
+    /// Marks a sandbox as dead. → whether it died for want of memory; `None` where its death is no news.
     pub(crate) fn take_dead(&self, id: &SandboxId, container: &str) -> Option<bool> {
         let mut standing = self.standing();
         let found = standing.get_mut(id)?;
         let news = !found.over && found.container.as_deref() == Some(container);
         found.over |= news;
-        news.then_some(found.oom)
+        news.then_some(found.oom.is_some_and(|at| at.elapsed() < OOM_TO_DEATH))
     }
 
     /// Sandboxes that should be alive, and their containers.
@@ -252,16 +266,15 @@ impl Inner {
         id: &SandboxId,
         handle: Handle,
     ) -> Result<Arc<dyn ExecutionEnvironment>> {
-        let state = self.state_of(&handle).await;
-        let paused = match state {
-            Ok(State::Running) => false,
-            Ok(State::Paused) => true,
+        let paused = match self.state_of(&handle).await {
+            Ok(State::Running) => Some(false),
+            Ok(State::Paused) => Some(true),
             Ok(State::Gone) => {
                 let _ = self.remove_everything(id, Some(&handle.container)).await;
                 return Err(Error::not_found("sandbox", id));
             }
-            // An engine that is away takes no sandbox with it: a guest that answers is alive.
-            Err(Error::Unavailable { .. }) => false,
+            // An engine that is away takes no sandbox with it.
+            Err(Error::Unavailable { .. }) => None,
             Err(error) => return Err(error),
         };
         let guest = if handle.remote {
@@ -269,19 +282,17 @@ impl Inner {
         } else {
             Guest::new(Endpoint::open(&self.ground.control(id), SOCKET, handle.token.clone())?)
         };
-        // An engine that is away hides its guests, too: what became of this one is seen once it is back.
-        if paused || (handle.remote && state.is_err()) {
-            return Ok(Environment::start(Arc::clone(self), guest, handle, paused));
+        // The frozen do not answer, and whether one is frozen only its engine knows: what became of a sandbox
+        // meanwhile is seen once that is back.
+        if paused != Some(false) {
+            return Ok(Environment::start(Arc::clone(self), guest, handle, paused == Some(true)));
         }
-        match (guest.ping(ADOPTION).await, state) {
-            (Ok(()), _) => Ok(Environment::start(Arc::clone(self), guest, handle, false)),
-            (Err(error), Err(_)) => Err(error),
-            (Err(error), Ok(_)) => {
-                tracing::warn!(sandbox = %id, %error, "a guest from before the restart does not answer; its sandbox is removed");
-                let _ = self.remove_everything(id, Some(&handle.container)).await;
-                Err(Error::not_found("sandbox", id))
-            }
+        if let Err(error) = guest.ping(ADOPTION).await {
+            tracing::warn!(sandbox = %id, %error, "a guest from before the restart does not answer; its sandbox is removed");
+            let _ = self.remove_everything(id, Some(&handle.container)).await;
+            return Err(Error::not_found("sandbox", id));
         }
+        Ok(Environment::start(Arc::clone(self), guest, handle, false))
     }
 
     /// What has become of a container. It is ours only with our labels on it.
@@ -325,6 +336,10 @@ impl Docker {
         let default_image = config.default_image.clone();
         let opened = tokio::task::spawn_blocking(move || Ground::open(&config));
         let ground = opened.await.map_err(|error| Error::internal("open the Docker backend", error))??;
+        if !ground.is_root() {
+            // What an ordinary user's daemon shows a container belongs to that user's id, which sandboxes have, too.
+            engine.take_for_far();
+        }
         let (deaths, events) = mpsc::channel(EVENTS);
         let inner = Arc::new(Inner {
             believed: abilities::capabilities(&Facts::usual(engine.is_remote()), &ground),
@@ -336,6 +351,8 @@ impl Docker {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             seeding: tokio::sync::Mutex::default(),
+            imaging: tokio::sync::RwLock::default(),
+            tidying: tokio::sync::Mutex::default(),
             capabilities: OnceLock::new(),
             standing: Mutex::default(),
             unfinished: Mutex::default(),
@@ -394,7 +411,16 @@ impl Backend for Docker {
     }
 
     fn remark(&self) -> Option<String> {
-        self.inner.is_remote().then(|| COSTS.to_owned())
+        let engine = &self.inner.engine;
+        let why = if engine.may_be_local() && !self.inner.ground.is_root() { NO_OWNER } else { NO_DISK };
+        engine.is_remote().then(|| format!("{why}: {COSTS}"))
+    }
+
+    async fn reach(&self) {
+        if self.inner.engine.known().is_none() {
+            // Whoever needs it hears why it cannot be reached.
+            let _ = self.inner.facts().await;
+        }
     }
 
     async fn create(&self, id: &SandboxId, spec: &SandboxSpec) -> Result<Created> {
@@ -417,7 +443,7 @@ impl Backend for Docker {
         };
         let removed = self.inner.sweep(&found).await;
         self.inner.clean_ground().await?;
-        self.inner.remove_deleted_images().await;
+        self.inner.remove_unused().await;
         Ok(removed)
     }
 

@@ -127,8 +127,8 @@ impl Plan<'_> {
         let point = self.ground.mount_point(self.sandbox);
         match self.disk {
             Kind::Image | Kind::Memory => {
-                mounts.push(bind(&disk::inside(&point, SPILL), SPILL_INSIDE, false));
-                let place = |place: &Place| bind(&disk::inside(&point, &place.path), &place.path, false);
+                mounts.push(bind(&point.join(SPILL), SPILL_INSIDE, false));
+                let place = |place: &Place| bind(&place.within(&point), &place.path, false);
                 mounts.extend(self.places.iter().map(place));
             }
             Kind::Root | Kind::Engine => {}

@@ -298,7 +298,10 @@ impl Inner {
         }
         let point = self.ground.mount_point(id);
         match &recipe.copy_of {
-            Some(parent) => snapshot::copy_disk(&self.ground.mount_point(parent), &point).await?,
+            Some(parent) => {
+                snapshot::copy_disk(&self.ground.mount_point(parent), &point).await?;
+                self.ground.move_places(id, parent, &draft.places);
+            }
             None => self.plant(seeds, &draft.places, &point).await?,
         }
         // Whatever came into them, they are directories.
@@ -425,6 +428,8 @@ impl Inner {
 /// Why a container did not start, as far as the image is to blame.
 fn not_started(fault: Fault, recipe: &Recipe) -> Error {
     match fault {
+        // A full disk is nobody's template.
+        fault if fault.is_full() => fault.during("start a container"),
         Fault::Answer { message, .. } if message.contains("exec format error") => Error::invalid(
             "template",
             format!("the template {} is for another architecture: {message}", recipe.template.id),
@@ -457,4 +462,22 @@ fn guest_config(spec: &SandboxSpec, recipe: &Recipe, limits: &ResourceLimits) ->
 /// What a guest is told, but for its token.
 pub(crate) fn base_config(defaults: &ProcessDefaults, limits: &ResourceLimits) -> GuestConfig {
     GuestConfig { oom_score_adj: OOM_SCORE, can_switch_user: true, ..defaults.config(limits) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hostel_sandbox::TemplateId;
+    use hostel_sandbox::template::TemplateSource;
+
+    #[test]
+    fn a_full_disk_is_not_the_templates_fault() {
+        let template = Template::new(TemplateId::generate(), TemplateSource::Imported);
+        let recipe = Recipe { template, image: Image::default(), own_image: false, copy_of: None };
+        let said = |message: &str| Fault::Answer { status: 500, message: message.to_owned() };
+        let full = "error mounting to rootfs at /x: create mountpoint: no space left on device";
+        assert!(matches!(not_started(said(full), &recipe), Error::LimitReached { what: "disk", .. }));
+        let broken = "error mounting to rootfs at /x: not a directory";
+        assert!(matches!(not_started(said(broken), &recipe), Error::InvalidArgument { .. }));
+    }
 }

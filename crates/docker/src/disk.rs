@@ -1,7 +1,9 @@
 //! The disk of a sandbox: one cap over everything it may write.
 //!
 //! Where the storage driver cannot cap a container's root, the root is read-only and the usual writable places are
-//! directories of one file system of the right size, which we make and the engine binds.
+//! directories of one file system of the right size, which we make and the engine binds. None of them is below another
+//! one there, even where it is inside: what leads to a place is never anything that an image or a sandbox could
+//! replace by a link to the host's own files.
 
 use crate::abilities::Facts;
 use crate::ground::Ground;
@@ -9,6 +11,7 @@ use crate::tools;
 use hostel_sandbox::{Error, ResourceLimits, Result, SandboxId};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use std::fs;
 use std::io;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -18,6 +21,8 @@ use std::time::Duration;
 /// Where output that does not fit in memory goes, in the disk and in the container.
 pub(crate) const SPILL: &str = ".spill";
 pub(crate) const SPILL_INSIDE: &str = "/.hostel/spill";
+/// Where in the disk the places are that not every sandbox has.
+const MORE: &str = ".place";
 /// Where programs expect to write.
 const PLACES: [(&str, u32); 6] = [
     ("/workspace", 0o755),
@@ -60,6 +65,34 @@ pub(crate) struct Place {
     pub(crate) mode: u32,
     /// It is the default user's.
     pub(crate) owned: bool,
+    /// Where it is in a disk. It ends as the path does, and depends on nothing else.
+    pub(crate) directory: String,
+}
+
+impl Place {
+    /// One of [`PLACES`].
+    fn usual((path, mode): (&str, u32)) -> Self {
+        let directory = path.trim_start_matches('/').to_owned();
+        Self { path: path.to_owned(), mode, owned: path == "/workspace", directory }
+    }
+
+    /// Any other, with a cleaned path.
+    fn more(path: &str, owned: bool) -> Self {
+        let digest = Sha256::digest(path);
+        let name: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let last = path.rsplit('/').next().unwrap_or_default();
+        Self { path: path.to_owned(), mode: 0o755, owned, directory: format!("{MORE}/{name}/{last}") }
+    }
+
+    /// Where it is in the disk that is mounted there.
+    pub(crate) fn within(&self, disk: &Path) -> PathBuf {
+        disk.join(&self.directory)
+    }
+
+    /// Where earlier daemons put it.
+    fn former(&self) -> &str {
+        self.path.trim_start_matches('/')
+    }
 }
 
 impl Kind {
@@ -87,25 +120,36 @@ impl Kind {
     }
 }
 
-/// The writable places of a sandbox: the usual ones, its working directory, and what its image declares as volumes.
-pub(crate) fn places(workdir: &str, volumes: &[String]) -> Vec<Place> {
-    let usual = PLACES.map(|(path, mode)| Place { path: path.to_owned(), mode, owned: path == "/workspace" });
-    let mut places = Vec::from(usual);
-    let covered = |places: &[Place], path: &str| {
-        places.iter().any(|place| path == place.path || path.starts_with(&format!("{}/", place.path)))
-    };
-    let plain =
-        |path: &str| path.starts_with('/') && !path.split('/').any(|part| part == ".." || part == ".");
-    let top = |path: &str| path.split('/').nth(1).unwrap_or_default().to_owned();
-    for volume in volumes.iter().map(|volume| volume.trim_end_matches('/')) {
-        // A volume that is not covered would be one without a cap.
-        if plain(volume) && !places.iter().any(|place| place.path == volume) {
-            places.push(Place { path: volume.to_owned(), mode: 0o755, owned: false });
+/// An absolute path without `.`, `..`, and needless slashes, as an engine understands it; `None` for another one, and
+/// for the root.
+pub(crate) fn clean(path: &str) -> Option<String> {
+    let mut parts = Vec::new();
+    for part in path.strip_prefix('/')?.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
         }
     }
-    let workdir = workdir.trim_end_matches('/');
-    if plain(workdir) && !SYSTEM.contains(&top(workdir).as_str()) && !covered(&places, workdir) {
-        places.push(Place { path: workdir.to_owned(), mode: 0o755, owned: true });
+    (!parts.is_empty()).then(|| format!("/{}", parts.join("/")))
+}
+
+/// The writable places of a sandbox: the usual ones, its working directory, and what its image declares as volumes,
+/// whose paths are clean.
+pub(crate) fn places(workdir: &str, volumes: &[String]) -> Vec<Place> {
+    let mut places = Vec::from(PLACES.map(Place::usual));
+    // One that is inside another place, too: the engine makes a volume without a cap where nothing is mounted.
+    for volume in volumes {
+        if !places.iter().any(|place| place.path == *volume) {
+            places.push(Place::more(volume, false));
+        }
+    }
+    let Some(workdir) = clean(workdir) else { return places };
+    let top = workdir.split('/').nth(1).unwrap_or_default();
+    let covered =
+        places.iter().any(|place| workdir == place.path || workdir.starts_with(&format!("{}/", place.path)));
+    if !SYSTEM.contains(&top) && !covered {
+        places.push(Place::more(&workdir, true));
     }
     places
 }
@@ -114,11 +158,6 @@ pub(crate) fn places(workdir: &str, volumes: &[String]) -> Vec<Place> {
 pub(crate) fn engine_bytes(limits: &ResourceLimits) -> u64 {
     let memory = limits.memory_bytes.unwrap_or(2 << 30) / MEMORY_PER_DISK;
     limits.disk_bytes.map_or(memory, |bytes| bytes.min(memory))
-}
-
-/// Where a place is in a disk.
-pub(crate) fn inside(disk: &Path, place: &str) -> PathBuf {
-    disk.join(place.trim_start_matches('/'))
 }
 
 impl Ground {
@@ -181,11 +220,11 @@ impl Ground {
     ) -> Result<()> {
         let disk = self.mount_point(sandbox);
         let _ = fs::remove_dir(disk.join("lost+found"));
-        let spill = Place { path: SPILL.to_owned(), mode: 0o700, owned: false };
-        for place in places.iter().chain([&spill]) {
-            let path = inside(&disk, &place.path);
-            let (uid, gid) = if place.owned { owner } else { (0, 0) };
-            make_place(&path, place.mode, (uid + first_id, gid + first_id)).map_err(|error| {
+        let of_place =
+            |place: &Place| (place.within(&disk), place.mode, if place.owned { owner } else { (0, 0) });
+        let spill = (disk.join(SPILL), 0o700, (0, 0));
+        for (path, mode, (uid, gid)) in places.iter().map(of_place).chain([spill]) {
+            make_place(&path, mode, (uid + first_id, gid + first_id)).map_err(|error| {
                 match error.raw_os_error() {
                     Some(nix::libc::ENOSPC) => Error::LimitReached {
                         what: "disk",
@@ -196,6 +235,24 @@ impl Ground {
             })?;
         }
         Ok(())
+    }
+
+    /// Puts what a copy has where earlier daemons put places to where they are now. Nothing runs on the copy.
+    pub(crate) fn move_places(&self, sandbox: &SandboxId, parent: &SandboxId, places: &[Place]) {
+        let (disk, original) = (self.mount_point(sandbox), self.mount_point(parent));
+        let mut former: Vec<&Place> = places
+            .iter()
+            .filter(|place| place.former() != place.directory)
+            .filter(|place| fs::symlink_metadata(place.within(&original)).is_err())
+            .filter(|place| is_below(&disk, place.former()))
+            .collect();
+        // One that was below another comes first.
+        former.sort_by_key(|place| std::cmp::Reverse(place.path.len()));
+        for place in former {
+            if let Err(error) = fs::rename(disk.join(place.former()), place.within(&disk)) {
+                tracing::warn!(%sandbox, path = place.path, %error, "files of a fork stay where nobody sees them");
+            }
+        }
     }
 
     /// Removes a sandbox's disk.
@@ -210,6 +267,15 @@ impl Ground {
         }
         let _ = fs::remove_file(self.disk_image(sandbox));
     }
+}
+
+/// Whether a directory is there and no link leads to it.
+fn is_below(disk: &Path, path: &str) -> bool {
+    let mut at = disk.to_owned();
+    path.split('/').all(|part| {
+        at.push(part);
+        fs::symlink_metadata(&at).is_ok_and(|found| found.is_dir())
+    })
 }
 
 fn make_place(path: &Path, mode: u32, (uid, gid): (u32, u32)) -> io::Result<()> {
@@ -246,11 +312,43 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         assert_eq!(paths("/app", &[]), ["/app"]);
-        assert_eq!(paths("/app", &["/app/data/"]), ["/app/data", "/app"]);
+        assert_eq!(paths("/app", &["/app/data"]), ["/app/data", "/app"]);
+        assert_eq!(paths("//srv/./x/", &[]), ["/srv/x"]);
         for covered in ["/", "", "/etc", "/usr/src/app", "/tmp/x", "/workspace", "/a/../etc"] {
             assert_eq!(paths(covered, &[]), [""; 0], "{covered}");
         }
         assert_eq!(paths("/", &["/var/lib/postgresql"]), ["/var/lib/postgresql"]);
+    }
+
+    #[test]
+    fn no_place_leads_through_another_one() {
+        let volumes =
+            ["/home/a/cron.d", "/var", "/data", "/data/deep", "/.spill", "/.place"].map(str::to_owned);
+        let places = places("/home/a", &volumes);
+        assert_eq!(places.len(), PLACES.len() + volumes.len());
+        for (at, place) in places.iter().enumerate() {
+            assert_eq!(place.directory.rsplit('/').next(), place.path.rsplit('/').next());
+            for (_, other) in places.iter().enumerate().filter(|(other, _)| *other != at) {
+                assert!(!Path::new(&place.directory).starts_with(&other.directory), "{place:?} in {other:?}");
+            }
+            assert!(!Path::new(&place.directory).starts_with(SPILL), "{place:?}");
+        }
+    }
+
+    #[test]
+    fn paths_are_cleaned_as_the_engine_cleans_them() {
+        let cleaned = ["/./data", "/x/../data", "//data//", "/../data/."];
+        assert!(cleaned.iter().all(|path| clean(path).as_deref() == Some("/data")));
+        assert!(["", "data", "./data", "/", "/x/.."].iter().all(|path| clean(path).is_none()));
+    }
+
+    #[test]
+    fn nothing_behind_a_link_is_below() {
+        let home = tempfile::tempdir().unwrap();
+        fs::create_dir_all(home.path().join("app/real/data")).unwrap();
+        std::os::unix::fs::symlink(home.path().join("app/real"), home.path().join("app/link")).unwrap();
+        assert!(is_below(home.path(), "app/real/data"));
+        assert!(!is_below(home.path(), "app/link/data") && !is_below(home.path(), "app/link"));
     }
 
     #[test]

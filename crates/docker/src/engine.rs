@@ -2,7 +2,7 @@
 
 use crate::abilities::Facts;
 use crate::container::bind;
-use crate::tls;
+use crate::{tcp, tls};
 use bollard::errors::Error as Cause;
 use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters::CreateContainerOptionsBuilder;
@@ -52,11 +52,18 @@ impl Fault {
         matches!(self, Self::Answer { status: 409, .. })
     }
 
+    /// Whether the engine says that its disk is full.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self, Self::Answer { message, .. }
+            if message.contains("no space left") || message.contains("disk quota exceeded"))
+    }
+
     /// For a caller; `operation` says what was tried.
     pub(crate) fn during(self, operation: impl Into<String>) -> Error {
         let operation = operation.into();
+        let is_full = self.is_full();
         match self {
-            Self::Answer { message, .. } if is_full(&message) => {
+            Self::Answer { message, .. } if is_full => {
                 Error::LimitReached { what: "disk", detail: format!("{operation}: {message}") }
             }
             Self::Answer { message, .. } => Error::Internal { operation, detail: message },
@@ -72,10 +79,6 @@ impl Fault {
             }
         }
     }
-}
-
-fn is_full(message: &str) -> bool {
-    message.contains("no space left") || message.contains("disk quota exceeded")
 }
 
 impl From<Cause> for Fault {
@@ -185,6 +188,11 @@ impl Engine {
         self.remote.get().copied().unwrap_or_else(|| !self.may_be_local())
     }
 
+    /// Has it taken for one that does not share this host's files, whatever it shares.
+    pub(crate) fn take_for_far(&self) {
+        let _ = self.remote.set(true);
+    }
+
     /// Whether [`Self::is_remote`] is known.
     pub(crate) fn is_placed(&self) -> bool {
         !self.may_be_local() || self.remote.get().is_some()
@@ -257,7 +265,7 @@ impl Engine {
                 return Err(unavailable(detail));
             }
             Address::Unix(path) => Docker::connect_with_unix(path, CLIENT_DEADLINE, API_DEFAULT_VERSION),
-            Address::Tcp(host) => Docker::connect_with_http(host, CLIENT_DEADLINE, API_DEFAULT_VERSION),
+            Address::Tcp(host) => Ok(tcp::connect(host)?),
             Address::Tls(host, certificates) => Ok(tls::connect(host, certificates)?),
         };
         let made = made.map_err(|cause| unavailable(causes(&cause)))?;

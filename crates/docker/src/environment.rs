@@ -42,7 +42,7 @@ pub(crate) struct Environment {
 impl Environment {
     /// Takes a container whose guest is there.
     pub(crate) fn start(inner: Arc<Inner>, guest: Guest, handle: Handle, paused: bool) -> Arc<Self> {
-        inner.live(&handle.sandbox, &handle.container);
+        inner.live(&handle);
         guest.set_frozen(paused);
         Arc::new(Self {
             id: handle.sandbox.clone(),
@@ -66,8 +66,8 @@ impl Environment {
         self.paused.load(Ordering::Acquire)
     }
 
-    /// Freezes or thaws, whatever it is now.
-    pub(crate) async fn set_engine_pause(&self, paused: bool) -> Result<()> {
+    /// Freezes or thaws, whatever it is now. → whether that changed anything.
+    pub(crate) async fn set_engine_pause(&self, paused: bool) -> Result<bool> {
         let client = self.inner.engine.client().await?;
         let container = &self.handle.container;
         let done = if paused {
@@ -80,9 +80,11 @@ impl Environment {
             Err(Fault::Answer { message, .. })
                 if message.contains("already paused") || message.contains("is not paused") =>
             {
-                Ok(())
+                Ok(false)
             }
-            done => done.map_err(|fault| fault.during(if paused { "pause" } else { "resume" })),
+            done => {
+                done.map(|()| true).map_err(|fault| fault.during(if paused { "pause" } else { "resume" }))
+            }
         }
     }
 

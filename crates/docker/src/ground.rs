@@ -226,6 +226,19 @@ impl Ground {
         self.state.join("disks").join(format!("{sandbox}.img"))
     }
 
+    /// What is kept of an image, by its id.
+    pub(crate) fn seeds(&self, image: &str) -> PathBuf {
+        self.state.join("seeds").join(image.trim_start_matches("sha256:"))
+    }
+
+    /// The ids of images of which something is kept.
+    pub(crate) fn seeded(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.state.join("seeds")).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        // Engines say so of every id; a name without it could be a repository's.
+        names.map(|name| format!("sha256:{name}")).collect()
+    }
+
     /// Makes a sandbox's control directory: what the guest is told, and a socket on which it reports.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! Images, as far as sandboxes care.
 
+use crate::disk;
 use crate::engine::{Engine, QUESTION, bounded};
 use hostel_sandbox::{Error, Result};
 use std::collections::{BTreeMap, HashMap};
@@ -22,6 +23,7 @@ pub(crate) struct Image {
     pub(crate) user: Option<String>,
     pub(crate) workdir: Option<String>,
     pub(crate) labels: HashMap<String, String>,
+    /// Cleaned, each once.
     pub(crate) volumes: Vec<String>,
 }
 
@@ -29,7 +31,8 @@ impl Image {
     /// Looks an image up by any of its names.
     ///
     /// # Errors
-    /// `NotFound` where the engine does not have it; `InvalidArgument` for another architecture; `Unavailable`.
+    /// `NotFound` where the engine does not have it; `InvalidArgument` for another architecture, or a volume that
+    /// is nowhere; `Unavailable`.
     pub(crate) async fn look_up(engine: &Engine, reference: &str) -> Result<Self> {
         let client = engine.client().await?;
         let found = match bounded(QUESTION, client.inspect_image(reference)).await {
@@ -63,7 +66,34 @@ impl Image {
                 .filter(|user| !matches!(user.as_str(), "root" | "0" | "0:0" | "root:root")),
             workdir: said(config.working_dir).filter(|directory| directory != "/"),
             labels: config.labels.unwrap_or_default(),
-            volumes: config.volumes.unwrap_or_default(),
+            volumes: volumes(config.volumes.unwrap_or_default())
+                .map_err(|problem| Error::invalid("template", format!("the image {reference} {problem}")))?,
         })
+    }
+}
+
+/// What an image declares as volumes, as the engine will understand it: where we mount nothing, it makes one of its
+/// own, which has no cap.
+fn volumes(declared: Vec<String>) -> std::result::Result<Vec<String>, String> {
+    let cleaned = declared.iter().map(|path| {
+        disk::clean(path)
+            .ok_or_else(|| format!("declares a volume at {path:?}, not at an absolute path below /"))
+    });
+    let mut volumes = cleaned.collect::<std::result::Result<Vec<_>, _>>()?;
+    volumes.sort_unstable();
+    volumes.dedup();
+    Ok(volumes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn volumes_are_where_the_engine_will_have_them() {
+        let volumes = |declared: &[&str]| volumes(declared.iter().map(ToString::to_string).collect());
+        assert_eq!(volumes(&["/x/../data", "/./data", "/a/"]).unwrap(), ["/a", "/data"]);
+        assert!(volumes(&["data"]).unwrap_err().contains("data"));
+        assert!(volumes(&["/a/.."]).is_err());
     }
 }

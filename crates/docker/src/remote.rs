@@ -22,12 +22,14 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio_util::io::StreamReader;
 
-/// What it costs, for people.
-pub(crate) const COSTS: &str = "the engine does not share this host's files: guests are reached through it, so every \
-    call takes its way and sandboxes cannot be reached while it is away; a sandbox takes one process more, and \
-    while its processes limit is used up no lost connection comes back";
-/// Why there is no disk of ours.
+/// Why guests are reached through the engine, for people. And why there is no disk of ours.
 pub(crate) const NO_DISK: &str = "the engine does not share this host's files";
+/// The same of an engine on this host.
+pub(crate) const NO_OWNER: &str = "the daemon runs as an ordinary user, and what it shares with containers would belong to their users, too";
+/// What that costs.
+pub(crate) const COSTS: &str = "guests are reached through the engine, so every call takes its way and sandboxes \
+    cannot be reached while it is away; a sandbox takes one process more, and while its processes limit is used up \
+    no lost connection comes back";
 /// Bytes read from an exec at once.
 const OUTPUT: usize = 64 << 10;
 /// Most of what an exec says that is passed on.

@@ -6,11 +6,13 @@
 use crate::backend::Inner;
 use crate::container::LABEL_INSTANCE;
 use crate::disk::{self, Place};
-use crate::engine::{Fault, TRANSFER, WORK, bounded};
+use crate::engine::{Fault, QUESTION, TRANSFER, WORK, bounded};
 use crate::image::Image;
 use crate::tools;
 use bollard::models::{ContainerCreateBody, HostConfig};
-use bollard::query_parameters::{CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder};
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder, InspectContainerOptions,
+};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use hostel_guest_client::Guest;
@@ -29,6 +31,8 @@ pub(crate) const LABEL_SEEDS: &str = "hostel.seeds";
 /// That directory.
 pub(crate) const SEEDS_INSIDE: &str = "/.hostel/places";
 const PASSWD: &str = "/etc/passwd";
+/// What is kept where an image has nothing; an empty file is one that a power cut left.
+const NOTHING: &[u8] = b"nothing\n";
 /// Of an archive's headers: their size, and where they say what they are of.
 const HEADER: usize = 512;
 const TYPE_FLAG: usize = 156;
@@ -47,6 +51,10 @@ pub(crate) struct Seeds {
 impl Seeds {
     fn file(&self, path: &str) -> PathBuf {
         self.directory.join(format!("{}.tar", path.trim_matches('/').replace('/', "%")))
+    }
+
+    fn has(&self, path: &str) -> bool {
+        std::fs::metadata(self.file(path)).is_ok_and(|found| found.len() > 0)
     }
 
     /// The ids of a user, as a name, `uid` or `uid:gid`.
@@ -78,11 +86,8 @@ impl Inner {
     /// # Errors
     /// `Unavailable`, `Internal`.
     pub(crate) async fn seeds(self: &Arc<Self>, image: &Image, places: &[Place]) -> Result<Seeds> {
-        let name = image.id.trim_start_matches("sha256:");
-        let seeds = Seeds { directory: self.ground.state.join("seeds").join(name) };
-        let wanted: Vec<&str> =
-            [PASSWD].into_iter().chain(places.iter().map(|place| place.path.as_str())).collect();
-        let is_complete = || wanted.iter().all(|path| seeds.file(path).exists());
+        let seeds = Seeds { directory: self.ground.seeds(&image.id) };
+        let is_complete = || seeds.has(PASSWD) && places.iter().all(|place| seeds.has(&place.path));
         if is_complete() {
             return Ok(seeds);
         }
@@ -94,30 +99,67 @@ impl Inner {
         let fail = |error: io::Error| Error::internal(format!("make {}", seeds.directory.display()), error);
         std::fs::create_dir_all(&seeds.directory).map_err(fail)?;
         let helper = self.make_helper(&image.id).await?;
-        self.take_seeds(&helper.container, image, &seeds, &wanted).await?;
+        self.take_seeds(&helper.container, image, &seeds, places).await?;
         Ok(seeds)
     }
 
-    async fn take_seeds(&self, container: &str, image: &Image, seeds: &Seeds, wanted: &[&str]) -> Result<()> {
-        let below = image.labels.get(LABEL_SEEDS).map_or("", String::as_str);
-        for path in wanted {
-            let file = seeds.file(path);
-            if file.exists() {
+    /// Removes what is kept of images that the engine has no more.
+    pub(crate) async fn remove_old_seeds(&self) {
+        let Ok(client) = self.engine.client().await else { return };
+        for image in self.ground.seeded() {
+            let found = bounded(QUESTION, client.inspect_image(&image)).await;
+            if !found.is_err_and(|fault| fault.is_missing()) {
                 continue;
             }
-            let source = if *path == PASSWD { PASSWD.to_owned() } else { format!("{below}{path}") };
-            let new = file.with_extension("new");
-            let fetched = tokio::time::timeout(TRANSFER, self.fetch_archive(container, &source, &new)).await;
-            fetched
-                .map_err(|_| Error::DeadlineExceeded { what: format!("reading {path} of an image") })??;
-            std::fs::rename(&new, &file)
-                .map_err(|error| Error::internal(format!("make {}", file.display()), error))?;
+            let _turn = self.seeding.lock().await;
+            let directory = self.ground.seeds(&image);
+            if let Err(error) = std::fs::remove_dir_all(&directory) {
+                tracing::warn!(path = %directory.display(), %error, "what is kept of an image could not be removed");
+            }
+        }
+    }
+
+    async fn take_seeds(&self, helper: &str, image: &Image, seeds: &Seeds, places: &[Place]) -> Result<()> {
+        if !seeds.has(PASSWD) {
+            self.take_seed(helper, &[PASSWD.to_owned()], &seeds.file(PASSWD)).await?;
+        }
+        for place in places.iter().filter(|place| !seeds.has(&place.path)) {
+            let sources = match image.labels.get(LABEL_SEEDS) {
+                None => vec![place.path.clone()],
+                // The second is where snapshots of earlier daemons have it, or another place of this one.
+                Some(below) => vec![format!("{below}/{}", place.directory), format!("{below}{}", place.path)],
+            };
+            self.take_seed(helper, &sources, &seeds.file(&place.path)).await?;
         }
         Ok(())
     }
 
-    /// Writes an archive of a path into a file; an empty file where there is no such path.
-    async fn fetch_archive(&self, container: &str, path: &str, file: &Path) -> Result<()> {
+    /// Keeps the first that is there of some paths.
+    async fn take_seed(&self, helper: &str, sources: &[String], file: &Path) -> Result<()> {
+        let new = file.with_extension("new");
+        let failed = |error: io::Error| Error::internal(format!("make {}", file.display()), error);
+        let mut found = false;
+        for source in sources {
+            found = tokio::time::timeout(TRANSFER, self.fetch_archive(helper, source, &new))
+                .await
+                .map_err(|_| Error::DeadlineExceeded { what: format!("reading {source} of an image") })??;
+            if found {
+                break;
+            }
+        }
+        if !found {
+            // Somebody may have removed the helper; its image has the path all the same.
+            let client = self.engine.client().await?;
+            bounded(QUESTION, client.inspect_container(helper, None::<InspectContainerOptions>))
+                .await
+                .map_err(|fault| fault.during("look into an image"))?;
+            std::fs::write(&new, NOTHING).map_err(failed)?;
+        }
+        std::fs::rename(&new, file).map_err(failed)
+    }
+
+    /// Writes an archive of a path into a file. → whether there is such a path.
+    async fn fetch_archive(&self, container: &str, path: &str, file: &Path) -> Result<bool> {
         let fail = |error: io::Error| Error::internal(format!("write {}", file.display()), error);
         let client = self.engine.client().await?;
         let mut output = tokio::fs::File::create(file).await.map_err(fail)?;
@@ -134,11 +176,13 @@ impl Inner {
                     }
                     output.write_all(&piece).await.map_err(fail)?;
                 }
-                Err(fault) if fault.is_missing() && total == 0 => break,
+                Err(fault) if fault.is_missing() && total == 0 => return Ok(false),
                 Err(fault) => return Err(fault.during(format!("read {path} of an image"))),
             }
         }
-        output.flush().await.map_err(fail)
+        output.flush().await.map_err(fail)?;
+        output.sync_all().await.map_err(fail)?;
+        Ok(true)
     }
 
     /// Unpacks what an image has into a mounted disk.
@@ -153,19 +197,19 @@ impl Inner {
                 Start::Filled => {}
                 // No process for each: most images have most places empty.
                 Start::Empty { mode, owner, group } => {
-                    let path = disk::inside(point, &place.path);
-                    disk::set_owner(&path, mode, (owner, group)).map_err(failed)?;
+                    disk::set_owner(&place.within(point), mode, (owner, group)).map_err(failed)?;
                     continue;
                 }
                 Start::Other => continue,
             }
-            let parent = place.path.rsplit_once('/').map_or("", |(parent, _)| parent.trim_start_matches('/'));
-            let parent = point.join(parent);
-            let fail = |error: io::Error| Error::internal(format!("fill {}", parent.display()), error);
-            std::fs::create_dir_all(&parent).map_err(fail)?;
+            // Where no image or sandbox ever wrote.
+            let path = place.within(point);
+            let parent = path.parent().unwrap_or(point);
+            let fail = |error: io::Error| Error::internal(format!("fill {}", path.display()), error);
+            std::fs::create_dir_all(parent).map_err(fail)?;
             let input = std::fs::File::open(&file).map_err(fail)?;
             let mut unpack = tools::command(&self.ground.guest().display().to_string());
-            unpack.arg("unpack").current_dir(&parent).stdin(Stdio::from(input));
+            unpack.arg("unpack").current_dir(parent).stdin(Stdio::from(input));
             tools::finish("hostel-guest unpack", &mut unpack, TRANSFER).await?;
         }
         Ok(())
@@ -245,10 +289,7 @@ enum Start {
 /// Looks at the first header, as pax(1) describes it.
 fn start_of(archive: &Path) -> io::Result<Start> {
     let mut header = [0; HEADER];
-    let mut file = match std::fs::File::open(archive) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Start::Other),
-        opened => opened?,
-    };
+    let mut file = std::fs::File::open(archive)?;
     let length = file.metadata()?.len();
     if length < HEADER as u64 {
         return Ok(Start::Other);
@@ -305,7 +346,9 @@ mod tests {
         assert!(matches!(write("empty", b'5', 1536), Start::Empty { mode: 0o1777, owner: 1000, group: 7 }));
         assert!(matches!(write("filled", b'5', 4096), Start::Filled));
         assert!(matches!(write("link", b'2', 1536), Start::Other));
-        assert!(matches!(start_of(&home.path().join("none")), Ok(Start::Other)));
+        std::fs::write(home.path().join("nothing"), NOTHING).unwrap();
+        assert!(matches!(start_of(&home.path().join("nothing")), Ok(Start::Other)));
+        assert!(start_of(&home.path().join("none")).is_err(), "what was removed meanwhile is not nothing");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::environment::Environment;
 use crate::image::Image;
 use crate::seeds::{LABEL_SEEDS, SEEDS_INSIDE};
 use crate::template::{self, LABEL_TEMPLATE};
-use crate::tools;
+use crate::tools::{self, Packer};
 use bollard::models::ContainerConfig;
 use bollard::query_parameters::{CommitContainerOptionsBuilder, UploadToContainerOptionsBuilder};
 use bytes::Bytes;
@@ -18,15 +18,14 @@ use futures::stream;
 use hostel_sandbox::template::{Template, TemplateSource};
 use hostel_sandbox::{Capability, Created, Error, Result, SandboxId, SandboxSpec};
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
-use std::process::Stdio;
-use std::sync::Arc;
-use tokio::io::AsyncReadExt as _;
-use tokio::process::{Child, ChildStdout};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::MutexGuard;
 
-const PIECE: usize = 256 << 10;
+/// On images that were made for one fork: whose. Empty on others, so that none has it from the one it was made of.
+pub(crate) const LABEL_FORK: &str = "hostel.fork";
 
 /// Copies everything of one disk into another, empty one. Links are copied, never followed.
 ///
@@ -43,11 +42,10 @@ impl Environment {
     /// Makes an image of the files as they are, with labels; a name where it is for others.
     async fn commit(&self, labels: HashMap<String, String>, name: Option<&str>) -> Result<String> {
         if !self.handle.disk.has_places() {
-            let paused = self.is_paused();
-            self.set_frozen(true);
-            let made = self.inner.commit_container(&self.handle.container, labels, name, !paused).await;
-            self.set_frozen(false);
-            return made;
+            let _turn = self.pausing.lock().await;
+            let _frozen = Frozen::new(self);
+            let pause = !self.is_paused();
+            return self.inner.commit_container(&self.handle.container, labels, name, pause).await;
         }
         // The root never changed: the same image, with the disk's files kept apart in it.
         let helper = self.inner.make_helper(&self.handle.image).await?;
@@ -104,6 +102,7 @@ impl Environment {
             still.release().await;
             return made;
         }
+        let _unused = inner.imaging.read().await;
         let image = self.commit(HashMap::new(), None).await?;
         let image = Image::look_up(&inner.engine, &image).await?;
         inner.create(id, spec, Recipe { template, image, own_image: true, copy_of: None }).await
@@ -120,6 +119,8 @@ impl Inner {
     ) -> Result<String> {
         let client = self.engine.client().await?;
         labels.insert(LABEL_INSTANCE.to_owned(), self.ground.instance.clone());
+        let fork_of = if name.is_none() { self.ground.instance.clone() } else { String::new() };
+        labels.insert(LABEL_FORK.to_owned(), fork_of);
         let repository = name.map(|name| format!("hostel/{name}"));
         let mut options = CommitContainerOptionsBuilder::default().container(container).pause(pause);
         if let Some(repository) = &repository {
@@ -140,43 +141,52 @@ impl Inner {
 
     /// Packs a directory of the host into a container that does not run, below a path of its root.
     async fn upload_directory(&self, container: &str, directory: &Path, below: &str) -> Result<()> {
-        let fail = |error: io::Error| Error::internal("pack a disk", error);
-        let mut tar = tools::command("tar");
-        tar.args(["--create", "--numeric-owner", "--sparse", "--one-file-system", "--format=pax"])
-            .arg(format!("--exclude=./{SPILL}"))
-            .arg(format!("--transform=s,^\\.,{below},S"))
-            .arg("--directory")
-            .arg(directory)
-            .arg(".")
-            .stdout(Stdio::piped());
-        let mut child = tar.spawn().map_err(fail)?;
-        let output = child.stdout.take().ok_or_else(|| fail(io::ErrorKind::BrokenPipe.into()))?;
+        let (exclude, transform) = (format!("--exclude=./{SPILL}"), format!("--transform=s,^\\.,{below},S"));
+        let options = ["--sparse", "--one-file-system", "--format=pax", &exclude, &transform, "--directory"];
+        let arguments = options.into_iter().map(OsStr::new).chain([directory.as_os_str(), OsStr::new(".")]);
+        let packer = Packer::start(arguments)?;
         let client = self.engine.client().await?;
         let options = UploadToContainerOptionsBuilder::default().path("/").build();
-        let body = bollard::body_try_stream(stream::unfold(Some((child, output)), next_piece));
-        bounded(TRANSFER, client.upload_to_container(container, Some(options), body))
-            .await
-            .map_err(|fault| fault.during("put a disk's files into an image"))
+        // The engine does not tell why a source broke.
+        let failed = Arc::new(Mutex::new(None));
+        let body = bollard::body_try_stream(stream::unfold(Some((packer, Arc::clone(&failed))), next_piece));
+        let sent = bounded(TRANSFER, client.upload_to_container(container, Some(options), body)).await;
+        if let Some(error) = failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Err(error);
+        }
+        sent.map_err(|fault| fault.during("put a disk's files into an image"))
     }
 }
 
+/// A packer, and where its failure is left.
+type Packing = (Packer, Arc<Mutex<Option<Error>>>);
+
 /// The next bytes of a packer; its failure is the stream's.
-async fn next_piece(
-    state: Option<(Child, ChildStdout)>,
-) -> Option<(io::Result<Bytes>, Option<(Child, ChildStdout)>)> {
-    let (mut child, mut output) = state?;
-    let mut piece = vec![0; PIECE];
-    match output.read(&mut piece).await {
-        Ok(0) => match child.wait().await {
-            Ok(status) if status.success() => None,
-            Ok(status) => Some((Err(io::Error::other(format!("tar ended with {status}"))), None)),
-            Err(error) => Some((Err(error), None)),
-        },
-        Ok(count) => {
-            piece.truncate(count);
-            Some((Ok(piece.into()), Some((child, output))))
+async fn next_piece(state: Option<Packing>) -> Option<(io::Result<Bytes>, Option<Packing>)> {
+    let (mut packer, failed) = state?;
+    match packer.next().await {
+        Ok(piece) => piece.map(|piece| (Ok(piece), Some((packer, failed)))),
+        Err(error) => {
+            let text = io::Error::other(error.to_string());
+            *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            Some((Err(text), None))
         }
-        Err(error) => Some((Err(error), None)),
+    }
+}
+
+/// A guest whose silence is no sign of its end, for as long as the engine may freeze it.
+struct Frozen<'a>(&'a Environment);
+
+impl<'a> Frozen<'a> {
+    fn new(environment: &'a Environment) -> Self {
+        environment.set_frozen(true);
+        Self(environment)
+    }
+}
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        self.0.set_frozen(false);
     }
 }
 
@@ -220,9 +230,10 @@ impl Environment {
     async fn hold_still(&self) -> Result<Still<'_>> {
         let turn = self.pausing.lock().await;
         let ours = !self.is_paused();
-        let still = Still { environment: self, ours, _turn: turn };
+        let mut still = Still { environment: self, ours, _turn: turn };
         if ours {
-            self.set_engine_pause(true).await?;
+            // One that was paused while the engine was away, or by others, stays so.
+            still.ours = self.set_engine_pause(true).await?;
         }
         Ok(still)
     }

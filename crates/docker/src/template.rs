@@ -6,7 +6,7 @@ use crate::container::LABEL_INSTANCE;
 use crate::engine::{QUESTION, TRANSFER, WORK, bounded};
 use crate::image::Image;
 use crate::parents::Parents;
-use crate::tools;
+use crate::tools::Packer;
 use bollard::query_parameters::{
     CreateImageOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
 };
@@ -16,12 +16,11 @@ use hostel_sandbox::file::{ByteStream, Compression};
 use hostel_sandbox::template::{Template, TemplateSource};
 use hostel_sandbox::{Error, Result, TemplateId};
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
 use std::io;
 use std::io::Write as _;
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::{Arc, Mutex};
-use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
 
 /// The template that needs no import.
@@ -30,7 +29,6 @@ pub(crate) const DEFAULT: &str = "default";
 pub(crate) const LABEL_TEMPLATE: &str = "hostel.template";
 /// Where deleted templates wait for the last sandbox that stands on them.
 const DELETED: &str = "hostel-deleted";
-const PIECE: usize = 256 << 10;
 
 /// What is known of templates without asking the engine.
 #[derive(Default)]
@@ -160,18 +158,30 @@ impl Inner {
     /// Takes a name for a new template.
     ///
     /// # Errors
-    /// `AlreadyExists`, `Unavailable`.
+    /// `AlreadyExists`, also for an image of somebody else's; `Unavailable`.
     pub(crate) async fn reserve_template(&self, id: &TemplateId) -> Result<Reserved> {
         let taken = || Error::AlreadyExists { kind: "template", id: id.to_string() };
         if !lock(&self.templates.reserved).insert(id.clone()) {
             return Err(taken());
         }
         let reserved = Reserved(Arc::clone(&self.templates.reserved), id.clone());
-        let declared = id.as_str() == DEFAULT || lock(&self.templates.declared).contains_key(id);
-        if declared || self.engine_templates().await?.iter().any(|known| known.id == *id) {
+        if id.as_str() == DEFAULT || lock(&self.templates.declared).contains_key(id) {
             return Err(taken());
         }
-        Ok(reserved)
+        let client = self.engine.client().await?;
+        match bounded(QUESTION, client.inspect_image(&image_of(id))).await {
+            Err(fault) if fault.is_missing() => Ok(reserved),
+            Err(fault) => Err(fault.during(format!("look whether there is an image of {id}"))),
+            Ok(found) => {
+                let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
+                if labels.contains_key(LABEL_TEMPLATE) {
+                    return Err(taken());
+                }
+                // Ours would take its name away.
+                let id = format!("{}, which is no template", image_of(id));
+                Err(Error::AlreadyExists { kind: "image", id })
+            }
+        }
     }
 
     /// Notes a template of the configuration.
@@ -248,35 +258,14 @@ impl Inner {
     /// # Errors
     /// As [`Self::import_archive`].
     pub(crate) async fn import_directory(&self, template: Template, directory: &Path) -> Result<Template> {
-        let mut tar = tools::command("tar");
-        tar.args(["--create", "--numeric-owner", "--directory"])
-            .arg(directory)
-            .arg(".")
-            .stdout(Stdio::piped());
-        let fail = |error: io::Error| Error::internal("pack a directory", error);
-        let mut child = tar.spawn().map_err(fail)?;
-        let mut output = child.stdout.take().ok_or_else(|| fail(io::ErrorKind::BrokenPipe.into()))?;
+        let mut packer = Packer::start([OsStr::new("--directory"), directory.as_os_str(), OsStr::new(".")])?;
         let (sender, archive) = mpsc::channel(4);
         let pack = async move {
-            loop {
-                let mut piece = vec![0; PIECE];
-                match output.read(&mut piece).await {
-                    Ok(0) => break,
-                    Ok(count) => {
-                        piece.truncate(count);
-                        if sender.send(Ok(Bytes::from(piece))).await.is_err() {
-                            return;
-                        }
-                    }
-                    Err(error) => {
-                        let _ = sender.send(Err(fail(error))).await;
-                        return;
-                    }
+            while let Some(piece) = packer.next().await.transpose() {
+                let is_last = piece.is_err();
+                if sender.send(piece).await.is_err() || is_last {
+                    return;
                 }
-            }
-            if !child.wait().await.is_ok_and(|status| status.success()) {
-                let error = Error::internal("pack a directory", "tar could not read all of it");
-                let _ = sender.send(Err(error)).await;
             }
         };
         let import = self.import_archive(template, archive, Compression::None);
@@ -299,6 +288,7 @@ impl Inner {
             return Err(Error::wrong_state("TEMPLATE_DECLARED", text));
         }
         let (_, image) = self.recipe(Some(id)).await?;
+        let _set_aside = self.imaging.read().await;
         let client = self.engine.client().await?;
         // The last name of an image that is used cannot be taken from it: it gets another one first.
         let tag = uuid::Uuid::new_v4().simple().to_string();

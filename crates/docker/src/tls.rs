@@ -1,13 +1,10 @@
 //! TLS with an engine that is reached by TCP, by certificates as the `docker` command keeps them
 //! (<https://docs.docker.com/engine/security/protect-access/>).
 
-use crate::engine::{CLIENT_DEADLINE, QUESTION};
-use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
+use crate::tcp;
+use bollard::Docker;
 use hostel_sandbox::{Error, Result};
 use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -27,19 +24,8 @@ const KEY: &str = "key.pem";
 /// # Errors
 /// `Unavailable` naming the file that cannot be used.
 pub(crate) fn connect(host: &str, directory: &Path) -> Result<Docker> {
-    let mut tcp = HttpConnector::new();
-    tcp.enforce_http(false);
-    tcp.set_nodelay(true);
-    tcp.set_connect_timeout(Some(QUESTION));
-    let connector = HttpsConnector::from((tcp, configure(directory)?));
-    let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
-    let transport = move |request: BollardRequest| {
-        let answer = client.request(request);
-        async move { Ok(answer.await?) }
-    };
-    let address = Some(format!("https://{host}"));
-    Docker::connect_with_custom_transport(transport, address, CLIENT_DEADLINE, API_DEFAULT_VERSION)
-        .map_err(unusable)
+    let connector = HttpsConnector::from((tcp::connector(), configure(directory)?));
+    tcp::client(connector, format!("https://{host}"))
 }
 
 fn unusable(detail: impl ToString) -> Error {

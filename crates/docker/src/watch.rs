@@ -1,5 +1,5 @@
 //! What happens to containers by themselves: the engine's events, and a look at everything after each time that the
-//! engine was away.
+//! engine was away and now and then, for an engine may fall silent or forget an event.
 
 use crate::backend::Inner;
 use crate::container::{LABEL_INSTANCE, LABEL_SANDBOX};
@@ -11,10 +11,15 @@ use hostel_sandbox::{BackendEvent, Result, SandboxId};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use tokio::time::MissedTickBehavior;
 
 /// Pauses between two tries to reach an engine that is away.
 const SHORTEST: Duration = Duration::from_millis(200);
 const LONGEST: Duration = Duration::from_secs(5);
+/// Time between two looks.
+const TICK: Duration = Duration::from_secs(10);
+/// Every so many looks images are tidied up, too.
+const THOROUGH: u32 = 6;
 
 impl Inner {
     /// Listens to the engine for as long as the backend lives.
@@ -55,19 +60,33 @@ impl Inner {
         ]);
         let options = EventsOptionsBuilder::default().since(&since).filters(&filters).build();
         let mut events = std::pin::pin!(client.events(Some(options)));
-        self.look_after_everything().await?;
+        self.look_after_everything(true).await?;
         self.set_trouble(None);
-        while let Some(event) = events.next().await {
+        let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + TICK, TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = 0;
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event,
+                // An engine that is stuck hangs up no more than it answers this.
+                _ = ticks.tick() => {
+                    looks = (looks + 1) % THOROUGH;
+                    self.look_after_everything(looks == 0).await?;
+                    continue;
+                }
+            };
             match event {
-                Ok(event) => self.handle(&event).await,
-                Err(error) => {
+                Some(Ok(event)) => self.handle(&event).await,
+                Some(Err(error)) => {
                     self.set_trouble(Some(format!("the engine hung up: {error}")));
+                    return Ok(());
+                }
+                None => {
+                    self.set_trouble(Some("the engine hung up".to_owned()));
                     return Ok(());
                 }
             }
         }
-        self.set_trouble(Some("the engine hung up".to_owned()));
-        Ok(())
     }
 
     async fn handle(self: &Arc<Self>, event: &EventMessage) {
@@ -83,7 +102,11 @@ impl Inner {
             // Made by a daemon that was killed while the engine still worked for it.
             Some("create") if self.is_swept() && !self.stands(&sandbox) => {
                 tracing::warn!(%sandbox, "a container that nobody asked for is removed");
-                let _ = self.remove_container(container).await;
+                // Aside: what happens meanwhile is to be heard.
+                let (inner, container) = (Arc::clone(self), container.clone());
+                self.tasks.spawn(async move {
+                    let _ = inner.remove_container(&container).await;
+                });
             }
             _ => {}
         }
@@ -97,8 +120,8 @@ impl Inner {
         let _ = self.deaths.send(died).await;
     }
 
-    /// Compares what we think is there with what is.
-    async fn look_after_everything(self: &Arc<Self>) -> Result<()> {
+    /// Compares what we think is there with what is, and starts tidying up.
+    async fn look_after_everything(self: &Arc<Self>, thorough: bool) -> Result<()> {
         // Before the list: what is made meanwhile is not in it.
         let living = self.living();
         let found = self.containers().await?;
@@ -116,11 +139,7 @@ impl Inner {
                 self.died(&sandbox, &container, "guest_died").await;
             }
         }
-        self.finish_removals().await;
-        if self.is_swept() {
-            self.sweep(&found).await;
-            self.clean_ground().await?;
-        }
+        self.tidy(found, thorough);
         Ok(())
     }
 
@@ -137,33 +156,4 @@ impl Inner {
             .await
             .map_err(|fault| fault.during("list containers"))
     }
-
-    /// Removes containers of ours that no sandbox stands on. → how many.
-    pub(crate) async fn sweep(&self, found: &[ContainerSummary]) -> usize {
-        let mut removed = 0;
-        for container in found {
-            let Some(id) = &container.id else { continue };
-            let labels = container.labels.clone().unwrap_or_default();
-            let sandbox = labels.get(LABEL_SANDBOX).and_then(|id| SandboxId::parse(id).ok());
-            let kept = match &sandbox {
-                Some(sandbox) => self.stands(sandbox),
-                // A helper: one that works is a moment old.
-                None => container.created.is_some_and(is_recent),
-            };
-            if kept {
-                continue;
-            }
-            match self.remove_container(id).await {
-                Ok(()) => removed += 1,
-                Err(error) => tracing::warn!(container = %id, %error, "a leftover could not be removed"),
-            }
-        }
-        removed
-    }
-}
-
-/// Within the time that a helper may take.
-fn is_recent(created: i64) -> bool {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_secs()).is_ok_and(|now| now - created < 900)
 }

@@ -100,8 +100,12 @@ pub trait Backend: Send + Sync {
     /// Its name in the API.
     fn name(&self) -> BackendName;
 
-    /// What it can do here; fixed while the daemon runs.
+    /// What it can do here; fixed while the daemon runs, once it is known (see [`Self::reach`]).
     fn capabilities(&self) -> &Capabilities;
+
+    /// Finds out what [`Self::capabilities`] only guesses before it: where that depends on a service which was away
+    /// when the daemon started. Nothing where it is known, or cannot be found out now.
+    async fn reach(&self) {}
 
     /// The template of sandboxes whose creator names none.
     fn default_template(&self) -> &str {

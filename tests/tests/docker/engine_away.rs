@@ -51,15 +51,21 @@ pub(crate) fn containers(engine: &TestEngine) -> usize {
     engine.docker(&["ps", "--all", "--quiet"]).success().lines().count()
 }
 
+/// The guest of a container.
+fn first_process(engine: &TestEngine, daemon: &TestDaemon, id: &str) -> u32 {
+    let name = format!("hostel-{}-{id}", instance(daemon));
+    engine.docker(&["inspect", "--format", "{{.State.Pid}}", &name]).success().parse().unwrap()
+}
+
 #[test]
 fn containers_that_outlive_their_engine_are_not_lost() {
     let Some((mut engine, mut daemon)) = own_engine(&["--live-restore"]) else { return };
     let (id, removed, dying) = (container(&daemon), container(&daemon), container(&daemon));
+    let paused = container(&daemon);
+    let _ = daemon.hostel(&["sandbox", "pause", &paused]).success();
     let counting = count(&daemon, &id);
     let mut doomed = Some(daemon.command(&["exec", &dying, "--", "sleep", "1000"]).spawn().unwrap());
-    let name = format!("hostel-{}-{dying}", instance(&daemon));
-    let first_process = engine.docker(&["inspect", "--format", "{{.State.Pid}}", &name]);
-    let first_process: u32 = first_process.success().parse().unwrap();
+    let first_process = first_process(&engine, &daemon, &dying);
     for violent in [false, true] {
         if violent {
             engine.kill()
@@ -76,6 +82,8 @@ fn containers_that_outlive_their_engine_are_not_lost() {
             is_told(&daemon);
             assert_eq!(daemon.shell(&id, "echo taken back"), "taken back");
             assert_eq!(get(&daemon, &removed)["state"], "ready");
+            // One that is frozen cannot say that it is there.
+            assert_eq!(get(&daemon, &paused)["state"], "paused");
         } else {
             // Nobody tells of this death; it is seen when the engine is back.
             signal(first_process, Signal::KILL);
@@ -87,6 +95,10 @@ fn containers_that_outlive_their_engine_are_not_lost() {
         engine.restart();
         is_back(&daemon);
         assert_eq!(daemon.shell(&id, "echo still here"), "still here");
+        if !violent {
+            let _ = daemon.hostel(&["sandbox", "resume", &paused]).success();
+        }
+        assert_eq!(daemon.shell(&paused, "echo still here"), "still here");
     }
     eventually("the death is told", || get(&daemon, &dying)["state"] == "failed");
     // What was asked for while the engine was away is done by itself.
@@ -127,4 +139,22 @@ fn containers_that_die_with_their_engine_are_told_and_new_ones_can_be_made() {
     }
     daemon.finish();
     assert_eq!(containers(&engine), 0);
+}
+
+#[test]
+fn an_engine_that_falls_silent_is_told_and_what_happened_meanwhile_is_seen() {
+    let Some((engine, mut daemon)) = own_engine(&[]) else { return };
+    let (id, dying) = (container(&daemon), container(&daemon));
+    let first_process = first_process(&engine, &daemon, &dying);
+    // Its connections stay open: nothing tells but its silence.
+    let frozen = engine.freeze();
+    signal(first_process, Signal::KILL);
+    is_told(&daemon);
+    assert_eq!(daemon.shell(&id, "echo through the guest"), "through the guest");
+    drop(frozen);
+    eventually("the death is told", || get(&daemon, &dying)["state"] == "failed");
+    is_back(&daemon);
+    assert_eq!(daemon.shell(&id, "echo still here"), "still here");
+    daemon.finish();
+    eventually("no container is left", || containers(&engine) == 0);
 }

@@ -1,9 +1,11 @@
 //! Images that are not as one would wish.
 
-use crate::setup::{error, prepared_on};
-use hostel_tests::{TestDaemon, docker, shared_engine};
+use crate::setup::{container, error, instance, prepared_on};
+use hostel_tests::{TestDaemon, docker, eventually, shared_engine};
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// An image of a test, removed with it.
@@ -32,6 +34,18 @@ impl<'a> TestImage<'a> {
         let export = Command::new("docker").args(["--host", host, "export", &helper]).output().unwrap();
         let _ = docker(host, &["rm", &helper]);
         Self::import(host, name, options, &export.stdout)
+    }
+
+    /// Another image with one more file or directory in it, and volumes as a list in JSON.
+    fn with(host: &'a str, base: &str, name: &str, file: (&Path, &str), volumes: &str) -> Self {
+        let name = format!("hostel-test-{name}-{}", std::process::id());
+        let helper = docker(host, &["create", base, "true"]).success().to_owned();
+        let (from, to) = (file.0.display().to_string(), format!("{helper}:{}", file.1));
+        let _ = docker(host, &["cp", &from, &to]).success();
+        let change = format!("VOLUME {volumes}");
+        let _ = docker(host, &["commit", "--change", &change, &helper, &name]).success();
+        let _ = docker(host, &["rm", &helper]);
+        Self { host, name }
     }
 
     /// An image that says to be for another architecture.
@@ -152,5 +166,105 @@ fn what_an_image_would_start_by_itself_is_not_started() {
     // The same by hand, so that what is not seen could have been.
     let by_hand = docker(&host, &["inspect", "--format", "{{.Config.Entrypoint}}", &image.name]);
     assert!(by_hand.success().contains(marker), "{by_hand:?}");
+    daemon.finish();
+}
+
+#[test]
+fn links_of_an_image_or_a_sandbox_lead_to_nothing_of_the_host() {
+    let Some((host, base)) = shared_engine() else { return };
+    let place = tempfile::tempdir().unwrap();
+    let (victim, link, real) = (place.path().join("victim"), place.path().join("a"), place.path().join("b"));
+    fs::create_dir(&victim).unwrap();
+    symlink(&victim, &link).unwrap();
+    fs::create_dir_all(real.join("data")).unwrap();
+    fs::write(real.join("data/file"), "from the image").unwrap();
+    let untouched = || assert_eq!(fs::read_dir(&victim).unwrap().count(), 0, "something came to the host");
+
+    // The image's own link, above one of its volumes.
+    let image = TestImage::with(&host, &base, "link", (&link, "/home/a"), r#"["/home/a/cron.d"]"#);
+    let mut daemon = daemon_with(&host, &image.name, "");
+    let _ = daemon.hostel(&["run", "--backend", "docker", "--template", "t", "--", "true"]);
+    untouched();
+    daemon.finish();
+    untouched();
+
+    // One that is put there while the sandbox runs, and then copied.
+    let image =
+        TestImage::with(&host, &base, "moved", (&real, "/home/b"), r#"["/home/b/data", "/./x/../srv"]"#);
+    let mut daemon = daemon_with(&host, &image.name, "");
+    let id = daemon.sandbox(&["--backend", "docker", "--template", "t"]);
+    let name = format!("hostel-{}-{id}", instance(&daemon));
+    let mounts = docker(
+        &host,
+        &["inspect", "--format", "{{range .Mounts}}{{println .Type .Destination}}{{end}}", &name],
+    );
+    // A volume of the engine's has no cap.
+    assert!(!mounts.success().contains("volume "), "{mounts:?}");
+    if fs::read_dir(daemon.state().join("docker/seeds")).unwrap().next().is_none() {
+        // The engine caps containers' roots: no disk is ours.
+        return daemon.finish();
+    }
+    assert_eq!(daemon.shell(&id, "cat /home/b/data/file"), "from the image");
+    let swap = "echo mine >/home/b/data/file && mv /home/b /home/c && ln -s";
+    let swap = format!("{swap} {} /home/b", victim.display());
+    let _ = daemon.hostel(&["exec", "--user", "0", &id, "--", "sh", "-c", &swap]).success();
+    let fork = daemon.hostel(&["sandbox", "fork", "-q", &id]);
+    untouched();
+    if fork.code != Some(0) {
+        // Places in memory cannot be copied.
+        assert!(fork.stderr.contains("a disk of our own"), "{fork:?}");
+        return daemon.finish();
+    }
+    assert_eq!(daemon.shell(fork.success(), "cat /home/b/data/file"), "mine");
+    let _ = daemon.hostel(&["sandbox", "snapshot", "-q", &id, "swapped"]).success();
+    let run = ["run", "--backend", "docker", "--template", "swapped", "--", "cat", "/home/b/data/file"];
+    assert_eq!(daemon.hostel(&run).success(), "mine");
+    let _ = daemon.hostel(&["template", "rm", "swapped"]).success();
+    daemon.finish();
+    untouched();
+}
+
+#[test]
+fn what_is_kept_of_images_goes_with_them() {
+    let Some((host, base)) = shared_engine() else { return };
+    let image = TestImage::with_one_program(&host, "gone", &[]);
+    let mut daemon = daemon_with(&host, &image.name, "");
+    let _ = run(&daemon, &["/bin/probe", "report"]);
+    let id = docker(&host, &["inspect", "--format", "{{.Id}}", &image.name]).success().to_owned();
+    let kept = daemon.state().join("docker/seeds").join(id.trim_start_matches("sha256:"));
+    assert!(kept.exists() || fs::read_dir(kept.parent().unwrap()).unwrap().next().is_none());
+    // As a daemon leaves it that is killed between the engine's answer to a fork and its record.
+    let helper = docker(&host, &["create", &base, "true"]).success().to_owned();
+    let commit = |whose: &str| {
+        let change = format!("LABEL hostel.fork={whose}");
+        docker(&host, &["commit", "--change", &change, &helper]).success().to_owned()
+    };
+    let (lost, others) = (commit(&instance(&daemon)), commit("0123456789ab"));
+    daemon.kill();
+    drop(image);
+    daemon.restart();
+    eventually("what was kept is gone", || !kept.exists());
+    eventually("the image of a lost fork is gone", || docker(&host, &["inspect", &lost]).code != Some(0));
+    let _ = docker(&host, &["inspect", &others]).success();
+    daemon.finish();
+    let _ = (docker(&host, &["rm", &helper]), docker(&host, &["rmi", &others]));
+}
+
+#[test]
+fn the_name_of_somebody_else_s_image_is_not_taken_from_it() {
+    let Some((host, base)) = shared_engine() else { return };
+    let template = format!("theirs-{}", std::process::id());
+    let theirs = TestImage { host: &host, name: format!("hostel/{template}:latest") };
+    let _ = docker(&host, &["tag", &base, &theirs.name]).success();
+    let mut daemon = daemon_with(&host, &base, "");
+    let id = container(&daemon);
+    let refused = daemon.hostel(&["--json", "sandbox", "snapshot", &id, &template]);
+    let error = error(&refused.stderr);
+    assert!(
+        ["ALREADY_EXISTS", "CAPABILITY_MISSING"].iter().any(|reason| error["reason"] == *reason),
+        "{error}"
+    );
+    let image_id = |name: &str| docker(&host, &["inspect", "--format", "{{.Id}}", name]).success().to_owned();
+    assert_eq!(image_id(&theirs.name), image_id(&base));
     daemon.finish();
 }

@@ -2,7 +2,7 @@
 
 use crate::engine_away::{check_count, containers, count, is_back, is_told};
 use crate::setup::{container, daemon_on, health};
-use hostel_tests::{TestDaemon, TestEngine, eventually};
+use hostel_tests::{Setup, TestDaemon, TestEngine, eventually};
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::process::Stdio;
@@ -95,6 +95,31 @@ fn what_runs_on_a_far_engine_outlives_daemon_and_engine() {
         assert_eq!(daemon.shell(&id, "echo still here"), "still here");
     }
     check_count(&daemon, &id, counting);
+    daemon.finish();
+    eventually("no container is left", || containers(&engine) == 0);
+}
+
+#[test]
+fn an_ordinary_user_s_daemon_shows_sandboxes_nothing_of_its_own() {
+    let Some(engine) = TestEngine::start(&[]) else { return };
+    engine.open_to_all();
+    let environment =
+        vec![("DOCKER_HOST", engine.host().into()), ("HOSTEL_DOCKER_IMAGE", engine.image().into())];
+    // The id that sandboxes' processes have unless told otherwise.
+    let mut daemon = TestDaemon::prepare(Setup { environment, user: Some(1000), ..Setup::default() });
+    daemon.restart();
+    let told = "the daemon runs as an ordinary user";
+    assert!(health(&daemon)["detail"].as_str().unwrap().contains(told), "{}", health(&daemon));
+    assert!(daemon.hostel(&["doctor"]).stdout.contains(told));
+    let id = container(&daemon);
+    assert_eq!(daemon.shell(&id, "id -u"), "1000");
+    let spoil = "cat /.hostel/run/* >&2 || ls /.hostel/run || rm -rf /.hostel/guest || mv /.hostel/run /.hostel/x || \
+                 touch /.hostel/run/x";
+    let spoilt = daemon.hostel(&["exec", &id, "--", "sh", "-c", spoil]);
+    assert!(spoilt.code.is_some_and(|code| code != 0), "{spoilt:?}");
+    daemon.kill();
+    daemon.restart();
+    assert_eq!(daemon.shell(&id, "echo taken back"), "taken back");
     daemon.finish();
     eventually("no container is left", || containers(&engine) == 0);
 }

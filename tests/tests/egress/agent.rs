@@ -2,7 +2,7 @@
 
 use super::setup::{daemon, usable};
 use hostel_testkit::{ModelOptions, ModelServer, Script};
-use hostel_tests::{NameServer, Outcome, Setup, TestDaemon, package, root, shared_engine};
+use hostel_tests::{NameServer, Outcome, Setup, TestDaemon, package, root, shared_engine, skip};
 use serde_json::{Value, json};
 use std::fs;
 use std::time::Duration;
@@ -115,7 +115,7 @@ fn the_agent_works_in_a_jail_and_is_stopped_by_its_budget() {
     }
     let package = match package() {
         Ok(package) => package,
-        Err(why) => return eprintln!("SKIPPED: the agent in a jail: {why}"),
+        Err(why) => return skip(&format!("the agent in a jail: {why}")),
     };
     let stage = Stage::new(Setup::default());
     let install = ["template", "install-cli", "--archive", package.to_str().unwrap()];

@@ -1,7 +1,7 @@
 //! The network by policy.
 
 use super::setup::{Web, daemon, fetch, usable};
-use hostel_tests::{Outcome, Setup, TestDaemon, eventually, shared_engine};
+use hostel_tests::{Outcome, Setup, TestDaemon, eventually, shared_engine, skip};
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
@@ -149,7 +149,7 @@ fn a_sandbox_that_is_paused_while_the_daemon_restarts_reaches_as_before_when_it_
         daemon.hostel(&["exec", &id, "--", "bash", "-c", &script])
     };
     if daemon.hostel(&["sandbox", "pause", &id]).code != Some(0) {
-        eprintln!("SKIPPED: a restart with a paused sandbox: it cannot be paused here");
+        skip("a restart with a paused sandbox: it cannot be paused here");
         return;
     }
     daemon.kill();

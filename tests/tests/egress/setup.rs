@@ -1,6 +1,6 @@
 //! A daemon whose sandboxes' names are resolved by us, and servers of ours that stand for the internet.
 
-use hostel_tests::{NameServer, Setup, TestDaemon};
+use hostel_tests::{NameServer, Setup, TestDaemon, skip};
 use rustix::process::geteuid;
 use std::ffi::OsString;
 use std::io::{Read as _, Write as _};
@@ -31,7 +31,7 @@ pub(crate) fn usable(what: &str) -> bool {
         (false, _) => "only root may enter network namespaces",
         (true, None) => "this host has no address but loopback",
     };
-    eprintln!("SKIPPED: {what}: {why}");
+    skip(&format!("{what}: {why}"));
     false
 }
 

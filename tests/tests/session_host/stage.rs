@@ -6,7 +6,7 @@ use hostel_session::{
     SessionHost, SessionId, agent::Content, open_store,
 };
 use hostel_testkit::{ModelOptions, ModelServer, Script};
-use hostel_tests::{Outcome, Setup, TestDaemon, package};
+use hostel_tests::{Outcome, Setup, TestDaemon, package, skip};
 use serde_json::Value;
 use std::fs;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ impl Stage {
         let package = match package() {
             Ok(package) => package,
             Err(why) => {
-                eprintln!("SKIPPED: {why}");
+                skip(&why);
                 return None;
             }
         };

@@ -1,7 +1,7 @@
 //! A daemon whose gateway asks the scripted model, a session server, and a client.
 
 use hostel_testkit::{ModelOptions, ModelServer};
-use hostel_tests::{Outcome, Setup, TestDaemon, TestSessiond, package};
+use hostel_tests::{Outcome, Setup, TestDaemon, TestSessiond, package, skip};
 use reqwest::{Client, RequestBuilder, Response};
 use rustix::process::geteuid;
 use serde_json::{Value, json};
@@ -23,13 +23,13 @@ impl Stage {
     /// Everything; `None`, said loudly, where it cannot be had.
     pub(crate) async fn new(what: &str) -> Option<Self> {
         if !geteuid().is_root() {
-            eprintln!("SKIPPED: {what}: only root may enter network namespaces");
+            skip(&format!("{what}: only root may enter network namespaces"));
             return None;
         }
         let package = match package() {
             Ok(package) => package,
             Err(why) => {
-                eprintln!("SKIPPED: {what}: {why}");
+                skip(&format!("{what}: {why}"));
                 return None;
             }
         };

@@ -165,6 +165,7 @@ async fn check(sandboxes: &Sandboxes, record: &PoolRecord) -> Result<()> {
     record.spec.validate()?;
     let backend = sandboxes.backends().get(&record.spec.backend);
     let backend = backend.ok_or_else(|| DomainError::not_found("backend", &record.spec.backend))?;
+    backend.reach().await;
     record.spec.limits.needs().try_for_each(|capability| backend.capabilities().require(capability))?;
     sandboxes.template_named(&record.spec.backend, &record.spec.template).await?;
     Ok(())

@@ -40,6 +40,7 @@ impl Sandboxes {
             let name = spec.backend.as_ref().map_or("(default)", AsRef::as_ref);
             Error::from(DomainError::not_found("backend", name))
         })?;
+        backend.reach().await;
         let capabilities = backend.capabilities();
         let template = self.template_for(&backend, spec.template.as_ref()).await?;
         let from_template = template.as_ref().and_then(|template| template.network.clone());
