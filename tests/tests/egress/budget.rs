@@ -24,13 +24,14 @@ fn a_budget_is_raised_while_its_sandbox_lives_and_ends_with_it() {
     assert_eq!(daemon.sandbox(&bounds), "same");
     assert!(ask() && !ask());
     assert!(daemon.log().contains("no price is configured for this model"), "{}", daemon.log());
-    daemon.hostel(&["sandbox", "update", "same", "--model-requests", "2", "--budget", "3"]).success();
+    let raise = ["sandbox", "update", "same", "--model-requests", "2", "--budget", "3"];
+    assert_eq!(daemon.hostel(&raise).success(), "same");
     assert!(ask() && !ask(), "raised by one");
     let told = daemon.hostel(&["--json", "sandbox", "get", "same"]);
     let sandbox: Value = serde_json::from_str(told.success()).unwrap();
     let budget = &sandbox["model"]["budget"];
     assert_eq!((&budget["requests"], &budget["requests_per_minute"]), (&json!(2), &json!(50)), "{budget}");
-    daemon.hostel(&["sandbox", "rm", "same"]).success();
+    assert_eq!(daemon.hostel(&["sandbox", "rm", "same"]).success(), "same");
     assert_eq!(daemon.sandbox(&bounds), "same");
     assert!(ask() && !ask(), "another sandbox of the same id");
     assert_eq!(stage.usage("sandbox")["total"]["requests"], 3, "usage is not forgotten");
