@@ -18,6 +18,7 @@ pub(crate) use chat::ChatArgs;
 pub(crate) use cp::{CpArgs, Place};
 pub(crate) use pool::{CreatePoolArgs, PlanArgs, PoolCommand, SetPoolArgs, WatchPoolArgs};
 pub(crate) use process::{AttachArgs, ExecArgs, KillArgs, ProcessOptions, PsArgs};
+pub(crate) use reach::changed as changed_bounds;
 pub(crate) use sandbox::{
     CreateArgs, ForkArgs, ListArgs, NetworkArgs, RmArgs, RunArgs, SandboxCommand, SnapshotArgs, StatsArgs,
     UpdateArgs, WatchArgs,

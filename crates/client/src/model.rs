@@ -30,4 +30,6 @@ pub use session::{
     SessionQuestion, SessionStatistics, SessionStatus, TurnPhase, TurnUsage, Verdict,
 };
 pub use template::{Template, TemplateOrigin};
-pub use usage::{Budget, BudgetPeriod, BudgetUse, ModelUsage, Secret, Usage, UsageGroup, UsageRow};
+pub use usage::{
+    Budget, BudgetPeriod, BudgetUse, MOST_USAGE_ROWS, ModelUsage, Secret, Usage, UsageGroup, UsageRow,
+};

@@ -34,6 +34,7 @@ impl Client {
             UsageGroup::Total => (Wire::Unspecified, String::new()),
             UsageGroup::Sandbox => (Wire::Sandbox, String::new()),
             UsageGroup::Label(label) => (Wire::Label, label),
+            UsageGroup::Labels => (Wire::Label, String::new()),
             UsageGroup::Model => (Wire::Model, String::new()),
             UsageGroup::Day => (Wire::Day, String::new()),
             UsageGroup::Session => (Wire::Session, String::new()),

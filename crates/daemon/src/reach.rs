@@ -139,6 +139,22 @@ impl Reach {
         })
     }
 
+    /// Forgets what a sandbox spent on models that is gone: another may get its id.
+    pub(crate) async fn forget(&self, id: &SandboxId) {
+        if let Some(gateway) = &self.0.gateway {
+            gateway.forget(id).await;
+        }
+    }
+
+    /// The same of all sandboxes but these.
+    pub(crate) async fn forget_all_but(&self, known: Vec<SandboxId>) {
+        if let Some(gateway) = &self.0.gateway
+            && let Err(error) = gateway.forget_all_but(known).await
+        {
+            tracing::warn!(%error, "what sandboxes that are gone spent on models is not forgotten");
+        }
+    }
+
     /// Why network policies cannot be enforced on this host; nothing where they can.
     pub(crate) fn unenforceable(&self) -> Option<&str> {
         self.0.unenforceable.as_deref()

@@ -90,6 +90,8 @@ impl Metered {
         let Some(ticket) = &mut self.ticket else { return };
         if self.meter.feed(piece) {
             ticket.seen(self.meter.model(), self.meter.tokens());
+        } else {
+            ticket.going_on(|| self.meter.so_far());
         }
         // Before the last piece goes out: its receiver may ask again at once, and must then find this counted.
         if self.meter.is_complete() || self.left == Some(0) || self.inner.is_end_stream() {
@@ -102,7 +104,7 @@ impl Metered {
         self.meter.end();
         let tokens = self.meter.tokens();
         if end == End::Done && self.succeeded && tokens.total() == 0 {
-            tracing::warn!("a response told no usage; it counts as a request and nothing more");
+            tracing::warn!("a response told no usage; its prompt is estimated");
         }
         ticket.seen(self.meter.model(), tokens);
         ticket.end(end);

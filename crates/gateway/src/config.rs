@@ -93,14 +93,24 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Bodies of one sandbox that are held at the same time, in bytes; further ones wait. 64 MiB by default.
     pub held_bytes: usize,
+    /// Bodies of all sandboxes that are held at the same time, in bytes; further ones wait. 1 GiB by default.
+    pub node_held_bytes: usize,
+    /// How long a body waits for room before its request is refused. 30 s by default.
+    pub room_timeout: Duration,
     /// Until the head of a request is there; also how long an idle connection is kept. 2 min by default.
     pub header_timeout: Duration,
     /// Until the body of a request is there. 2 min by default.
     pub body_timeout: Duration,
+    /// How long a client may take nothing of what is written to it before it is cut off. 2 min by default.
+    pub write_timeout: Duration,
+    /// How long the rest of a refused request is read, so that its client sees the answer. 5 s by default.
+    pub linger: Duration,
     /// How long a request waits for usage to be written before it is refused. 10 s by default.
     pub commit_timeout: Duration,
     /// Longest `retry-after` of a last upstream that is waited for here, instead of being passed on. 2 s by default.
     pub retry_wait: Duration,
+    /// How often what a response that goes on was seen to use is written, for a crash. 5 s by default.
+    pub progress_every: Duration,
     /// How long rows of single requests are kept; totals stay. 400 days by default.
     pub keep: Duration,
 }
@@ -112,10 +122,15 @@ impl Default for Limits {
             header_bytes: 64 << 10,
             body_bytes: 32 << 20,
             held_bytes: 64 << 20,
+            node_held_bytes: 1 << 30,
+            room_timeout: Duration::from_secs(30),
             header_timeout: Duration::from_secs(120),
             body_timeout: Duration::from_secs(120),
+            write_timeout: Duration::from_secs(120),
+            linger: Duration::from_secs(5),
             commit_timeout: Duration::from_secs(10),
             retry_wait: Duration::from_secs(2),
+            progress_every: Duration::from_secs(5),
             keep: Duration::from_secs(400 * 86_400),
         }
     }
@@ -161,7 +176,7 @@ impl Config {
                 return Err(Error::configuration(field("max_concurrent"), "use 1 to 10000"));
             }
         }
-        let Limits { connections, header_bytes, body_bytes, held_bytes, .. } = self.limits;
+        let Limits { connections, header_bytes, body_bytes, held_bytes, node_held_bytes, .. } = self.limits;
         if !(1..=10_000).contains(&connections) {
             return Err(Error::configuration("limits.connections", "use 1 to 10000"));
         }
@@ -172,6 +187,12 @@ impl Config {
             return Err(Error::configuration(
                 "limits.body_bytes",
                 "use 1 byte to 1 GiB, and at least as much for held_bytes",
+            ));
+        }
+        if node_held_bytes < held_bytes || node_held_bytes > 1 << 40 {
+            return Err(Error::configuration(
+                "limits.node_held_bytes",
+                "use at least held_bytes, and at most 1 TiB",
             ));
         }
         Ok(())

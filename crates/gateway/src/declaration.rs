@@ -68,6 +68,8 @@ pub struct LimitsDeclaration {
     pub body_bytes: Option<usize>,
     /// See [`Limits::held_bytes`].
     pub held_bytes: Option<usize>,
+    /// See [`Limits::node_held_bytes`].
+    pub node_held_bytes: Option<usize>,
     /// See [`Limits::keep`].
     pub keep_days: Option<u64>,
 }
@@ -89,12 +91,15 @@ impl Declaration {
             Some(path) => Prices::parse(&read_text("prices_file", &path)?)?,
         };
         let defaults = Limits::default();
-        let LimitsDeclaration { connections, body_bytes, held_bytes, keep_days } = self.limits;
+        let LimitsDeclaration { connections, body_bytes, held_bytes, node_held_bytes, keep_days } =
+            self.limits;
         let body_bytes = body_bytes.unwrap_or(defaults.body_bytes);
+        let held_bytes = held_bytes.unwrap_or(defaults.held_bytes.max(body_bytes));
         let limits = Limits {
             connections: connections.unwrap_or(defaults.connections),
             body_bytes,
-            held_bytes: held_bytes.unwrap_or(defaults.held_bytes.max(body_bytes)),
+            held_bytes,
+            node_held_bytes: node_held_bytes.unwrap_or(defaults.node_held_bytes.max(held_bytes)),
             keep: keep_days.map_or(defaults.keep, |days| Duration::from_secs(days.saturating_mul(86_400))),
             ..defaults
         };
@@ -211,6 +216,7 @@ mod tests {
             (upstream("key_env='PATH'\nmax_concurrent=0"), "max_concurrent"),
             ("[[upstream]]\nname='a'\nbase_url='ftp://x'\nkey_env='PATH'".to_owned(), "base_url"),
             ("prices_file='/no/such/file'".to_owned(), "prices_file"),
+            ("[limits]\nnode_held_bytes=1000".to_owned(), "node_held_bytes"),
         ] {
             let error = resolve(&text).unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");

@@ -74,7 +74,7 @@ pub(crate) async fn forward(
             ticket = Some(taken.map_err(Failure::Denied)?);
         }
         let is_last = index + 1 == core.lines.len();
-        match attempt(core, line, order, is_last).await {
+        match owing(&mut ticket, order, attempt(core, line, order, is_last)).await {
             Ok(response) => {
                 let failed = is_failure(response.status());
                 spare = Some((response, line, place));
@@ -82,7 +82,7 @@ pub(crate) async fn forward(
                     break;
                 }
             }
-            Err(SendFailure::Timeout) => failure = Failure::Slow,
+            Err(SendFailure::Timeout | SendFailure::ConnectTimeout) => failure = Failure::Slow,
             Err(SendFailure::Connect | SendFailure::Broken) => failure = Failure::Unreachable,
         }
     }
@@ -107,6 +107,25 @@ pub(crate) async fn forward(
         return Err(Failure::Unreadable);
     }
     Ok(Answer { response, idle: line.timeouts.idle, ticket, place })
+}
+
+/// Makes an attempt with the prompt owed meanwhile, and afterwards where it may have been used.
+async fn owing(
+    ticket: &mut Option<Ticket>,
+    order: &Outgoing,
+    attempt: impl Future<Output = Result<Response, SendFailure>>,
+) -> Result<Response, SendFailure> {
+    let Some(ticket) = ticket else { return attempt.await };
+    let owed_before = ticket.owes(&order.body);
+    let outcome = attempt.await;
+    let used = match &outcome {
+        Ok(response) => response.status().is_success(),
+        Err(failure) => failure.was_sent(),
+    };
+    if !used && !owed_before {
+        ticket.owes_nothing();
+    }
+    outcome
 }
 
 /// Asks one upstream, at most twice.

@@ -5,6 +5,7 @@ use crate::budget::{BudgetStatus, LabelBudget, Spent};
 use crate::config::Config;
 use crate::counters::{Counters, Tally};
 use crate::error::{Error, Result};
+use crate::intake;
 use crate::ledger::Ledger;
 use crate::report::{Query, UsageRow};
 use crate::shared::Core;
@@ -53,8 +54,17 @@ impl Gateway {
             for (budget, spent) in kept.budgets {
                 ledger.put_budget(budget, Some(spent));
             }
-            let next_id = AtomicU64::new(kept.next_id);
-            Ok::<_, Error>(Core { limits, prices, ledger, store, tally: Tally::default(), lines, next_id })
+            let (next_id, room) = (AtomicU64::new(kept.next_id), intake::room(limits.node_held_bytes));
+            Ok::<_, Error>(Core {
+                limits,
+                prices,
+                ledger,
+                store,
+                tally: Tally::default(),
+                room,
+                lines,
+                next_id,
+            })
         });
         let core = opening.await.map_err(|error| Error::store("open", error))??;
         Ok(Self {
@@ -84,7 +94,21 @@ impl Gateway {
         Budgets { gateway: self }
     }
 
-    /// Adds up what was used.
+    /// Forgets what a sandbox spent that is gone, for its id may come again. Its requests stay in reports.
+    pub async fn forget(&self, sandbox: &SandboxId) {
+        self.core.ledger.forget(sandbox);
+        self.core.store.forget(sandbox).await;
+    }
+
+    /// Forgets what all sandboxes but these spent: what [`forget`](Self::forget) would have done while nobody ran.
+    ///
+    /// # Errors
+    /// [`Error::Store`], [`Error::Closed`].
+    pub async fn forget_all_but(&self, known: Vec<SandboxId>) -> Result<()> {
+        self.core.store.forget_all_but(known).await
+    }
+
+    /// Adds up what was used, the most expensive groups first, days in their order.
     ///
     /// # Errors
     /// [`Error::Domain`] for what is no label's key, [`Error::Store`], [`Error::Closed`].

@@ -50,6 +50,14 @@ pub(crate) enum Verdict {
     Detached,
 }
 
+/// What is decided about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asking {
+    Nothing,
+    Free,
+    Model,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Ledger {
@@ -84,14 +92,29 @@ struct Shared {
 }
 
 impl Shared {
-    /// Begins anew where the period is over.
+    /// Begins anew where the period is over. A clock that is set back ends none.
     fn roll(&mut self, now: Timestamp) {
         let period = self.definition.period.key(now);
-        if period != self.period {
-            self.period = period;
-            // The rates go on: a minute knows no midnight.
-            self.scope.spent = Spent::default();
-            self.scope.uncommitted = 0;
+        if period > self.period {
+            self.enter(period);
+        }
+    }
+
+    fn enter(&mut self, period: String) {
+        self.period = period;
+        // The rates go on: a minute knows no midnight.
+        self.scope.spent = Spent::default();
+        self.scope.uncommitted = 0;
+    }
+
+    /// Takes another definition, which begins anew where its periods are others.
+    fn define(&mut self, definition: LabelBudget, now: Timestamp) {
+        let other = definition.period != self.definition.period;
+        self.definition = definition;
+        if other {
+            self.enter(self.definition.period.key(now));
+        } else {
+            self.roll(now);
         }
     }
 
@@ -191,6 +214,14 @@ impl Ledger {
         state.leave(sandbox);
     }
 
+    /// Forgets what a sandbox spent that is gone: another may get its id.
+    pub(crate) fn forget(&self, sandbox: &SandboxId) {
+        let mut state = self.lock();
+        if state.sandboxes.get(sandbox).is_some_and(|account| !account.attached) {
+            state.sandboxes.remove(sandbox);
+        }
+    }
+
     pub(crate) fn set_limits(&self, sandbox: &SandboxId, limits: ModelBudget) {
         if let Some(account) = self.lock().sandboxes.get_mut(sandbox) {
             account.limits = limits;
@@ -225,8 +256,7 @@ impl Ledger {
             definition: definition.clone(),
             scope: Scope::default(),
         });
-        shared.definition = definition;
-        shared.roll(now);
+        shared.define(definition, now);
         if let Some(spent) = spent {
             shared.scope.spent = spent;
         }
@@ -260,15 +290,20 @@ impl Ledger {
     /// Decides, and counts the request if it is admitted. All scopes are looked at and changed under one lock, so
     /// nobody passes between the look and the change.
     pub(crate) fn admit(&self, sandbox: &SandboxId) -> Verdict {
-        self.decide(sandbox, true)
+        self.decide(sandbox, Asking::Model)
     }
 
-    /// Decides without counting, for what costs nothing: only caps hold for it.
+    /// Decides about a request that costs nothing. Caps and rates hold for it, and it counts towards the rates.
+    pub(crate) fn admit_free(&self, sandbox: &SandboxId) -> Verdict {
+        self.decide(sandbox, Asking::Free)
+    }
+
+    /// Looks at the caps and counts nothing.
     pub(crate) fn look(&self, sandbox: &SandboxId) -> Verdict {
-        self.decide(sandbox, false)
+        self.decide(sandbox, Asking::Nothing)
     }
 
-    fn decide(&self, id: &SandboxId, counted: bool) -> Verdict {
+    fn decide(&self, id: &SandboxId, asking: Asking) -> Verdict {
         let (second, now) = (self.second(), Timestamp::now());
         let mut guard = self.lock();
         let State { sandboxes, budgets } = &mut *guard;
@@ -284,10 +319,16 @@ impl Ledger {
         if let Some(refusal) = caps(account, &shared) {
             return Verdict::Refused(refusal);
         }
-        if counted {
-            if let Some(refusal) = rates(account, &mut shared, second) {
-                return Verdict::Refused(refusal);
-            }
+        if asking != Asking::Nothing
+            && let Some(refusal) = rates(account, &mut shared, second)
+        {
+            return Verdict::Refused(refusal);
+        }
+        if asking == Asking::Free {
+            account.scope.begin_free(second);
+            shared.iter_mut().for_each(|shared| shared.scope.begin_free(second));
+        }
+        if asking == Asking::Model {
             if account.scope.uncommitted > 0 || shared.iter().any(|shared| shared.scope.uncommitted > 0) {
                 return Verdict::Committing;
             }

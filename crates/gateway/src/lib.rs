@@ -11,7 +11,10 @@
 //! * Usage counts as soon as it is seen. A request that ends holds the next one of the same budgets back until its
 //!   figures are on the disk, but never its own bytes. So a budget is overrun by no more than what was in flight.
 //! * Money is counted in whole millionths of a dollar.
-//! * Where usage cannot be recorded, nothing is forwarded.
+//! * A request that went out costs something whatever becomes of it: where its usage was never told, its prompt is
+//!   estimated.
+//! * From when usage could not be recorded until it can be again, nothing is forwarded. What was on its way just then
+//!   gets no answer, but counts, and is kept in memory until it is recorded.
 #![forbid(unsafe_code)]
 
 mod attachment;
@@ -24,6 +27,7 @@ mod error;
 mod forward;
 mod gateway;
 mod headers;
+mod intake;
 mod ledger;
 mod price;
 mod reply;
@@ -31,6 +35,7 @@ mod report;
 mod request;
 mod shared;
 mod store;
+mod stream;
 mod ticket;
 mod upstream;
 mod usage;

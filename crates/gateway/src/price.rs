@@ -198,7 +198,14 @@ mod tests {
         assert_eq!(input("claude-opus-4-20250514", 1), 15_000_000);
         assert_eq!(input("claude-haiku-5-5", 100_000), 100_000);
         assert_eq!(input("claude-haiku-5-5", 100_001), 500_000);
-        assert_eq!(prices.of("somebody-else", 1), prices.fallback);
+        for _ in 0..2 {
+            assert_eq!(prices.of("somebody-else", 1), prices.fallback);
+        }
+        assert_eq!(
+            *prices.warned.lock().unwrap(),
+            HashSet::from(["somebody-else".to_owned()]),
+            "and no other"
+        );
     }
 
     #[test]

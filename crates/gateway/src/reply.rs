@@ -21,7 +21,7 @@ pub(crate) fn empty() -> Response<Reply> {
 }
 
 /// An error.
-pub(crate) fn error(status: StatusCode, kind: &str, message: &str) -> Response<Reply> {
+fn error(status: StatusCode, kind: &str, message: &str) -> Response<Reply> {
     let body = json!({ "type": "error", "error": { "type": kind, "message": message } }).to_string();
     let mut response = Response::new(Reply::Local(Full::new(Bytes::from(body))));
     *response.status_mut() = status;
@@ -30,6 +30,43 @@ pub(crate) fn error(status: StatusCode, kind: &str, message: &str) -> Response<R
         response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
     }
     response
+}
+
+/// To one who does not show the sandbox's token.
+pub(crate) fn wrong_token() -> (Response<Reply>, &'static str) {
+    let message = "Hostel: this is not the token of this sandbox.";
+    (error(StatusCode::UNAUTHORIZED, "authentication_error", message), "token")
+}
+
+/// To one who asks for what is not forwarded.
+pub(crate) fn wrong_path() -> (Response<Reply>, &'static str) {
+    let message =
+        "Hostel: the model gateway forwards /v1/messages, /v1/messages/count_tokens and /v1/models.";
+    (error(StatusCode::NOT_FOUND, "not_found_error", message), "path")
+}
+
+/// The body is larger than so many bytes.
+pub(crate) fn too_large(limit: usize) -> (Response<Reply>, &'static str) {
+    let message = format!("Hostel: a request has at most {limit} bytes.");
+    (error(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", &message), "too_large")
+}
+
+/// There was no room for the body in time.
+pub(crate) fn no_room() -> (Response<Reply>, &'static str) {
+    let message = "Hostel: too many large requests wait here at the same time; try again.";
+    (later(overloaded(), "overloaded_error", message, SOON), "room")
+}
+
+/// The body broke off.
+pub(crate) fn broken_off() -> (Response<Reply>, &'static str) {
+    let message = "Hostel: the request's body broke off.";
+    (error(StatusCode::BAD_REQUEST, "invalid_request_error", message), "body")
+}
+
+/// The body did not come in time.
+pub(crate) fn too_slow() -> (Response<Reply>, &'static str) {
+    let message = "Hostel: the request's body did not come in time.";
+    (error(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", message), "body")
 }
 
 /// What a client is told when nothing could be passed on, and under which name that is counted.
@@ -69,7 +106,7 @@ pub(crate) fn denied(denied: &Denied) -> (Response<Reply>, &'static str) {
         }
         Denied::Unrecorded(cause) => {
             tracing::error!(error = %cause, "a request is refused because usage cannot be recorded");
-            let message = "Hostel: usage cannot be recorded now, so nothing is sent to the model.";
+            let message = "Hostel: usage cannot be recorded now, so models cannot be asked.";
             (later(StatusCode::SERVICE_UNAVAILABLE, "api_error", message, SOON), "unrecorded")
         }
     }

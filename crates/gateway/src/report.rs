@@ -19,6 +19,8 @@ pub enum GroupBy {
     Sandbox,
     /// The value of a label; those without it have no key.
     Label(String),
+    /// Every label, as `key=value`: a request counts in the row of each that its sandbox had.
+    Labels,
     /// The model that answered; empty where none did.
     Model,
     /// The day, in UTC, that the request began on: `2026-11-21`.
@@ -60,7 +62,8 @@ pub struct UsageRow {
     pub key: Option<String>,
     /// Requests that were admitted.
     pub requests: u64,
-    /// Of them, those that a crash interrupted: what they used may be more than is known.
+    /// Of them, those that a crash interrupted, and those whose figures are an estimate because the client or the
+    /// upstream left before it told them.
     pub interrupted: u64,
     /// Their tokens.
     pub tokens: Tokens,

@@ -3,27 +3,25 @@
 use crate::body::{Metered, Reply};
 use crate::forward::{Answer, Sender, forward};
 use crate::headers;
+use crate::intake;
 use crate::reply;
 use crate::shared::Core;
 use crate::ticket::look;
 use crate::upstream::Outgoing;
-use bytes::Bytes;
 use hostel_sandbox::SandboxId;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
+use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use secrecy::{ExposeSecret as _, SecretString};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Instant;
 use subtle::ConstantTimeEq as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 /// Longest session id that is kept, in bytes.
 const MAX_SESSION: usize = 128;
-/// The unit in which bodies are held.
-const HELD_UNIT: usize = 1024;
 
 /// What all connections of one sandbox share.
 pub(crate) struct Seat {
@@ -31,14 +29,14 @@ pub(crate) struct Seat {
     pub sandbox: SandboxId,
     /// What its programs send in place of a key.
     pub token: SecretString,
-    /// Room for bodies, in [`HELD_UNIT`]s.
-    pub held: Arc<Semaphore>,
+    /// For bodies of its requests; see [`intake`].
+    pub room: Arc<Semaphore>,
 }
 
 impl Seat {
     pub(crate) fn new(core: Arc<Core>, sandbox: SandboxId, token: SecretString) -> Self {
-        let held = Arc::new(Semaphore::new(core.limits.held_bytes.div_ceil(HELD_UNIT)));
-        Self { core, sandbox, token, held }
+        let room = intake::room(core.limits.held_bytes);
+        Self { core, sandbox, token, room }
     }
 }
 
@@ -49,7 +47,7 @@ enum Route {
     Hello,
     /// A request to a model.
     Messages,
-    /// Forwarded, and free.
+    /// Forwarded, and free. Only rates hold for it.
     Free,
 }
 
@@ -73,53 +71,51 @@ pub(crate) async fn serve(
     seat: Arc<Seat>,
     request: Request<Incoming>,
 ) -> Result<Response<Reply>, Infallible> {
-    let arrived = Instant::now();
-    let route = route(request.method(), request.uri().path());
-    if route == Some(Route::Hello) {
-        return Ok(reply::empty());
+    let (head, mut body) = request.into_parts();
+    match pass(&seat, &head, &mut body).await {
+        Ok(response) => Ok(response),
+        Err(refused) => {
+            // Who was too slow already is not waited for again.
+            if refused.status() != StatusCode::REQUEST_TIMEOUT {
+                intake::drain(&seat.core.limits, &head.headers, &mut body).await;
+            }
+            Ok(*refused)
+        }
     }
-    if !may_enter(&seat.token, request.headers()) {
-        seat.core.tally.refused("token");
-        let message = "Hostel: this is not the token of this sandbox.";
-        return Ok(reply::error(StatusCode::UNAUTHORIZED, "authentication_error", message));
-    }
-    let Some(route) = route else {
-        seat.core.tally.refused("path");
-        let message =
-            "Hostel: the model gateway forwards /v1/messages, /v1/messages/count_tokens and /v1/models.";
-        return Ok(reply::error(StatusCode::NOT_FOUND, "not_found_error", message));
-    };
-    Ok(pass(&seat, request, route, arrived).await.unwrap_or_else(|refused| *refused))
 }
 
 /// The error is the response, boxed for its size.
 async fn pass(
     seat: &Seat,
-    request: Request<Incoming>,
-    route: Route,
-    arrived: Instant,
+    head: &Parts,
+    body: &mut Incoming,
 ) -> Result<Response<Reply>, Box<Response<Reply>>> {
-    let core = &seat.core;
+    let (core, arrived) = (&seat.core, Instant::now());
     let refuse = |(response, reason): (Response<Reply>, &'static str)| {
         core.tally.refused(reason);
         Box::new(response)
     };
+    let route = route(&head.method, head.uri.path());
+    if route == Some(Route::Hello) {
+        return Ok(reply::empty());
+    }
+    if !may_enter(&seat.token, &head.headers) {
+        return Err(refuse(reply::wrong_token()));
+    }
+    let counted = route.ok_or_else(|| refuse(reply::wrong_path()))? == Route::Messages;
     // Before the body is read, and before waiting for anything.
-    look(core, &seat.sandbox).await.map_err(|denied| refuse(reply::denied(&denied)))?;
-    let (head, body) = request.into_parts();
-    let (body, held) = read(seat, &head.headers, body).await.map_err(refuse)?;
+    look(core, &seat.sandbox, counted).await.map_err(|denied| refuse(reply::denied(&denied)))?;
+    let held = intake::read(seat, &head.headers, body).await.map_err(refuse)?;
     let order = Outgoing {
-        method: head.method,
+        method: head.method.clone(),
         path: head.uri.path().to_owned(),
         query: head.uri.query().map(str::to_owned),
         headers: headers::upstream(&head.headers),
-        body,
+        body: Arc::new(held),
     };
     let session = session(&head.headers);
-    let counted = route == Route::Messages;
     let sender = Sender { sandbox: &seat.sandbox, session: &session, arrived, counted };
     let answer = Box::pin(forward(core, &order, &sender)).await;
-    drop(held);
     answer.map(respond).map_err(|failure| refuse(reply::failure(&failure)))
 }
 
@@ -152,44 +148,6 @@ fn may_enter(token: &SecretString, headers: &HeaderMap) -> bool {
 fn session(headers: &HeaderMap) -> String {
     let value = headers.get("x-claude-code-session-id").and_then(|value| value.to_str().ok());
     value.unwrap_or_default().chars().filter(char::is_ascii_graphic).take(MAX_SESSION).collect()
-}
-
-/// Reads the body whole: it may have to be sent to another upstream. Room is taken for all of it before.
-async fn read(
-    seat: &Seat,
-    headers: &HeaderMap,
-    body: Incoming,
-) -> Result<(Bytes, OwnedSemaphorePermit), (Response<Reply>, &'static str)> {
-    let limit = seat.core.limits.body_bytes;
-    let too_large = || {
-        let message = format!("Hostel: a request has at most {limit} bytes.");
-        (reply::error(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", &message), "too_large")
-    };
-    let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    let room = match declared {
-        Some(length) if length > limit => return Err(too_large()),
-        Some(length) => length,
-        // Of a chunked body, all that it may become.
-        None if hyper::body::Body::is_end_stream(&body) => 0,
-        None => limit,
-    };
-    let reading = async {
-        let units = u32::try_from(room.div_ceil(HELD_UNIT)).unwrap_or(u32::MAX);
-        let held = Arc::clone(&seat.held).acquire_many_owned(units).await.ok()?;
-        Some((Limited::new(body, limit).collect().await, held))
-    };
-    match tokio::time::timeout(seat.core.limits.body_timeout, reading).await {
-        Ok(Some((Ok(body), held))) => Ok((body.to_bytes(), held)),
-        Ok(Some((Err(error), _))) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(_) => {
-            let message = "Hostel: the request's body broke off.";
-            Err((reply::error(StatusCode::BAD_REQUEST, "invalid_request_error", message), "body"))
-        }
-        Err(_) => {
-            let message = "Hostel: the request's body did not come in time.";
-            Err((reply::error(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", message), "body"))
-        }
-    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use crate::store::Store;
 use crate::upstream::Line;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use tokio::sync::Semaphore;
 
 pub(crate) struct Core {
     pub limits: Limits,
@@ -15,6 +16,8 @@ pub(crate) struct Core {
     pub ledger: Arc<Ledger>,
     pub store: Store,
     pub tally: Tally,
+    /// For bodies of requests of all sandboxes; see [`crate::intake`].
+    pub room: Arc<Semaphore>,
     /// In failover order.
     pub lines: Vec<Line>,
     /// Of the next row.

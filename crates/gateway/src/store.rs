@@ -67,6 +67,17 @@ impl Store {
         self.commands.work(move |connection| read::spent(connection, &sandbox)).await
     }
 
+    /// Has what a sandbox spent forgotten, before whatever is sent afterwards.
+    pub(crate) async fn forget(&self, sandbox: &SandboxId) {
+        let sandbox = sandbox.clone();
+        self.commands.work_behind(move |connection| write::forget(connection, &sandbox)).await;
+    }
+
+    /// Forgets what all sandboxes but these spent.
+    pub(crate) async fn forget_all_but(&self, known: Vec<SandboxId>) -> Result<()> {
+        self.commands.work(move |connection| write::forget_all_but(connection, &known)).await
+    }
+
     /// Keeps a new budget.
     pub(crate) async fn create_budget(&self, budget: LabelBudget) -> Result<()> {
         self.commands.work(move |connection| write::create_budget(connection, &budget)).await

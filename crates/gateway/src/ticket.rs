@@ -1,15 +1,22 @@
 //! An admitted request: it counts from here, and whatever happens to it, its end is recorded.
 
 use crate::error::{Error, Result};
+use crate::intake::Held;
 use crate::ledger::{Charge, Refusal, Verdict};
 use crate::shared::Core;
 use crate::store::{Begun, End, Ended, Permit, Progress, Written};
-use crate::usage::Tokens;
+use crate::usage::{Tokens, asked_model, prompt};
 use hostel_sandbox::SandboxId;
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
+
+const SLOW_DISK: &str = "the disk takes too long";
+
+fn late_error() -> Error {
+    Error::store("write usage", SLOW_DISK)
+}
 
 /// Why there is no ticket.
 #[derive(Debug)]
@@ -18,7 +25,7 @@ pub(crate) enum Denied {
     Refused(Refusal),
     /// The sandbox is going away.
     Detached,
-    /// Usage cannot be recorded now, so nothing is forwarded.
+    /// Usage cannot be recorded now, so nothing is forwarded or passed back.
     Unrecorded(Error),
 }
 
@@ -30,13 +37,19 @@ pub(crate) struct Ticket {
     /// Until it is known that the row is written.
     written: Option<Written>,
     id: u64,
+    /// Milliseconds of Unix time.
+    started: i64,
+    session: String,
     arrived: Instant,
     upstream: Arc<str>,
     status: Option<u16>,
     model: String,
     tokens: Tokens,
     cost_micros: u64,
-    told: bool,
+    /// What went out and may have cost something, until its usage is told.
+    owed: Option<Arc<Held>>,
+    /// When what was seen was last sent to be written.
+    told: Option<Instant>,
 }
 
 impl Ticket {
@@ -49,7 +62,7 @@ impl Ticket {
         arrived: Instant,
     ) -> Result<Self, Denied> {
         let deadline = core.limits.commit_timeout;
-        let late = || Denied::Unrecorded(Error::store("write usage", "the disk takes too long"));
+        let late = || Denied::Unrecorded(late_error());
         let permit = tokio::time::timeout(deadline, core.store.commands().permit())
             .await
             .map_err(|_| late())?
@@ -57,7 +70,6 @@ impl Ticket {
         let charge = tokio::time::timeout(deadline, admit(core, sandbox)).await.map_err(|_| late())??;
         let id = core.next_id.fetch_add(1, Ordering::Relaxed);
         let started = Timestamp::now().as_millisecond();
-        let begun = Begun { id, started, session: session.to_owned(), charge: charge.clone() };
         // From here on the ticket's end sets right what was counted, should this be cancelled.
         let mut ticket = Self {
             core: Arc::clone(core),
@@ -65,19 +77,22 @@ impl Ticket {
             permit: Some(permit),
             written: None,
             id,
+            started,
+            session: session.to_owned(),
             arrived,
             upstream: Arc::from(""),
             status: None,
             model: String::new(),
             tokens: Tokens::default(),
             cost_micros: 0,
-            told: false,
+            owed: None,
+            told: None,
         };
         let commands = core.store.commands();
-        match tokio::time::timeout(deadline, commands.begin(begun)).await {
+        match tokio::time::timeout(deadline, commands.begin(ticket.begun())).await {
             Ok(Ok(written)) => ticket.written = Some(written),
             Ok(Err(error)) => return Err(ticket.withdraw(error)),
-            Err(_) => return Err(late()),
+            Err(_) => return Err(ticket.withdraw(late_error())),
         }
         if !commands.are_well() {
             ticket = ticket.written().await?;
@@ -87,16 +102,21 @@ impl Ticket {
     }
 
     /// Returns once the row is written. Nothing may go back to the client before: the disk works while the model
-    /// does, which is longer.
+    /// does, which is longer. Where it cannot be written, what was used until then counts all the same.
     pub(crate) async fn written(mut self) -> Result<Self, Denied> {
         let Some(written) = self.written.take() else { return Ok(self) };
-        match tokio::time::timeout(self.core.limits.commit_timeout, written).await {
-            Ok(Ok(Ok(()))) => Ok(self),
-            Ok(Ok(Err(error))) => Err(self.withdraw(error)),
-            Ok(Err(_)) => Err(self.withdraw(Error::Closed)),
-            // It may be written yet; the ticket's end goes after it.
-            Err(_) => Err(Denied::Unrecorded(Error::store("write usage", "the disk takes too long"))),
+        let (error, is_absent) = match tokio::time::timeout(self.core.limits.commit_timeout, written).await {
+            Ok(Ok(Ok(()))) => return Ok(self),
+            Ok(Ok(Err(error))) => (error, true),
+            Ok(Err(_)) => (Error::Closed, true),
+            // It may be written yet.
+            Err(_) => (late_error(), false),
+        };
+        if is_absent && self.owed.is_none() {
+            return Err(self.withdraw(error));
         }
+        self.end(End::Unanswered);
+        Err(Denied::Unrecorded(error))
     }
 
     /// There is no row, so nothing is ended.
@@ -127,9 +147,53 @@ impl Ticket {
         self.core.ledger.seen(&self.charge, more_tokens, more_cost);
         self.tokens = tokens;
         self.cost_micros = self.cost_micros.max(cost);
-        if !self.told {
-            self.told = true;
+        if tokens.prompt() > 0 {
+            self.owed = None;
+        }
+        if self.told.is_none() {
+            self.told = Some(Instant::now());
             self.core.store.commands().progress(self.progress());
+        }
+    }
+
+    /// Has what a response that goes on used so far written, from time to time: its figures come at its end, and a
+    /// crash would lose them.
+    pub(crate) fn going_on(&mut self, so_far: impl FnOnce() -> Tokens) {
+        if self.told.is_none_or(|told| told.elapsed() < self.core.limits.progress_every) {
+            return;
+        }
+        self.told = Some(Instant::now());
+        let tokens = so_far();
+        let cost_micros = self.core.prices.cost(&self.model, &tokens);
+        self.core.store.commands().progress(Progress { tokens, cost_micros, ..self.progress() });
+    }
+
+    /// The request goes out. Unless its usage is told, or [none](Self::owes_nothing) was, its prompt is charged by
+    /// estimate at the end. Returns whether it was so before.
+    pub(crate) fn owes(&mut self, body: &Arc<Held>) -> bool {
+        self.owed.replace(Arc::clone(body)).is_some()
+    }
+
+    /// What went out was not used.
+    pub(crate) fn owes_nothing(&mut self) {
+        self.owed = None;
+    }
+
+    /// Charges what is still owed; whether something was.
+    fn estimate(&mut self) -> bool {
+        let Some(body) = self.owed.take() else { return false };
+        let asked = if self.model.is_empty() { asked_model(&body.bytes) } else { None };
+        let input = prompt(&body.bytes).input;
+        self.seen(asked.as_deref(), Tokens { input, ..self.tokens });
+        true
+    }
+
+    fn begun(&self) -> Begun {
+        Begun {
+            id: self.id,
+            started: self.started,
+            session: self.session.clone(),
+            charge: self.charge.clone(),
         }
     }
 
@@ -146,13 +210,15 @@ impl Ticket {
     /// The request is over. Its scopes admit nobody until this is on the disk. Only the first end counts.
     pub(crate) fn end(&mut self, end: End) {
         let Some(permit) = self.permit.take() else { return };
+        let is_estimated = self.estimate();
         self.core.ledger.finished(&self.charge);
         permit.end(Ended {
             progress: self.progress(),
-            charge: self.charge.clone(),
+            begun: self.begun(),
             ended: Timestamp::now().as_millisecond(),
             end,
             status: self.status,
+            is_estimated,
         });
         let tally = &self.core.tally;
         tally.ended(end, self.status, &self.upstream, &self.model, self.arrived.elapsed());
@@ -182,10 +248,11 @@ async fn admit(core: &Core, sandbox: &SandboxId) -> Result<Charge, Denied> {
     }
 }
 
-/// Looks without counting: whether a request would be refused for a cap.
-pub(crate) async fn look(core: &Core, sandbox: &SandboxId) -> Result<(), Denied> {
+/// Looks whether a request to a model would be refused for a cap. Of others (not `counted`) it is the admission.
+pub(crate) async fn look(core: &Core, sandbox: &SandboxId, counted: bool) -> Result<(), Denied> {
     loop {
-        match core.ledger.look(sandbox) {
+        let verdict = if counted { core.ledger.look(sandbox) } else { core.ledger.admit_free(sandbox) };
+        match verdict {
             Verdict::Admitted(_) | Verdict::Committing => return Ok(()),
             Verdict::Refused(refusal) => return Err(Denied::Refused(refusal)),
             Verdict::Detached => return Err(Denied::Detached),
@@ -198,7 +265,7 @@ async fn learn(core: &Core, sandbox: &SandboxId) -> Result<(), Denied> {
     let spent = core.store.spent(sandbox);
     let spent = tokio::time::timeout(core.limits.commit_timeout, spent)
         .await
-        .map_err(|_| Denied::Unrecorded(Error::store("read usage", "the disk takes too long")))?
+        .map_err(|_| Denied::Unrecorded(Error::store("read usage", SLOW_DISK)))?
         .map_err(Denied::Unrecorded)?;
     core.ledger.know(sandbox, spent);
     Ok(())

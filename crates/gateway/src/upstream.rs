@@ -2,7 +2,7 @@
 
 use crate::config::{KeyHeader, Timeouts, Upstream};
 use crate::error::{Error, Result};
-use bytes::Bytes;
+use crate::intake::Held;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use reqwest::{Client, Request, Response, Url};
@@ -21,8 +21,9 @@ const MAX_CLIENTS: usize = 16;
 const IDLE_CONNECTION: Duration = Duration::from_secs(300);
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
-const STREAM_WINDOW: u32 = 2 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
+const STREAM_WINDOW: u32 = 512 << 10;
+/// For all that share a connection: clients that do not read must not keep the others from theirs.
+const CONNECTION_WINDOW: u32 = 64 * STREAM_WINDOW;
 
 /// A request as it goes to whichever upstream.
 pub(crate) struct Outgoing {
@@ -31,7 +32,7 @@ pub(crate) struct Outgoing {
     pub path: String,
     pub query: Option<String>,
     pub headers: HeaderMap,
-    pub body: Bytes,
+    pub body: Arc<Held>,
 }
 
 /// Why there is no response.
@@ -39,10 +40,19 @@ pub(crate) struct Outgoing {
 pub(crate) enum SendFailure {
     /// The connection was refused, so nothing was sent.
     Connect,
-    /// The connection, or the head of the response, did not come in time.
+    /// The connection did not come in time, so nothing was sent.
+    ConnectTimeout,
+    /// The head of the response did not come in time.
     Timeout,
     /// The connection broke after something was sent.
     Broken,
+}
+
+impl SendFailure {
+    /// Whether the upstream may have got the request.
+    pub(crate) fn was_sent(self) -> bool {
+        matches!(self, Self::Timeout | Self::Broken)
+    }
 }
 
 /// An upstream, ready to use.
@@ -103,14 +113,15 @@ impl Line {
         *request.headers_mut() = order.headers.clone();
         request.headers_mut().insert(self.key.0.clone(), self.key.1.clone());
         if order.method == Method::POST {
-            *request.body_mut() = Some(order.body.clone().into());
+            *request.body_mut() = Some(order.body.bytes.clone().into());
         }
         let sent = self.client().execute(request);
         match tokio::time::timeout(self.timeouts.first_byte, sent).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => {
                 let failure = match (error.is_timeout(), error.is_connect()) {
-                    (true, _) => SendFailure::Timeout,
+                    (true, true) => SendFailure::ConnectTimeout,
+                    (true, false) => SendFailure::Timeout,
                     (false, true) => SendFailure::Connect,
                     (false, false) => SendFailure::Broken,
                 };

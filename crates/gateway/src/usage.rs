@@ -1,8 +1,10 @@
 //! Reading what a response used, while it goes by.
 
+mod estimate;
 mod event;
 mod sse;
 
+pub(crate) use estimate::{asked_model, prompt};
 use event::Event;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -130,13 +132,19 @@ impl Meter {
             }
         }
         self.form = Form::Opaque;
-        if !self.figures.told {
-            let seen = self.figures.visible / BYTES_PER_TOKEN;
-            self.figures.tokens.output = self.figures.tokens.output.max(seen);
-        }
+        self.figures.tokens = self.so_far();
     }
 
-    /// What was seen so far.
+    /// What would count if this were the end: the output that went by is more than was told of it yet.
+    pub(crate) fn so_far(&self) -> Tokens {
+        let mut tokens = self.figures.tokens;
+        if !self.figures.told {
+            tokens.output = tokens.output.max(self.figures.visible / BYTES_PER_TOKEN);
+        }
+        tokens
+    }
+
+    /// What was told so far.
     pub(crate) fn tokens(&self) -> Tokens {
         self.figures.tokens
     }

@@ -21,7 +21,7 @@ pub struct ModelBudget {
     pub tokens: Option<u64>,
     /// Requests.
     pub requests: Option<u64>,
-    /// Requests begun in any 60 seconds.
+    /// Requests begun in any 60 seconds, those that cost nothing included.
     pub requests_per_minute: Option<u32>,
     /// Tokens used in any 60 seconds.
     pub tokens_per_minute: Option<u64>,

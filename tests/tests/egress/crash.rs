@@ -6,11 +6,11 @@ use hostel_tests::{Setup, eventually};
 use serde_json::{Value, json};
 
 /// Asks the model with the prompt's script, as a program does that knows nothing but HTTP; needs only bash.
-const ASK: &str = r#"exec 3<>/dev/tcp/127.0.0.1/3129
+pub(crate) const ASK: &str = r#"exec 3<>/dev/tcp/127.0.0.1/3129
 printf 'POST /v1/messages HTTP/1.1\r\nHost: model\r\nConnection: close\r\nx-api-key: %s\r\nContent-Type: application/json\r\nContent-Length: %s\r\n\r\n%s' "$ANTHROPIC_API_KEY" "${#BODY}" "$BODY" >&3
 cat <&3"#;
 
-fn body(script: &Value) -> String {
+pub(crate) fn body(script: &Value) -> String {
     let prompt = format!("@@{script}");
     let messages = json!([{ "role": "user", "content": prompt }]);
     let body =

@@ -45,6 +45,12 @@ pub(crate) struct ReachOptions {
     /// Most requests to models. Implies --model.
     #[arg(help_heading = HEADING, long, value_name = "N")]
     model_requests: Option<u64>,
+    /// Most requests to models in any minute. Implies --model.
+    #[arg(help_heading = HEADING, long, value_name = "N")]
+    model_requests_per_minute: Option<u32>,
+    /// Most tokens in any minute. Implies --model.
+    #[arg(help_heading = HEADING, long, value_name = "N")]
+    model_tokens_per_minute: Option<u64>,
 }
 
 impl ReachOptions {
@@ -80,9 +86,21 @@ impl ReachOptions {
             cost_micros: self.budget,
             tokens: self.model_tokens,
             requests: self.model_requests,
-            ..ModelBudget::default()
+            requests_per_minute: self.model_requests_per_minute,
+            tokens_per_minute: self.model_tokens_per_minute,
         };
         (self.model || !budget.is_unbounded()).then_some(ModelAccess { budget })
+    }
+}
+
+/// A budget with these bounds, and those of the one before that these do not name.
+pub(crate) fn changed(named: ModelBudget, before: &ModelBudget) -> ModelBudget {
+    ModelBudget {
+        cost_micros: named.cost_micros.or(before.cost_micros),
+        tokens: named.tokens.or(before.tokens),
+        requests: named.requests.or(before.requests),
+        requests_per_minute: named.requests_per_minute.or(before.requests_per_minute),
+        tokens_per_minute: named.tokens_per_minute.or(before.tokens_per_minute),
     }
 }
 
@@ -180,6 +198,16 @@ mod tests {
         {
             assert!(secret(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn bounds_that_are_not_named_stay() {
+        let before =
+            ModelBudget { cost_micros: Some(1), requests_per_minute: Some(9), ..ModelBudget::default() };
+        let named = ModelBudget { cost_micros: Some(5), tokens: Some(7), ..ModelBudget::default() };
+        let after = ModelBudget { requests_per_minute: Some(9), ..named.clone() };
+        assert_eq!(changed(named, &before), after);
+        assert_eq!(changed(ModelBudget::default(), &before), before);
     }
 
     #[test]

@@ -214,6 +214,7 @@ pub(crate) struct UpdateArgs {
     pub(crate) no_secrets: bool,
     /// Take its way to a model away.
     #[arg(long, conflicts_with_all = ["model", "budget", "model_tokens", "model_requests"])]
+    #[arg(conflicts_with_all = ["model_requests_per_minute", "model_tokens_per_minute"])]
     pub(crate) no_model: bool,
 }
 

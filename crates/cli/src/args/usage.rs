@@ -13,7 +13,7 @@ use std::time::Duration;
     hostel usage --by model --since 24h\n  hostel usage --by label:project\n  \
     hostel usage --by day --label project=demo --json")]
 pub(crate) struct UsageArgs {
-    /// What to add up by: sandbox, model, day, session, or label:KEY.
+    /// What to add up by: sandbox, model, day, session, label:KEY, or label, which is each label by itself.
     #[arg(long, value_name = "WHAT", value_parser = value::usage_group)]
     pub(crate) by: Option<UsageGroup>,
     /// Only of the last so long: 24h, 7d.

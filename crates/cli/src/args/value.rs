@@ -115,9 +115,10 @@ pub(crate) fn usage_group(text: &str) -> Result<UsageGroup, String> {
         "model" => Ok(UsageGroup::Model),
         "day" => Ok(UsageGroup::Day),
         "session" => Ok(UsageGroup::Session),
+        "label" => Ok(UsageGroup::Labels),
         _ => match text.strip_prefix("label:") {
             Some(label) if !label.is_empty() => Ok(UsageGroup::Label(label.to_owned())),
-            _ => Err(format!("{text:?} is not sandbox, model, day, session or label:KEY")),
+            _ => Err(format!("{text:?} is not sandbox, model, day, session, label or label:KEY")),
         },
     }
 }

@@ -1,7 +1,9 @@
 //! `hostel sandbox`, all but what goes on until it is stopped.
 
 use super::{Context, Outcome, SUCCESS};
-use crate::args::{CreateArgs, ForkArgs, ListArgs, RmArgs, SandboxCommand, SnapshotArgs, UpdateArgs};
+use crate::args::{
+    CreateArgs, ForkArgs, ListArgs, RmArgs, SandboxCommand, SnapshotArgs, UpdateArgs, changed_bounds,
+};
 use crate::failure::Failure;
 use crate::output::{self, human, table};
 use hostel_client::domain::{ModelAccess, NetworkPolicy, ResourceLimits, RuleAction, SandboxId};
@@ -103,7 +105,13 @@ async fn list(context: &Context, client: &Client, args: ListArgs) -> Outcome {
 async fn update(context: &Context, client: &Client, args: UpdateArgs) -> Outcome {
     let limits = args.limits.limits();
     let secrets = args.reach.secrets();
-    let model = args.reach.model();
+    let model = match args.reach.model() {
+        None => None,
+        Some(named) => {
+            let before = client.get_sandbox(&args.id).await?.model.unwrap_or_default();
+            Some(ModelAccess { budget: changed_bounds(named.budget, &before.budget) })
+        }
+    };
     let update = UpdateSandbox {
         labels: (!args.label.is_empty()).then(|| args.label.into_iter().collect()),
         lifetime: args.lifetime,
@@ -201,6 +209,8 @@ fn access(model: &ModelAccess) -> String {
         budget.cost_micros.map(human::dollars),
         budget.tokens.map(|most| format!("{most} tokens")),
         budget.requests.map(|most| format!("{most} requests")),
+        budget.requests_per_minute.map(|most| format!("{most} requests per minute")),
+        budget.tokens_per_minute.map(|most| format!("{most} tokens per minute")),
     ];
     let bounds: Vec<_> = bounds.into_iter().flatten().collect();
     if bounds.is_empty() {

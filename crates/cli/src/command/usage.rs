@@ -3,7 +3,7 @@
 use super::{Context, Outcome, SUCCESS, remove_each};
 use crate::args::{BudgetCommand, UsageArgs};
 use crate::output::{self, human, table};
-use hostel_client::model::{Budget, ModelUsage, UsageGroup};
+use hostel_client::model::{Budget, MOST_USAGE_ROWS, ModelUsage, UsageGroup};
 use hostel_client::{Client, UsageQuery};
 use serde_json::json;
 use std::time::SystemTime;
@@ -18,6 +18,9 @@ pub(crate) async fn usage(context: &Context, args: UsageArgs) -> Outcome {
         group_by: args.by.clone().unwrap_or(UsageGroup::Total),
     };
     let usage = client.get_usage(query).await?;
+    if usage.rows.len() >= MOST_USAGE_ROWS {
+        output::note(&format!("these are the {MOST_USAGE_ROWS} most expensive; the total is of all"));
+    }
     if context.json {
         output::json(&usage)?;
         return Ok(SUCCESS);
@@ -47,7 +50,7 @@ fn heading(by: Option<&UsageGroup>) -> &'static str {
     match by {
         None | Some(UsageGroup::Total) => "",
         Some(UsageGroup::Sandbox) => "SANDBOX",
-        Some(UsageGroup::Label(_)) => "LABEL",
+        Some(UsageGroup::Label(_) | UsageGroup::Labels) => "LABEL",
         Some(UsageGroup::Model) => "MODEL",
         Some(UsageGroup::Day) => "DAY",
         Some(UsageGroup::Session) => "SESSION",

@@ -21,14 +21,17 @@ pub struct ModelUsage {
     pub cache_read_tokens: u64,
     /// Money.
     pub cost_micros: u64,
-    /// Requests of these whose end was not seen.
+    /// Requests of these whose figures nobody told, so that some are an estimate.
     pub interrupted_requests: u64,
 }
+
+/// Most rows of one [`Usage`].
+pub const MOST_USAGE_ROWS: usize = 10_000;
 
 /// Usage, added up by something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Usage {
-    /// By group, the most expensive first.
+    /// By group, the most expensive first, but days in their order; at most [`MOST_USAGE_ROWS`].
     pub rows: Vec<UsageRow>,
     /// All together.
     pub total: ModelUsage,
@@ -37,7 +40,7 @@ pub struct Usage {
 /// The usage of one group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct UsageRow {
-    /// The sandbox, label's value, model, day or session. Empty where there is none.
+    /// The sandbox, label's value or `label=value`, model, day or session. Empty where there is none.
     pub group: String,
     /// What was used.
     #[serde(flatten)]
@@ -53,6 +56,8 @@ pub enum UsageGroup {
     Sandbox,
     /// The value of this label.
     Label(String),
+    /// Each label and value: what is used with several labels is in the row of each.
+    Labels,
     /// Model.
     Model,
     /// Day in UTC.

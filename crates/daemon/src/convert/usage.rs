@@ -15,9 +15,7 @@ pub(crate) fn query(request: v1::GetUsageRequest) -> Result<Query> {
         }
         v1::UsageGroup::Unspecified => GroupBy::None,
         v1::UsageGroup::Sandbox => GroupBy::Sandbox,
-        v1::UsageGroup::Label if request.label.is_empty() => {
-            return Err(DomainError::invalid("label", "name the label to group by").into());
-        }
+        v1::UsageGroup::Label if request.label.is_empty() => GroupBy::Labels,
         v1::UsageGroup::Label => GroupBy::Label(request.label.clone()),
         v1::UsageGroup::Model => GroupBy::Model,
         v1::UsageGroup::Day => GroupBy::Day,

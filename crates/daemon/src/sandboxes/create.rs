@@ -254,6 +254,7 @@ impl Sandboxes {
     /// Destroys a sandbox that nobody will hear of, and ends its line.
     pub(crate) async fn undo(&self, id: &SandboxId, created: &Created) {
         self.0.reach.disconnect(id).await;
+        self.0.reach.forget(id).await;
         self.undo_unconnected(id, created).await;
     }
 

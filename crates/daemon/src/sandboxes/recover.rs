@@ -39,6 +39,7 @@ impl Sandboxes {
         let lost = self.record_losses(&recovered).await?;
         tracing::info!(total, lost, duration = ?begin.elapsed(), "sandboxes recovered");
         self.remove_orphans().await;
+        self.0.reach.forget_all_but(recovered.iter().map(|entry| entry.id().clone()).collect()).await;
         for entry in &recovered {
             self.schedule(entry);
             if entry.record().state() == SandboxState::Stopping {

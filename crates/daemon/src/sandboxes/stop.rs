@@ -90,6 +90,8 @@ impl Sandboxes {
 
     /// Removes the record of a sandbox that has ended. The caller holds the operation lock.
     pub(super) async fn forget(&self, entry: &Arc<Entry>, reason: &str, actor: &str) -> Result<()> {
+        // While nobody else can have its id.
+        self.0.reach.forget(entry.id()).await;
         let event = Event::other(EventKind::Deleted, &entry.record(), reason, actor);
         let (this, gone) = (self.clone(), Arc::clone(entry));
         let on_commit = move || {

@@ -73,6 +73,11 @@ impl Scope {
 
     pub(super) fn begin(&mut self, second: u64) {
         self.spent.requests = self.spent.requests.saturating_add(1);
+        self.begin_free(second);
+    }
+
+    /// What costs nothing counts towards the rate of requests.
+    pub(super) fn begin_free(&mut self, second: u64) {
         self.requests.add(1, second);
     }
 

@@ -93,3 +93,23 @@ fn a_detached_sandbox_stays_until_its_requests_are_on_the_disk() {
     ledger.committed([&charge].into_iter());
     assert!(ledger.spent(&id).is_none());
 }
+
+#[test]
+fn a_clock_that_is_set_back_ends_no_period() {
+    let at = |text: &str| text.parse::<Timestamp>().unwrap();
+    let mut shared =
+        Shared { definition: team(50, Period::Day), period: String::new(), scope: Scope::default() };
+    shared.roll(at("2026-11-22T00:00:01Z"));
+    shared.scope.spent.add(1, 50);
+    let spent = |shared: &Shared| (shared.period.clone(), shared.scope.spent.cost_micros);
+    shared.roll(at("2026-11-21T23:59:59Z"));
+    assert_eq!(spent(&shared), ("2026-11-22".to_owned(), 50));
+    shared.define(team(60, Period::Day), at("2026-11-21T23:59:59Z"));
+    assert_eq!(spent(&shared), ("2026-11-22".to_owned(), 50));
+    shared.roll(at("2026-11-23T00:00:00Z"));
+    assert_eq!(spent(&shared), ("2026-11-23".to_owned(), 0));
+    shared.define(team(60, Period::Total), at("2026-11-23T00:00:00Z"));
+    assert_eq!(shared.period, "");
+    shared.define(team(60, Period::Month), at("2026-11-23T00:00:00Z"));
+    assert_eq!(shared.period, "2026-11");
+}

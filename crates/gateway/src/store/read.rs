@@ -82,6 +82,7 @@ fn millis(time: SystemTime) -> Value {
 pub(super) fn usage(connection: &Connection, query: &Query) -> Result<Vec<UsageRow>> {
     let mut values: Vec<Value> = Vec::new();
     let mut conditions = vec!["1".to_owned()];
+    let mut tables = "requests";
     let key = match &query.group_by {
         GroupBy::None => "NULL",
         GroupBy::Sandbox => "sandbox",
@@ -92,7 +93,13 @@ pub(super) fn usage(connection: &Connection, query: &Query) -> Result<Vec<UsageR
             values.push(json_path(label));
             "json_extract(labels, ?)"
         }
+        GroupBy::Labels => {
+            tables = "requests, json_each(requests.labels) AS label";
+            "label.key || '=' || label.value"
+        }
     };
+    // Days come in their order.
+    let order = if query.group_by == GroupBy::Day { "grouped" } else { "SUM(cost_micros) DESC, grouped" };
     if let Some(since) = query.since {
         conditions.push("started >= ?".to_owned());
         values.push(millis(since));
@@ -111,9 +118,9 @@ pub(super) fn usage(connection: &Connection, query: &Query) -> Result<Vec<UsageR
     }
     values.push(Value::Integer(to_sql(u64::try_from(MAX_ROWS).unwrap_or(u64::MAX))));
     let sql = format!(
-        "SELECT {key} AS key, COUNT(*), SUM(state = 'interrupted'), SUM(input), SUM(output), SUM(cache_write_5m),
-         SUM(cache_write_1h), SUM(cache_read), SUM(cost_micros) FROM requests WHERE {} GROUP BY key ORDER BY key
-         LIMIT ?",
+        "SELECT {key} AS grouped, COUNT(*), SUM(state = 'interrupted' OR estimated), SUM(input), SUM(output),
+         SUM(cache_write_5m), SUM(cache_write_1h), SUM(cache_read), SUM(cost_micros) FROM {tables} WHERE {}
+         GROUP BY grouped ORDER BY {order} LIMIT ?",
         conditions.join(" AND ")
     );
     let mut statement = connection.prepare(&sql).map_err(failed)?;

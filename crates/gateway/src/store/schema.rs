@@ -6,7 +6,7 @@ use rusqlite::{Connection, OpenFlags};
 use std::path::Path;
 use std::time::Duration;
 
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 /// For another process that looks into the file.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -30,7 +30,8 @@ CREATE TABLE requests (
   cache_write_5m INTEGER NOT NULL DEFAULT 0,
   cache_write_1h INTEGER NOT NULL DEFAULT 0,
   cache_read INTEGER NOT NULL DEFAULT 0,
-  cost_micros INTEGER NOT NULL DEFAULT 0
+  cost_micros INTEGER NOT NULL DEFAULT 0,
+  estimated INTEGER NOT NULL DEFAULT 0  -- whether nobody told some of these figures
 );
 CREATE INDEX requests_started ON requests (started);
 CREATE INDEX requests_open ON requests (state) WHERE state = 'open';
@@ -53,8 +54,10 @@ CREATE TABLE budget_spent (
   cost_micros INTEGER NOT NULL,
   PRIMARY KEY (name, period)
 ) WITHOUT ROWID;
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 ";
+const FROM_1: &str =
+    "ALTER TABLE requests ADD COLUMN estimated INTEGER NOT NULL DEFAULT 0; PRAGMA user_version = 2;";
 
 /// Opens the connection that writes.
 pub(super) fn open(path: &Path) -> Result<Connection> {
@@ -72,6 +75,7 @@ pub(super) fn open(path: &Path) -> Result<Connection> {
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
     match version {
         0 => run(&connection, &format!("BEGIN IMMEDIATE; {TABLES} COMMIT;"))?,
+        1 => run(&connection, &format!("BEGIN IMMEDIATE; {FROM_1} COMMIT;"))?,
         VERSION => {}
         newer => {
             return Err(Error::Store {

@@ -47,10 +47,11 @@ async fn a_crash_leaves_what_was_known() {
     let permit = store.commands().permit().await.unwrap();
     permit.end(Ended {
         progress: progress(1, tokens, 70),
-        charge: charge("sb-a"),
+        begun: begun(1, "sb-a"),
         ended: 86_500_000,
         end: End::Done,
         status: Some(200),
+        is_estimated: false,
     });
     store.commands().progress(progress(2, tokens, 60));
     // The process ends here without ending 2 and 3; nothing is told to the store but to stop.
@@ -66,7 +67,7 @@ async fn a_crash_leaves_what_was_known() {
     let rows = store.usage(by(GroupBy::Sandbox)).await.unwrap();
     let short: Vec<_> =
         rows.iter().map(|row| (row.key.as_deref().unwrap(), row.requests, row.interrupted)).collect();
-    assert_eq!(short, [("sb-a", 1, 0), ("sb-b", 2, 2)]);
+    assert_eq!(short, [("sb-a", 1, 0), ("sb-b", 2, 2)], "the most expensive first");
     let keys = |rows: Vec<UsageRow>| rows.into_iter().map(|row| row.key).collect::<Vec<_>>();
     assert_eq!(keys(store.usage(by(GroupBy::Label("team/x".into()))).await.unwrap()), [Some("a".into())]);
     assert_eq!(keys(store.usage(by(GroupBy::Label("none".into()))).await.unwrap()), [None]);
@@ -100,10 +101,11 @@ async fn what_cannot_be_written_blocks_until_it_can() {
     let permit = store.commands().permit().await.unwrap();
     permit.end(Ended {
         progress: progress(1, Tokens { input: 1, ..Tokens::default() }, 1),
-        charge: charge.clone(),
+        begun: Begun { charge: charge.clone(), ..begun(1, "sb-a") },
         ended: 1,
         end: End::Done,
         status: Some(200),
+        is_estimated: false,
     });
     store.commands().work(|_| Ok(())).await.unwrap();
     assert!(matches!(ledger.admit(&id), crate::ledger::Verdict::Committing));
@@ -112,5 +114,47 @@ async fn what_cannot_be_written_blocks_until_it_can() {
     commits.changed().await.unwrap();
     assert!(store.commands().are_well());
     assert!(matches!(ledger.admit(&id), crate::ledger::Verdict::Admitted(_)));
+    store.close().await;
+}
+
+#[tokio::test]
+async fn old_requests_are_forgotten_and_totals_stay() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(directory.path(), KEEP, Arc::new(Ledger::new())).unwrap();
+    store.create_budget(team()).await.unwrap();
+    for (id, started) in [(1, 1_000), (2, 2_000)] {
+        let begun = Begun { started, ..begun(id, "sb-a") };
+        store.commands().permit().await.unwrap().end(Ended {
+            progress: progress(id, Tokens { input: 1, ..Tokens::default() }, 5),
+            begun,
+            ended: started,
+            end: End::Done,
+            status: Some(200),
+            is_estimated: false,
+        });
+    }
+    let open = Begun { started: 1_000, ..begun(3, "sb-a") };
+    store.commands().begin(open).await.unwrap().await.unwrap().unwrap();
+    let tidy = |connection: &mut Connection| write::tidy(connection, Duration::from_secs(10), 12_000);
+    store.commands().work(tidy).await.unwrap();
+    let rows = store.usage(Query::default()).await.unwrap();
+    assert_eq!((rows[0].requests, rows[0].cost_micros), (2, 5), "one that goes on stays");
+    let id = SandboxId::parse("sb-a").unwrap();
+    assert_eq!(store.spent(&id).await.unwrap().cost_micros, 10);
+    assert_eq!(store.budget_spent("team", "").await.unwrap().cost_micros, 10);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn records_of_the_first_version_are_taken_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || Store::open(directory.path(), KEEP, Arc::new(Ledger::new())).unwrap().0;
+    let store = open();
+    store.commands().begin(begun(1, "sb-a")).await.unwrap().await.unwrap().unwrap();
+    store.close().await;
+    let first = "ALTER TABLE requests DROP COLUMN estimated; PRAGMA user_version = 1";
+    Connection::open(directory.path().join("usage.db")).unwrap().execute_batch(first).unwrap();
+    let store = open();
+    assert_eq!(store.usage(Query::default()).await.unwrap()[0].interrupted, 1);
     store.close().await;
 }

@@ -5,6 +5,7 @@ use crate::budget::{LabelBudget, Spent};
 use crate::error::{Error, Result};
 use crate::ledger::{BudgetPeriod, Charge};
 use crate::usage::Tokens;
+use hostel_sandbox::SandboxId;
 use rusqlite::{Connection, params};
 use std::time::Duration;
 
@@ -37,7 +38,7 @@ pub(crate) enum End {
     ClientGone,
     /// The upstream broke off, or was silent for too long.
     UpstreamCut,
-    /// No upstream answered.
+    /// No upstream answered, or its answer could not be passed on for want of a record.
     Unanswered,
 }
 
@@ -56,10 +57,13 @@ impl End {
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub progress: Progress,
-    pub charge: Charge,
+    /// In case its row could not be written.
+    pub begun: Begun,
     pub ended: i64,
     pub end: End,
     pub status: Option<u16>,
+    /// Whether some of its figures are an estimate, because nobody told them.
+    pub is_estimated: bool,
 }
 
 fn failed(error: rusqlite::Error) -> Error {
@@ -94,8 +98,8 @@ pub(super) fn begin(connection: &Connection, begun: &Begun) -> Result<()> {
         .map_err(failed)
 }
 
-/// Writes what is known of a request so far.
-pub(super) fn progress(connection: &Connection, progress: &Progress) -> Result<()> {
+/// Writes what is known of a request so far; whether it has a row.
+pub(super) fn progress(connection: &Connection, progress: &Progress) -> Result<bool> {
     let Progress { id, upstream, model, tokens, cost_micros } = progress;
     connection
         .prepare_cached(
@@ -115,27 +119,34 @@ pub(super) fn progress(connection: &Connection, progress: &Progress) -> Result<(
                 to_sql(*cost_micros)
             ])
         })
-        .map(|_| ())
+        .map(|rows| rows > 0)
         .map_err(failed)
 }
 
 /// Writes the final figures of a request and adds them to the totals.
 pub(super) fn end(connection: &Connection, ended: &Ended) -> Result<()> {
-    progress(connection, &ended.progress)?;
+    if !progress(connection, &ended.progress)? {
+        begin(connection, &ended.begun)?;
+        progress(connection, &ended.progress)?;
+    }
     connection
-        .prepare_cached("UPDATE requests SET ended = ?2, state = ?3, status = ?4 WHERE id = ?1")
+        .prepare_cached(
+            "UPDATE requests SET ended = ?2, state = ?3, status = ?4, estimated = ?5 WHERE id = ?1",
+        )
         .and_then(|mut statement| {
             statement.execute(params![
                 to_sql(ended.progress.id),
                 ended.ended,
                 ended.end.as_str(),
-                ended.status
+                ended.status,
+                ended.is_estimated
             ])
         })
         .map_err(failed)?;
     let used =
         Spent { requests: 1, tokens: ended.progress.tokens.total(), cost_micros: ended.progress.cost_micros };
-    count(connection, ended.charge.sandbox.as_str(), &ended.charge.budgets, used, ended.ended)
+    let charge = &ended.begun.charge;
+    count(connection, charge.sandbox.as_str(), &charge.budgets, used, ended.ended)
 }
 
 fn count(
@@ -220,6 +231,25 @@ pub(super) fn delete_budget(connection: &mut Connection, name: &str) -> Result<(
         .execute("DELETE FROM budgets WHERE name = ?1", [name])
         .map_err(|error| Error::store("delete a budget", error))?;
     if gone == 0 { Err(Error::BudgetNotFound { name: name.to_owned() }) } else { Ok(()) }
+}
+
+/// Forgets what a sandbox spent that is gone; its requests stay known.
+pub(super) fn forget(connection: &Connection, sandbox: &SandboxId) -> Result<()> {
+    connection
+        .execute("DELETE FROM sandboxes WHERE sandbox = ?1", [sandbox.as_str()])
+        .map(|_| ())
+        .map_err(|error| Error::store("forget a sandbox", error))
+}
+
+/// The same of all but these.
+pub(super) fn forget_all_but(connection: &Connection, known: &[SandboxId]) -> Result<()> {
+    let failed = |error: &dyn std::fmt::Display| Error::store("forget sandboxes", error);
+    let known: Vec<&str> = known.iter().map(SandboxId::as_str).collect();
+    let known = serde_json::to_string(&known).map_err(|error| failed(&error))?;
+    connection
+        .execute("DELETE FROM sandboxes WHERE sandbox NOT IN (SELECT value FROM json_each(?1))", [known])
+        .map(|_| ())
+        .map_err(|error| failed(&error))
 }
 
 /// Forgets old rows, a few at a time, and writes the log back into the file.

@@ -88,6 +88,20 @@ impl Commands {
         answer.await.map_err(|_| Error::Closed)?
     }
 
+    /// The same, without waiting for it: for what may fail.
+    pub(super) async fn work_behind(
+        &self,
+        work: impl FnOnce(&mut Connection) -> Result<()> + Send + 'static,
+    ) {
+        let work: Work = Box::new(move |connection| {
+            if let Err(error) = work(connection) {
+                tracing::warn!(%error, "the usage records could not be tidied; the next start does it");
+            }
+        });
+        // Closed: the next start does it.
+        let _ = self.queue.send(Command::Work(work)).await;
+    }
+
     /// Ends the thread after all that was sent before.
     pub(super) async fn close(&self) {
         let _ = self.queue.send(Command::Close).await;
@@ -219,7 +233,7 @@ impl Writer {
         }
         match written {
             Ok(()) if batch.ended.is_empty() => {}
-            Ok(()) => self.ledger.committed(batch.ended.iter().map(|ended| &ended.charge)),
+            Ok(()) => self.ledger.committed(batch.ended.iter().map(|ended| &ended.begun.charge)),
             Err(_) => self.unwritten = batch.ended,
         }
     }

@@ -2,9 +2,9 @@
 
 use crate::stage::{Inside, Stage, access, pieces, soon, upstream, whole};
 use crate::upstream::{Model, message, send, start, stream};
-use hostel_gateway::{LabelBudget, Period};
-use hostel_sandbox::ModelBudget;
+use hostel_gateway::{LabelBudget, Period, Spent};
 use hostel_sandbox::label::Labels;
+use hostel_sandbox::{ModelBudget, SandboxId};
 use tokio::task::JoinSet;
 
 fn cost(micros: u64) -> ModelBudget {
@@ -138,4 +138,43 @@ async fn rates_are_refused_with_the_time_to_wait() {
     let (status, _, body) = stage.inside.ask_whole().await;
     assert!(status == 429 && body.contains("60 tokens per minute"), "{status} {body}");
     assert_eq!(model.count(), 2);
+}
+
+#[tokio::test]
+async fn what_is_free_counts_towards_the_rate_of_requests() {
+    let model = Model::always(|| message(1, 0)).await;
+    let limits = ModelBudget { requests_per_minute: Some(2), ..ModelBudget::default() };
+    let stage = Stage::new(&model.url, limits).await;
+    let free = async |method: &str, path: &str| {
+        let request = stage.inside.request(method, path, "");
+        whole(stage.inside.send(request).await).await.0
+    };
+    assert_eq!(free("POST", "/v1/messages/count_tokens").await, 200);
+    assert_eq!(free("GET", "/v1/models").await, 200);
+    assert_eq!(free("GET", "/v1/models").await, 429);
+    assert_eq!(stage.inside.ask_whole().await.0, 429);
+    assert_eq!(model.count(), 2);
+}
+
+#[tokio::test]
+async fn the_next_sandbox_of_an_id_has_its_budget_whole() {
+    let model = Model::always(|| message(1, 1)).await;
+    let once = ModelBudget { requests: Some(1), ..ModelBudget::default() };
+    let stage = Stage::new(&model.url, once.clone()).await;
+    let id = SandboxId::parse("sb-a").unwrap();
+    assert_eq!(stage.inside.ask_whole().await.0, 200);
+    soon(stage.inside.attachment.close()).await;
+    let again = Inside::attach(&stage.gateway, "sb-a", access(once.clone()));
+    assert_eq!(again.ask_whole().await.0, 400, "it is the same sandbox still");
+    soon(again.attachment.close()).await;
+    stage.gateway.forget(&id).await;
+    let next = Inside::attach(&stage.gateway, "sb-a", access(once));
+    assert_eq!(next.ask_whole().await.0, 200);
+    assert_eq!(next.ask_whole().await.0, 400);
+    soon(next.attachment.close()).await;
+    stage.gateway.forget_all_but(vec![id.clone()]).await.unwrap();
+    assert_eq!(stage.gateway.spent(&id).await.unwrap().requests, 1);
+    stage.gateway.forget_all_but(Vec::new()).await.unwrap();
+    assert_eq!(stage.gateway.spent(&id).await.unwrap(), Spent::default());
+    assert_eq!(stage.total().await.requests, 2, "reports still know of both");
 }

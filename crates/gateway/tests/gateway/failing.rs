@@ -1,17 +1,25 @@
 //! Upstreams that fail, and clients that go.
 
-use crate::stage::{Stage, piece, pieces, short, soon, upstream};
-use crate::upstream::{Model, cut, delta, error, message, send, start, stop, stream, text};
+use crate::stage::{Stage, TOKEN, piece, pieces, short, soon, upstream};
+use crate::upstream::{Model, cut, delta, error, json, message, send, start, stop, stream, text};
 use hostel_gateway::RequestKind;
-use hostel_sandbox::ModelBudget;
+use hostel_sandbox::{ModelBudget, SandboxId};
 use std::sync::Mutex;
-use tokio::net::TcpListener;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream};
 
 fn outcomes(stage: &Stage) -> Vec<(&'static str, u16, u64)> {
     let counters = stage.gateway.snapshot();
     let short =
         |(RequestKind { outcome, status, .. }, count): (&RequestKind, &u64)| (*outcome, *status, *count);
     counters.requests.iter().map(short).collect()
+}
+
+/// Requests, those whose figures nobody told, and their input and cost. A prompt of 42 bytes is taken for 11 tokens.
+async fn estimated(stage: &Stage) -> (u64, u64, u64, u64) {
+    let total = stage.total().await;
+    (total.requests, total.interrupted, total.tokens.input, total.cost_micros)
 }
 
 /// An address where nobody listens.
@@ -64,6 +72,7 @@ async fn the_last_words_of_the_upstreams_are_passed_on() {
     let (status, _, body) = stage.inside.ask_whole().await;
     assert!(status == 502 && body.contains("\"api_error\""), "{status} {body}");
     assert_eq!(outcomes(&stage), [("unanswered", 0, 1)]);
+    assert_eq!(estimated(&stage).await, (1, 0, 0, 0), "nothing was sent");
 }
 
 #[tokio::test]
@@ -153,18 +162,13 @@ async fn a_client_that_goes_before_the_answer_is_recorded_too() {
     })
     .await;
     let stage = Stage::new(&model.url, ModelBudget::default()).await;
-    let arrived = async {
-        while model.count() == 0 {
-            tokio::task::yield_now().await;
-        }
-    };
     tokio::select! {
         _ = stage.inside.ask() => panic!("an answer came"),
-        () = soon(arrived) => {}
+        () = soon(model.arrived(1)) => {}
     }
     stage.ended(1).await;
     assert_eq!(outcomes(&stage), [("client_gone", 0, 1)]);
-    assert_eq!(stage.total().await.requests, 1);
+    assert_eq!(estimated(&stage).await, (1, 1, 11, 11), "the prompt is not for free");
     drop(hung);
 }
 
@@ -193,4 +197,65 @@ async fn places_of_an_upstream_are_bounded_and_come_free() {
     while piece(&mut response).await.is_some() {}
     assert_eq!(stage.inside.ask_whole().await.0, 200);
     assert_eq!(stage.total().await.requests, 2, "what found no place was not counted");
+}
+
+#[tokio::test]
+async fn a_prompt_that_an_upstream_took_and_never_answered_is_charged() {
+    let hanging = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut slow = upstream("slow", &format!("http://{}", hanging.local_addr().unwrap()));
+    slow.timeouts = short();
+    let stage = Stage::of(vec![slow], ModelBudget::default()).await;
+    assert_eq!(stage.inside.ask_whole().await.0, 504);
+    assert_eq!(outcomes(&stage), [("unanswered", 0, 1)]);
+    assert_eq!(estimated(&stage).await, (1, 1, 11, 11));
+
+    let (out, answer) = stream();
+    let answer = Mutex::new(Some(answer));
+    let model = Model::start(move |_| std::future::ready(answer.lock().unwrap().take().unwrap())).await;
+    let stage = Stage::new(&model.url, ModelBudget::default()).await;
+    let mut response = stage.inside.ask().await;
+    cut(out).await;
+    assert!(piece(&mut response).await.unwrap().is_err());
+    stage.ended(1).await;
+    assert_eq!(estimated(&stage).await, (1, 1, 11, 11), "cut before anything was told");
+}
+
+#[tokio::test]
+async fn what_was_sent_when_the_disk_failed_counts_and_is_written_later() {
+    let model = Model::always(|| message(30, 0)).await;
+    let stage = Stage::new(&model.url, ModelBudget::default()).await;
+    let records = stage.records();
+    let full = "CREATE TRIGGER full BEFORE INSERT ON requests BEGIN SELECT RAISE(ABORT, 'full'); END";
+    records.execute_batch(full).unwrap();
+    let (status, _, body) = stage.inside.ask_whole().await;
+    assert!(status == 503 && body.contains("cannot be recorded"), "{status} {body}");
+    assert_eq!(model.count(), 1);
+    let spent = stage.gateway.spent(&SandboxId::parse("sb-a").unwrap()).await.unwrap();
+    assert_eq!((spent.requests, spent.tokens), (1, 11));
+    records.execute_batch("DROP TRIGGER full").unwrap();
+    assert_eq!(stage.inside.ask_whole().await.0, 200);
+    assert_eq!(estimated(&stage).await, (2, 1, 41, 41));
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_loses_its_place() {
+    let large = "x".repeat(24 << 20);
+    let model = Model::start(move |seen| {
+        std::future::ready(if seen.index > 0 { message(1, 1) } else { json(200, &large) })
+    })
+    .await;
+    let mut narrow = upstream("narrow", &model.url);
+    narrow.max_concurrent = 1;
+    let patience = Duration::from_millis(200);
+    let stage =
+        Stage::with(vec![narrow], ModelBudget::default(), |limits| limits.write_timeout = patience).await;
+    let mut deaf = TcpStream::connect(stage.inside.address).await.unwrap();
+    let request = format!(
+        "POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: {TOKEN}\r\ncontent-length: 2\r\n\r\n{{}}"
+    );
+    deaf.write_all(request.as_bytes()).await.unwrap();
+    soon(model.arrived(1)).await;
+    assert_eq!(stage.inside.ask_whole().await.0, 200);
+    assert_eq!(outcomes(&stage), [("client_gone", 200, 1), ("done", 200, 1)]);
+    drop(deaf);
 }

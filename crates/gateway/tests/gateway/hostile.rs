@@ -76,6 +76,7 @@ async fn what_is_too_large_or_smuggled_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let mut config = config(directory.path(), vec![upstream("first", &model.url)]);
     config.limits.body_bytes = 1000;
+    config.limits.linger = Duration::from_millis(100);
     let gateway = Gateway::open(config).await.unwrap();
     let inside = Inside::attach(&gateway, "sb-a", access(ModelBudget::default()));
     let head = |rest: &str| {
@@ -146,7 +147,7 @@ async fn connections_are_bounded_and_idle_ones_make_room() {
     // Both are served: the idle connection made room.
     tokio::select! {
         _ = &mut all => panic!("nobody answered yet"),
-        () = soon(async { while model.count() < 2 { tokio::task::yield_now().await; } }) => {}
+        () = soon(model.arrived(2)) => {}
     }
     let third = inside.ask_whole();
     tokio::pin!(third);
@@ -156,4 +157,75 @@ async fn connections_are_bounded_and_idle_ones_make_room() {
     assert!(soon(&mut all).await.iter().all(|answer| answer.0 == 200));
     drop(release);
     assert_eq!(soon(third).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_refusal_is_seen_by_who_sends_much() {
+    const LENGTH: usize = 5 << 20;
+    let model = Model::always(|| message(1, 1)).await;
+    let nothing = ModelBudget { requests: Some(0), ..ModelBudget::default() };
+    let stage = Stage::with(vec![upstream("first", &model.url)], nothing, |limits| {
+        limits.body_bytes = LENGTH;
+    })
+    .await;
+    for (token, path, length, status) in [
+        (TOKEN, "/v1/messages", LENGTH, "400"),
+        (TOKEN, "/v1/files", LENGTH, "404"),
+        ("wrong", "/v1/messages", LENGTH, "401"),
+        (TOKEN, "/v1/messages", LENGTH + 1, "4"),
+    ] {
+        let mut socket = TcpStream::connect(stage.inside.address).await.unwrap();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\nx-api-key: {token}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
+        );
+        socket.write_all(head.as_bytes()).await.unwrap();
+        socket.write_all(&vec![b'x'; length]).await.unwrap();
+        let mut answer = String::new();
+        soon(socket.read_to_string(&mut answer)).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{status}: {answer}");
+    }
+    assert_eq!(model.count(), 0);
+}
+
+#[tokio::test]
+async fn bodies_are_bounded_for_the_node_too() {
+    const MOST: usize = 1 << 20;
+    let (release, wait) = tokio::sync::watch::channel(());
+    let model = Model::start(move |seen| {
+        let mut wait = wait.clone();
+        async move {
+            if seen.body == "{}" {
+                let _ = wait.changed().await;
+            }
+            message(1, 1)
+        }
+    })
+    .await;
+    let stage = Stage::with(vec![upstream("first", &model.url)], ModelBudget::default(), |limits| {
+        (limits.body_bytes, limits.held_bytes, limits.node_held_bytes) = (MOST, MOST, MOST);
+        limits.room_timeout = Duration::from_secs(1);
+    })
+    .await;
+    let other = Inside::attach(&stage.gateway, "sb-b", access(ModelBudget::default()));
+    let head = format!("POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: {TOKEN}\r\n");
+    // A chunked body may become anything until it has come.
+    let mut chunked = TcpStream::connect(stage.inside.address).await.unwrap();
+    let begin = format!("{head}transfer-encoding: chunked\r\n\r\n2\r\n{{");
+    chunked.write_all(begin.as_bytes()).await.unwrap();
+    let refused = async {
+        loop {
+            let (status, headers, _) = other.ask_whole().await;
+            if status != 200 {
+                return (status, headers);
+            }
+        }
+    };
+    let (status, headers) = soon(refused).await;
+    assert_eq!((status, headers["retry-after"].to_str().unwrap()), (529, "1"));
+    assert!(stage.gateway.snapshot().refusals["room"] > 0);
+    let before = model.count();
+    chunked.write_all(b"}\r\n0\r\n\r\n").await.unwrap();
+    soon(model.arrived(before + 1)).await;
+    assert_eq!(other.ask_whole().await.0, 200, "what it did not become is free again");
+    release.send(()).unwrap();
 }

@@ -127,8 +127,19 @@ impl Stage {
     }
 
     pub(crate) async fn of(upstreams: Vec<Upstream>, budget: ModelBudget) -> Self {
+        Self::with(upstreams, budget, |_| {}).await
+    }
+
+    /// One with other limits.
+    pub(crate) async fn with(
+        upstreams: Vec<Upstream>,
+        budget: ModelBudget,
+        limit: impl FnOnce(&mut Limits),
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let gateway = Gateway::open(config(directory.path(), upstreams)).await.unwrap();
+        let mut config = config(directory.path(), upstreams);
+        limit(&mut config.limits);
+        let gateway = Gateway::open(config).await.unwrap();
         let inside = Inside::attach(&gateway, "sb-a", access(budget));
         Self { gateway, inside, directory }
     }
@@ -137,6 +148,13 @@ impl Stage {
     pub(crate) async fn total(&self) -> hostel_gateway::UsageRow {
         let rows = soon(self.gateway.usage(hostel_gateway::Query::default())).await.unwrap();
         rows.into_iter().next().unwrap_or_default()
+    }
+
+    /// The usage records, as another process sees them.
+    pub(crate) fn records(&self) -> rusqlite::Connection {
+        let records = rusqlite::Connection::open(self.directory.path().join("usage.db")).unwrap();
+        records.busy_timeout(PATIENCE).unwrap();
+        records
     }
 
     /// Waits until so many requests are over.

@@ -98,6 +98,13 @@ impl Model {
     pub(crate) fn count(&self) -> usize {
         self.seen.lock().unwrap().len()
     }
+
+    /// Returns once so many requests arrived.
+    pub(crate) async fn arrived(&self, count: usize) {
+        while self.count() < count {
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 async fn serve(listener: TcpListener, script: Script, seen: Arc<Mutex<Vec<Seen>>>) {

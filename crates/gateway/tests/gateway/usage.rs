@@ -1,10 +1,12 @@
 //! Figures, and that they last.
 
 use crate::stage::{Inside, Stage, access, config, pieces, soon, upstream};
-use crate::upstream::{Model, delta, json, message, send, start, stop, stream};
+use crate::upstream::{Model, delta, json, message, send, start, stop, stream, text};
 use hostel_gateway::{Error, Gateway, GroupBy, LabelBudget, Period, Query, Spent, Tokens};
 use hostel_sandbox::label::Labels;
 use hostel_sandbox::{ModelBudget, SandboxId};
+use std::sync::Mutex;
+use std::time::Duration;
 
 fn by(group_by: GroupBy) -> Query {
     Query { group_by, ..Query::default() }
@@ -68,10 +70,13 @@ async fn usage_is_grouped_as_asked() {
     let row = |key: &str, requests: u64, cost: u64| (key.to_owned(), requests, cost);
     assert_eq!(
         rows(GroupBy::Model).await,
-        [row("claude-haiku-4-5", 2, 12), row("nobody-priced-this", 1, 90)]
+        [row("nobody-priced-this", 1, 90), row("claude-haiku-4-5", 2, 12)],
+        "the most expensive first"
     );
     assert_eq!(rows(GroupBy::Session).await, [row("session-1", 2, 96), row("session-2", 1, 6)]);
-    assert_eq!(rows(GroupBy::Label("team".into())).await, [row("a", 1, 6), row("b", 2, 96)]);
+    assert_eq!(rows(GroupBy::Label("team".into())).await, [row("b", 2, 96), row("a", 1, 6)]);
+    let every = [row("team=b", 2, 96), row("user=u", 2, 96), row("team=a", 1, 6)];
+    assert_eq!(rows(GroupBy::Labels).await, every);
     assert_eq!(rows(GroupBy::Sandbox).await, [row("sb-a", 3, 102)]);
     for key in ["te\"am", "team\\", "", "team\".\"a"] {
         let asked = stage.gateway.usage(by(GroupBy::Label(key.into()))).await;
@@ -140,4 +145,29 @@ async fn what_a_cut_gateway_saw_is_written() {
     let rows = gateway.usage(by(GroupBy::Sandbox)).await.unwrap();
     assert_eq!((rows[0].requests, rows[0].tokens.input, rows[0].tokens.output), (1, 10, 1));
     drop(inside);
+}
+
+#[tokio::test]
+async fn output_is_written_while_it_goes_by() {
+    let (out, answer) = stream();
+    let answer = Mutex::new(Some(answer));
+    let model = Model::start(move |_| std::future::ready(answer.lock().unwrap().take().unwrap())).await;
+    let upstreams = vec![upstream("first", &model.url)];
+    let stage =
+        Stage::with(upstreams, ModelBudget::default(), |limits| limits.progress_every = Duration::ZERO).await;
+    send(&out, &start(5)).await;
+    let mut response = stage.inside.ask().await;
+    pieces(&mut response, start(5).len()).await;
+    let more = text(&"x".repeat(400));
+    send(&out, &more).await;
+    pieces(&mut response, more.len()).await;
+    let records = stage.records();
+    let known = async || {
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+        let sql = "SELECT state, input, output FROM requests";
+        let (state, input, output): (String, i64, i64) = records.query_row(sql, [], read).unwrap();
+        tokio::task::yield_now().await;
+        (state == "open", input, output)
+    };
+    soon(async { while known().await != (true, 5, 100) {} }).await;
 }
