@@ -94,6 +94,23 @@ async fn a_thousand_claims_by_fifty_clients_get_a_sandbox_each() {
     eventually("nothing is left", || leftovers(&daemon).is_empty());
 }
 
+/// Claims a sandbox without an environment and checks that it has none.
+async fn without_token(api: &Api) {
+    let made = api.sandboxes().create_sandbox(CreateSandboxRequest::default()).await.unwrap().into_inner();
+    let id = made.sandbox.unwrap().id;
+    let command = ["sh", "-c", "test -z \"$TOKEN\""].map(str::to_owned).to_vec();
+    let spec = Some(v1::ProcessSpec { command, ..Default::default() });
+    let start = v1::StartProcessRequest { sandbox_id: id.clone(), spec, ..Default::default() };
+    let process = api.processes().start_process(start).await.unwrap().into_inner().process.unwrap();
+    let wait =
+        v1::WaitProcessRequest { sandbox_id: id.clone(), process_id: process.id, ..Default::default() };
+    let ended = api.processes().wait_process(wait).await.unwrap().into_inner().process.unwrap();
+    let outcome = ended.exit_status.unwrap().outcome;
+    assert_eq!(outcome, Some(v1::exit_status::Outcome::ExitCode(0)), "another's token is in it");
+    let delete = v1::DeleteSandboxRequest { sandbox_id: id, ..Default::default() };
+    api.sandboxes().delete_sandbox(delete).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_in_the_middle_loses_no_claimed_sandbox_and_leaves_nothing() {
     let mut daemon = daemon_with_pool(6);
@@ -108,7 +125,11 @@ async fn a_kill_in_the_middle_loses_no_claimed_sandbox_and_leaves_nothing() {
             clients.spawn(async move {
                 let mut claimed = Vec::new();
                 // Until the daemon is gone.
-                while let Ok(made) = api.sandboxes().create_sandbox(CreateSandboxRequest::default()).await {
+                let request = CreateSandboxRequest {
+                    env: [("TOKEN".to_owned(), "secret".to_owned())].into(),
+                    ..Default::default()
+                };
+                while let Ok(made) = api.sandboxes().create_sandbox(request.clone()).await {
                     claimed.push(made.into_inner().sandbox.unwrap().id);
                 }
                 claimed
@@ -134,6 +155,10 @@ async fn a_kill_in_the_middle_loses_no_claimed_sandbox_and_leaves_nothing() {
             api.processes().start_process(start).await.unwrap();
             let delete = v1::DeleteSandboxRequest { sandbox_id: id.clone(), ..Default::default() };
             api.sandboxes().delete_sandbox(delete).await.unwrap();
+        }
+        // Whatever is warm after that holds nothing of those who claimed.
+        for _ in 0..6 {
+            without_token(&api).await;
         }
         full(&api, 6).await;
     }

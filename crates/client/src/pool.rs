@@ -42,6 +42,8 @@ pub enum PoolField {
     MaxAge,
     /// `health_check_interval`.
     HealthCheckInterval,
+    /// `max_idle_memory_bytes`.
+    MaxIdleMemory,
     /// `target_hit_rate`.
     TargetHitRate,
     /// `scale_down_delay`.
@@ -68,6 +70,7 @@ impl PoolField {
             Self::RefillDelay => "refill_delay",
             Self::MaxAge => "max_age",
             Self::HealthCheckInterval => "health_check_interval",
+            Self::MaxIdleMemory => "max_idle_memory_bytes",
             Self::TargetHitRate => "target_hit_rate",
             Self::ScaleDownDelay => "scale_down_delay",
             Self::Schedules => "schedules",

@@ -14,7 +14,9 @@ use tower::{Layer, Service};
 const UNBOUNDED: &[&str] = &[
     "AttachProcess",
     "CloseStdin",
+    "DeletePool",
     "DeleteSandbox",
+    "DrainPool",
     "ExecProcess",
     "ImportFiles",
     "ImportTemplate",

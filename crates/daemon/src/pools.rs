@@ -23,7 +23,7 @@ pub(crate) use live::LivePool;
 pub(crate) use plan::PlanView;
 pub use pressure::MemoryPressure;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::lock::lock;
 use crate::store::Store;
 use clock::Clock;
@@ -68,7 +68,8 @@ impl Pools {
     /// # Errors
     /// `NotFound`.
     pub(crate) fn get(&self, name: &PoolName) -> Result<Arc<LivePool>> {
-        lock(&self.0.live).get(name).cloned().ok_or_else(|| no_pool(name))
+        let found = lock(&self.0.live).get(name).cloned();
+        found.ok_or_else(|| DomainError::not_found("pool", name).into())
     }
 
     /// The limits of each warm sandbox of all pools.
@@ -93,8 +94,4 @@ impl Pools {
             spec.backend == *backend && spec.template == *template
         })
     }
-}
-
-fn no_pool(name: &PoolName) -> Error {
-    DomainError::not_found("pool", name).into()
 }

@@ -32,6 +32,7 @@ pub(crate) use fork::{ForkOutcome, ForkRequest};
 pub(crate) use list::Position;
 pub(crate) use repeat::Repeat;
 pub(crate) use update::Update;
+pub(crate) use warm::MadeWarm;
 pub(crate) use watch::{WatchFilter, WatchItem};
 
 use crate::backends::Backends;
@@ -103,6 +104,7 @@ struct Inner {
     builds: build::Builds,
     declared: Mutex<Declared>,
     deadlines: Deadlines,
+    deaths: died::Deaths,
     draining: AtomicBool,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -138,6 +140,7 @@ impl Sandboxes {
             builds: build::Builds::default(),
             declared: Mutex::default(),
             deadlines: Deadlines::default(),
+            deaths: died::Deaths::default(),
             draining: AtomicBool::new(false),
             tasks: TaskTracker::new(),
             stop,
@@ -224,7 +227,7 @@ impl Sandboxes {
     }
 
     /// Runs work to its end whatever becomes of the caller.
-    async fn to_the_end<T: Send + 'static>(
+    pub(crate) async fn to_the_end<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {

@@ -472,6 +472,11 @@ impl Backend for Docker {
         self.inner.declare(template)
     }
 
+    async fn template_version(&self, id: &TemplateId) -> Result<Option<String>> {
+        let (_, image) = self.inner.recipe(Some(id)).await?;
+        Ok(Some(image.id))
+    }
+
     async fn delete_template(&self, id: &TemplateId) -> Result<()> {
         self.inner.delete(id).await
     }

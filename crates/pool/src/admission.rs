@@ -2,8 +2,9 @@
 //!
 //! [`Admission`] never gives out more than the node has, times the overcommit. Who does not fit waits in a bounded
 //! queue: claims of warm sandboxes first, then cold creates, each in the order of their coming; refills of pools only
-//! when nobody else waits and room for a cold create is left. A small request may overtake a large one that waits,
-//! but only so often: then the large one is next, whatever else would fit.
+//! when nobody else waits and room for a cold create is left, the first that fits: one pool's large ones hold up no
+//! other pool. A small request may overtake a large one that waits, but only so often: then the large one is next,
+//! whatever else would fit.
 
 mod queue;
 mod resources;
@@ -288,7 +289,7 @@ impl Admission {
     /// Whether one that is not in the queue may go before all that are.
     fn may_enter(&self, new: &Waiting) -> bool {
         let nobody_before = match new.priority {
-            Priority::Refill => self.queue.is_empty(),
+            Priority::Refill => !self.queue.has_demands(),
             Priority::Claimed | Priority::Cold => {
                 self.queue.overtaken_enough(self.rules.overtaking).is_none()
             }
@@ -302,7 +303,7 @@ impl Admission {
             return self.has_room(patient).then_some(*patient);
         }
         let next = self.queue.demands().find(|waiting| self.has_room(waiting));
-        let refill = || self.queue.first_refill().filter(|refill| self.has_room(refill));
+        let refill = || self.queue.refills().find(|refill| self.has_room(refill));
         next.or_else(|| if self.queue.has_demands() { None } else { refill() }).copied()
     }
 

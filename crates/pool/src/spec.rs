@@ -14,6 +14,7 @@ pub const MAX_REFILL_CONCURRENCY: u32 = 64;
 pub const MAX_SCHEDULES: usize = 64;
 /// Longest that refills wait after a claim.
 pub const MAX_REFILL_DELAY: Duration = Duration::from_secs(60);
+const LEAST_IDLE_MEMORY: u64 = 8 << 20;
 const MAX_SPAN: Duration = Duration::from_secs(366 * 86_400);
 
 /// What a pool shall be. All but the backend can be changed while it works.
@@ -50,6 +51,10 @@ pub struct PoolSpec {
     /// How often a warm sandbox is checked, 1 second to 366 days.
     #[serde(default = "default::health_check_interval")]
     pub health_check_interval: Duration,
+    /// The most memory that the warm ones may use together, in bytes, 8 MiB or more: fewer are kept where they use
+    /// more, whatever else asks for them. `None`: no bound.
+    #[serde(default)]
+    pub max_idle_memory_bytes: Option<u64>,
     /// The share of claims that shall find a warm sandbox, 0.5 to 0.9999.
     #[serde(default = "default::target_hit_rate")]
     pub target_hit_rate: f64,
@@ -132,6 +137,7 @@ impl PoolSpec {
             refill_delay: default::refill_delay(),
             max_age: default::max_age(),
             health_check_interval: default::health_check_interval(),
+            max_idle_memory_bytes: None,
             target_hit_rate: default::target_hit_rate(),
             scale_down_delay: default::scale_down_delay(),
             schedules: Vec::new(),
@@ -158,6 +164,9 @@ impl PoolSpec {
         }
         lasts("spec.max_age", self.max_age, Duration::from_secs(10))?;
         lasts("spec.health_check_interval", self.health_check_interval, Duration::from_secs(1))?;
+        if self.max_idle_memory_bytes.is_some_and(|bytes| bytes < LEAST_IDLE_MEMORY) {
+            return Err(Error::invalid("spec.max_idle_memory_bytes", "must be 8 MiB or more"));
+        }
         lasts("spec.scale_down_delay", self.scale_down_delay, Duration::ZERO)?;
         if !(0.5..=0.9999).contains(&self.target_hit_rate) {
             return Err(Error::invalid(
@@ -250,6 +259,7 @@ mod tests {
             ("spec.max_age", PoolSpec { max_age: Duration::MAX, ..spec() }),
             ("spec.health_check_interval", PoolSpec { health_check_interval: second / 2, ..spec() }),
             ("spec.scale_down_delay", PoolSpec { scale_down_delay: Duration::MAX, ..spec() }),
+            ("spec.max_idle_memory_bytes", PoolSpec { max_idle_memory_bytes: Some(1), ..spec() }),
             ("spec.target_hit_rate", PoolSpec { target_hit_rate: f64::NAN, ..spec() }),
             ("spec.target_hit_rate", PoolSpec { target_hit_rate: 1.0, ..spec() }),
             ("spec.schedules[0].min_size", PoolSpec { schedules: vec![night.clone()], ..spec() }),

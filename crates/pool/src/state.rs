@@ -2,9 +2,9 @@
 //!
 //! The owner holds it in a mutex, tells it what happened, and after each of that, and at [`Pool::next_wake`], calls
 //! [`Pool::poll`] and carries out what that returns. Each action is given once and must be answered once: `Make` by
-//! [`Pool::made`] or [`Pool::make_failed`], `Check` by [`Pool::checked`] (or [`Pool::died`]; a late answer about a
-//! member that was claimed meanwhile does nothing), `Remove` by [`Pool::removed`], which the owner repeats until it
-//! worked.
+//! [`Pool::made`], [`Pool::make_failed`], [`Pool::make_starved`] or [`Pool::make_given_up`], `Check` by
+//! [`Pool::checked`] (or [`Pool::died`]; a late answer about a member that was claimed meanwhile does nothing),
+//! `Remove` by [`Pool::removed`], which the owner repeats until it worked.
 
 mod backoff;
 mod events;
@@ -29,6 +29,10 @@ use std::time::Duration;
 /// How long the size is still held down after pressure eased, so that a pool does not grow back into the pressure
 /// that it gave way to.
 const CALM: Duration = Duration::from_secs(60);
+
+/// How long what a member uses is taken to be as much as it was at most, so that a size at the bound of idle memory
+/// does not go up and down with every check.
+const COST_HOLDS: Duration = Duration::from_secs(600);
 
 /// What the owner is to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,6 +151,8 @@ pub struct Pool {
     easing: Option<(Pressure, Time)>,
     /// Refills wait until then for what was just claimed.
     refills_wait: Option<Time>,
+    /// What one member is taken to use of memory, in bytes, and since when.
+    cost: Option<(u64, Time)>,
     /// Whether something happened since the last poll.
     stirred: bool,
 }
@@ -176,6 +182,7 @@ impl Pool {
             pressure: Pressure::None,
             easing: None,
             refills_wait: None,
+            cost: None,
             stirred: true,
         }
     }
@@ -269,12 +276,28 @@ impl Pool {
         if self.spec.draining {
             return 0;
         }
-        let target = self.sizer.target(&self.spec, now);
+        let target = self.sizer.target(&self.spec, now).min(self.affordable());
         match self.held_pressure(now) {
             Pressure::None => target,
             Pressure::High => target.min(self.spec.min_size),
             Pressure::Critical => 0,
         }
+    }
+
+    /// The most that the bound of idle memory allows, by what members used when they were checked.
+    fn affordable(&self) -> u32 {
+        match (self.spec.max_idle_memory_bytes, self.cost) {
+            (Some(most), Some((each, _))) => u32::try_from(most / each.max(1)).unwrap_or(u32::MAX),
+            _ => u32::MAX,
+        }
+    }
+
+    /// What the ready ones use of memory together, in bytes; those that were not measured yet as one is taken to.
+    fn idle_memory(&self) -> Option<u64> {
+        let (each, _) = self.cost?;
+        let (known, measured) = self.shelf.memory();
+        let others = u64::from(self.shelf.len().saturating_sub(measured));
+        Some(known.saturating_add(each.saturating_mul(others)))
     }
 
     fn concurrency(&self) -> u32 {

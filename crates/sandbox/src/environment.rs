@@ -185,6 +185,16 @@ pub trait Backend: Send + Sync {
         Err(crate::Error::missing(crate::Capability::TemplateImport, format!("{}: {detail}", template.id)))
     }
 
+    /// What stands behind a template's name now, where that can become another without the template being made anew:
+    /// the id of the image behind a tag. `None` where it cannot.
+    ///
+    /// # Errors
+    /// `NotFound` where nothing stands behind it; `Unavailable` where that cannot be told now.
+    async fn template_version(&self, id: &TemplateId) -> Result<Option<String>> {
+        let _ = id;
+        Ok(None)
+    }
+
     /// Removes a template. Sandboxes made from it keep working.
     ///
     /// # Errors

@@ -71,21 +71,62 @@ impl ResourceLimits {
         }
     }
 
+    /// These, but nowhere more than `most`; what is absent is what that says.
+    #[must_use]
+    pub fn at_most(&self, most: &Self) -> Self {
+        fn least<T: Ord>(value: Option<T>, most: Option<T>) -> Option<T> {
+            match (value, most) {
+                (Some(value), Some(most)) => Some(value.min(most)),
+                (value, most) => value.or(most),
+            }
+        }
+        Self {
+            memory_bytes: least(self.memory_bytes, most.memory_bytes),
+            cpu_millis: least(self.cpu_millis, most.cpu_millis),
+            pids: least(self.pids, most.pids),
+            disk_bytes: least(self.disk_bytes, most.disk_bytes),
+            disk_inodes: least(self.disk_inodes, most.disk_inodes),
+            open_files: least(self.open_files, most.open_files),
+            output_bytes_per_second: least(self.output_bytes_per_second, most.output_bytes_per_second),
+        }
+    }
+
+    /// The first that is more here than there: its field, what it is, and what it may be.
+    #[must_use]
+    pub fn beyond(&self, most: &Self) -> Option<(&'static str, u64, u64)> {
+        let pairs = self.fields().into_iter().zip(most.fields());
+        let mut both = pairs.filter_map(|((field, value), (_, most))| Some((field, value?, most?)));
+        both.find(|(_, value, most)| value > most)
+    }
+
+    /// Each by its name.
+    fn fields(&self) -> [(&'static str, Option<u64>); 7] {
+        [
+            ("memory_bytes", self.memory_bytes),
+            ("cpu_millis", self.cpu_millis.map(u64::from)),
+            ("pids", self.pids.map(u64::from)),
+            ("disk_bytes", self.disk_bytes),
+            ("disk_inodes", self.disk_inodes),
+            ("open_files", self.open_files.map(u64::from)),
+            ("output_bytes_per_second", self.output_bytes_per_second),
+        ]
+    }
+
     /// Checks each value against its range.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] naming the field and the range.
     pub fn validate(&self) -> Result<()> {
-        let ranges = [
-            ("memory_bytes", self.memory_bytes, 8 * MIB, 1 << 50),
-            ("cpu_millis", self.cpu_millis.map(u64::from), 10, 1_024_000),
-            ("pids", self.pids.map(u64::from), 4, 4_194_304),
-            ("disk_bytes", self.disk_bytes, MIB, 1 << 50),
-            ("disk_inodes", self.disk_inodes, 64, 1 << 40),
-            ("open_files", self.open_files.map(u64::from), 16, 1_048_576),
-            ("output_bytes_per_second", self.output_bytes_per_second, 1024, 1 << 50),
+        const RANGES: [(u64, u64); 7] = [
+            (8 * MIB, 1 << 50),
+            (10, 1_024_000),
+            (4, 4_194_304),
+            (MIB, 1 << 50),
+            (64, 1 << 40),
+            (16, 1_048_576),
+            (1024, 1 << 50),
         ];
-        for (field, value, low, high) in ranges {
+        for ((field, value), (low, high)) in self.fields().into_iter().zip(RANGES) {
             if value.is_some_and(|value| value < low || value > high) {
                 return Err(Error::invalid(
                     format!("limits.{field}"),
@@ -131,6 +172,18 @@ mod tests {
         let changes = wanted.changes_to(&ResourceLimits::defaults());
         assert_eq!(changes, ResourceLimits { pids: Some(7), ..Default::default() });
         assert_eq!(changes.or(&ResourceLimits::defaults()), wanted.or(&ResourceLimits::defaults()));
+    }
+
+    #[test]
+    fn a_bound_holds_for_what_is_set_and_for_what_is_not() {
+        let most = ResourceLimits { memory_bytes: Some(64 * MIB), pids: Some(50), ..Default::default() };
+        let asked =
+            ResourceLimits { memory_bytes: Some(65 * MIB), cpu_millis: Some(9), ..Default::default() };
+        assert_eq!(asked.beyond(&most), Some(("memory_bytes", 65 * MIB, 64 * MIB)));
+        let held = asked.at_most(&most);
+        assert_eq!((held.memory_bytes, held.cpu_millis, held.pids), (Some(64 * MIB), Some(9), Some(50)));
+        assert_eq!(held.beyond(&most), None);
+        assert_eq!(asked.at_most(&ResourceLimits::default()), asked);
     }
 
     #[test]

@@ -143,6 +143,9 @@ pub struct Template {
     pub labels: Labels,
     /// Default limits of sandboxes made from it.
     pub limits: ResourceLimits,
+    /// The most that those may be, whatever anybody asks for. What is absent has no bound here.
+    #[serde(default)]
+    pub max_limits: ResourceLimits,
     /// Default environment.
     pub env: BTreeMap<String, String>,
     /// Default user.
@@ -172,6 +175,7 @@ impl Template {
             size_bytes: None,
             labels: Labels::new(),
             limits: ResourceLimits::default(),
+            max_limits: ResourceLimits::default(),
             env: BTreeMap::new(),
             user: None,
             workdir: None,
@@ -190,6 +194,8 @@ impl Template {
     /// Takes what it does not say itself from the template below it. Labels are its own.
     pub fn inherit(&mut self, base: &Self) {
         self.limits = self.limits.or(&base.limits);
+        // What stands on it is bound as it is.
+        self.max_limits = self.max_limits.at_most(&base.max_limits);
         let mut env = base.env.clone();
         env.append(&mut self.env);
         self.env = env;
@@ -202,6 +208,16 @@ impl Template {
         self.probe = self.probe.take().or_else(|| base.probe.clone());
     }
 
+    /// Refuses limits that are more than it allows.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] naming the first, as `limits.memory_bytes`.
+    pub fn allows(&self, limits: &ResourceLimits) -> Result<()> {
+        let Some((field, value, most)) = limits.beyond(&self.max_limits) else { return Ok(()) };
+        let problem = format!("{value} is more than the {most} that the template {} allows", self.id);
+        Err(Error::invalid(format!("limits.{field}"), problem))
+    }
+
     /// Checks everything that does not depend on the host.
     ///
     /// # Errors
@@ -209,6 +225,13 @@ impl Template {
     pub fn validate(&self) -> Result<()> {
         label::validate(&self.labels)?;
         self.limits.validate()?;
+        self.max_limits.validate().map_err(|error| match error {
+            Error::InvalidArgument { field, problem } => {
+                Error::InvalidArgument { field: format!("max_{field}"), problem }
+            }
+            other => other,
+        })?;
+        self.allows(&self.limits)?;
         validate_env("env", &self.env)?;
         if let Some(user) = &self.user {
             validate_user("user", user)?;
@@ -256,7 +279,7 @@ mod tests {
     #[test]
     fn records_of_earlier_versions_are_read() {
         let mut old = serde_json::to_value(template()).unwrap();
-        for new in ["network", "start_commands", "probe"] {
+        for new in ["max_limits", "network", "start_commands", "probe"] {
             old.as_object_mut().unwrap().remove(new);
         }
         assert_eq!(serde_json::from_value::<Template>(old).unwrap().start_commands, []);
@@ -272,6 +295,22 @@ mod tests {
         own.inherit(&base);
         assert_eq!((own.env["A"].as_str(), own.env["B"].as_str()), ("own", "base"));
         assert_eq!(own.user.as_deref(), Some("agent"));
+    }
+
+    #[test]
+    fn what_stands_on_a_bound_is_bound_too() {
+        let pids = |pids| ResourceLimits { pids: Some(pids), ..ResourceLimits::default() };
+        let base = Template { max_limits: pids(50), ..template() };
+        for (own, inherited) in [(ResourceLimits::default(), 50), (pids(40), 40), (pids(60), 50)] {
+            let mut own = Template { max_limits: own, ..template() };
+            own.inherit(&base);
+            assert_eq!(own.max_limits, pids(inherited));
+        }
+        assert!(base.allows(&pids(50)).is_ok() && base.allows(&ResourceLimits::default()).is_ok());
+        let error = base.allows(&pids(51)).unwrap_err().to_string();
+        assert_eq!(error, "limits.pids: 51 is more than the 50 that the template t allows");
+        let error = Template { max_limits: pids(1), ..template() }.validate().unwrap_err().to_string();
+        assert!(error.starts_with("max_limits.pids"), "{error}");
     }
 
     #[test]

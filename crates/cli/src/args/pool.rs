@@ -93,6 +93,9 @@ pub(crate) struct PoolOptions {
     /// How often a warm sandbox is checked.
     #[arg(long, value_name = "DURATION", value_parser = value::duration)]
     check_interval: Option<Duration>,
+    /// Most memory that the warm ones may use together: 8G. Fewer are kept where they use more.
+    #[arg(long, value_name = "SIZE", value_parser = value::bytes)]
+    max_idle_memory: Option<u64>,
     /// Share of claims that shall find a warm sandbox: 0.99 or 99%.
     #[arg(long, value_name = "SHARE", value_parser = value::share)]
     target_hit_rate: Option<f64>,
@@ -121,6 +124,7 @@ impl PoolOptions {
         given(replace(&mut spec.refill_delay, self.refill_delay), PoolField::RefillDelay);
         given(replace(&mut spec.max_age, self.max_age), PoolField::MaxAge);
         given(replace(&mut spec.health_check_interval, self.check_interval), PoolField::HealthCheckInterval);
+        given(replace(&mut spec.max_idle_memory_bytes, self.max_idle_memory), PoolField::MaxIdleMemory);
         given(replace(&mut spec.target_hit_rate, self.target_hit_rate), PoolField::TargetHitRate);
         given(replace(&mut spec.scale_down_delay, self.scale_down_delay), PoolField::ScaleDownDelay);
         let schedules = Some(self.schedule).filter(|schedules| !schedules.is_empty());
@@ -225,6 +229,9 @@ pub(crate) struct SetPoolArgs {
     /// Have no schedules any more.
     #[arg(long, conflicts_with = "schedule")]
     no_schedules: bool,
+    /// Have no bound of idle memory any more.
+    #[arg(long, conflicts_with = "max_idle_memory")]
+    no_max_idle_memory: bool,
     /// Start no process in warm sandboxes any more.
     #[arg(long, conflicts_with = "command")]
     no_warm_process: bool,
@@ -243,6 +250,8 @@ impl SetPoolArgs {
         let mut given = |given: bool, field| fields.extend(given.then_some(field));
         given(set(&mut spec.pinned_size, self.no_pin.then_some(None)), PoolField::PinnedSize);
         given(set(&mut spec.schedules, self.no_schedules.then(Vec::new)), PoolField::Schedules);
+        let unbounded = self.no_max_idle_memory.then_some(None);
+        given(set(&mut spec.max_idle_memory_bytes, unbounded), PoolField::MaxIdleMemory);
         given(replace(&mut spec.warm_process, waiting(self.command)), PoolField::WarmProcess);
         given(set(&mut spec.warm_process, self.no_warm_process.then_some(None)), PoolField::WarmProcess);
         given(set(&mut spec.draining, self.resume.then_some(false)), PoolField::Draining);

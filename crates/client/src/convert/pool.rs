@@ -37,6 +37,7 @@ fn spec(wire: v1::PoolSpec) -> Result<PoolSpec> {
         refill_delay: wire.refill_delay.map(span),
         max_age: wire.max_age.map(span),
         health_check_interval: wire.health_check_interval.map(span),
+        max_idle_memory_bytes: wire.max_idle_memory_bytes,
         target_hit_rate: Some(wire.target_hit_rate),
         scale_down_delay: wire.scale_down_delay.map(span),
         schedules: wire.schedules.into_iter().map(schedule).collect::<Result<_>>()?,
@@ -116,6 +117,7 @@ pub(crate) fn pool_spec(spec: &PoolSpec) -> v1::PoolSpec {
         refill_delay: spec.refill_delay.map(duration_to_wire),
         max_age: spec.max_age.map(duration_to_wire),
         health_check_interval: spec.health_check_interval.map(duration_to_wire),
+        max_idle_memory_bytes: spec.max_idle_memory_bytes,
         warm_process: spec.warm_process.as_ref().map(process_spec),
         draining: spec.draining,
         target_hit_rate: spec.target_hit_rate.unwrap_or_default(),
@@ -156,6 +158,7 @@ fn status(wire: v1::PoolStatus) -> PoolStatus {
             .map(|failure| Failure { reason: failure.reason, message: failure.message }),
         retry_time: time(wire.retry_time),
         saturated: wire.saturated,
+        idle_memory_bytes: wire.idle_memory_bytes,
     }
 }
 
@@ -217,6 +220,7 @@ mod tests {
             refill_delay: Some(Duration::from_millis(20)),
             max_age: Some(Duration::from_secs(60)),
             health_check_interval: Some(Duration::from_millis(1500)),
+            max_idle_memory_bytes: Some(1 << 30),
             target_hit_rate: Some(0.95),
             scale_down_delay: Some(Duration::ZERO),
             schedules: vec![PoolSchedule {

@@ -33,6 +33,7 @@ pub(crate) fn template(wire: v1::Template) -> Result<Template> {
         backends: wire.backends,
         size_bytes: wire.size_bytes,
         limits: limits(defaults.limits.unwrap_or_default()),
+        max_limits: limits(defaults.max_limits.unwrap_or_default()),
         env: defaults.env.into_iter().collect(),
         user: optional(defaults.user),
         working_directory: optional(defaults.working_directory),
@@ -70,6 +71,7 @@ pub(crate) fn template_defaults(wanted: &Wanted) -> v1::TemplateDefaults {
     };
     v1::TemplateDefaults {
         limits: Some(limits_to_wire(&wanted.limits)),
+        max_limits: Some(limits_to_wire(&wanted.max_limits)),
         env: wanted.env.clone().into_iter().collect(),
         user: wanted.user.clone().unwrap_or_default(),
         working_directory: wanted.workdir.clone().unwrap_or_default(),

@@ -53,6 +53,8 @@ pub struct PoolSpec {
     /// How often a warm sandbox is checked, 1 second or more. Default 30 seconds.
     #[serde(rename = "health_check_interval_seconds", serialize_with = "seconds")]
     pub health_check_interval: Option<Duration>,
+    /// The most memory that the warm ones may use together, in bytes, 8 MiB or more. `None`: no bound.
+    pub max_idle_memory_bytes: Option<u64>,
     /// The share of claims that shall find a warm sandbox, 0.5 to 0.9999. Default 0.99.
     pub target_hit_rate: Option<f64>,
     /// How long the demand must ask for less before the pool shrinks. Default 5 minutes.
@@ -83,6 +85,7 @@ impl PoolSpec {
             refill_delay: None,
             max_age: None,
             health_check_interval: None,
+            max_idle_memory_bytes: None,
             target_hit_rate: None,
             scale_down_delay: None,
             schedules: Vec::new(),
@@ -203,6 +206,8 @@ pub struct PoolStatus {
     pub retry_time: Option<Timestamp>,
     /// Whether claims come faster than sandboxes can be made: no size gives the hit rate then.
     pub saturated: bool,
+    /// What the warm ones use of memory, in bytes. Absent where the pool has no bound of it.
+    pub idle_memory_bytes: Option<u64>,
 }
 
 /// Why something failed that nobody asked for directly.

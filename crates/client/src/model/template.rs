@@ -45,6 +45,8 @@ pub struct Template {
     pub size_bytes: Option<u64>,
     /// Limits of sandboxes made from it unless asked otherwise.
     pub limits: ResourceLimits,
+    /// The most that those may be.
+    pub max_limits: ResourceLimits,
     /// Environment of sandboxes made from it.
     pub env: BTreeMap<String, String>,
     /// User that their processes run as.

@@ -12,7 +12,7 @@ use hostel_sandbox::{BackendName, Error as DomainError, TemplateId};
 use std::time::{Duration, SystemTime};
 
 /// The fields of a specification that an update can name.
-const FIELDS: [&str; 15] = [
+const FIELDS: [&str; 16] = [
     "template",
     "limits",
     "min_size",
@@ -23,6 +23,7 @@ const FIELDS: [&str; 15] = [
     "refill_delay",
     "max_age",
     "health_check_interval",
+    "max_idle_memory_bytes",
     "warm_process",
     "draining",
     "target_hit_rate",
@@ -106,6 +107,9 @@ fn apply(record: &mut PoolRecord, spec: &v1::PoolSpec, field: &str) -> Result<()
         "health_check_interval" => {
             new.health_check_interval = span(spec.health_check_interval, default::health_check_interval())?;
         }
+        "max_idle_memory_bytes" => {
+            new.max_idle_memory_bytes = spec.max_idle_memory_bytes.filter(|bytes| *bytes != 0);
+        }
         "warm_process" => record.warm_process = spec.warm_process.clone().map(warm_process).transpose()?,
         "draining" => new.draining = spec.draining,
         "target_hit_rate" => {
@@ -173,6 +177,7 @@ pub(crate) fn api_pool(view: &PoolView) -> v1::Pool {
             arrivals_per_second: status.arrivals_per_second,
             create_duration: status.create_duration.map(api_duration),
             oldest_age: status.oldest_age.map(api_duration),
+            idle_memory_bytes: status.idle_memory_bytes,
             last_failure: failure,
             retry_time: status.retry_time.map(|time| timestamp(moment(time))),
             saturated: status.saturated,
@@ -209,6 +214,7 @@ fn api_spec(record: &PoolRecord) -> v1::PoolSpec {
         refill_delay: Some(api_duration(spec.refill_delay)),
         max_age: Some(api_duration(spec.max_age)),
         health_check_interval: Some(api_duration(spec.health_check_interval)),
+        max_idle_memory_bytes: spec.max_idle_memory_bytes,
         warm_process: record.warm_process.as_ref().map(super::process::api_spec),
         draining: spec.draining,
         target_hit_rate: spec.target_hit_rate,

@@ -51,6 +51,7 @@ pub(crate) fn build(request: v1::BuildTemplateRequest) -> Result<BuildRequest> {
 fn fill(template: &mut Template, defaults: Option<v1::TemplateDefaults>) -> Result<()> {
     if let Some(defaults) = defaults {
         template.limits = limits(defaults.limits);
+        template.max_limits = limits(defaults.max_limits);
         template.env = defaults.env;
         template.user = optional(defaults.user);
         template.workdir = optional(defaults.working_directory);
@@ -147,6 +148,7 @@ pub(crate) fn api_template(
 fn api_defaults(template: &Template) -> v1::TemplateDefaults {
     v1::TemplateDefaults {
         limits: Some(api_limits(&template.limits)),
+        max_limits: Some(api_limits(&template.max_limits)),
         env: template.env.clone(),
         user: template.user.clone().unwrap_or_default(),
         working_directory: template.workdir.clone().unwrap_or_default(),
@@ -183,6 +185,7 @@ mod tests {
     fn defaults_go_in_and_come_out_the_same() {
         let defaults = v1::TemplateDefaults {
             limits: Some(v1::ResourceLimits { pids: Some(99), ..Default::default() }),
+            max_limits: Some(v1::ResourceLimits { pids: Some(100), ..Default::default() }),
             env: [("A".to_owned(), "b".to_owned())].into(),
             user: "agent".to_owned(),
             working_directory: "/workspace".to_owned(),

@@ -88,6 +88,13 @@ fn sizes(encoder: &mut DescriptorEncoder<'_>, pools: &[PoolView]) -> Result<(), 
     of_each("pool_oldest_age_seconds", "Age of the oldest warm sandbox", &|pool| {
         pool.status.oldest_age.unwrap_or_default().as_secs_f64()
     })?;
+    #[expect(clippy::cast_precision_loss, reason = "a metric is a float")]
+    let idle_memory = |pool: &PoolView| pool.status.idle_memory_bytes.unwrap_or_default() as f64;
+    of_each(
+        "pool_idle_memory_bytes",
+        "What warm sandboxes use, where the pool has a bound of it",
+        &idle_memory,
+    )?;
     of_each("pool_saturated", "1 while claims come faster than the pool can refill", &|pool| {
         f64::from(u8::from(pool.status.saturated))
     })

@@ -1,8 +1,8 @@
 //! Pools are made, changed, drained and deleted.
 
 use super::live::stored;
-use super::{LivePool, MOST_POOLS, Pools, no_pool};
-use crate::error::Result;
+use super::{LivePool, MOST_POOLS, Pools};
+use crate::error::{Error, Result};
 use crate::lock::lock;
 use crate::record::PoolRecord;
 use crate::sandboxes::{Repeat, Sandboxes};
@@ -103,25 +103,34 @@ impl Pools {
         Ok(pool.view())
     }
 
-    /// Removes what is warm, makes no more, and returns when nothing is left.
+    /// Removes what is warm, makes no more, and returns when nothing is left, or when somebody takes the pool up again.
     ///
     /// # Errors
-    /// `NotFound`.
+    /// `NotFound`; `Draining` when the daemon stops before that: the next one goes on.
     pub(crate) async fn drain(&self, sandboxes: &Sandboxes, name: &PoolName) -> Result<PoolView> {
         self.update(sandboxes, name, draining()).await?;
         let pool = self.get(name)?;
-        pool.drained().await;
-        Ok(pool.view())
+        tokio::select! {
+            () = pool.drained() => Ok(pool.view()),
+            () = sandboxes.stopping().cancelled() => Err(Error::Draining),
+        }
     }
 
     /// Drains a pool and forgets it.
     ///
     /// # Errors
-    /// `NotFound`.
+    /// As [`Self::drain`].
     pub(crate) async fn delete(&self, sandboxes: &Sandboxes, name: &PoolName) -> Result<()> {
-        self.drain(sandboxes, name).await?;
-        let _turn = self.0.changing.lock().await;
-        let pool = lock(&self.0.live).remove(name).ok_or_else(|| no_pool(name))?;
+        let (_turn, pool) = loop {
+            self.drain(sandboxes, name).await?;
+            let turn = self.0.changing.lock().await;
+            let pool = self.get(name)?;
+            // Somebody may have taken it up again meanwhile; what it made since is not to be left behind.
+            if pool.draining() == (true, true) {
+                break (turn, pool);
+            }
+        };
+        lock(&self.0.live).remove(name);
         pool.gone.cancel();
         sandboxes.metrics().forget_pool(name.as_str());
         self.0.store.forget_pool(name.clone()).await?;
@@ -142,9 +151,17 @@ impl LivePool {
         }
     }
 
+    /// Whether it is to be drained, and whether nothing is left of it.
+    fn draining(&self) -> (bool, bool) {
+        let state = lock(&self.state);
+        let drained = state.brain.status(self.clock.now()).health == Health::Drained;
+        (state.record.spec.draining, drained)
+    }
+
+    /// Resolves when nothing is left of it, or it is not to be drained any more.
     async fn drained(&self) {
         let mut changed = self.changed.subscribe();
-        while lock(&self.state).brain.status(self.clock.now()).health != Health::Drained {
+        while self.draining() == (true, false) {
             // The sender is ours.
             if changed.changed().await.is_err() {
                 return;
@@ -167,6 +184,12 @@ async fn check(sandboxes: &Sandboxes, record: &PoolRecord) -> Result<()> {
     let backend = backend.ok_or_else(|| DomainError::not_found("backend", &record.spec.backend))?;
     backend.reach().await;
     record.spec.limits.needs().try_for_each(|capability| backend.capabilities().require(capability))?;
-    sandboxes.template_named(&record.spec.backend, &record.spec.template).await?;
-    Ok(())
+    let template = sandboxes.template_named(&record.spec.backend, &record.spec.template).await?;
+    let allowed = template.map_or(Ok(()), |template| template.allows(&record.spec.limits));
+    Ok(allowed.map_err(|error| match error {
+        DomainError::InvalidArgument { field, problem } => {
+            DomainError::InvalidArgument { field: format!("spec.{field}"), problem }
+        }
+        other => other,
+    })?)
 }

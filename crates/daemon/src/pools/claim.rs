@@ -93,7 +93,7 @@ impl LivePool {
             let mut warm = self.take(requested)?;
             let spec = equip(&warm.record.id);
             let mut stopwatch = Stopwatch::start();
-            match bind(&mut warm, &spec, requested).await {
+            match self.bind(&mut warm, &spec, requested).await {
                 Ok((handle, limits)) => {
                     stopwatch.lap("bind");
                     self.tell(|state, _| state.brain.claim_took(begin.elapsed()));
@@ -122,15 +122,14 @@ impl LivePool {
     /// Takes one out of the pool, in one step: nobody else gets it.
     fn take(&self, requested: &ResourceLimits) -> Option<Warm> {
         self.tell(|state, now| {
-            // Disks do not change their size live. What the node has no room for waits as a cold start, and takes no
-            // warm sandbox with it.
-            let fits = |warm: &Warm| {
-                let changes = requested.changes_to(&warm.record.spec.limits);
-                changes.disk_bytes.is_none()
-                    && changes.disk_inodes.is_none()
-                    && warm.room.may_become(Needs::of(&changes.or(&warm.record.limits)))
+            // The one that would be given; none of the others says anything about it.
+            let best = state.brain.best().and_then(|id| state.warm.get(id));
+            let fits = match best {
+                Some(warm) => fits(warm, requested),
+                // What the pool says nothing of, the next one may well have as it is asked for.
+                None => same_disk(requested, &state.record.spec.limits.or(requested)),
             };
-            if state.warm.values().next().is_some_and(|warm| !fits(warm)) {
+            if !fits {
                 state.brain.missed(now);
                 return None;
             }
@@ -138,29 +137,55 @@ impl LivePool {
             state.warm.remove(&id)
         })
     }
+
+    /// Binds what differs; where nothing does, the guest is not even asked.
+    async fn bind(
+        &self,
+        warm: &mut Warm,
+        spec: &SandboxSpec,
+        requested: &ResourceLimits,
+    ) -> Result<(Bytes, ResourceLimits)> {
+        let made = &warm.record.spec;
+        let limits = requested.changes_to(&made.limits);
+        let same = limits == ResourceLimits::default()
+            && spec.env == made.env
+            && spec.user == made.user
+            && spec.workdir == made.workdir;
+        if same {
+            return Ok((warm.handle.clone(), warm.record.limits.clone()));
+        }
+        warm.room.resize(Needs::of(&limits.or(&warm.record.limits)))?;
+        // From here on it holds what is the caller's. A daemon that dies before the sandbox is recorded as theirs must
+        // not leave it among the warm ones: the next would give it, with all of that, to somebody else.
+        self.forget(&warm.record.id).await?;
+        let spec = SandboxSpec { limits, ..spec.clone() };
+        let bound = tokio::time::timeout(BINDING, warm.environment.bind(&spec)).await;
+        let bound = bound
+            .map_err(|_| hostel_sandbox::Error::DeadlineExceeded { what: "binding it".to_owned() })??;
+        Ok((bound.handle, bound.limits))
+    }
+
+    /// Hears that one that was claimed came to nothing: whoever claimed it has removed it.
+    pub(crate) async fn not_given(&self, id: &SandboxId) {
+        self.tell(|state, now| state.brain.claim_failed(id, now));
+        if let Err(error) = self.forget(id).await {
+            tracing::warn!(pool = %self.name, sandbox = %id, %error, "a sandbox that was given up is still in the records; the next start forgets it");
+        }
+    }
 }
 
-/// Binds what differs; where nothing does, the guest is not even asked.
-async fn bind(
-    warm: &mut Warm,
-    spec: &SandboxSpec,
-    requested: &ResourceLimits,
-) -> Result<(Bytes, ResourceLimits)> {
-    let made = &warm.record.spec;
-    let limits = requested.changes_to(&made.limits);
-    let same = limits == ResourceLimits::default()
-        && spec.env == made.env
-        && spec.user == made.user
-        && spec.workdir == made.workdir;
-    if same {
-        return Ok((warm.handle.clone(), warm.record.limits.clone()));
-    }
-    warm.room.resize(Needs::of(&limits.or(&warm.record.limits)))?;
-    let spec = SandboxSpec { limits, ..spec.clone() };
-    let bound = tokio::time::timeout(BINDING, warm.environment.bind(&spec)).await;
-    let bound =
-        bound.map_err(|_| hostel_sandbox::Error::DeadlineExceeded { what: "binding it".to_owned() })??;
-    Ok((bound.handle, bound.limits))
+/// Whether a warm sandbox can become what is asked for. What the node has no room for waits as a cold start, and takes
+/// no warm sandbox with it.
+fn fits(warm: &Warm, requested: &ResourceLimits) -> bool {
+    let made = &warm.record.spec.limits;
+    let changed = requested.changes_to(made).or(&warm.record.limits);
+    same_disk(requested, made) && warm.room.may_become(Needs::of(&changed))
+}
+
+/// Disks do not change their size live.
+fn same_disk(requested: &ResourceLimits, made: &ResourceLimits) -> bool {
+    let changes = requested.changes_to(made);
+    changes.disk_bytes.is_none() && changes.disk_inodes.is_none()
 }
 
 impl Claimed {

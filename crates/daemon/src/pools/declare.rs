@@ -1,8 +1,10 @@
 //! Pools of the configuration: TOML files, read at the start. One is applied when it is new or its text changed, so
-//! that what ops tune live stays until somebody edits the file. A bad file is told and keeps nothing from working.
+//! that what ops tune live, or delete, stays so until somebody edits the file. One that cannot be applied yet, because
+//! its template is being imported or its engine is away, is tried again. A bad file is told and keeps nothing from
+//! working.
 
 use super::Pools;
-use crate::declared::{CommandLine, Resources, Source, Span};
+use crate::declared::{Bytes, CommandLine, Resources, Source, Span};
 use crate::page::hex;
 use crate::record::PoolRecord;
 use crate::sandboxes::Sandboxes;
@@ -12,13 +14,20 @@ use hostel_sandbox::process::ProcessSpec;
 use hostel_sandbox::{BackendName, TemplateId};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 /// Largest file that is read, in bytes.
 const LARGEST: u64 = 1 << 20;
 const MINUTES_PER_HOUR: u16 = 60;
+/// Under which the store keeps which text of which declaration was applied.
+const APPLIED: &str = "declared_pools";
+/// The first and the longest wait until what could not be applied is tried again.
+const RETRY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
+
+/// The hash of the text of each declaration that was applied, by the pool's name.
+type Applied = BTreeMap<String, String>;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -37,6 +46,7 @@ struct File {
     refill_delay: Option<Span>,
     max_age: Option<Span>,
     check_interval: Option<Span>,
+    max_idle_memory: Option<Bytes>,
     target_hit_rate: Option<f64>,
     scale_down_delay: Option<Span>,
     #[serde(default)]
@@ -60,6 +70,8 @@ pub(crate) struct Declaration {
     /// Its backend is empty where the file names none.
     pub(crate) record: PoolRecord,
     names_backend: bool,
+    /// Why it could not be applied the last time.
+    told: String,
 }
 
 /// Reads every declaration: `DIRECTORY/*.toml`, in the order of their names. A directory that is not there declares
@@ -107,7 +119,7 @@ fn parse(file: &Path, text: &str) -> Result<Declaration, Problem> {
         toml::from_str(text).map_err(|error| source.problem(error.span(), "", error.message()))?;
     let names_backend = read.backend.is_some();
     let record = record(file, text, read).map_err(|error| Problem::of_file(file, error.to_string()))?;
-    Ok(Declaration { file: file.to_owned(), record, names_backend })
+    Ok(Declaration { file: file.to_owned(), record, names_backend, told: String::new() })
 }
 
 fn record(file: &Path, text: &str, read: File) -> hostel_sandbox::Result<PoolRecord> {
@@ -124,6 +136,7 @@ fn record(file: &Path, text: &str, read: File) -> hostel_sandbox::Result<PoolRec
     spec.max_age = span(read.max_age, spec.max_age);
     spec.health_check_interval = span(read.check_interval, spec.health_check_interval);
     spec.scale_down_delay = span(read.scale_down_delay, spec.scale_down_delay);
+    spec.max_idle_memory_bytes = read.max_idle_memory.map(|bytes| bytes.0);
     spec.target_hit_rate = read.target_hit_rate.unwrap_or(spec.target_hit_rate);
     spec.schedules = read.schedule.into_iter().map(schedule).collect::<Result<_, _>>()?;
     spec.validate()?;
@@ -165,27 +178,101 @@ fn minute(field: &str, text: &str) -> hostel_sandbox::Result<u16> {
 }
 
 impl Pools {
-    /// Makes and changes the pools that files declare. Problems are told in the log.
+    /// Makes and changes the pools that files declare; those that cannot be yet, behind. Problems are told in the log.
     pub(crate) async fn declare(&self, sandboxes: &Sandboxes, directories: &[PathBuf]) {
-        let (declarations, problems) = read(directories);
+        let (mut declarations, problems) = read(directories);
+        let mut applied = self.applied().await;
+        // A file that is gone and comes back is new. One that cannot be read is not gone.
+        if problems.is_empty() {
+            let declared = |name: &str| declarations.iter().any(|one| one.record.name.as_str() == name);
+            applied.retain(|name, _| declared(name));
+        }
         for problem in problems {
             tracing::error!(%problem, "a pool's declaration is wrong and is left out");
         }
-        for mut declaration in declarations {
+        for declaration in &mut declarations {
             if !declaration.names_backend
                 && let Some(default) = sandboxes.backends().default()
             {
                 declaration.record.spec.backend = default.name();
             }
-            let (name, file) = (declaration.record.name.clone(), declaration.file.clone());
-            if let Err(error) = self.apply(sandboxes, declaration.record).await {
-                tracing::error!(pool = %name, file = %file.display(), %error, "a declared pool could not be made");
+        }
+        let left = self.apply_all(sandboxes, declarations, &mut applied).await;
+        if left.is_empty() {
+            return;
+        }
+        let (this, sandboxes) = (self.clone(), sandboxes.clone());
+        sandboxes.clone().tasks().spawn(async move {
+            let stop = sandboxes.stopping().clone();
+            tokio::select! {
+                () = this.apply_later(&sandboxes, left, applied) => {}
+                () = stop.cancelled() => {}
             }
+        });
+    }
+
+    /// Tries until all are applied.
+    async fn apply_later(&self, sandboxes: &Sandboxes, mut left: Vec<Declaration>, mut applied: Applied) {
+        let [mut wait, longest] = RETRY;
+        while !left.is_empty() {
+            tokio::time::sleep(wait).await;
+            wait = wait.saturating_mul(2).min(longest);
+            left = self.apply_all(sandboxes, left, &mut applied).await;
         }
     }
 
-    async fn apply(&self, sandboxes: &Sandboxes, declared: PoolRecord) -> crate::Result<()> {
+    /// Applies what is new or changed. Returns what may be applied later.
+    async fn apply_all(
+        &self,
+        sandboxes: &Sandboxes,
+        declarations: Vec<Declaration>,
+        applied: &mut Applied,
+    ) -> Vec<Declaration> {
+        let mut left = Vec::new();
+        for declaration in declarations {
+            let Declaration { file, record, .. } = &declaration;
+            match self.apply(sandboxes, record.clone(), applied).await {
+                Ok(()) => {
+                    applied.insert(record.name.to_string(), record.declared.clone());
+                }
+                Err(error) if may_pass(&error) => {
+                    let told = error.to_string();
+                    if declaration.told != told {
+                        tracing::warn!(pool = %record.name, file = %file.display(), %error, "a declared pool could not be made and is tried again");
+                    }
+                    left.push(Declaration { told, ..declaration });
+                }
+                Err(error) => {
+                    tracing::error!(pool = %record.name, file = %file.display(), %error, "a declared pool could not be made");
+                }
+            }
+        }
+        let kept = serde_json::to_string(applied).unwrap_or_default();
+        if let Err(error) = self.0.store.set_setting(APPLIED, kept).await {
+            tracing::warn!(%error, "which pools were declared could not be written");
+        }
+        left
+    }
+
+    async fn applied(&self) -> Applied {
+        let kept = self.0.store.setting(APPLIED).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "which pools were declared cannot be read");
+            None
+        });
+        kept.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+    }
+
+    async fn apply(
+        &self,
+        sandboxes: &Sandboxes,
+        declared: PoolRecord,
+        applied: &Applied,
+    ) -> crate::Result<()> {
         let name = declared.name.clone();
+        // Whatever became of it since is what somebody wanted.
+        if applied.get(name.as_str()) == Some(&declared.declared) {
+            return Ok(());
+        }
         let Ok(pool) = self.get(&name) else {
             return self.create(sandboxes, declared, None).await.map(|_| ());
         };
@@ -202,6 +289,12 @@ impl Pools {
     }
 }
 
+/// Whether the same may work later: what is missing comes, or answers again.
+fn may_pass(error: &crate::Error) -> bool {
+    use hostel_sandbox::Error as Domain;
+    !matches!(error, crate::Error::Domain(Domain::InvalidArgument { .. } | Domain::CapabilityMissing { .. }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,6 +305,7 @@ mod tests {
         max = 20
         headroom = 1
         max-age = "30m"
+        max-idle-memory = "4G"
         refill-delay = "2s"
         warm-process = ["cat"]
         [resources]
@@ -230,6 +324,7 @@ mod tests {
         assert_eq!((declared.spec.min_size, declared.spec.max_size, declared.spec.headroom), (2, 20, 1));
         assert_eq!(declared.spec.max_age, Duration::from_secs(1800));
         assert_eq!(declared.spec.refill_delay, Duration::from_secs(2));
+        assert_eq!(declared.spec.max_idle_memory_bytes, Some(4 << 30));
         assert_eq!(declared.spec.limits.memory_bytes, Some(1 << 30));
         assert_eq!(
             (declared.spec.schedules[0].from_minute, declared.spec.schedules[0].to_minute),

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// The longest time between two looks: templates change without telling.
-const LOOK: Duration = Duration::from_secs(5);
+pub(super) const LOOK: Duration = Duration::from_secs(5);
 /// The longest time that a refill waits behind claims.
 const BEHIND_CLAIMS: Duration = Duration::from_millis(20);
 /// How often counters and history are written.
@@ -39,6 +39,8 @@ impl Pools {
 
     /// Writes what changed of the pools since the last time.
     async fn write(&self) {
+        // Whoever changes or deletes a pool writes it too; what was read here before that must not come after it.
+        let _turn = self.0.changing.lock().await;
         let changed: Vec<_> = self.all().iter().filter_map(|pool| pool.to_write()).collect();
         if changed.is_empty() {
             return;
@@ -72,14 +74,14 @@ impl LivePool {
         loop {
             self.let_claims_through().await;
             self.renew(&sandboxes).await;
-            let (actions, next) = {
+            let (actions, next, changed) = {
                 let mut state = lock(&self.state);
-                state.follow_the_node(sandboxes.is_draining(), self.clock.now());
+                let followed = state.follow_the_node(sandboxes.is_draining(), self.clock.now());
                 let actions = state.brain.poll(self.clock.now());
                 state.unwritten |= !actions.is_empty();
-                (actions, state.brain.next_wake())
+                let changed = followed || !actions.is_empty();
+                (actions, state.brain.next_wake(), changed)
             };
-            let acted = !actions.is_empty();
             for action in actions {
                 let this = Arc::clone(&self);
                 match action {
@@ -93,7 +95,7 @@ impl LivePool {
                     }
                 };
             }
-            if acted {
+            if changed {
                 self.changed.send_replace(());
             }
             let latest = Instant::now() + LOOK;

@@ -2,6 +2,7 @@
 
 use super::Pools;
 use super::clock::Clock;
+use super::generation::Behind;
 use crate::capacity::Room;
 use crate::lock::lock;
 use crate::record::{PoolRecord, WarmRecord};
@@ -51,6 +52,7 @@ pub(super) struct State {
     /// The node takes no new sandboxes: nothing is kept warm either.
     pub(super) node_draining: bool,
     pub(super) pressure: Pressure,
+    pub(super) behind: Option<Behind>,
     /// Counters or history changed since they were written.
     pub(super) unwritten: bool,
 }
@@ -83,6 +85,7 @@ impl LivePool {
                 warm,
                 node_draining: false,
                 pressure: Pressure::None,
+                behind: None,
                 unwritten: false,
             }),
             wake: Notify::new(),

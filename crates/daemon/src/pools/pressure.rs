@@ -60,12 +60,14 @@ impl Pools {
 }
 
 impl State {
-    /// A node that takes no new sandboxes keeps none warm.
-    pub(super) fn follow_the_node(&mut self, draining: bool, now: Time) {
-        if self.node_draining != draining {
+    /// A node that takes no new sandboxes keeps none warm. Returns whether that changed.
+    pub(super) fn follow_the_node(&mut self, draining: bool, now: Time) -> bool {
+        let changed = self.node_draining != draining;
+        if changed {
             self.node_draining = draining;
             self.brain.update(self.wanted(), now);
         }
+        changed
     }
 
     /// The specification in force: the pool's own, and nothing while the node is being drained.

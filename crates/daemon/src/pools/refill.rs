@@ -2,14 +2,15 @@
 
 use super::LivePool;
 use super::live::Warm;
-use crate::error::Result;
+use crate::error::{Error as DaemonError, Result};
 use crate::lock::lock;
 use crate::record::{PoolRecord, WarmRecord};
-use crate::sandboxes::Sandboxes;
+use crate::sandboxes::{MadeWarm, Sandboxes};
 use crate::store::{Change, StoredWarm};
-use hostel_sandbox::{Created, Error, ProcessId, SandboxId, SandboxSpec};
+use hostel_sandbox::{Created, Error, ExecutionEnvironment, ProcessId, SandboxId, SandboxSpec};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
+use tokio_util::sync::CancellationToken;
 
 /// How long a warm sandbox may take to answer a check.
 const CHECK: Duration = Duration::from_secs(5);
@@ -17,25 +18,52 @@ const CHECK: Duration = Duration::from_secs(5);
 const WARM_PROCESS: &str = "warm";
 /// How often a removal is tried before it is left to the next start.
 const REMOVALS: u32 = 5;
+/// How long one waits for room on the node before that is told as a failure. Then it waits again.
+const ROOM: Duration = Duration::from_secs(30);
+
+/// A refill that succeeded.
+struct Made {
+    warm: Warm,
+    /// How long it took, without the wait for room.
+    took: Duration,
+}
 
 impl LivePool {
-    /// Makes one. Nothing is left of it where that fails or the daemon stops.
+    /// Makes one. Nothing is left of it where that fails, the pool begins to drain, or the daemon stops.
     pub(super) async fn make(self: Arc<Self>, sandboxes: Sandboxes, attempt: u64) {
-        let begin = Instant::now();
+        let until = Instant::now() + ROOM;
         let record = lock(&self.state).record.clone();
+        let unwanted = CancellationToken::new();
+        let give_up = async {
+            self.drains().await;
+            unwanted.cancel();
+            std::future::pending::<()>().await;
+        };
         let made = tokio::select! {
-            made = self.make_one(&sandboxes, &record) => made,
+            made = self.make_one(&sandboxes, &record, until, &unwanted) => made,
             () = sandboxes.stopping().cancelled() => return,
+            () = give_up => return,
         };
         match made {
-            Ok(warm) => {
+            Ok(Made { warm, took }) => {
                 let (id, generation) = (warm.record.id.clone(), warm.record.generation);
-                sandboxes.metrics().refilled(self.name.as_str(), begin.elapsed());
-                tracing::debug!(pool = %self.name, sandbox = %id, duration = ?begin.elapsed(), "warm sandbox ready");
+                sandboxes.metrics().refilled(self.name.as_str(), took);
+                tracing::debug!(pool = %self.name, sandbox = %id, duration = ?took, "warm sandbox ready");
                 self.tell(|state, now| {
                     state.warm.insert(id.clone(), warm);
-                    state.brain.made(attempt, id, generation, begin.elapsed(), now);
+                    state.brain.made(attempt, id.clone(), generation, took, now);
+                    // Its end may have been told before it was here to be found.
+                    if sandboxes.has_died(&id) {
+                        state.brain.died(&id, now);
+                    }
                 });
+            }
+            Err(_) if unwanted.is_cancelled() => {
+                self.tell(|state, now| state.brain.make_given_up(attempt, now));
+            }
+            Err(error @ DaemonError::NoRoom { .. }) if Instant::now() >= until => {
+                tracing::warn!(pool = %self.name, %error, "a warm sandbox still waits for room on the node");
+                self.tell(|state, now| state.brain.make_starved(attempt, &error.to_string(), now));
             }
             Err(error) => {
                 tracing::warn!(pool = %self.name, %error, "a warm sandbox could not be made");
@@ -44,14 +72,32 @@ impl LivePool {
         }
     }
 
-    async fn make_one(&self, sandboxes: &Sandboxes, record: &PoolRecord) -> Result<Warm> {
+    /// Resolves once nothing of the pool is wanted any more.
+    async fn drains(&self) {
+        let mut changed = self.changed.subscribe();
+        while !lock(&self.state).brain.spec().draining {
+            // The sender is ours.
+            if changed.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn make_one(
+        &self,
+        sandboxes: &Sandboxes,
+        record: &PoolRecord,
+        until: Instant,
+        unwanted: &CancellationToken,
+    ) -> Result<Made> {
         let spec = SandboxSpec {
             backend: Some(record.spec.backend.clone()),
             template: Some(record.spec.template.clone()),
             limits: record.spec.limits.clone(),
             ..SandboxSpec::default()
         };
-        let (resolved, created, room) = sandboxes.make_warm(spec).await?;
+        let MadeWarm { spec: resolved, created, room, begin } =
+            sandboxes.make_warm(spec, until, unwanted).await?;
         let id = created.environment.id().clone();
         if let Err(error) = warm_up(sandboxes, record, &created).await {
             sandboxes.undo(&id, &created).await;
@@ -74,15 +120,19 @@ impl LivePool {
             return Err(error);
         }
         let (environment, handle) = (created.environment, created.handle);
-        Ok(Warm { record: warm, environment, handle, room, rehearsed: true })
+        let warm = Warm { record: warm, environment, handle, room, rehearsed: true };
+        Ok(Made { warm, took: begin.elapsed() })
     }
 
     /// Asks one whether it is well.
     pub(super) async fn check(self: Arc<Self>, id: SandboxId) {
-        let found =
-            lock(&self.state).warm.get(&id).map(|warm| (Arc::clone(&warm.environment), warm.rehearsed));
+        let found = {
+            let state = lock(&self.state);
+            let bounded = state.record.spec.max_idle_memory_bytes.is_some();
+            state.warm.get(&id).map(|warm| (Arc::clone(&warm.environment), warm.rehearsed, bounded))
+        };
         // Claimed meanwhile: it is nobody's business here any more.
-        let Some((environment, rehearsed)) = found else { return };
+        let Some((environment, rehearsed, bounded)) = found else { return };
         let asked = async {
             let inside = environment.inside()?;
             if !rehearsed {
@@ -101,9 +151,13 @@ impl LivePool {
                 false
             }
         };
+        let memory = if bounded && well { memory_of(&environment).await } else { None };
         self.tell(|state, now| {
             if let Some(warm) = state.warm.get_mut(&id) {
                 warm.rehearsed |= well;
+            }
+            if let Some(memory) = memory {
+                state.brain.measured(&id, memory, now);
             }
             state.brain.checked(&id, well, now);
         });
@@ -130,20 +184,39 @@ impl LivePool {
             tokio::time::sleep(Duration::from_millis(200) * attempt).await;
             attempt += 1;
         }
-        let change = Change { remove_warm: vec![id.clone()], ..Change::default() };
-        if let Err(error) = self.store.commit_then(change, || ()).await {
+        if let Err(error) = self.forget(id).await {
             tracing::warn!(pool = %self.name, sandbox = %id, %error, "a removed warm sandbox is still in the records; the next start forgets it");
         }
     }
 
+    /// Takes one out of the records of what is warm. Unless it is recorded as something else, the next start removes
+    /// it with other leftovers.
+    ///
+    /// # Errors
+    /// Where that cannot be written.
+    pub(super) async fn forget(&self, id: &SandboxId) -> Result<()> {
+        let change = Change { remove_warm: vec![id.clone()], ..Change::default() };
+        self.store.commit_then(change, || ()).await
+    }
+
     /// Hears that a backend lost one; false where it is none of this pool's.
     pub(super) fn died(&self, id: &SandboxId) -> bool {
-        let mine = self.has(id);
-        if mine {
-            self.tell(|state, now| state.brain.died(id, now));
-        }
-        mine
+        // Looked for and told in one step: a claim in between would take a dead one along.
+        self.has(id)
+            && self.tell(|state, now| {
+                let mine = state.warm.contains_key(id);
+                if mine {
+                    state.brain.died(id, now);
+                }
+                mine
+            })
     }
+}
+
+/// What one uses of memory, where the backend can tell in time.
+async fn memory_of(environment: &Arc<dyn ExecutionEnvironment>) -> Option<u64> {
+    let stats = tokio::time::timeout(CHECK, environment.stats()).await.ok()?;
+    stats.ok()?.memory_bytes
 }
 
 /// Does in a new sandbox what its owner would wait for: the first process costs most, and another one may be there

@@ -332,6 +332,6 @@ pub(super) fn fresh_record(
     })
 }
 
-fn gone_caller() -> Error {
+pub(super) fn gone_caller() -> Error {
     DomainError::DeadlineExceeded { what: "the caller went away; the creation".to_owned() }.into()
 }

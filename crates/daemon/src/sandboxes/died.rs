@@ -1,8 +1,32 @@
 //! Sandboxes that end by themselves.
 
 use super::Sandboxes;
+use crate::lock::lock;
 use crate::record::{Event, EventKind};
 use hostel_sandbox::{BackendEvent, SandboxId, SandboxState};
+use std::collections::VecDeque;
+use std::sync::Mutex;
+
+/// Deaths that are remembered. Only those matter that come while a sandbox is on its way from one holder to the next.
+const REMEMBERED: usize = 1024;
+
+/// Who died lately.
+#[derive(Default)]
+pub(super) struct Deaths(Mutex<VecDeque<SandboxId>>);
+
+impl Deaths {
+    fn note(&self, id: &SandboxId) {
+        let mut deaths = lock(&self.0);
+        if deaths.len() == REMEMBERED {
+            deaths.pop_front();
+        }
+        deaths.push_back(id.clone());
+    }
+
+    fn has(&self, id: &SandboxId) -> bool {
+        lock(&self.0).contains(id)
+    }
+}
 
 impl Sandboxes {
     /// Hears what the backends tell, until they end or the daemon stops.
@@ -24,7 +48,15 @@ impl Sandboxes {
         }
     }
 
+    /// Whether a backend told of the end of a sandbox, by the backend's id. For those that take one over, to ask once
+    /// it can be found with them: before that nobody else would have heard of it.
+    pub(crate) fn has_died(&self, id: &SandboxId) -> bool {
+        self.0.deaths.has(id)
+    }
+
     async fn died(&self, id: &SandboxId, reason: &str) {
+        // Noted before anybody is looked for, so that whoever is not found yet finds this.
+        self.0.deaths.note(id);
         if self.0.pools.died(id) {
             return;
         }

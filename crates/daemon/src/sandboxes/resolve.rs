@@ -51,9 +51,13 @@ impl Sandboxes {
         let requested_limits = spec.limits.clone();
         spec.backend = Some(backend.name());
         if let Some(template) = &template {
+            template.allows(&requested_limits)?;
             fill_from_template(&mut spec, template)?;
         }
         spec.limits = spec.limits.or(&self.0.settings.default_limits);
+        if let Some(template) = &template {
+            spec.limits = spec.limits.at_most(&template.max_limits);
+        }
         spec.lifetime = spec.lifetime.or(self.0.settings.default_lifetime);
         let weaknesses = drop_what_cannot_be_held(&mut spec.limits, &requested_limits, capabilities);
         Ok(Resolved { backend, spec, template, requested_limits, weaknesses })

@@ -64,7 +64,7 @@ impl Sandboxes {
     }
 
     /// The template that a sandbox was made from, where it is still there.
-    async fn template_of(&self, record: &SandboxRecord) -> Result<Option<Template>> {
+    pub(super) async fn template_of(&self, record: &SandboxRecord) -> Result<Option<Template>> {
         match self.0.backends.get(&record.backend) {
             Some(backend) => self.template_for(&backend, record.spec.template.as_ref()).await,
             None => Ok(None),
@@ -98,6 +98,7 @@ impl Sandboxes {
         template.workdir.clone_from(&record.spec.workdir);
         template.limits.clone_from(&record.requested_limits);
         if let Ok(Some(base)) = self.template_of(&record).await {
+            template.max_limits = base.max_limits;
             template.network.clone_from(&base.network);
             template.start_commands = base.start_commands;
             template.probe = base.probe;

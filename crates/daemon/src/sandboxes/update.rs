@@ -1,7 +1,7 @@
 //! Changing a live sandbox: labels, times, limits, what it may reach.
 
 use super::{Entry, Sandboxes};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::record::{Event, EventKind, SandboxRecord};
 use hostel_pool::Needs;
 use hostel_sandbox::label::Labels;
@@ -45,6 +45,9 @@ impl Sandboxes {
             apply(&mut record, &update)?;
             this.0.reach.check_change(&entry.record().spec, &record.spec)?;
             environment_can(&this, &record)?;
+            if let Some(limits) = &update.limits {
+                this.template_allows(&record, limits).await?;
+            }
             let changed = async {
                 this.change(&entry, &environment, &before, &mut record, update.limits.as_ref()).await?;
                 record.updated = SystemTime::now();
@@ -69,6 +72,15 @@ impl Sandboxes {
 }
 
 impl Sandboxes {
+    /// Refuses limits that are more than the sandbox's template allows. One that is gone allows everything.
+    async fn template_allows(&self, record: &SandboxRecord, limits: &ResourceLimits) -> Result<()> {
+        match self.template_of(record).await {
+            Ok(Some(template)) => Ok(template.allows(limits)?),
+            Ok(None) | Err(Error::Domain(DomainError::NotFound { .. })) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Makes a live sandbox be as the new record says. Where that fails, some of it may have been done.
     async fn change(
         &self,

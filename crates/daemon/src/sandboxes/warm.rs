@@ -1,12 +1,13 @@
 //! What pools need of the registry: sandboxes without a record, and their becoming one at a claim.
 
-use super::create::fresh_record;
+use super::create::{fresh_record, gone_caller};
 use super::resolve::Resolved;
 use super::{CreateOutcome, Entry, Repeat, Sandboxes};
 use crate::capacity::Room;
 use crate::error::Result;
 use crate::lock::lock;
 use crate::pools::LivePool;
+use crate::store::Change;
 use hostel_pool::{Needs, PoolName, Priority};
 use hostel_sandbox::{Created, Error as DomainError, SandboxId, SandboxSpec};
 use std::sync::Arc;
@@ -21,24 +22,43 @@ pub(super) struct Identity<'a> {
     pub actor: &'a str,
 }
 
+/// A sandbox that nobody has asked for yet.
+pub(crate) struct MadeWarm {
+    /// What the backend was given.
+    pub spec: SandboxSpec,
+    pub created: Created,
+    pub room: Room,
+    /// When its making began, after the wait for room.
+    pub begin: Instant,
+}
+
 impl Sandboxes {
-    /// Makes a sandbox that nobody has asked for yet: ready, prepared by its template, and without a record. Answers
-    /// with what the backend was given.
+    /// Makes a sandbox that nobody has asked for yet: ready, prepared by its template, and without a record. It waits
+    /// for room until then, behind everybody that somebody waits for.
     ///
     /// # Errors
     /// As a creation.
-    pub(crate) async fn make_warm(&self, spec: SandboxSpec) -> Result<(SandboxSpec, Created, Room)> {
+    pub(crate) async fn make_warm(
+        &self,
+        spec: SandboxSpec,
+        until: Instant,
+        cancel: &CancellationToken,
+    ) -> Result<MadeWarm> {
         let resolved = self.resolve(spec, None).await?;
-        // It waits for nobody: others go first, and it comes again.
         let needs = Needs::of(&resolved.spec.limits);
-        let room = self.0.capacity.take(needs, Priority::Refill, Instant::now()).await?;
+        let room = tokio::select! {
+            biased;
+            room = self.0.capacity.take(needs, Priority::Refill, until) => room?,
+            () = cancel.cancelled() => return Err(gone_caller()),
+        };
+        let begin = Instant::now();
         let id = SandboxId::generate();
-        let mut created = self.make(&id, &resolved, &CancellationToken::new()).await?;
+        let mut created = self.make(&id, &resolved, cancel).await?;
         // What prepared it may have needed the network; from now on nothing runs for anybody until it is claimed, and
         // what it may reach then is the claim's.
         self.0.reach.disconnect(&id).await;
         super::resolve::merge(&mut created.weaknesses, resolved.weaknesses);
-        Ok((self.0.reach.equip(&id, &resolved.spec), created, room))
+        Ok(MadeWarm { spec: self.0.reach.equip(&id, &resolved.spec), created, room, begin })
     }
 
     /// Variables for a process that waits in a warm sandbox.
@@ -57,6 +77,9 @@ impl Sandboxes {
         if let Some(pool) = &pool {
             let limits = resolved.requested_limits.or(&pool.spec().limits);
             resolved.spec.limits = limits.or(&resolved.spec.limits);
+            if let Some(template) = &resolved.template {
+                resolved.spec.limits = resolved.spec.limits.at_most(&template.max_limits);
+            }
         }
         Ok(pool)
     }
@@ -88,7 +111,8 @@ impl Sandboxes {
         }
         record.pool = Some(pool.name().clone());
         record.spec.limits = resolved.requested_limits.or(&claimed.record.spec.limits);
-        let mut created = Created {
+        let warm = claimed.record.id.clone();
+        let created = Created {
             environment: claimed.environment,
             handle: claimed.handle,
             limits: claimed.limits,
@@ -96,21 +120,47 @@ impl Sandboxes {
             stages: claimed.stages,
         };
         let record_id = record.id.clone();
-        let (entry, _operation) = match self.reserve(record, claimed.room).await {
-            Ok(reserved) => reserved,
+        let given = match self.reserve(record, claimed.room).await {
+            Ok((entry, _operation)) => {
+                let given = self.hand_over(&entry, created, &resolved.spec, repeat, besides).await;
+                if !matches!(given, Ok(Some(_))) {
+                    self.unreserve(&entry);
+                }
+                given
+            }
             Err(error) => {
                 self.undo_unconnected(&record_id, &created).await;
-                return Err(error);
+                Err(error)
             }
         };
-        let result = match self.connect(entry.id(), &mut created, &resolved.spec).await {
-            Ok(()) => self.commit_created(&entry, created, repeat, besides).await,
+        if !matches!(given, Ok(Some(_))) {
+            pool.not_given(&warm).await;
+        }
+        given
+    }
+
+    /// Lets a claimed sandbox reach what its owner may, and records it as theirs; nothing where it ended meanwhile. It
+    /// is removed where it is not given.
+    async fn hand_over(
+        &self,
+        entry: &Arc<Entry>,
+        mut created: Created,
+        spec: &SandboxSpec,
+        repeat: Option<Repeat>,
+        besides: Change,
+    ) -> Result<Option<CreateOutcome>> {
+        // Since the pool gave it until it was reserved, its end found nobody to be told to.
+        if self.has_died(created.environment.id()) {
+            self.undo_unconnected(entry.id(), &created).await;
+            return Ok(None);
+        }
+        match self.connect(entry.id(), &mut created, spec).await {
+            Ok(()) => self.commit_created(entry, created, repeat, besides).await.map(Some),
             Err(error) => {
                 self.undo(entry.id(), &created).await;
                 Err(error)
             }
-        };
-        result.map(Some).inspect_err(|_| self.unreserve(&entry))
+        }
     }
 
     /// Refuses an id that a sandbox has, or had while it was warm.

@@ -1,4 +1,4 @@
-//! `PoolService`.
+//! `PoolService`. What changes pools goes on when the caller goes away.
 
 use super::{Answer, Frames, peer};
 use crate::convert::{duration, pool as convert, timestamp};
@@ -39,7 +39,9 @@ impl PoolService for Pools {
         let repeat = repeat(&peer, "CreatePool", id, &request)?;
         let default = self.0.backends().default().map(|backend| backend.name());
         let record = convert::record(request.name, request.spec, default)?;
-        let view = self.0.pools().create(&self.0, record, repeat).await?;
+        let this = self.0.clone();
+        let made = async move { this.pools().create(&this, record, repeat).await };
+        let view = self.0.to_the_end(made).await?;
         Ok(Response::new(v1::CreatePoolResponse { pool: Some(convert::api_pool(&view)) }))
     }
 
@@ -65,14 +67,16 @@ impl PoolService for Pools {
 
     async fn update_pool(&self, request: Request<v1::UpdatePoolRequest>) -> Answer<v1::UpdatePoolResponse> {
         let (name, update) = convert::update(request.into_inner())?;
-        let view = self.0.pools().update(&self.0, &name, update).await?;
+        let this = self.0.clone();
+        let view = self.0.to_the_end(async move { this.pools().update(&this, &name, update).await }).await?;
         Ok(Response::new(v1::UpdatePoolResponse { pool: Some(convert::api_pool(&view)) }))
     }
 
     async fn delete_pool(&self, request: Request<v1::DeletePoolRequest>) -> Answer<v1::DeletePoolResponse> {
         let request = request.into_inner();
         let name = convert::name(request.name)?;
-        match self.0.pools().delete(&self.0, &name).await {
+        let this = self.0.clone();
+        match self.0.to_the_end(async move { this.pools().delete(&this, &name).await }).await {
             Err(Error::Domain(hostel_sandbox::Error::NotFound { kind: "pool", .. }))
                 if request.allow_missing => {}
             other => other?,
@@ -82,7 +86,8 @@ impl PoolService for Pools {
 
     async fn drain_pool(&self, request: Request<v1::DrainPoolRequest>) -> Answer<v1::DrainPoolResponse> {
         let name = convert::name(request.into_inner().name)?;
-        let view = self.0.pools().drain(&self.0, &name).await?;
+        let this = self.0.clone();
+        let view = self.0.to_the_end(async move { this.pools().drain(&this, &name).await }).await?;
         Ok(Response::new(v1::DrainPoolResponse { pool: Some(convert::api_pool(&view)) }))
     }
 
@@ -178,13 +183,14 @@ impl Watcher {
     }
 }
 
-/// Whether there is something to tell: ages and rates alone change all the time.
+/// Whether there is something to tell: ages, rates and memory alone change all the time.
 fn differs(seen: &PoolView, now: &PoolView) -> bool {
     let still = |view: &PoolView| {
         let mut still = view.clone();
         still.status.oldest_age = None;
         still.status.arrivals_per_second = 0.0;
         still.status.dispersion = 0.0;
+        still.status.idle_memory_bytes = None;
         still
     };
     still(seen) != still(now)

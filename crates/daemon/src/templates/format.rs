@@ -24,6 +24,8 @@ struct File {
     network: Option<Network>,
     #[serde(default)]
     resources: Resources,
+    #[serde(default, rename = "max-resources")]
+    max_resources: Resources,
     #[serde(default)]
     env: BTreeMap<String, String>,
     #[serde(default)]
@@ -130,6 +132,7 @@ fn declaration(file: &Path, read: File) -> hostel_sandbox::Result<Declaration> {
     template.workdir = read.workdir;
     template.network = read.network.map(|network| network.0);
     template.limits = read.resources.limits();
+    template.max_limits = read.max_resources.limits();
     template.start_commands = read.start.into_iter().map(start_command).collect();
     template.probe = read.probe.map(probe);
     template.validate()?;
@@ -183,6 +186,9 @@ fn as_the_file_spells_it(field: &str) -> String {
     };
     if let Some(name) = field.strip_prefix("limits.") {
         return format!("resources.{}", resource(name));
+    }
+    if let Some(name) = field.strip_prefix("max_limits.") {
+        return format!("max-resources.{}", resource(name));
     }
     let outer = field.replacen("start_commands", "start", 1).replacen("readiness_probe", "probe", 1);
     if !outer.starts_with("start") && !outer.starts_with("probe") {

@@ -12,6 +12,7 @@ const TOP: &[&str] = &[
     "workdir",
     "network",
     "resources",
+    "max-resources",
     "env",
     "labels",
     "start",
@@ -26,7 +27,7 @@ const PROBE: &[&str] = &["command", "env", "user", "workdir", "interval", "timeo
 fn allowed(table: &str) -> Option<&'static [&'static str]> {
     match table {
         "" => Some(TOP),
-        "resources" => Some(RESOURCES),
+        "resources" | "max-resources" => Some(RESOURCES),
         "network" => Some(NETWORK),
         "start" => Some(START),
         "probe" => Some(PROBE),
@@ -90,6 +91,7 @@ fn nearest(name: &str, allowed: &[&'static str]) -> Option<&'static str> {
         "working-directory" | "cwd" => "workdir",
         "environment" => "env",
         "limits" => "resources",
+        "max-limits" => "max-resources",
         "start-commands" => "start",
         "readiness-probe" | "readiness" => "probe",
         "cpu" => "cpus",

@@ -34,6 +34,9 @@ disk = 1073741824
 open-files = 4096
 output-rate = "1M"
 
+[max-resources]
+memory = "4G"
+
 [env]
 LANG = "C.UTF-8"
 
@@ -62,6 +65,7 @@ timeout = 10
         (Some("hostel/agent:1"), "host")
     );
     assert_eq!(template.limits.memory_bytes, Some(2 << 30));
+    assert_eq!(template.max_limits.memory_bytes, Some(4 << 30));
     assert_eq!((template.limits.cpu_millis, template.limits.disk_bytes), (Some(1500), Some(1 << 30)));
     assert_eq!(
         (template.network.clone(), template.env["LANG"].as_str()),
@@ -122,6 +126,10 @@ fn a_wrong_value_is_told_with_line_and_key() {
         ("base = \"host\"\n[resources]\npids = \"many\"", "a.toml:3: resources.pids: invalid type"),
         ("base = \"host\"\n[resources]\nmemory = \"1X\"", "a.toml:3: resources.memory: \"1X\" is not a size"),
         ("base = \"host\"\n[resources]\nmemory = 1", "a.toml:3: resources.memory: 1 is outside"),
+        (
+            "base = \"host\"\n[resources]\npids = 9\n[max-resources]\npids = 8",
+            "a.toml:3: resources.pids: 9 is more than the 8",
+        ),
         ("base = \"host\"\nworkdir = \"x\"", "a.toml:2: workdir: \"x\" is not an absolute path"),
         ("base = \"host\"\nnetwork = \"all\"", "a.toml:2: network: unknown variant `all`"),
         ("base = \"Host\"", "a.toml:1: base: \"Host\" is not an id"),

@@ -39,6 +39,10 @@ pub(crate) struct Host {
     pub(crate) broken: AtomicBool,
     /// Whether `bind` fails.
     pub(crate) unbindable: AtomicBool,
+    /// Whether `bind` waits, after it did its work.
+    pub(crate) holding: AtomicBool,
+    /// What stands behind every template's name.
+    pub(crate) version: Mutex<Option<String>>,
 }
 
 impl Host {
@@ -59,6 +63,7 @@ pub(crate) struct Fake {
     host: Arc<Host>,
     capabilities: Capabilities,
     events: Mutex<Option<mpsc::Receiver<BackendEvent>>>,
+    adopted: Mutex<BTreeSet<SandboxId>>,
     pub(crate) tell: mpsc::Sender<BackendEvent>,
 }
 
@@ -76,7 +81,8 @@ impl Fake {
             capabilities.deny(capability, why);
         }
         let (tell, events) = mpsc::channel(16);
-        Arc::new(Self { host: Arc::clone(host), capabilities, events: Mutex::new(Some(events)), tell })
+        let events = Mutex::new(Some(events));
+        Arc::new(Self { host: Arc::clone(host), capabilities, events, adopted: Mutex::default(), tell })
     }
 }
 
@@ -151,6 +157,7 @@ impl Backend for Fake {
             Some(sandbox) => {
                 let limits = sandbox.limits.lock().unwrap();
                 assert_eq!(*handle, handle_of(id, &limits), "the newest handle is kept");
+                self.adopted.lock().unwrap().insert(id.clone());
                 Ok(Arc::clone(sandbox) as Arc<dyn ExecutionEnvironment>)
             }
             None => Err(Error::not_found("sandbox", id)),
@@ -158,7 +165,10 @@ impl Backend for Fake {
     }
 
     async fn remove_orphans(&self) -> Result<usize> {
-        Ok(0)
+        let (mut sandboxes, adopted) = (self.host.sandboxes.lock().unwrap(), self.adopted.lock().unwrap());
+        let before = sandboxes.len();
+        sandboxes.retain(|id, _| adopted.contains(id));
+        Ok(before - sandboxes.len())
     }
 
     fn take_events(&self) -> Option<mpsc::Receiver<BackendEvent>> {
@@ -199,6 +209,10 @@ impl Backend for Fake {
     async fn import_template_directory(&self, template: Template, _: &Path) -> Result<Template> {
         self.host.templates.lock().unwrap().insert(template.id.clone(), template.clone());
         Ok(template)
+    }
+
+    async fn template_version(&self, _: &TemplateId) -> Result<Option<String>> {
+        Ok(self.host.version.lock().unwrap().clone())
     }
 
     async fn delete_template(&self, id: &TemplateId) -> Result<()> {
@@ -319,6 +333,9 @@ impl ExecutionEnvironment for Sandbox {
             return Err(Error::Unavailable { what: "guest", detail: "it does not answer".to_owned() });
         }
         let limits = self.update_limits(&spec.limits).await?;
+        while self.host.holding.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         Ok(Bound { handle: handle_of(&self.id, &limits), limits })
     }
 

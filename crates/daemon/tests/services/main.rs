@@ -4,11 +4,14 @@
 mod daemon;
 mod fake;
 
+mod bounds;
 mod connections;
+mod declared_pools;
 mod files;
 mod imports;
 mod lifecycle;
 mod metrics;
+mod pool_faults;
 mod pools;
 mod processes;
 mod races;

@@ -7,7 +7,10 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-async fn scrape(address: SocketAddr) -> String {
+/// Connections that the daemon serves at a time.
+const CONNECTIONS: usize = 16;
+
+pub(crate) async fn scrape(address: SocketAddr) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -40,6 +43,15 @@ async fn a_scrape_tells_of_sandboxes_pools_and_room() {
         "hostel_admission_queue{kind=\"cold\"} 0",
     ] {
         assert!(text.contains(line), "{line} is not in:\n{text}");
+    }
+    // Who connects and says nothing keeps nobody out for longer than one may take.
+    let mut silent = Vec::new();
+    for _ in 0..CONNECTIONS {
+        silent.push(TcpStream::connect(free).await.unwrap());
+    }
+    assert!(scrape(free).await.contains("hostel_pool_target"));
+    for mut stream in silent {
+        assert_eq!(stream.read_to_end(&mut Vec::new()).await.unwrap(), 0, "it is ended");
     }
     daemon.stop().await.unwrap();
 }

@@ -10,28 +10,33 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tonic::{Code, Status};
 
-fn spec(size: u32) -> PoolSpec {
+pub(crate) fn spec(size: u32) -> PoolSpec {
     PoolSpec { template: "host".to_owned(), max_size: 100, pinned_size: Some(size), ..Default::default() }
 }
 
-async fn make(daemon: &Running, name: &str, spec: PoolSpec) -> Result<Pool, Status> {
+pub(crate) async fn make(daemon: &Running, name: &str, spec: PoolSpec) -> Result<Pool, Status> {
     let request = v1::CreatePoolRequest { name: name.to_owned(), spec: Some(spec), ..Default::default() };
     Ok(daemon.pools().create_pool(request).await?.into_inner().pool.unwrap())
 }
 
-async fn get(daemon: &Running, name: &str) -> Result<Pool, Status> {
+pub(crate) async fn get(daemon: &Running, name: &str) -> Result<Pool, Status> {
     let request = v1::GetPoolRequest { name: name.to_owned() };
     Ok(daemon.pools().get_pool(request).await?.into_inner().pool.unwrap())
 }
 
-async fn update(daemon: &Running, spec: PoolSpec, paths: &[&str]) -> Result<Pool, Status> {
+pub(crate) async fn update(daemon: &Running, spec: PoolSpec, paths: &[&str]) -> Result<Pool, Status> {
     let update_mask = Some(prost_types::FieldMask { paths: paths.iter().map(ToString::to_string).collect() });
     let request = UpdatePoolRequest { name: "p".to_owned(), spec: Some(spec), update_mask };
     Ok(daemon.pools().update_pool(request).await?.into_inner().pool.unwrap())
 }
 
 /// Watches a pool until it is as wanted.
-async fn until(daemon: &Running, name: &str, what: &str, mut wanted: impl FnMut(&Pool) -> bool) -> Pool {
+pub(crate) async fn until(
+    daemon: &Running,
+    name: &str,
+    what: &str,
+    mut wanted: impl FnMut(&Pool) -> bool,
+) -> Pool {
     let interval = Some(prost_types::Duration { seconds: 0, nanos: 100_000_000 });
     let request = v1::WatchPoolsRequest { names: vec![name.to_owned()], interval };
     let mut messages = daemon.pools().watch_pools(request).await.unwrap().into_inner();
@@ -48,11 +53,14 @@ async fn until(daemon: &Running, name: &str, what: &str, mut wanted: impl FnMut(
     seen.await.unwrap_or_else(|_| panic!("{name} did not become {what}: {last:#?}"))
 }
 
-async fn full(daemon: &Running, size: u32) -> Pool {
+pub(crate) async fn full(daemon: &Running, size: u32) -> Pool {
     until(daemon, "p", "full", |pool| pool.status.as_ref().unwrap().ready == size).await
 }
 
-async fn claim(daemon: &Running, request: CreateSandboxRequest) -> Result<v1::CreateSandboxResponse, Status> {
+pub(crate) async fn claim(
+    daemon: &Running,
+    request: CreateSandboxRequest,
+) -> Result<v1::CreateSandboxResponse, Status> {
     Ok(daemon.sandboxes().create_sandbox(request).await?.into_inner())
 }
 
@@ -258,6 +266,23 @@ async fn tuning_takes_effect_at_once_and_draining_leaves_nothing() {
     daemon.pools().delete_pool(delete.clone()).await.unwrap();
     assert_eq!(node.host.live(), 1);
     assert_eq!(daemon.pools().delete_pool(delete).await.unwrap_err().code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn a_bound_of_idle_memory_keeps_fewer_warm() {
+    let node = Node::new();
+    let daemon = node.start().await;
+    let second = Some(prost_types::Duration { seconds: 1, nanos: 0 });
+    // Each uses one.
+    let eight = PoolSpec { max_idle_memory_bytes: Some(8 << 20), health_check_interval: second, ..spec(10) };
+    make(&daemon, "p", eight).await.unwrap();
+    let bounded = |pool: &Pool| {
+        let status = pool.status.as_ref().unwrap();
+        status.ready == 8 && status.removing == 0 && status.idle_memory_bytes == Some(8 << 20)
+    };
+    let pool = until(&daemon, "p", "smaller", bounded).await;
+    assert_eq!(pool.status.unwrap().target_size, 8);
+    assert_eq!(node.host.live(), 8);
 }
 
 #[tokio::test]

@@ -94,16 +94,13 @@ impl Queue {
         of(Priority::Claimed).chain(of(Priority::Cold))
     }
 
-    pub(super) fn first_refill(&self) -> Option<&Waiting> {
-        self.refills.front()
+    /// Refills in the order of their coming.
+    pub(super) fn refills(&self) -> impl Iterator<Item = &Waiting> {
+        self.refills.iter()
     }
 
     pub(super) fn has_demands(&self) -> bool {
         !self.demands.is_empty()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.demands.is_empty() && self.refills.is_empty()
     }
 
     pub(super) fn contains(&self, ticket: Ticket) -> bool {

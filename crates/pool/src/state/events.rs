@@ -1,6 +1,6 @@
 //! What the owner tells a pool, and asks of it.
 
-use super::{CALM, LastFailure, Member, Pool, Pressure, RemoveReason};
+use super::{CALM, COST_HOLDS, LastFailure, Member, Pool, Pressure, RemoveReason};
 use crate::counters::Counters;
 use crate::history::History;
 use crate::spec::PoolSpec;
@@ -10,8 +10,6 @@ use std::time::Duration;
 
 /// A member that dies before this age counts as a failed refill, since making another at once would be a hot loop.
 const YOUNG: Duration = Duration::from_secs(10);
-/// Longest message of a failure that is kept, in characters.
-const MAX_MESSAGE: usize = 1000;
 
 impl Pool {
     /// A claim: takes the best ready member out of the pool, for good. `None` is a miss: make one cold.
@@ -31,6 +29,12 @@ impl Pool {
         let ready = taken?;
         self.count_idle(&ready, now);
         Some(ready.id)
+    }
+
+    /// The member that [`Pool::claim`] would give now.
+    #[must_use]
+    pub fn best(&self) -> Option<&SandboxId> {
+        if self.spec.draining { None } else { self.shelf.best().map(|ready| &ready.id) }
     }
 
     /// Has refills wait after a claim. Claims that follow do not make the wait longer, and where refills are under way
@@ -92,8 +96,25 @@ impl Pool {
         self.making.remove(&attempt);
         self.counters.refill_failures = self.counters.refill_failures.saturating_add(1);
         self.make_backoff.failed(&mut self.random, now);
-        self.last_failure =
-            Some(LastFailure { message: error.chars().take(MAX_MESSAGE).collect(), time: now });
+        self.last_failure = Some(LastFailure::new(&error, now));
+    }
+
+    /// An attempt waited for room on the node and got none. It counts as a failure and shows as one, but the next one
+    /// need not wait longer: it waits for room again, and whoever gives some back lets it in. An attempt that was
+    /// refused at once is one that failed.
+    pub fn make_starved(&mut self, attempt: u64, error: &str, now: Time) {
+        let now = self.advance(now);
+        self.stirred = true;
+        self.making.remove(&attempt);
+        self.counters.refill_failures = self.counters.refill_failures.saturating_add(1);
+        self.last_failure = Some(LastFailure::new(error, now));
+    }
+
+    /// An attempt was given up because nothing of the pool is wanted any more. That says nothing about the template.
+    pub fn make_given_up(&mut self, attempt: u64, now: Time) {
+        self.advance(now);
+        self.stirred = true;
+        self.making.remove(&attempt);
     }
 
     /// A check of a member ended. One that is not well is removed; about one that is not ready any more it says
@@ -112,6 +133,22 @@ impl Pool {
             self.last_failure = None;
         }
         self.shelf.end_check(member, now);
+    }
+
+    /// A check found what a member uses of memory, in bytes. For pools with a bound of idle memory.
+    pub fn measured(&mut self, member: &SandboxId, memory: u64, now: Time) {
+        let now = self.advance(now);
+        self.stirred = true;
+        self.shelf.measured(member, memory);
+        let (known, count) = self.shelf.memory();
+        if count == 0 {
+            return;
+        }
+        let mean = known / u64::from(count);
+        let holds = |(each, since): (u64, Time)| mean < each && now.since(since) < COST_HOLDS;
+        if !self.cost.is_some_and(holds) {
+            self.cost = Some((mean, now));
+        }
     }
 
     /// A member died by itself. The next poll has the owner remove what is left of it.
@@ -148,6 +185,10 @@ impl Pool {
     pub fn update(&mut self, spec: PoolSpec, now: Time) {
         let now = self.advance(now);
         self.stirred = true;
+        // What is known of the cost may be why nothing is left to learn it from.
+        if self.spec.max_idle_memory_bytes != spec.max_idle_memory_bytes {
+            self.cost = None;
+        }
         self.spec = spec;
         self.refills_wait = None;
         self.shelf.mark_all(self.generation, now, self.spec.max_age);
@@ -161,6 +202,7 @@ impl Pool {
         self.stirred = true;
         if generation > self.generation {
             self.generation = generation;
+            self.cost = None;
             self.shelf.mark_all(generation, now, self.spec.max_age);
         }
     }

@@ -26,6 +26,8 @@ pub(super) struct Ready {
     pub(super) checking: bool,
     /// Whether it is to be replaced, for its age or its generation.
     pub(super) old: bool,
+    /// What it used of memory at its last check, in bytes.
+    memory: Option<u64>,
     checked: Time,
 }
 
@@ -44,6 +46,9 @@ pub(super) struct Shelf {
     checks: BTreeSet<(Time, Number)>,
     /// How many have a check under way.
     checking: u32,
+    /// What those whose memory is known use of it together, and how many they are.
+    memory: u64,
+    measured: u32,
 }
 
 fn claim_key(number: Number, ready: &Ready) -> ClaimKey {
@@ -67,7 +72,16 @@ impl Shelf {
         self.next += 1;
         let unchecked = checked.is_none();
         let checked = checked.unwrap_or_default();
-        let ready = Ready { id: id.clone(), generation, made, unchecked, checking: false, old, checked };
+        let ready = Ready {
+            id: id.clone(),
+            generation,
+            made,
+            unchecked,
+            checking: false,
+            old,
+            memory: None,
+            checked,
+        };
         self.claims.insert(claim_key(number, &ready));
         if old {
             self.old.insert((generation, made, number));
@@ -88,12 +102,37 @@ impl Shelf {
         self.old.remove(&(ready.generation, ready.made, number));
         self.checks.remove(&(ready.checked, number));
         self.checking -= u32::from(ready.checking);
+        if let Some(memory) = ready.memory {
+            self.memory = self.memory.saturating_sub(memory);
+            self.measured -= 1;
+        }
         Some(ready)
+    }
+
+    /// Notes what a member uses of memory.
+    pub(super) fn measured(&mut self, id: &SandboxId, memory: u64) {
+        let Some(ready) = self.numbers.get(id).and_then(|number| self.members.get_mut(number)) else {
+            return;
+        };
+        let before = ready.memory.replace(memory);
+        self.measured += u32::from(before.is_none());
+        self.memory = self.memory.saturating_sub(before.unwrap_or_default()).saturating_add(memory);
+    }
+
+    /// What those that were measured use together, and how many they are.
+    pub(super) fn memory(&self) -> (u64, u32) {
+        (self.memory, self.measured)
     }
 
     /// Takes a certain member out.
     pub(super) fn take(&mut self, id: &SandboxId) -> Option<Ready> {
         self.take_number(*self.numbers.get(id)?)
+    }
+
+    /// The one that [`Self::take_best`] would take.
+    pub(super) fn best(&self) -> Option<&Ready> {
+        let (.., number) = self.claims.first()?;
+        self.members.get(number)
     }
 
     /// Takes the best one out.

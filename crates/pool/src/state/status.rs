@@ -28,6 +28,15 @@ pub struct LastFailure {
     pub time: Time,
 }
 
+/// Longest message of a failure that is kept, in characters.
+const MAX_MESSAGE: usize = 1000;
+
+impl LastFailure {
+    pub(super) fn new(message: &str, time: Time) -> Self {
+        Self { message: message.chars().take(MAX_MESSAGE).collect(), time }
+    }
+}
+
 /// What a pool is now.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Status {
@@ -53,6 +62,8 @@ pub struct Status {
     pub create_duration: Option<Duration>,
     /// The age of the oldest warm one.
     pub oldest_age: Option<Duration>,
+    /// What the ready ones use of memory, in bytes. `None` where that is not measured.
+    pub idle_memory_bytes: Option<u64>,
     /// Why the last refill failed. `None` when it did not.
     pub last_failure: Option<LastFailure>,
     /// When refilling is tried again after failures. `None` when it is not held back.
@@ -79,6 +90,7 @@ impl Pool {
             saturated: self.sizer.is_saturated(),
             create_duration: self.sizer.make_time(),
             oldest_age: self.shelf.oldest().map(|made| now.since(made)),
+            idle_memory_bytes: self.idle_memory(),
             last_failure: self.last_failure.clone(),
             retry_time: self.retry_time(now),
             pressure: self.held_pressure(now),

@@ -211,6 +211,22 @@ fn a_large_one_is_not_starved_by_small_ones() {
 }
 
 #[test]
+fn a_large_refill_that_waits_holds_up_no_small_one() {
+    let mut admission = node();
+    let later = Time::from_secs(60);
+    admission.adopt(&amount(50));
+    let mut ask = |ticket, memory| {
+        admission.request(Ticket(ticket), amount(memory), Priority::Refill, later, Time::default())
+    };
+    assert_eq!(ask(1, 60), Admitted::Queued);
+    assert_eq!(ask(2, 20), Admitted::Admitted);
+    assert_eq!(ask(3, 20), Admitted::Queued);
+    admission.release(&amount(20), Time::from_secs(1));
+    let decisions = admission.poll(Time::from_secs(1));
+    assert_eq!(decisions.iter().map(|decision| decision.ticket).collect::<Vec<_>>(), [Ticket(3)]);
+}
+
+#[test]
 fn what_was_adopted_beyond_the_budget_blocks_until_it_is_released() {
     let mut admission = node();
     admission.adopt(&amount(150));

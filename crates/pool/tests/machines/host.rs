@@ -81,7 +81,10 @@ impl Host {
     pub(crate) fn claim(&mut self) {
         self.claims += 1;
         let before = self.waiting();
-        if let Some(member) = self.pool.claim(self.now) {
+        let best = self.pool.best().cloned();
+        let given = self.pool.claim(self.now);
+        assert_eq!(best, given, "what is said to be given is given");
+        if let Some(member) = given {
             let place = self.sandboxes.insert(member.clone(), Place::Claimed);
             assert_eq!(place, Some(Place::Waiting), "{member} was given");
             assert!(!self.pool.spec().draining);
@@ -133,6 +136,19 @@ impl Host {
         assert!(wait > Duration::ZERO && wait <= Duration::from_secs(60), "{wait:?}");
     }
 
+    pub(crate) fn make_starved(&mut self, index: usize) {
+        let Some(place) = pick(&self.attempts, index) else { return };
+        let attempt = self.attempts.remove(place);
+        self.failures += 1;
+        self.pool.make_starved(attempt, "no room", self.now);
+    }
+
+    pub(crate) fn make_given_up(&mut self, index: usize) {
+        let Some(place) = pick(&self.attempts, index) else { return };
+        let attempt = self.attempts.remove(place);
+        self.pool.make_given_up(attempt, self.now);
+    }
+
     pub(crate) fn checked(&mut self, index: usize, healthy: bool) {
         let Some(place) = pick(&self.checks, index) else { return };
         let member = self.checks.remove(place);
@@ -141,6 +157,12 @@ impl Host {
         if !healthy && self.sandboxes[&member] == Place::Waiting {
             self.sandboxes.insert(member, Place::Lost);
         }
+    }
+
+    pub(crate) fn measured(&mut self, index: usize, mebibytes: u64) {
+        let waiting = self.in_place(Place::Waiting);
+        let Some(place) = pick(&waiting, index) else { return };
+        self.pool.measured(&waiting[place], mebibytes << 20, self.now);
     }
 
     pub(crate) fn died(&mut self, index: usize) {

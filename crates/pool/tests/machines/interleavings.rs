@@ -15,12 +15,16 @@ enum Event {
     Wake,
     Made { index: usize, behind: bool },
     MakeFailed(usize),
+    MakeStarved(usize),
+    MakeGivenUp(usize),
     Checked { index: usize, healthy: bool },
+    Measured { index: usize, mebibytes: u64 },
     Died(usize),
     Removed(usize),
     TakenAway(usize),
     Sizes { min: u32, more: u32, headroom: u32, pin: bool },
     Pace { concurrency: u32, max_age: u64, interval: u64 },
+    Bound(Option<u64>),
     Drain(bool),
     NewGeneration,
     Pressure(u8),
@@ -37,7 +41,10 @@ fn event() -> impl Strategy<Value = Event> {
         5 => Just(Event::Wake),
         10 => (index.clone(), prop::bool::weighted(0.1)).prop_map(|(index, behind)| Event::Made { index, behind }),
         3 => index.clone().prop_map(Event::MakeFailed),
+        1 => index.clone().prop_map(Event::MakeStarved),
+        1 => index.clone().prop_map(Event::MakeGivenUp),
         6 => (index.clone(), prop::bool::weighted(0.8)).prop_map(|(index, healthy)| Event::Checked { index, healthy }),
+        2 => (index.clone(), 0u64..200).prop_map(|(index, mebibytes)| Event::Measured { index, mebibytes }),
         2 => index.clone().prop_map(Event::Died),
         4 => index.clone().prop_map(Event::Removed),
         1 => index.prop_map(Event::TakenAway),
@@ -45,6 +52,7 @@ fn event() -> impl Strategy<Value = Event> {
             .prop_map(|(min, more, headroom, pin)| Event::Sizes { min, more, headroom, pin }),
         1 => (1u32..8, 10u64..100, 1u64..40)
             .prop_map(|(concurrency, max_age, interval)| Event::Pace { concurrency, max_age, interval }),
+        1 => prop::option::of(8u64..1000).prop_map(Event::Bound),
         1 => any::<bool>().prop_map(Event::Drain),
         1 => Just(Event::NewGeneration),
         1 => (0u8..3).prop_map(Event::Pressure),
@@ -61,7 +69,10 @@ fn happen(host: &mut Host, event: Event) {
         Event::Wake => host.wake(),
         Event::Made { index, behind } => host.made(index, behind),
         Event::MakeFailed(index) => host.make_failed(index),
+        Event::MakeStarved(index) => host.make_starved(index),
+        Event::MakeGivenUp(index) => host.make_given_up(index),
         Event::Checked { index, healthy } => host.checked(index, healthy),
+        Event::Measured { index, mebibytes } => host.measured(index, mebibytes),
         Event::Died(index) => host.died(index),
         Event::Removed(index) => host.removed(index),
         Event::TakenAway(index) => host.taken_away(index),
@@ -76,6 +87,9 @@ fn happen(host: &mut Host, event: Event) {
             spec.max_age = Duration::from_secs(max_age);
             spec.health_check_interval = Duration::from_secs(interval);
         }),
+        Event::Bound(mebibytes) => {
+            host.update(|spec| spec.max_idle_memory_bytes = mebibytes.map(|mebibytes| mebibytes << 20));
+        }
         Event::Drain(draining) => host.update(|spec| spec.draining = draining),
         Event::NewGeneration => host.new_generation(),
         Event::Pressure(level) => host.pressure(match level {

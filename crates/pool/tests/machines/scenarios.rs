@@ -129,6 +129,52 @@ fn failing_refills_are_tried_one_at_a_time_and_ever_more_rarely() {
 }
 
 #[test]
+fn refills_that_wait_for_room_show_it_and_wait_again_at_once() {
+    let mut host = Host::with(spec(2, 2));
+    assert_eq!(host.poll(), 2);
+    for _ in 0..5 {
+        host.pass(Duration::from_secs(30));
+        host.make_starved(0);
+        assert_eq!(host.poll(), 1, "there is always one in the queue");
+        let status = host.pool.status(host.now);
+        assert_eq!((status.retry_time, status.health), (None, Health::Refilling));
+        assert_eq!(status.last_failure.unwrap().message, "no room");
+    }
+    host.carry_out();
+    assert_eq!(host.pool.status(host.now).last_failure, None);
+    assert_eq!(host.pool.counters().refill_failures, 5);
+}
+
+#[test]
+fn a_bound_of_idle_memory_keeps_fewer_the_oldest_go_and_the_size_does_not_flap() {
+    let mut host = full(10, 10);
+    host.update(|spec| spec.max_idle_memory_bytes = Some(350 << 20));
+    assert_eq!(host.pool.status(host.now).idle_memory_bytes, None, "nothing is known yet");
+    host.measured(0, 100);
+    host.carry_out();
+    let status = host.pool.status(host.now);
+    assert_eq!((host.waiting(), status.target, status.health), (3, 3, Health::Healthy));
+    assert!(status.idle_memory_bytes.unwrap() <= 350 << 20, "{status:?}");
+    assert_eq!(host.pool.counters().surplus, 7);
+    for index in 0..3 {
+        host.measured(index, 80);
+    }
+    host.carry_out();
+    assert_eq!(host.waiting(), 3, "less for a moment says little");
+    host.pass(Duration::from_secs(600));
+    host.measured(0, 80);
+    host.carry_out();
+    assert_eq!(host.waiting(), 4);
+    // One that is larger than the bound: none is kept until somebody says otherwise.
+    host.measured(0, 2000);
+    host.carry_out();
+    assert_eq!(host.waiting(), 0);
+    host.update(|spec| spec.max_idle_memory_bytes = None);
+    host.carry_out();
+    assert_eq!(host.waiting(), 10);
+}
+
+#[test]
 fn members_that_die_young_do_not_make_a_hot_loop() {
     let mut host = full(2, 2);
     let (begin, mut made) = (host.now, 0);

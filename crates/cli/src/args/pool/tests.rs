@@ -101,6 +101,10 @@ fn only_what_is_named_changes() {
     // Limits are changed together, so those that are not named go along.
     assert_eq!(changed(&["--memory", "32M"], &mut spec), [PoolField::Limits]);
     assert_eq!((spec.limits.memory_bytes, spec.limits.pids), (Some(32 << 20), Some(9)));
+    assert_eq!(changed(&["--max-idle-memory", "1G"], &mut spec), [PoolField::MaxIdleMemory]);
+    assert_eq!(spec.max_idle_memory_bytes, Some(1 << 30));
+    assert_eq!(changed(&["--no-max-idle-memory"], &mut spec), [PoolField::MaxIdleMemory]);
+    assert_eq!(spec.max_idle_memory_bytes, None);
     spec.draining = true;
     let fields = changed(&["--no-pin", "--no-schedules", "--no-warm-process", "--resume"], &mut spec);
     assert_eq!(

@@ -38,6 +38,7 @@ pub(super) fn describe(pool: &Pool) -> String {
         ("refill", refill(spec)),
         ("replaced after", spans(spec.max_age)),
         ("checked every", spans(spec.health_check_interval)),
+        ("idle memory", idle_memory(spec, status)),
         ("limits", limits(&spec.limits)),
         ("warm process", process.map(|one| human::command(&one.argv, COMMAND_WIDTH)).unwrap_or_default()),
         ("demand", demand(status)),
@@ -68,6 +69,14 @@ fn refill(spec: &PoolSpec) -> String {
     let most = spec.refill_concurrency.map(|most| format!("{most} at a time"));
     let delay = spec.refill_delay.map(|delay| format!("{} after a claim", human::duration(delay)));
     most.into_iter().chain(delay).collect::<Vec<_>>().join(", ")
+}
+
+fn idle_memory(spec: &PoolSpec, status: &PoolStatus) -> String {
+    let Some(most) = spec.max_idle_memory_bytes else { return String::new() };
+    let used = status
+        .idle_memory_bytes
+        .map_or_else(|| "not measured yet".to_owned(), |used| human::size(Some(used)));
+    format!("{used}, at most {}", human::size(Some(most)))
 }
 
 fn limits(limits: &ResourceLimits) -> String {
