@@ -225,9 +225,15 @@ async fn what_was_sent_when_the_disk_failed_counts_and_is_written_later() {
     let model = Model::always(|| message(30, 0)).await;
     let stage = Stage::new(&model.url, ModelBudget::default()).await;
     let records = stage.records();
-    let full = "CREATE TRIGGER full BEFORE INSERT ON requests BEGIN SELECT RAISE(ABORT, 'full'); END";
+    // The row waits for this transaction, and fails after it: when the request is with the model already.
+    let full = "BEGIN IMMEDIATE;
+                CREATE TRIGGER full BEFORE INSERT ON requests BEGIN SELECT RAISE(ABORT, 'full'); END";
     records.execute_batch(full).unwrap();
-    let (status, _, body) = stage.inside.ask_whole().await;
+    let fail = async {
+        model.arrived(1).await;
+        records.execute_batch("COMMIT").unwrap();
+    };
+    let ((status, _, body), ()) = soon(futures::future::join(stage.inside.ask_whole(), fail)).await;
     assert!(status == 503 && body.contains("cannot be recorded"), "{status} {body}");
     assert_eq!(model.count(), 1);
     let spent = stage.gateway.spent(&SandboxId::parse("sb-a").unwrap()).await.unwrap();
