@@ -4,7 +4,7 @@ use crate::config::{MemoryPressure, OVERCOMMIT, Overcommit, ReachConfig};
 use crate::listen::Address;
 use crate::logging::LogFormat;
 use crate::{Config, Error};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use hostel_egress::audit::Flush;
 use ipnet::IpNet;
 use std::net::SocketAddr;
@@ -91,9 +91,25 @@ pub struct Arguments {
     /// milliseconds, which is what a power cut can take of them. The daemon's own death takes none. [1000]
     #[arg(long, env = "HOSTEL_AUDIT_SYNC", value_parser = audit_sync, value_name = "each|MILLISECONDS")]
     pub audit_sync: Option<Flush>,
+    /// How many full files of the audit log are kept, 64 MiB each; the oldest go. 0: all, however full the disk gets. [16]
+    #[arg(long, env = "HOSTEL_AUDIT_KEEP", value_name = "FILES")]
+    pub audit_keep: Option<usize>,
+    /// What becomes of TLS connections with an encrypted ClientHello, or one that is only pretended, as browsers send,
+    /// where a policy allows hosts by name: the name that they hide is not seen. [refuse]
+    #[arg(long, env = "HOSTEL_ENCRYPTED_HELLO", value_enum, value_name = "allow|refuse")]
+    pub encrypted_hello: Option<EncryptedHello>,
     /// How logs are written to standard error.
     #[arg(long, env = "HOSTEL_LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
+}
+
+/// What becomes of connections whose name may be another than they tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EncryptedHello {
+    /// They pass, by the name that they tell.
+    Allow,
+    /// They are refused.
+    Refuse,
 }
 
 impl Arguments {
@@ -124,6 +140,8 @@ impl Arguments {
                 trust: self.trust,
                 unaudited: self.unaudited,
                 audit_sync: self.audit_sync,
+                audit_keep: self.audit_keep,
+                encrypted_hello: self.encrypted_hello == Some(EncryptedHello::Allow),
             });
         config.validate()?;
         Ok(config)

@@ -198,8 +198,15 @@ struct Counted {
 #[async_trait]
 impl Recorder for Counted {
     async fn record(&self, decision: &Decision) -> hostel_egress::Result<()> {
-        self.metrics.decided(decision);
+        // What is recorded as a number was counted when it was passed over.
+        if decision.count.is_none() {
+            self.metrics.decided(decision);
+        }
         self.log.record(decision).await
+    }
+
+    fn pass_over(&self, decision: &Decision) {
+        self.metrics.decided(decision);
     }
 }
 

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, broadcast};
+use tokio::sync::broadcast;
 use tokio_util::sync::DropGuard;
 
 /// Decides what leaves the sandboxes of a daemon. Cheap to clone.
@@ -194,21 +194,18 @@ async fn take(enforcer: &Arc<Enforcer>, client: TcpStream, door: Door) {
 }
 
 async fn one(enforcer: Arc<Enforcer>, client: TcpStream, door: Door) {
-    let Some(undecided) = undecided(&enforcer).await else {
-        let refused = Refused::new(Reason::Limit, "too many connections have not said what they want");
-        if enforcer.may_complain() {
-            enforcer.refuse(Kind::Connect, Protocol::Tcp, About::default(), &refused).await;
+    let undecided = match enforcer.undecided().await {
+        Ok(undecided) => undecided,
+        Err(refused) => {
+            if enforcer.may_complain() {
+                enforcer.refuse(Kind::Connect, Protocol::Tcp, About::default(), &refused).await;
+            }
+            return;
         }
-        return;
     };
     match door {
         Door::Transparent => Box::pin(transparent::serve(enforcer, client, undecided)).await,
         Door::Proxy => Box::pin(proxy::serve(enforcer, client, undecided)).await,
         Door::Dns => dns::serve_tcp(enforcer, client).await,
     }
-}
-
-async fn undecided(enforcer: &Enforcer) -> Option<OwnedSemaphorePermit> {
-    let permit = Arc::clone(&enforcer.undecided).acquire_owned();
-    tokio::time::timeout(enforcer.shared.settings.timeouts.sniff, permit).await.ok()?.ok()
 }

@@ -102,15 +102,24 @@ impl Authority {
         &self.pem
     }
 
-    /// A trust bundle: the system's, in PEM, and this authority's certificate behind it.
+    /// A trust bundle: the system's, in PEM, and this authority's certificate behind it where it is not in it already.
     #[must_use]
     pub fn bundle(&self, system_bundle: &[u8]) -> Vec<u8> {
         let mut bundle = system_bundle.to_vec();
+        if self.is_in(&bundle) {
+            return bundle;
+        }
         if !bundle.is_empty() && !bundle.ends_with(b"\n") {
             bundle.push(b'\n');
         }
         bundle.extend_from_slice(self.pem.as_bytes());
         bundle
+    }
+
+    /// Whether a trust bundle has this authority's certificate.
+    #[must_use]
+    pub fn is_in(&self, bundle: &[u8]) -> bool {
+        String::from_utf8_lossy(bundle).contains(self.pem.trim_end())
     }
 
     /// What serves TLS as `host`, a name or an address, with HTTP/2 and HTTP/1.1. Made once in a while and kept.

@@ -10,6 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
 
+/// How many addresses are remembered of one connection: more than it can be connected to at a time.
+const MOST_ADDRESSES: usize = 256;
+
 /// One open connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Connection {
@@ -60,21 +63,33 @@ pub(crate) struct Live {
     since: jiff::Timestamp,
     pub(crate) protocol: Protocol,
     pub(crate) basis: Basis,
-    address: Mutex<Option<IpAddr>>,
+    addresses: Mutex<Vec<IpAddr>>,
     pub(crate) port: u16,
-    rule: Option<String>,
+    pub(crate) rule: Option<String>,
     pub(crate) sent: AtomicU64,
     pub(crate) received: AtomicU64,
     pub(crate) cut: CancellationToken,
 }
 
 impl Live {
-    pub(crate) fn set_address(&self, address: IpAddr) {
-        *self.address.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
+    /// Notes an address that it goes to. Where requests are served there may be several.
+    pub(crate) fn add_address(&self, address: IpAddr) {
+        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        addresses.retain(|other| *other != address);
+        if addresses.len() >= MOST_ADDRESSES {
+            addresses.remove(0);
+        }
+        addresses.push(address);
     }
 
+    /// All addresses that it went to, the newest last.
+    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The newest of them.
     pub(crate) fn address(&self) -> Option<IpAddr> {
-        *self.address.lock().unwrap_or_else(PoisonError::into_inner)
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).last().copied()
     }
 }
 
@@ -106,7 +121,7 @@ impl Connections {
             since: jiff::Timestamp::now(),
             protocol,
             basis,
-            address: Mutex::new(None),
+            addresses: Mutex::default(),
             port,
             rule,
             sent: AtomicU64::new(0),

@@ -21,13 +21,13 @@ pub struct Decision {
     /// The host's name, in normal form.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// The address that was connected to, or asked for.
+    /// The address that was connected to, or asked for. Of a name that was looked up it is not known when that is told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<IpAddr>,
     /// The port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
-    /// What was spoken.
+    /// What was spoken; where it was connected before anything was, what the port is for.
     pub protocol: Protocol,
     /// The request's method, where requests are seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -43,6 +43,9 @@ pub struct Decision {
     pub rule: Option<String>,
     /// Why, as one of the words of [`Reason`].
     pub reason: String,
+    /// In a record, that it stands for so many refusals of the second before, which were too many to be recorded each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
 }
 
 /// What a decision is about.
@@ -163,6 +166,9 @@ pub trait Recorder: Send + Sync {
     /// # Errors
     /// Any error refuses what was being decided.
     async fn record(&self, decision: &Decision) -> Result<()>;
+
+    /// Is told of a refusal that is not recorded by itself, since there were too many: its number is recorded later.
+    fn pass_over(&self, _decision: &Decision) {}
 }
 
 /// Records nothing. The latest decisions can still be asked for.

@@ -1,8 +1,9 @@
 //! Connects to a host: its name is resolved here, every address is checked, and the connection goes to exactly an
 //! address that was checked.
 
-use crate::decision::{Reason, Refused};
-use crate::enforcer::Enforcer;
+use crate::decision::{Kind, Protocol, Reason, Refused};
+use crate::enforcer::{About, Enforcer};
+use crate::plan::Plan;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -26,11 +27,19 @@ pub(crate) enum Route {
 pub(crate) struct Dialled {
     pub(crate) stream: TcpStream,
     pub(crate) address: IpAddr,
+    /// As what it was recorded: its protocol, and the rule that allowed it.
+    told: (Protocol, Option<String>),
 }
 
 impl Enforcer {
-    /// The addresses that a name has for this sandbox, those that are allowed, at least one.
+    /// The addresses that a name has for this sandbox, those that are allowed, at least one. Name servers that others
+    /// keep are asked, so a name can carry data out: it is held to the limits of questions, and recorded before, unless
+    /// it was recorded a moment ago.
     pub(crate) async fn addresses(&self, name: &str, port: Option<u16>) -> Result<Vec<IpAddr>, Refused> {
+        if !self.was_looked_up(name) {
+            let verdict = self.rules().lookup(name).or_refuse(name)?;
+            self.look_up(name, verdict).await?;
+        }
         let found = self
             .shared
             .asker
@@ -64,9 +73,9 @@ impl Enforcer {
         }
     }
 
-    /// Connects.
-    pub(crate) async fn dial(&self, route: &Route, port: u16) -> Result<Dialled, Refused> {
-        let (host, addresses) = match route {
+    /// Connects, as planned. It is recorded before the first packet.
+    pub(crate) async fn dial(&self, plan: &Plan, port: u16) -> Result<Dialled, Refused> {
+        let (host, addresses) = match &plan.route {
             Route::Address(address) => {
                 let checked = self.shared.reach.check(*address, Some(port), &self.rules())?;
                 (address.to_string(), vec![checked])
@@ -84,12 +93,43 @@ impl Enforcer {
             ..Refused::new(Reason::ConnectFailed, format!("{host} port {port}: {why}"))
         };
         let first = addresses.first().copied();
-        match tokio::time::timeout(self.shared.settings.timeouts.connect, connect(addresses, port)).await {
-            Ok(Ok(dialled)) => Ok(dialled),
-            Ok(Err(error)) => Err(failed(&error.to_string(), first)),
-            Err(_) => Err(failed("it does not answer", first)),
+        self.record_connection(plan, port, first).await?;
+        let connected =
+            tokio::time::timeout(self.shared.settings.timeouts.connect, connect(addresses, port)).await;
+        let (stream, address) = match connected {
+            Ok(Ok(connected)) => connected,
+            Ok(Err(error)) => return Err(failed(&error.to_string(), first)),
+            Err(_) => return Err(failed("it does not answer", first)),
+        };
+        if first != Some(address) {
+            // The first one did not answer, and the record is to say who did.
+            self.record_connection(plan, port, Some(address)).await?;
         }
+        Ok(Dialled { stream, address, told: told(plan) })
     }
+
+    /// Takes a connection that was made before all was known of it; records it again where it is not what was said.
+    pub(crate) async fn take(&self, dialled: &Dialled, plan: &Plan, port: u16) -> Result<(), Refused> {
+        if dialled.told == told(plan) {
+            return Ok(());
+        }
+        self.record_connection(plan, port, Some(dialled.address)).await
+    }
+
+    async fn record_connection(
+        &self,
+        plan: &Plan,
+        port: u16,
+        address: Option<IpAddr>,
+    ) -> Result<(), Refused> {
+        let host = plan.basis.name().map(str::to_owned);
+        let about = About { host, address, port: Some(port), ..About::default() };
+        self.allow(Kind::Connect, plan.protocol, about, plan.verdict.clone()).await
+    }
+}
+
+fn told(plan: &Plan) -> (Protocol, Option<String>) {
+    (plan.protocol, plan.verdict.rule.clone())
 }
 
 /// IPv6 and IPv4 in turn, IPv4 first: many hosts have no way out with IPv6, and fail slowly.
@@ -100,7 +140,7 @@ fn in_turn(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
 }
 
 /// The first connection that is made of all that are tried, each a little after the one before.
-async fn connect(addresses: Vec<IpAddr>, port: u16) -> io::Result<Dialled> {
+async fn connect(addresses: Vec<IpAddr>, port: u16) -> io::Result<(TcpStream, IpAddr)> {
     if let [address] = addresses[..] {
         return connect_one(address, port).await;
     }
@@ -116,7 +156,7 @@ async fn connect(addresses: Vec<IpAddr>, port: u16) -> io::Result<Dialled> {
         let more = waiting.len() > 0;
         tokio::select! {
             Some(done) = tries.join_next() => match done {
-                Ok(Ok(dialled)) => return Ok(dialled),
+                Ok(Ok(connected)) => return Ok(connected),
                 Ok(Err(error)) => last = error,
                 Err(error) => last = io::Error::other(error),
             },
@@ -125,8 +165,8 @@ async fn connect(addresses: Vec<IpAddr>, port: u16) -> io::Result<Dialled> {
     }
 }
 
-async fn connect_one(address: IpAddr, port: u16) -> io::Result<Dialled> {
+async fn connect_one(address: IpAddr, port: u16) -> io::Result<(TcpStream, IpAddr)> {
     let stream = TcpStream::connect(SocketAddr::new(address, port)).await?;
     stream.set_nodelay(true)?;
-    Ok(Dialled { stream, address })
+    Ok((stream, address))
 }

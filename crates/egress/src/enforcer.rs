@@ -5,7 +5,7 @@ use crate::connections::{Basis, Connections, Listed, Live};
 use crate::decision::{Decision, Kind, Protocol, Reason, Recorder, Refused};
 use crate::http::Opener;
 use crate::pins::Pins;
-use crate::rate::{QuestionLimits, Questions, Rate};
+use crate::rate::{QuestionLimits, Questions, Rate, Recorded, Refusals};
 use crate::resolve::Asker;
 use crate::rules::{Ruleset, Seen, Verdict};
 use crate::secret::SecretSet;
@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -66,11 +66,12 @@ pub(crate) struct Enforcer {
     latest: Mutex<VecDeque<Arc<Decision>>>,
     pub(crate) watchers: broadcast::Sender<Arc<Decision>>,
     pub(crate) slots: Arc<Semaphore>,
-    pub(crate) undecided: Arc<Semaphore>,
+    undecided: Arc<Semaphore>,
     pub(crate) questions: Arc<Semaphore>,
     rate: Mutex<Rate>,
     asked: Mutex<Questions>,
     complained: Mutex<Option<Instant>>,
+    refusals: Mutex<Refusals>,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
 }
@@ -108,6 +109,7 @@ impl Enforcer {
             rate: Mutex::new(Rate::new(limits.connections_per_second)),
             asked: Mutex::new(Questions::new()),
             complained: Mutex::new(None),
+            refusals: Mutex::new(Refusals::new(limits.refusals_per_second)),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             shared,
@@ -160,7 +162,7 @@ impl Enforcer {
     /// Whether a connection would still be allowed as it is.
     pub(crate) fn stands(&self, live: &Live) -> Result<Verdict, Refused> {
         let rules = self.rules();
-        if let Some(address) = live.address() {
+        for address in live.addresses() {
             self.shared.reach.check(address, Some(live.port), &rules)?;
         }
         match &live.basis {
@@ -230,7 +232,29 @@ impl Enforcer {
             names: limits.names_per_minute,
             below_one: limits.names_below_one_per_minute,
         };
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).take(name, limits, Instant::now())
+        self.asked().take(name, limits, Instant::now())
+    }
+
+    /// Whether a name was asked for, and that recorded, in the running minute.
+    pub(crate) fn was_looked_up(&self, name: &str) -> bool {
+        self.asked().is_recorded(name, Instant::now())
+    }
+
+    pub(crate) fn asked(&self) -> MutexGuard<'_, Questions> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a place among the connections that have not yet said what they want.
+    ///
+    /// # Errors
+    /// Where there is none in time.
+    pub(crate) async fn undecided(&self) -> Result<OwnedSemaphorePermit, Refused> {
+        let permit = Arc::clone(&self.undecided).acquire_owned();
+        let permit = tokio::time::timeout(self.shared.settings.timeouts.sniff, permit).await;
+        permit
+            .ok()
+            .and_then(Result::ok)
+            .ok_or_else(|| Refused::new(Reason::Limit, "too many connections have not said what they want"))
     }
 
     /// Whether something that can happen very often is to be told again: once a second.
@@ -267,17 +291,52 @@ impl Enforcer {
         Ok(())
     }
 
-    /// Records that something is refused.
-    pub(crate) async fn refuse(&self, kind: Kind, protocol: Protocol, mut about: About, refused: &Refused) {
+    /// Records that something is refused; beyond some in a second, only how often.
+    pub(crate) async fn refuse(
+        self: &Arc<Self>,
+        kind: Kind,
+        protocol: Protocol,
+        mut about: About,
+        refused: &Refused,
+    ) {
         if refused.reason == Reason::AuditFailed {
             return;
         }
         about.address = about.address.or(refused.address);
         let decision = self.decision(kind, protocol, about, false, refused.rule.clone(), refused.reason);
-        if let Err(error) = self.shared.recorder.record(&decision).await {
-            tracing::error!(sandbox = %self.sandbox, %error, "a refusal cannot be recorded");
+        let recorded = self.refusals().add(Instant::now());
+        match recorded {
+            Recorded::Each => self.record_refusal(&decision).await,
+            Recorded::AsNumber { first } => {
+                self.shared.recorder.pass_over(&decision);
+                if first {
+                    self.tasks.spawn(Arc::clone(self).record_number());
+                }
+            }
         }
         self.tell(decision);
+    }
+
+    async fn record_refusal(&self, decision: &Decision) {
+        if let Err(error) = self.shared.recorder.record(decision).await {
+            tracing::error!(sandbox = %self.sandbox, %error, "a refusal cannot be recorded");
+        }
+    }
+
+    /// Records, a second from now or at the end, how many refusals were not recorded each.
+    async fn record_number(self: Arc<Self>) {
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+        let count = Some(self.refusals().take());
+        let (kind, protocol) = (Kind::Connect, Protocol::Tcp);
+        let decision = self.decision(kind, protocol, About::default(), false, None, Reason::Limit);
+        self.record_refusal(&Decision { count, ..decision }).await;
+    }
+
+    fn refusals(&self) -> MutexGuard<'_, Refusals> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn decision(
@@ -303,6 +362,7 @@ impl Enforcer {
             secret: about.secret,
             rule,
             reason: reason.as_str().to_owned(),
+            count: None,
         }
     }
 

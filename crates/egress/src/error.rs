@@ -66,6 +66,8 @@ pub enum Error {
         line: u64,
         /// What does not fit.
         problem: String,
+        /// How many records before it are whole, in all files.
+        before: u64,
     },
     /// The secret has no value in any of the places that were asked.
     #[error("no secret {name:?}; looked in {looked}")]

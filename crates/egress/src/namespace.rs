@@ -94,6 +94,16 @@ impl Namespaces {
         self.wait(thread::Job::Open { namespace, answer }, answered).await
     }
 
+    /// The same where doors were open before, whoever opened them: with nobody behind them, connections are neither taken
+    /// nor refused. Nothing where there were none.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_again(&self, namespace: OwnedFd) -> Result<Option<Doors>, Error> {
+        let (answer, answered) = oneshot::channel();
+        self.wait(thread::Job::OpenAgain { namespace, answer }, answered).await
+    }
+
     async fn wait<T>(
         &self,
         job: thread::Job,

@@ -57,12 +57,9 @@ pub(crate) struct Passage {
 impl Passage {
     /// Decides and carries it.
     pub(crate) async fn run(mut self, undecided: OwnedSemaphorePermit) {
-        let spare = match self.before().await {
-            Ok(spare) => spare,
-            Err(refused) => {
-                drop(undecided);
-                return self.refuse(&First::Quiet, &refused).await;
-            }
+        let (spare, undecided) = match self.ahead(undecided).await {
+            Ok(ahead) => ahead,
+            Err(refused) => return self.refuse(&First::Quiet, &refused).await,
         };
         if self.accept().await.is_err() {
             return;
@@ -77,9 +74,8 @@ impl Passage {
             First::Closed => First::Quiet,
             first => first,
         };
-        let plan = self.enforcer.plan(&self.to, self.port, &first).await;
         drop(undecided);
-        let plan = match plan {
+        let plan = match self.enforcer.plan(&self.to, self.port, &first).await {
             Ok(plan) => plan,
             Err(refused) => return self.refuse(&first, &refused).await,
         };
@@ -93,9 +89,26 @@ impl Passage {
         }
     }
 
+    /// Connects where that is done before the client's first bytes. Meanwhile others may say what they want, and the
+    /// client has its whole time afterwards: it waits for us.
+    async fn ahead(
+        &mut self,
+        undecided: OwnedSemaphorePermit,
+    ) -> Result<(Option<Dialled>, OwnedSemaphorePermit), Refused> {
+        let Some(plan) = self.before()? else { return Ok((None, undecided)) };
+        drop(undecided);
+        let dialled = self.enforcer.dial(&plan, self.port).await;
+        let again = match dialled {
+            Ok(dialled) => self.enforcer.undecided().await.map(|permit| (Some(dialled), permit)),
+            Err(refused) => Err(refused),
+        };
+        self.deadline = Instant::now() + self.enforcer.shared.settings.timeouts.sniff;
+        again
+    }
+
     /// What can be said before the client's first bytes. A proxy's client is told at once what is refused; a host
-    /// by its name is connected to, so that a failure can be told.
-    async fn before(&self) -> Result<Option<Dialled>, Refused> {
+    /// by its name is connected to as planned here, so that a failure can be told.
+    fn before(&self) -> Result<Option<Plan>, Refused> {
         let (enforcer, port) = (&self.enforcer, self.port);
         match (&self.to, self.asked) {
             (_, Asked::Transparent) => Ok(None),
@@ -109,14 +122,9 @@ impl Passage {
                 verdict.or_refuse(&format!("{address} port {port}")).map(|_| None)
             }
             (Destination::Name(name), asked) => {
-                let rules = enforcer.rules();
-                let what = format!("{name} port {port}");
-                rules.connect(name, port, crate::rules::Seen::Requests).or_refuse(&what)?;
-                if asked == Asked::Absolute || enforcer.opens(name, port) {
-                    return Ok(None);
-                }
-                let route = crate::dial::Route::Name { name: name.clone(), prefer: None };
-                enforcer.dial(&route, port).await.map(Some)
+                let plan = enforcer.plan_ahead(name, port)?;
+                let later = asked == Asked::Absolute || enforcer.opens(name, port);
+                Ok((!later).then_some(plan))
             }
         }
     }
@@ -168,26 +176,20 @@ impl Passage {
     /// Passes the bytes as they are.
     async fn splice(mut self, listed: Listed, plan: Plan, spare: Option<Dialled>, first: First) {
         let dialled = match spare {
-            Some(dialled) => Ok(dialled),
-            None => self.enforcer.dial(&plan.route, self.port).await,
+            Some(dialled) => self.enforcer.take(&dialled, &plan, self.port).await.map(|()| dialled),
+            None => self.enforcer.dial(&plan, self.port).await,
         };
         let dialled = match dialled {
             Ok(dialled) => dialled,
             Err(refused) => return self.refuse(&first, &refused).await,
         };
-        listed.live.set_address(dialled.address);
-        let host = plan.basis.name().map(str::to_owned);
-        let about = About { host, address: Some(dialled.address), port: Some(self.port), ..About::default() };
-        let decided = match self.enforcer.stands(&listed.live) {
-            Ok(_) => {
-                let (protocol, verdict) = (plan.protocol, plan.verdict.clone());
-                self.enforcer.allow(Kind::Connect, protocol, about.clone(), verdict).await
-            }
-            Err(refused) => Err(refused),
-        };
-        if let Err(refused) = decided {
+        listed.live.add_address(dialled.address);
+        // A policy that changed while it was connected did not see where to.
+        if let Err(refused) = self.enforcer.stands(&listed.live) {
             return self.refuse(&first, &refused).await;
         }
+        let host = plan.basis.name().map(str::to_owned);
+        let about = About { host, address: Some(dialled.address), port: Some(self.port), ..About::default() };
         let enforcer = Arc::clone(&self.enforcer);
         let cut = listed.live.cut.clone();
         tokio::select! {
@@ -325,7 +327,8 @@ impl Passage {
     }
 
     async fn say(&self, bytes: &[u8]) -> io::Result<()> {
-        let said = tokio::time::timeout_at(self.deadline, write_all(&self.client, bytes)).await;
+        let time = self.enforcer.shared.settings.timeouts.sniff;
+        let said = tokio::time::timeout(time, write_all(&self.client, bytes)).await;
         said.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -346,7 +349,7 @@ impl From<io::Error> for Ended {
 
 impl Enforcer {
     /// Records that a connection was cut, unless its sandbox is ending.
-    async fn told_cut(&self, listed: &Listed, mut about: About) {
+    async fn told_cut(self: &Arc<Self>, listed: &Listed, mut about: About) {
         if self.stop.is_cancelled() {
             return;
         }

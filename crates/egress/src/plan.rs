@@ -35,10 +35,27 @@ pub(crate) fn protocol(first: &First) -> Protocol {
 }
 
 impl Enforcer {
+    /// The plan for a host by its name before anything was said, if it may be reached at all. What will be spoken is
+    /// what the port is for.
+    pub(crate) fn plan_ahead(&self, name: &str, port: u16) -> Result<Plan, Refused> {
+        let seen = Seen::Requests;
+        let verdict = self.rules().connect(name, port, seen).or_refuse(&format!("{name} port {port}"))?;
+        let protocol = match port {
+            443 => Protocol::Tls,
+            80 => Protocol::Http,
+            _ => Protocol::Tcp,
+        };
+        let (basis, route) = (
+            Basis::Name { name: name.to_owned(), seen },
+            Route::Name { name: name.to_owned(), prefer: None },
+        );
+        Ok(Plan { basis, route, protocol, verdict })
+    }
+
     /// Decides a connection.
     pub(crate) async fn plan(&self, to: &Destination, port: u16, first: &First) -> Result<Plan, Refused> {
         let told = match first {
-            First::Tls(hello) => self.told_by_tls(hello)?,
+            First::Tls(hello) => self.told_by_tls(hello, port)?,
             First::Http(head) => {
                 let host = head.host.as_deref().and_then(Destination::parse_with_port);
                 let missing =
@@ -84,8 +101,13 @@ impl Enforcer {
         }
     }
 
-    fn told_by_tls(&self, hello: &Hello) -> Result<Option<Destination>, Refused> {
+    /// The name that a ClientHello tells. One that may hide a second name is refused where hosts are listed by name:
+    /// programs that only pretend to have one (GREASE ECH) cannot be told from those that have. Where TLS
+    /// is opened here, nothing that is hidden goes any further.
+    fn told_by_tls(&self, hello: &Hello, port: u16) -> Result<Option<Destination>, Refused> {
+        let opened = hello.name.as_ref().is_some_and(|name| self.opens(name, port));
         if hello.hidden
+            && !opened
             && !self.shared.settings.encrypted_hello
             && self.rules().mode() == NetworkMode::Allowlist
         {

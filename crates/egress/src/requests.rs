@@ -6,6 +6,7 @@ use crate::dial::{Dialled, Route};
 use crate::enforcer::{About, Enforcer};
 use crate::error::{Error, Result};
 use crate::http::{Gate, Refusal};
+use crate::plan::Plan;
 use crate::rules::Verdict;
 use async_trait::async_trait;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -60,13 +61,22 @@ impl Requests {
     async fn connection(&self) -> Result<TcpStream, Refused> {
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
         let verdict = self.enforcer.stands(&self.live)?;
-        let dialled = match spare {
-            Some(dialled) => dialled,
-            None => self.enforcer.dial(&self.route, self.live.port).await?,
+        let plan = Plan {
+            basis: self.live.basis.clone(),
+            route: self.route.clone(),
+            protocol: self.live.protocol,
+            verdict,
         };
-        let about = About { address: Some(dialled.address), ..self.about() };
-        self.enforcer.allow(Kind::Connect, self.live.protocol, about, verdict).await?;
-        self.live.set_address(dialled.address);
+        let dialled = match spare {
+            Some(dialled) => {
+                self.enforcer.take(&dialled, &plan, self.live.port).await?;
+                dialled
+            }
+            None => self.enforcer.dial(&plan, self.live.port).await?,
+        };
+        self.live.add_address(dialled.address);
+        // A policy that changed while it was connected did not see where to.
+        self.enforcer.stands(&self.live)?;
         Ok(dialled.stream)
     }
 }
@@ -110,7 +120,8 @@ impl Gate for Requests {
 
     async fn secret_used(&self, secret: &str) -> Result<(), Refusal> {
         let about = About { secret: Some(secret.to_owned()), ..self.about() };
-        let verdict = Verdict { allowed: true, rule: None, reason: Reason::Rule };
+        let rule = self.live.rule.clone();
+        let verdict = Verdict { allowed: true, rule, reason: Reason::Rule };
         self.enforcer.allow(Kind::Secret, self.live.protocol, about, verdict).await.map_err(refusal)
     }
 }

@@ -9,6 +9,7 @@ use hickory_resolver::{Resolver, TokioResolver};
 use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,16 +32,26 @@ pub enum Names {
 
 /// A table of names that can be changed at any time.
 #[derive(Debug, Default)]
-pub struct Table(Mutex<HashMap<String, Vec<IpAddr>>>);
+pub struct Table {
+    names: Mutex<HashMap<String, Vec<IpAddr>>>,
+    asked: AtomicU64,
+}
 
 impl Table {
     /// Sets the addresses of a name.
     pub fn set(&self, name: &str, addresses: &[IpAddr]) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), addresses.to_vec());
+        self.names.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), addresses.to_vec());
+    }
+
+    /// How often it was asked for a name.
+    #[must_use]
+    pub fn asked(&self) -> u64 {
+        self.asked.load(Ordering::Relaxed)
     }
 
     fn get(&self, name: &str) -> Option<Vec<IpAddr>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.names.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 }
 

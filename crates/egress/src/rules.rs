@@ -113,12 +113,19 @@ impl Ruleset {
     }
 
     /// Whether a request to a host by its name is allowed. The path is without its query.
+    ///
+    /// Methods are case-sensitive (RFC 9110 §9.1), and servers do not all hold to it: a rule that denies POST denies
+    /// `post` too. One that allows GET does not allow `get`, for nobody knows what a server takes that for.
     #[must_use]
     pub fn request(&self, name: &str, port: u16, method: &str, path: &str) -> Verdict {
         let applies = |rule: &NetworkRule| {
             rule.host.matches_name(name)
                 && rule.has_port(port)
-                && (rule.methods.is_empty() || rule.methods.iter().any(|own| own == method))
+                && (rule.methods.is_empty()
+                    || rule.methods.iter().any(|own| match rule.action {
+                        RuleAction::Allow => own == method,
+                        RuleAction::Deny => own.eq_ignore_ascii_case(method),
+                    }))
                 && rule.path_prefix.as_ref().is_none_or(|prefix| path.starts_with(prefix.as_str()))
         };
         self.decide(|rule| rule.action == RuleAction::Deny && applies(rule), applies)

@@ -44,6 +44,8 @@ pub struct Limits {
     pub undecided: usize,
     /// New connections in a second; others wait.
     pub connections_per_second: u32,
+    /// Refusals in a second that are recorded each; of more the number is recorded.
+    pub refusals_per_second: u32,
     /// Bytes of a ClientHello or of an HTTP head.
     pub head_bytes: usize,
     /// DNS questions at the same time.
@@ -62,6 +64,7 @@ impl Default for Limits {
             connections: 512,
             undecided: 64,
             connections_per_second: 5000,
+            refusals_per_second: 50,
             head_bytes: 16 * 1024,
             questions: 64,
             questions_per_minute: 3000,

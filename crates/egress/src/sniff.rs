@@ -107,20 +107,26 @@ fn looks(bytes: &[u8]) -> Looks {
         [22, ..] => return Looks::Other,
         _ => {}
     }
-    let start = bytes.iter().position(|byte| !byte.is_ascii_whitespace()).unwrap_or(bytes.len());
+    let start = bytes.iter().position(|byte| !parts(*byte)).unwrap_or(bytes.len());
     let line = &bytes[start..];
     if line.starts_with(b"SSH-") {
         return Looks::Other;
     }
     let end = line.iter().position(|byte| *byte == b'\n');
     let line = &line[..end.unwrap_or(line.len())];
-    if line.windows(6).any(|part| matches!(part[0], b' ' | b'\t') && part[1..].eq_ignore_ascii_case(b"HTTP/"))
-    {
+    let before_version = |byte: u8| parts(byte) || byte.is_ascii_control();
+    if line.windows(6).any(|part| before_version(part[0]) && part[1..].eq_ignore_ascii_case(b"HTTP/")) {
         return Looks::Http;
     }
     // A line that is not whole can still become a request if it begins with a word.
-    let mut word = line.split(|byte| matches!(byte, b' ' | b'\t' | b'\r')).next().unwrap_or_default().iter();
+    let mut word = line.split(|byte| parts(*byte)).next().unwrap_or_default().iter();
     if end.is_none() && word.all(u8::is_ascii_graphic) { Looks::Unsure } else { Looks::Other }
+}
+
+/// What a lenient server may take for the space between words: also vertical tabs, form feeds, and the separators that
+/// some languages count as space.
+fn parts(byte: u8) -> bool {
+    byte.is_ascii_whitespace() || matches!(byte, 0x0b | 0x1c..=0x1f)
 }
 
 #[cfg(test)]
@@ -137,13 +143,21 @@ mod tests {
             "FOO\tx\tHTTP/1.0\r\n",
             "PRI * HTTP/2.0\r\n",
             " GET /\u{e9}\r HTTP/1.1\r\n",
+            "GET\u{b}/\u{b}HTTP/1.1\r\n",
+            "\u{b}GET\u{c}/\u{1f}HTTP/1.1\n",
         ] {
             assert_eq!(looks(text.as_bytes()), Looks::Http, "{text:?}");
         }
-        for text in ["", "GET /", "\r\n", "GET / HTTP", "GET /\u{e9}"] {
+        for text in ["", "GET /", "\r\n", "GET / HTTP", "GET /\u{e9}", "GET\u{b}/", "\u{b}"] {
             assert_eq!(looks(text.as_bytes()), Looks::Unsure, "{text:?}");
         }
-        for text in ["SSH-2.0-OpenSSH_9.2 HTTP/1.1", "EHLO example.com\r\n", "\u{0}\u{1}", "GET /\r\n"] {
+        for text in [
+            "SSH-2.0-OpenSSH_9.2 HTTP/1.1",
+            "EHLO example.com\r\n",
+            "\u{0}\u{1}",
+            "GET /\r\n",
+            "AMQP\u{0}\u{0}",
+        ] {
             assert_eq!(looks(text.as_bytes()), Looks::Other, "{text:?}");
         }
         assert_eq!(looks(&[22, 3, 1]), Looks::Tls);

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use hostel_egress::audit::{AuditLog, AuditSettings, Flush, OnFailure, verify};
-use hostel_egress::{Decision, Kind, Protocol, Recorder};
+use hostel_egress::{Decision, Error, Kind, Protocol, Recorder};
 use hostel_sandbox::SandboxId;
 use std::path::Path;
 use std::time::Duration;
@@ -22,6 +22,7 @@ fn decision(host: &str) -> Decision {
         secret: None,
         rule: Some("allow *.example.com \"quoted\"\n".to_owned()),
         reason: "rule".to_owned(),
+        count: None,
     }
 }
 
@@ -42,10 +43,14 @@ async fn the_chain_goes_on_after_a_restart() {
     let mut bytes = std::fs::read(&path).unwrap();
     bytes.extend_from_slice(b"{\"sequence\":6,\"prev");
     std::fs::write(&path, bytes).unwrap();
-    assert!(verify(&path).unwrap_err().to_string().contains("line 6"));
+    // Or that is being written: nobody has been told of it, and nothing is broken.
+    assert_eq!(verify(&path).unwrap().records, 5);
     write(&path, 1).await;
     let verified = verify(&path).unwrap();
     assert_eq!((verified.records, verified.first, verified.last), (6, 1, 6));
+    assert!(
+        std::fs::read_to_string(&path).unwrap().contains(&format!("\"hash\":\"{}\"", verified.last_hash))
+    );
     use std::os::unix::fs::PermissionsExt;
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
 }
@@ -94,8 +99,49 @@ async fn files_turn_and_the_chain_goes_on() {
     full.sort();
     std::fs::remove_file(&full[0]).unwrap();
     assert!(verify(&path).unwrap().first > 1);
+    // Nor without its first lines: where a file begins, its name says.
+    let whole = std::fs::read_to_string(&full[1]).unwrap();
+    std::fs::write(&full[1], whole.split_once('\n').unwrap().1).unwrap();
+    assert!(verify(&path).unwrap_err().to_string().contains("line 1: the file is named after another"));
+    std::fs::write(&full[1], whole).unwrap();
+    let before = std::fs::read_to_string(&full[1]).unwrap().lines().count() as u64;
     std::fs::remove_file(&full[2]).unwrap();
-    assert!(verify(&path).unwrap_err().to_string().contains("line 1: it does not follow"));
+    let broken = verify(&path).unwrap_err();
+    assert!(broken.to_string().contains("line 1: it does not follow"));
+    assert!(matches!(broken, Error::AuditBroken { before: whole, .. } if whole == before), "{broken}");
+}
+
+#[tokio::test]
+async fn a_log_is_whole_while_it_is_written_and_turned() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.jsonl");
+    let settings = AuditSettings { rotate_bytes: 4096, keep: 3, ..AuditSettings::new(&path) };
+    let log = AuditLog::open(settings).unwrap();
+    log.record(&decision("first.example.com")).await.unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let verifying = scope.spawn(|| {
+            let mut last = 0;
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                let verified = verify(&path).unwrap();
+                // All that was listed may be gone before it is read, so fast are these files turned.
+                assert!(verified.records == 0 || verified.last >= last, "{verified:?}");
+                last = last.max(verified.last);
+            }
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let writing = scope.spawn(move || {
+            runtime.block_on(async {
+                for n in 0..2000 {
+                    log.record(&decision(&format!("{n}.example.com"))).await.unwrap();
+                }
+            });
+        });
+        let written = writing.join();
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        written.unwrap();
+        verifying.join().unwrap();
+    });
 }
 
 #[tokio::test]

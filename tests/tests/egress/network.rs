@@ -3,7 +3,9 @@
 use super::setup::{Web, daemon, fetch, usable};
 use hostel_tests::{Outcome, Setup, TestDaemon, eventually, shared_engine, skip};
 use serde_json::Value;
+use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 
 /// Lets a sandbox reach these names of ours.
@@ -158,6 +160,64 @@ fn a_sandbox_that_is_paused_while_the_daemon_restarts_reaches_as_before_when_it_
     assert_eq!(daemon.hostel(&["sandbox", "update", &id, "--label", "a=b"]).success(), id);
     assert_eq!(daemon.hostel(&["sandbox", "resume", &id]).code, Some(0));
     let answer = ask(&daemon);
+    assert!(answer.success().ends_with("hello"), "{answer:?}");
+}
+
+#[test]
+fn a_network_that_was_taken_away_is_refused_also_after_a_restart() {
+    if !usable("a restart without a network") {
+        return;
+    }
+    let (mut daemon, _names) = daemon(Setup::default());
+    let create = ["sandbox", "create", "-q", "--network", "open"];
+    let id = daemon.hostel(&create).success().to_owned();
+    assert_eq!(daemon.hostel(&["sandbox", "update", &id, "--network", "none"]).success(), id);
+    daemon.kill();
+    daemon.restart();
+    // 124 is what timeout says of a connection that nobody answers.
+    let ask = "timeout 20 bash -c 'exec 3<>/dev/tcp/192.0.2.1/443 && cat <&3'; test $? != 124";
+    let answer = daemon.hostel(&["exec", &id, "--", "bash", "-c", ask]);
+    assert_eq!(answer.code, Some(0), "{answer:?}");
+}
+
+#[test]
+fn what_was_removed_since_keeps_no_sandbox_from_being_updated() {
+    if !usable("a restart without a preset") {
+        return;
+    }
+    let (place, web) = (tempfile::tempdir().unwrap(), Web::start());
+    let (lists, secrets) = (place.path().join("lists"), place.path().join("secrets"));
+    for directory in [&lists, &secrets] {
+        fs::create_dir(directory).unwrap();
+    }
+    let list = format!("[[rule]]\nhost = \"web.example.com\"\nports = [{}]\n", web.port());
+    fs::write(lists.join("ours.toml"), list).unwrap();
+    fs::write(secrets.join("token"), "the-value-of-the-token").unwrap();
+    fs::set_permissions(secrets.join("token"), fs::Permissions::from_mode(0o600)).unwrap();
+    let environment =
+        vec![("HOSTEL_NETWORK_DIR", lists.clone().into()), ("HOSTEL_SECRETS_DIR", secrets.clone().into())];
+    let (mut daemon, _names) = daemon(Setup { environment, ..Setup::default() });
+    let secret = "name=token,host=api.example.com";
+    let create = |more: &[&str]| {
+        let all = [&["sandbox", "create", "-q", "--secret", secret][..], more].concat();
+        daemon.hostel(&all).success().to_owned()
+    };
+    let port = format!("web.example.com:{}", web.port());
+    let (listed, named) = (create(&["--preset", "ours"]), create(&["--allow", &port]));
+    daemon.kill();
+    fs::remove_file(lists.join("ours.toml")).unwrap();
+    fs::remove_file(secrets.join("token")).unwrap();
+    daemon.restart();
+    let ask = fetch("web.example.com", web.port(), "/");
+    for id in [&listed, &named] {
+        assert_eq!(daemon.hostel(&["sandbox", "update", id, "--label", "a=b"]).success(), id);
+    }
+    // A secret that is gone is in the way of nothing else; a list that is gone allows nothing.
+    let answer = daemon.hostel(&["exec", &named, "--", "bash", "-c", &ask]);
+    assert!(answer.success().ends_with("hello"), "{answer:?}");
+    assert_ne!(daemon.hostel(&["exec", &listed, "--", "bash", "-c", &ask]).code, Some(0));
+    assert_eq!(daemon.hostel(&["sandbox", "update", &listed, "--allow", &port]).success(), listed);
+    let answer = daemon.hostel(&["exec", &listed, "--", "bash", "-c", &ask]);
     assert!(answer.success().ends_with("hello"), "{answer:?}");
 }
 

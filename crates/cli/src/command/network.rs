@@ -45,7 +45,11 @@ fn told(decision: &NetworkDecision) -> String {
     if !decision.host.is_empty() && !decision.address.is_empty() {
         target = format!("{target} ({})", decision.address);
     }
-    let request = [decision.method.as_str(), decision.path.as_str()].join(" ");
+    let request = if decision.secret.is_empty() {
+        [decision.method.as_str(), decision.path.as_str()].join(" ")
+    } else {
+        format!("secret {}", decision.secret)
+    };
     let why = if decision.rule.is_empty() { &decision.reason } else { &decision.rule };
     let line = format!(
         "{time}  {verdict}  {:7}  {:4}  {target}{}{}  {why}",
@@ -68,6 +72,12 @@ pub(crate) async fn verify_audit(context: &Context) -> Outcome {
         ))?;
     } else {
         output::line(&format!("{} records, the chain is whole", audit.records))?;
+        if audit.records > 0 {
+            output::note(&format!(
+                "{} to {}, the last has the hash {}",
+                audit.first, audit.last, audit.last_hash
+            ));
+        }
     }
     Ok(if audit.broken.is_some() { BROKEN } else { SUCCESS })
 }

@@ -21,7 +21,8 @@ pub(crate) fn network_event(wire: v1::WatchNetworkResponse) -> Result<NetworkEve
 pub(crate) fn audit(wire: v1::VerifyAuditResponse) -> Audit {
     let broken =
         (!wire.broken_at.is_empty()).then_some(BrokenAudit { at: wire.broken_at, problem: wire.problem });
-    Audit { records: wire.records, broken }
+    let (records, first, last) = (wire.records, wire.first, wire.last);
+    Audit { records, first, last, last_hash: wire.last_hash, broken }
 }
 
 fn decision(wire: v1::NetworkDecision) -> Result<NetworkDecision> {
@@ -45,5 +46,6 @@ fn decision(wire: v1::NetworkDecision) -> Result<NetworkDecision> {
         path: wire.path,
         rule: wire.rule,
         reason: wire.reason,
+        secret: wire.secret,
     })
 }

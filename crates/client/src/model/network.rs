@@ -27,7 +27,7 @@ pub struct NetworkDecision {
     pub address: String,
     /// The port; 0 for lookups.
     pub port: u32,
-    /// `tls`, `http`, `tcp` or `dns`.
+    /// `tls`, `https` (TLS that the daemon opened), `http`, `tcp` or `dns`.
     pub protocol: String,
     /// The HTTP method, where there was a request.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -39,6 +39,9 @@ pub struct NetworkDecision {
     pub rule: String,
     /// Why, in one word for programs.
     pub reason: String,
+    /// The secret that was used, by name. Empty where none was.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub secret: String,
 }
 
 /// What a decision was about.
@@ -80,8 +83,14 @@ pub enum NetworkEvent {
 /// What a check of the audit log found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Audit {
-    /// How many records were checked.
+    /// How many records were checked; where the chain is broken, those before.
     pub records: u64,
+    /// The number of the first record: more than 1 where older files were removed, 0 where there is none.
+    pub first: u64,
+    /// The number of the last record.
+    pub last: u64,
+    /// Its hash in hexadecimal digits: kept elsewhere, it shows later whether records are missing at the end.
+    pub last_hash: String,
     /// The first record that does not follow from those before, and what is wrong there. Absent: the chain is whole.
     pub broken: Option<BrokenAudit>,
 }

@@ -26,17 +26,27 @@ pub(crate) fn api_decision(decision: &Decision) -> v1::NetworkDecision {
         path: decision.path.clone().unwrap_or_default(),
         rule: decision.rule.clone().unwrap_or_default(),
         reason: decision.reason.as_str().to_owned(),
+        secret: decision.secret.clone().unwrap_or_default(),
     }
 }
 
 pub(crate) fn api_audit(checked: hostel_egress::Result<Verified>) -> Result<v1::VerifyAuditResponse> {
     match checked {
-        Ok(verified) => Ok(v1::VerifyAuditResponse { records: verified.records, ..Default::default() }),
-        Err(hostel_egress::Error::AuditBroken { path, line, problem }) => Ok(v1::VerifyAuditResponse {
-            records: line.saturating_sub(1),
-            broken_at: format!("{} line {line}", path.display()),
-            problem,
+        Ok(verified) => Ok(v1::VerifyAuditResponse {
+            records: verified.records,
+            first: verified.first,
+            last: verified.last,
+            last_hash: verified.last_hash,
+            ..Default::default()
         }),
+        Err(hostel_egress::Error::AuditBroken { path, line, problem, before }) => {
+            Ok(v1::VerifyAuditResponse {
+                records: before,
+                broken_at: format!("{} line {line}", path.display()),
+                problem,
+                ..Default::default()
+            })
+        }
         Err(error) => Err(DomainError::internal("verify the audit log", error).into()),
     }
 }

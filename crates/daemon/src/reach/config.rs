@@ -12,6 +12,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use tokio::runtime::Handle;
 
+/// How many full files of the audit log are kept: with the one that is written, at most some 1.1 GiB.
+const AUDIT_KEEP: usize = 16;
+
 /// What sandboxes may reach, and through what.
 #[derive(Debug, Clone, Default)]
 pub struct ReachConfig {
@@ -29,6 +32,10 @@ pub struct ReachConfig {
     pub trust: Option<PathBuf>,
     /// Sandboxes reach things also while the audit log cannot be written.
     pub unaudited: bool,
+    /// How many full files of the audit log are kept, 64 MiB each, 0 for all; absent: 16.
+    pub audit_keep: Option<usize>,
+    /// Connections may hide a second name in their ClientHello where hosts are allowed by name.
+    pub encrypted_hello: bool,
     /// When decisions in the audit log are brought to the disk; absent: within a second.
     pub audit_sync: Option<Flush>,
 }
@@ -46,6 +53,8 @@ impl ReachConfig {
             reachable: if self.reachable.is_empty() { other.reachable } else { self.reachable },
             trust: self.trust.or(other.trust),
             unaudited: self.unaudited || other.unaudited,
+            audit_keep: self.audit_keep.or(other.audit_keep),
+            encrypted_hello: self.encrypted_hello || other.encrypted_hello,
             audit_sync: self.audit_sync.or(other.audit_sync),
         }
     }
@@ -58,7 +67,13 @@ impl ReachConfig {
             [] => Names::System,
             servers => Names::Servers(servers.to_vec()),
         };
-        Settings { names, reachable: self.reachable.clone(), runtimes, ..Settings::default() }
+        Settings {
+            names,
+            reachable: self.reachable.clone(),
+            encrypted_hello: self.encrypted_hello,
+            runtimes,
+            ..Settings::default()
+        }
     }
 
     /// Whom to believe where TLS of sandboxes is opened: whom the host believes, and who was named.
@@ -82,7 +97,12 @@ impl ReachConfig {
     /// How the audit log shall be.
     pub(super) fn audit(&self, path: &Path) -> AuditSettings {
         let on_failure = if self.unaudited { OnFailure::Continue } else { OnFailure::Refuse };
-        AuditSettings { on_failure, flush: self.audit_sync.unwrap_or_default(), ..AuditSettings::new(path) }
+        AuditSettings {
+            on_failure,
+            flush: self.audit_sync.unwrap_or_default(),
+            keep: self.audit_keep.unwrap_or(AUDIT_KEEP),
+            ..AuditSettings::new(path)
+        }
     }
 
     /// The gateway's configuration; nothing where there is no upstream.

@@ -5,9 +5,10 @@ use super::{Reach, asked_error, gateway_error};
 use crate::error::Result;
 use crate::lock::lock;
 use hostel_egress::secret::SecretSet;
-use hostel_egress::{Attachment as Egress, Decision};
+use hostel_egress::{Attachment as Egress, Decision, Ruleset};
 use hostel_gateway::{Access, Attachment as Model, Door};
 use hostel_sandbox::{Error as DomainError, ExecutionEnvironment, ListenAddress, SandboxId, SandboxSpec};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::broadcast;
@@ -23,6 +24,48 @@ pub(crate) type Watch = (Vec<Arc<Decision>>, broadcast::Receiver<Arc<Decision>>)
 pub(super) struct Line {
     egress: Mutex<Option<Arc<Egress>>>,
     model: Mutex<Option<Arc<Model>>>,
+    /// Somebody tries again and again to lay what is missing.
+    again: AtomicBool,
+}
+
+/// What is to be done with a part of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Due {
+    Nothing,
+    /// It is missing though nothing about it changes, as after a restart of ours: whoever changes something else is not
+    /// kept from it.
+    Again,
+    /// What was asked for.
+    Change,
+}
+
+impl Due {
+    /// `differs`: what is asked for is not what it was; `waits`: what is missing waits until the sandbox goes on.
+    fn of(missing: bool, differs: bool, waits: bool) -> Self {
+        match (missing, differs) {
+            (false, false) => Self::Nothing,
+            (true, _) if waits => Self::Nothing,
+            (true, false) => Self::Again,
+            (_, true) => Self::Change,
+        }
+    }
+
+    /// Tells of a failure in the log, where nobody asked for what failed.
+    fn or_told(self, id: &SandboxId, part: &str, done: Result<()>) -> Result<()> {
+        match done {
+            Err(error) if self == Self::Again => {
+                tracing::error!(sandbox = %id, part, %error, "what a sandbox reached before cannot be laid again");
+                Ok(())
+            }
+            done => done,
+        }
+    }
+}
+
+/// Ends work that takes too long.
+async fn in_time(work: impl Future<Output = Result<()>>) -> Result<()> {
+    let late = || DomainError::DeadlineExceeded { what: "connecting the sandbox".to_owned() };
+    tokio::time::timeout(LAYING, work).await.map_err(|_| late())?
 }
 
 impl Line {
@@ -69,7 +112,7 @@ impl Reach {
     /// line cannot be laid into a sandbox that is paused: what it had before a restart of ours waits until it goes on.
     ///
     /// # Errors
-    /// Where that cannot be done.
+    /// Where that cannot be done. That what did not change is missing, and still cannot be laid, is only told in the log.
     pub(crate) async fn change(
         &self,
         id: &SandboxId,
@@ -78,32 +121,76 @@ impl Reach {
         spec: &SandboxSpec,
     ) -> Result<()> {
         let (no_egress, no_model) = self.lacks(id, spec);
-        let enters = (no_egress || no_model) && environment.inside().is_ok();
-        let egress = if no_egress {
-            enters || before.network.is_none()
-        } else {
-            before.network != spec.network || before.secrets != spec.secrets
-        };
-        let model = if no_model {
-            enters || before.model.is_none()
-        } else {
-            before.model != spec.model || (spec.model.is_some() && before.labels != spec.labels)
-        };
-        if !egress && !model {
+        let paused = environment.inside().is_err();
+        let differs = before.network != spec.network || before.secrets != spec.secrets;
+        let egress = Due::of(no_egress, differs, paused && !before.network.is_none());
+        let differs =
+            before.model != spec.model || (!no_model && spec.model.is_some() && before.labels != spec.labels);
+        let model = Due::of(no_model, differs, paused && before.model.is_some());
+        if egress == Due::Nothing && model == Due::Nothing {
             return Ok(());
         }
         let line = Arc::clone(lock(&self.0.lines).entry(id.clone()).or_default());
-        let laid = async {
-            if egress {
-                self.change_egress(id, &line, environment, spec).await?;
-            }
-            if model {
-                self.change_model(id, &line, environment, spec).await?;
-            }
-            Ok(())
+        if egress != Due::Nothing {
+            let changed = in_time(self.change_egress(id, &line, environment, before, spec)).await;
+            egress.or_told(id, "network", changed)?;
+        }
+        if model != Due::Nothing {
+            let changed = in_time(self.change_model(id, &line, environment, spec)).await;
+            model.or_told(id, "model", changed)?;
+        }
+        Ok(())
+    }
+
+    /// Lays the line of a sandbox from before a restart of ours, or that goes on after a pause, as far as it is not there.
+    /// One whose policy has become `none` has connections refused again, rather than left unanswered. → whether nothing is
+    /// missing that could be there; why is told in the log.
+    pub(crate) async fn restore(
+        &self,
+        id: &SandboxId,
+        environment: &Arc<dyn ExecutionEnvironment>,
+        spec: &SandboxSpec,
+    ) -> bool {
+        if environment.inside().is_err() {
+            return true;
+        }
+        let refused = spec.network.is_none() && self.0.unenforceable.is_none();
+        if refused && let Err(error) = in_time(self.refuse_again(id, environment)).await {
+            tracing::warn!(sandbox = %id, %error, "connections of a sandbox without a network are left unanswered");
+        }
+        let laid = self.change(id, environment, spec, spec).await.is_ok();
+        laid && self.lacks(id, spec) == (false, false)
+    }
+
+    /// Refuses all connections of a sandbox whose network was taken away before a restart of ours. One that never
+    /// had one stays without a line.
+    async fn refuse_again(&self, id: &SandboxId, environment: &Arc<dyn ExecutionEnvironment>) -> Result<()> {
+        if self.line(id).is_some_and(|line| line.egress().is_some()) {
+            return Ok(());
+        }
+        // One that cannot be entered never had a line.
+        let Ok(namespace) = environment.network_namespace().await else { return Ok(()) };
+        let doors = self.0.namespaces.open_again(namespace).await;
+        let Some(doors) = doors.map_err(|error| DomainError::internal("open a namespace", error))? else {
+            return Ok(());
         };
-        let late = || DomainError::DeadlineExceeded { what: "connecting the sandbox".to_owned() };
-        tokio::time::timeout(LAYING, laid).await.map_err(|_| late())?
+        let none = Arc::new(SecretSet::none());
+        let egress = self.0.egress.attach(id.clone(), Ruleset::none(), none, doors).map_err(asked_error)?;
+        let line = Arc::clone(lock(&self.0.lines).entry(id.clone()).or_default());
+        *lock(&line.egress) = Some(Arc::new(egress));
+        Ok(())
+    }
+
+    /// Whether nobody tries yet to lay the line of this sandbox again and again; who asks does from now on.
+    pub(crate) fn begin_again(&self, id: &SandboxId) -> bool {
+        self.line(id).is_some_and(|line| !line.again.swap(true, Ordering::AcqRel))
+    }
+
+    /// Nobody tries any more.
+    pub(crate) fn end_again(&self, id: &SandboxId) {
+        if let Some(line) = self.line(id) {
+            line.again.store(false, Ordering::Release);
+        }
     }
 
     /// Which parts of its line a sandbox should have and has not: the network, the model.
@@ -119,20 +206,32 @@ impl Reach {
         id: &SandboxId,
         line: &Line,
         environment: &Arc<dyn ExecutionEnvironment>,
+        before: &SandboxSpec,
         spec: &SandboxSpec,
     ) -> Result<()> {
         let laid = line.egress();
         if spec.network.is_none() && laid.is_none() {
             return Ok(());
         }
-        let ruleset = self.ruleset(spec)?;
-        let secrets = Arc::new(self.secret_set(id, spec).await?);
+        let same = before.network == spec.network;
+        let secrets = Arc::new(self.secret_set(id, before, spec).await?);
         if let Some(egress) = laid {
+            let ruleset = if same { None } else { Some(self.ruleset(spec)?) };
             // Secrets first: what the new policy opens must not meet the old ones.
             egress.set_secrets(secrets);
-            egress.set_policy(ruleset);
+            if let Some(ruleset) = ruleset {
+                egress.set_policy(ruleset);
+            }
             return Ok(());
         }
+        let ruleset = match self.ruleset(spec) {
+            // A list of rules that was removed since: what it said nobody knows.
+            Err(error) if same => {
+                tracing::error!(sandbox = %id, %error, "a sandbox reaches nothing any more; give it another network policy");
+                Ruleset::none()
+            }
+            ruleset => ruleset?,
+        };
         self.establish_trust(environment.inside()?).await?;
         let namespace = environment.network_namespace().await?;
         let doors = self.0.namespaces.open(namespace).await.map_err(|error| {
@@ -146,12 +245,18 @@ impl Reach {
         Ok(())
     }
 
-    async fn secret_set(&self, id: &SandboxId, spec: &SandboxSpec) -> Result<SecretSet> {
+    async fn secret_set(
+        &self,
+        id: &SandboxId,
+        before: &SandboxSpec,
+        spec: &SandboxSpec,
+    ) -> Result<SecretSet> {
         if spec.secrets.is_empty() {
             return Ok(SecretSet::none());
         }
+        let open = if before.secrets == spec.secrets { SecretSet::open_again } else { SecretSet::open };
         let (id, wanted, this) = (id.clone(), spec.secrets.clone(), self.clone());
-        let read = move || SecretSet::open(id, &wanted, Arc::clone(&this.0.secrets), &this.0.placeholders);
+        let read = move || open(id, &wanted, Arc::clone(&this.0.secrets), &this.0.placeholders);
         let opened = tokio::task::spawn_blocking(read).await;
         opened.map_err(|panic| DomainError::internal("read secrets", panic))?.map_err(asked_error)
     }
@@ -212,5 +317,23 @@ impl Reach {
         // First listening, then looking: what is made in between may come twice, and is never missed.
         let to_come = egress.watch();
         Some((egress.recent(), to_come))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Due;
+
+    #[test]
+    fn what_did_not_change_keeps_nobody_from_anything() {
+        let (missing, differs, waits) = (true, true, true);
+        assert_eq!(Due::of(false, false, false), Due::Nothing);
+        assert_eq!(Due::of(false, differs, false), Due::Change);
+        // After a restart of ours.
+        assert_eq!(Due::of(missing, false, false), Due::Again);
+        assert_eq!(Due::of(missing, differs, false), Due::Change);
+        // And with the sandbox paused.
+        assert_eq!(Due::of(missing, false, waits), Due::Nothing);
+        assert_eq!(Due::of(missing, differs, waits), Due::Nothing);
     }
 }

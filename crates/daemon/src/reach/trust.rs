@@ -18,9 +18,28 @@ const SYSTEM: [&str; 3] =
 const LARGEST: u64 = 4 << 20;
 
 impl Reach {
+    /// Has a sandbox trust the daemon's certificate. One that has the files from before a restart keeps them as they are:
+    /// its disk may be full.
+    pub(super) async fn establish_trust(&self, inside: &dyn Inside) -> Result<()> {
+        let (certificate, bundle) = (read(inside, CERTIFICATE).await?, read(inside, BUNDLE).await?);
+        let authority = &self.0.authority;
+        let trusts = |file: Option<&Vec<u8>>| file.is_some_and(|file| authority.is_in(file));
+        if trusts(certificate.as_ref()) && trusts(bundle.as_ref()) {
+            return Ok(());
+        }
+        match self.write_certificates(inside).await {
+            Err(error) if certificate.is_some() && bundle.is_some() => {
+                // It reaches what it may all the same, where TLS is not opened.
+                tracing::warn!(%error, "a sandbox does not trust this daemon's certificate");
+                Ok(())
+            }
+            written => written,
+        }
+    }
+
     /// Writes the certificates into a sandbox. A system's own file gets the daemon's certificate too, where it can be
     /// written, for programs that read no variables.
-    pub(super) async fn establish_trust(&self, inside: &dyn Inside) -> Result<()> {
+    async fn write_certificates(&self, inside: &dyn Inside) -> Result<()> {
         let authority = &self.0.authority;
         let mut found = None;
         for path in SYSTEM {
@@ -36,7 +55,8 @@ impl Reach {
         inside.make_directory("/run/hostel", true, Some(0o755)).await?;
         write(inside, CERTIFICATE, authority.certificate_pem().as_bytes().to_vec()).await?;
         write(inside, BUNDLE, bundle.clone()).await?;
-        if let Some((path, _)) = found
+        if let Some((path, content)) = found
+            && content != bundle
             && let Err(error) = write(inside, path, bundle).await
         {
             // A root that cannot be written; programs that read the variables trust it all the same.

@@ -74,7 +74,7 @@ impl Sandboxes {
 
     async fn set_frozen(
         &self,
-        entry: &Entry,
+        entry: &Arc<Entry>,
         environment: &Arc<dyn ExecutionEnvironment>,
         frozen: bool,
     ) -> Result<()> {

@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 const AT_ONCE: usize = 32;
 /// How often a sandbox is tried that neither answers nor is gone.
 const ATTEMPTS: u32 = 3;
+/// How often a line is tried to be laid again, and how long is waited in between at most: some eight minutes in all.
+const LAYINGS: u32 = 12;
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 impl Sandboxes {
     /// Takes back what the last daemon left. Serving begins after it.
@@ -73,12 +76,35 @@ impl Sandboxes {
     }
 
     /// Lays the lines that a living sandbox should have and has not. One that is paused gets them when it goes on.
-    pub(super) async fn lay_lines(&self, entry: &Entry, environment: &Arc<dyn ExecutionEnvironment>) {
-        let record = entry.record();
-        let laid = self.0.reach.change(entry.id(), environment, &record.spec, &record.spec).await;
-        if let Err(error) = laid {
-            tracing::error!(sandbox = %entry.id(), %error, "a sandbox reaches nothing any more; update its network policy to try again");
+    /// What cannot be laid now is tried again for some minutes.
+    pub(super) async fn lay_lines(&self, entry: &Arc<Entry>, environment: &Arc<dyn ExecutionEnvironment>) {
+        let laid = self.0.reach.restore(entry.id(), environment, &entry.record().spec).await;
+        if !laid && self.0.reach.begin_again(entry.id()) {
+            let (this, entry) = (self.clone(), Arc::clone(entry));
+            self.0.tasks.spawn(async move {
+                this.keep_laying(&entry).await;
+                this.0.reach.end_again(entry.id());
+            });
         }
+    }
+
+    async fn keep_laying(&self, entry: &Arc<Entry>) {
+        let mut wait = Duration::from_secs(1);
+        for _ in 0..LAYINGS {
+            wait = (wait * 2).min(LONGEST_WAIT);
+            tokio::select! {
+                () = self.0.stop.cancelled() => return,
+                () = entry.ended() => return,
+                () = tokio::time::sleep(wait) => {}
+            }
+            let _operation = entry.operate().await;
+            let Ok(environment) = entry.live() else { continue };
+            if self.0.reach.restore(entry.id(), &environment, &entry.record().spec).await {
+                tracing::info!(sandbox = %entry.id(), "a sandbox reaches again what it may");
+                return;
+            }
+        }
+        tracing::error!(sandbox = %entry.id(), "a sandbox does not reach what it may; update it to try again");
     }
 
     /// Has a backend take back a sandbox from before a restart.

@@ -68,7 +68,8 @@ impl<'a> Line<'a> {
     }
 }
 
-fn hex(hash: &Hash) -> String {
+/// A hash in hexadecimal digits.
+pub(super) fn hex(hash: &Hash) -> String {
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -51,8 +51,12 @@ impl Log {
         let settings = AuditSettings { rotate_bytes: settings.rotate_bytes.max(4096), ..settings };
         let path = settings.path.clone();
         let wrong = |error: io::Error| Error::audit(&path, error);
+        let full = full_files(&path).map_err(wrong)?.pop();
+        if let Some((_, full)) = &full {
+            finish_turn(&path, full).map_err(wrong)?;
+        }
         let mut file = open_file(&path).map_err(wrong)?;
-        let before = match full_files(&path).map_err(wrong)?.pop() {
+        let before = match full {
             Some((_, full)) => last_line(&full, &mut File::open(&full).map_err(wrong)?)?
                 .map_or(Link::START, |(link, _)| link),
             None => Link::START,
@@ -189,15 +193,43 @@ impl Log {
         self.flush()?;
         let full = full_name(&self.settings.path, self.first);
         // A link fails where the name is taken, a rename would replace it.
-        std::fs::hard_link(&self.settings.path, &full)?;
+        match std::fs::hard_link(&self.settings.path, &full) {
+            // So it ended the last time, between the two steps.
+            Err(error)
+                if error.kind() == io::ErrorKind::AlreadyExists
+                    && is_same(&self.file, &File::open(&full)?)? => {}
+            linked => linked?,
+        }
         std::fs::remove_file(&self.settings.path)?;
         self.begin()?;
-        let mut kept = full_files(&self.settings.path)?;
-        while self.settings.keep > 0 && kept.len() > self.settings.keep {
-            let (_, oldest) = kept.remove(0);
+        if let Err(error) = self.forget_oldest() {
+            tracing::warn!(path = %self.settings.path.display(), %error, "old files of the audit log cannot be removed");
+        }
+        Ok(())
+    }
+
+    fn forget_oldest(&self) -> io::Result<()> {
+        let kept = full_files(&self.settings.path)?;
+        let most = if self.settings.keep == 0 { usize::MAX } else { self.settings.keep };
+        for (_, oldest) in kept.iter().take(kept.len().saturating_sub(most)) {
             std::fs::remove_file(oldest)?;
         }
         Ok(())
+    }
+}
+
+/// Whether two open files are the same one.
+pub(super) fn is_same(one: &File, other: &File) -> io::Result<bool> {
+    let (one, other) = (one.metadata()?, other.metadata()?);
+    Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
+}
+
+/// Takes the log's name from a file that is full and has its own already: who turned it died in between.
+fn finish_turn(path: &Path, full: &Path) -> io::Result<()> {
+    match File::open(path) {
+        Ok(file) if is_same(&file, &File::open(full)?)? => std::fs::remove_file(path),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -323,6 +355,50 @@ mod tests {
         assert_eq!((log.is_behind(), verify(&path).unwrap().records), (false, 1));
         assert_eq!(log.append("another 2").unwrap(), 2);
         assert_eq!(verify(&path).unwrap().records, 2);
+    }
+
+    #[test]
+    fn a_turn_that_was_cut_short_is_finished() {
+        for restarts in [false, true] {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("audit.jsonl");
+            let mut own = log(&path, Flush::Within(Duration::from_secs(1)));
+            own.append("1").unwrap();
+            std::fs::hard_link(&path, full_name(&path, 1)).unwrap();
+            if restarts {
+                own = log(&path, Flush::Within(Duration::from_secs(1)));
+            } else {
+                own.settings.rotate_bytes = 1;
+            }
+            own.append("2").unwrap();
+            let verified = verify(&path).unwrap();
+            assert_eq!((verified.records, verified.last, verified.files), (2, 2, 2), "restarts: {restarts}");
+        }
+    }
+
+    #[test]
+    fn another_file_of_that_name_is_not_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.jsonl");
+        let mut log = log(&path, Flush::Within(Duration::from_secs(1)));
+        log.append("1").unwrap();
+        std::fs::write(full_name(&path, 1), "somebody's").unwrap();
+        log.settings.rotate_bytes = 1;
+        assert!(log.append("2").is_err());
+        assert_eq!(std::fs::read(full_name(&path, 1)).unwrap(), b"somebody's");
+    }
+
+    #[test]
+    fn only_so_many_full_files_are_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.jsonl");
+        let mut log = log(&path, Flush::Within(Duration::from_secs(1)));
+        (log.settings.rotate_bytes, log.settings.keep) = (1, 2);
+        for _ in 0..6 {
+            log.append("1").unwrap();
+        }
+        let verified = verify(&path).unwrap();
+        assert_eq!((verified.files, verified.first, verified.last), (3, 4, 6));
     }
 
     #[test]

@@ -53,6 +53,8 @@ fn the_bundle_has_both() {
     let authority = Authority::load_or_create(state.path()).unwrap();
     let bundle = authority.bundle(b"SYSTEM");
     assert_eq!(bundle, format!("SYSTEM\n{}", authority.certificate_pem()).as_bytes());
+    // A root that comes out of a snapshot, or a sandbox of before a restart, has it already.
+    assert_eq!(authority.bundle(&bundle), bundle);
     let variables = environment("/etc/bundle.pem", "/etc/ca.pem");
     assert_eq!(variables["SSL_CERT_FILE"], "/etc/bundle.pem");
     assert_eq!(variables["NODE_EXTRA_CA_CERTS"], "/etc/ca.pem");

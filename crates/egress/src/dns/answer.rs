@@ -9,6 +9,7 @@ use hickory_proto::rr::rdata::{A, AAAA};
 use hickory_proto::rr::{DNSClass, RData, Record, RecordType};
 use hostel_sandbox::network::{NetworkMode, normal_name};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long an answer may be used, at least and at most, in seconds.
@@ -37,7 +38,7 @@ enum Found {
 }
 
 /// Answers a question. `None` where it is not one.
-pub(crate) async fn answer(enforcer: &Enforcer, bytes: &[u8], transport: Transport) -> Option<Vec<u8>> {
+pub(crate) async fn answer(enforcer: &Arc<Enforcer>, bytes: &[u8], transport: Transport) -> Option<Vec<u8>> {
     let Ok(question) = Message::from_vec(bytes) else {
         let id = u16::from_be_bytes(*bytes.first_chunk::<2>()?);
         let is_response = *bytes.get(2)? & 0x80 != 0;
@@ -97,51 +98,40 @@ fn fill(response: &mut Message, query: &Query, found: Found) {
     }
 }
 
-async fn look_up(enforcer: &Enforcer, query: &Query) -> Found {
+async fn look_up(enforcer: &Arc<Enforcer>, query: &Query) -> Found {
     let Ok(name) = normal_name(&query.name().to_ascii()) else {
         return Found::Code(ResponseCode::NXDomain);
     };
-    let about = About { host: Some(name.clone()), ..About::default() };
-    let decided = decide(enforcer, &name, query.query_type()).await;
-    let (found, refused) = match decided {
-        Ok((addresses, lifetime, verdict)) => {
-            let about = About { address: addresses.first().copied(), ..about.clone() };
-            match enforcer.allow(Kind::Lookup, Protocol::Dns, about, verdict).await {
-                Ok(()) => {
-                    for address in &addresses {
-                        enforcer.pin(&name, *address);
-                    }
-                    return Found::Addresses(addresses, lifetime);
-                }
-                Err(refused) => (Found::Code(ResponseCode::ServFail), refused),
+    match decide(enforcer, &name, query.query_type()).await {
+        Ok((addresses, lifetime)) => {
+            for address in &addresses {
+                enforcer.pin(&name, *address);
             }
+            Found::Addresses(addresses, lifetime)
         }
-        Err((found, refused)) => (found, refused),
-    };
-    enforcer.refuse(Kind::Lookup, Protocol::Dns, about, &refused).await;
-    found
+        Err((found, refused)) => {
+            let about = About { host: Some(name), ..About::default() };
+            enforcer.refuse(Kind::Lookup, Protocol::Dns, about, &refused).await;
+            found
+        }
+    }
 }
 
-/// The addresses that a question is answered with, for how long, and by which rule.
+/// The addresses that a question is answered with, and for how long.
 async fn decide(
     enforcer: &Enforcer,
     name: &str,
     kind: RecordType,
-) -> Result<(Vec<IpAddr>, Duration, Verdict), (Found, Refused)> {
+) -> Result<(Vec<IpAddr>, Duration), (Found, Refused)> {
     let no = |code| move |refused| (Found::Code(code), refused);
-    let rules = enforcer.rules();
-    let verdict = rules.lookup(name).or_refuse(name).map_err(no(ResponseCode::NXDomain))?;
-    if rules.mode() == NetworkMode::Open && carries_data(name) {
-        let message = format!("{name:.80} looks like data in the form of a name");
-        return Err(no(ResponseCode::Refused)(Refused::new(Reason::Limit, message)));
-    }
-    if !enforcer.may_ask(name) {
-        let refused = Refused::new(Reason::Limit, "too many questions, or for too many names, in a minute");
-        return Err(no(ResponseCode::Refused)(refused));
-    }
+    let verdict = enforcer.rules().lookup(name).or_refuse(name).map_err(no(ResponseCode::NXDomain))?;
+    enforcer.look_up(name, verdict).await.map_err(|refused| {
+        let failed = refused.reason == Reason::AuditFailed;
+        no(if failed { ResponseCode::ServFail } else { ResponseCode::Refused })(refused)
+    })?;
     if !matches!(kind, RecordType::A | RecordType::AAAA) {
         // Other records could carry data in, or tell of keys for encrypted names (SVCB, RFC 9460).
-        return Ok((Vec::new(), Duration::ZERO, verdict));
+        return Ok((Vec::new(), Duration::ZERO));
     }
     let found = match enforcer.shared.asker.addresses(name).await {
         Ok(found) => found,
@@ -151,11 +141,29 @@ async fn decide(
             return Err(no(code)(Refused::new(Reason::ResolveFailed, format!("{name} {why}"))));
         }
     };
-    // The policy may have changed while the name was resolved. What holds now decides, and is what is recorded.
-    let verdict = enforcer.rules().lookup(name).or_refuse(name).map_err(no(ResponseCode::NXDomain))?;
+    // The policy may have changed while the name was resolved. What holds now decides.
+    enforcer.rules().lookup(name).or_refuse(name).map_err(no(ResponseCode::NXDomain))?;
     let mut addresses = enforcer.checked(name, &found.list, None).map_err(no(ResponseCode::NXDomain))?;
     addresses.retain(|address| address.is_ipv4() == (kind == RecordType::A));
-    Ok((addresses, found.lifetime, verdict))
+    Ok((addresses, found.lifetime))
+}
+
+impl Enforcer {
+    /// Lets a name be asked for: counts the question, and records it before anybody hears it.
+    pub(crate) async fn look_up(&self, name: &str, verdict: Verdict) -> Result<(), Refused> {
+        if self.rules().mode() == NetworkMode::Open && carries_data(name) {
+            let message = format!("{name:.80} looks like data in the form of a name");
+            return Err(Refused::new(Reason::Limit, message));
+        }
+        if !self.may_ask(name) {
+            let message = "too many questions, or for too many names, in a minute";
+            return Err(Refused::new(Reason::Limit, message));
+        }
+        let about = About { host: Some(name.to_owned()), ..About::default() };
+        self.allow(Kind::Lookup, Protocol::Dns, about, verdict).await?;
+        self.asked().record(name);
+        Ok(())
+    }
 }
 
 /// Whether a name is of the kind that tunnels make: very long, or with long labels of coded bytes.

@@ -242,8 +242,11 @@ fn tidy_request(headers: &mut HeaderMap, upgrade: Option<HeaderValue>, secrets: 
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
     if secrets {
-        // An answer that cannot be read cannot be cleaned.
+        // An answer that cannot be read cannot be cleaned, nor can one of which the sandbox asks for a half of the secret
+        // at a time. A server may always answer with the whole (RFC 9110 §14.2).
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        headers.remove(header::RANGE);
+        headers.remove(header::IF_RANGE);
     }
     if let Some(upgrade) = upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));

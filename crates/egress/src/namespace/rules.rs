@@ -71,7 +71,7 @@ pub(super) fn install(ports: &Ports) -> Result<OwnedFd, Error> {
 }
 
 /// Whether there are rules of an earlier call.
-fn is_there() -> Result<bool, Error> {
+pub(super) fn is_there() -> Result<bool, Error> {
     let mut table = Table(Batch::default());
     table.table("look for packet rules (nf_tables)", GET_TABLE, 0);
     match table.0.send(Some(netlink::NETFILTER)) {

@@ -88,6 +88,18 @@ async fn ask_name(inside: &Inside, to: SocketAddr, server: &tokio::net::UdpSocke
 }
 
 #[tokio::test]
+async fn only_where_doors_were_open_they_are_opened_again() {
+    let Some(inside) = Inside::new() else { return };
+    let namespaces = Namespaces::start().unwrap();
+    assert!(namespaces.open_again(inside.namespace()).await.unwrap().is_none());
+    drop(namespaces.open(inside.namespace()).await.unwrap());
+    let doors = namespaces.open_again(inside.namespace()).await.unwrap().unwrap();
+    let transparent = listener(doors.transparent);
+    let (client, accepted) = tokio::join!(inside.run(connect("192.0.2.1:443")), transparent.accept());
+    client.and(accepted).unwrap();
+}
+
+#[tokio::test]
 async fn connections_to_anywhere_come_out_with_where_they_were_for() {
     let Some(inside) = Inside::new() else { return };
     let namespaces = Namespaces::start().unwrap();

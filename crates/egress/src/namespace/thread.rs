@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 #[derive(Debug)]
 pub(super) enum Job {
     Open { namespace: OwnedFd, answer: oneshot::Sender<Result<Doors, Error>> },
+    OpenAgain { namespace: OwnedFd, answer: oneshot::Sender<Result<Option<Doors>, Error>> },
     Probe { answer: oneshot::Sender<Result<(), Error>> },
 }
 
@@ -43,6 +44,11 @@ pub(super) fn start(mut queue: mpsc::Receiver<Job>) -> Result<[JoinHandle<()>; 2
                     drop(namespace);
                     // A caller that left has dropped the doors with the answer.
                     let _ = answer.send(entered.and_then(|()| open(&close)));
+                }
+                Job::OpenAgain { namespace, answer } => {
+                    let entered = enter(&namespace, &home);
+                    drop(namespace);
+                    let _ = answer.send(entered.and_then(|()| open_again(&close)));
                 }
                 Job::Probe { answer } => {
                     let made = unshare(CloneFlags::CLONE_NEWNET);
@@ -100,6 +106,11 @@ fn open(close: &SyncSender<OwnedFd>) -> Result<Doors, Error> {
         dns_udp: Some(UdpSocket::from(dns_udp)),
         dns_tcp: Some(TcpListener::from(dns_tcp)),
     })
+}
+
+/// Opens them where there were some.
+fn open_again(close: &SyncSender<OwnedFd>) -> Result<Option<Doors>, Error> {
+    rules::is_there()?.then(|| open(close)).transpose()
 }
 
 /// Opens them and goes through each, so that a kernel that takes the rules and does not keep them is found out.

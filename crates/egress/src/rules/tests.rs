@@ -41,6 +41,22 @@ fn what_is_not_seen_is_not_allowed_by_a_rule_about_requests() {
 }
 
 #[test]
+fn a_method_in_another_case_gets_around_no_rule() {
+    let about = |action, method: &str| NetworkRule {
+        methods: vec![method.to_owned()],
+        ..rule(action, "api.example.com", &[80])
+    };
+    let denied = NetworkPolicy { rules: vec![about(RuleAction::Deny, "POST")], ..NetworkPolicy::open() };
+    let rules = ruleset(&denied);
+    assert!(!rules.request("api.example.com", 80, "post", "/").allowed);
+    assert!(!rules.request("api.example.com", 80, "POST", "/").allowed);
+    assert!(rules.request("api.example.com", 80, "GET", "/").allowed);
+    let rules = ruleset(&NetworkPolicy::allowlist(vec![about(RuleAction::Allow, "GET")]));
+    assert!(rules.request("api.example.com", 80, "GET", "/").allowed);
+    assert!(!rules.request("api.example.com", 80, "get", "/").allowed);
+}
+
+#[test]
 fn a_wide_block_does_not_mean_special_addresses() {
     let address = "10.1.2.3".parse().unwrap();
     let wide = ruleset(&NetworkPolicy::allowlist(vec![rule(RuleAction::Allow, "0.0.0.0/0", &[])]));

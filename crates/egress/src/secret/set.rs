@@ -94,8 +94,9 @@ impl SecretSet {
     /// # Errors
     /// [`Error::SecretInvalid`] for a form that cannot be used.
     pub fn new(sandbox: SandboxId, secrets: Vec<(SecretRef, SecretValue, String)>) -> Result<Self> {
-        let entries =
-            secrets.into_iter().map(|(secret, value, placeholder)| Entry::new(secret, value, placeholder));
+        let entries = secrets
+            .into_iter()
+            .map(|(secret, value, placeholder)| Entry::new(secret, Some(value), placeholder));
         Ok(Self { sandbox: Some(sandbox), entries: entries.collect::<Result<_>>()?, live: None })
     }
 
@@ -111,12 +112,33 @@ impl SecretSet {
         values: Arc<Secrets>,
         key: &PlaceholderKey,
     ) -> Result<Self> {
-        let given = secrets.iter().map(|secret| {
+        let entries = secrets.iter().map(|secret| {
             let placeholder = key.placeholder(&sandbox, &secret.name);
-            Ok((secret.clone(), values.resolve(secret)?, placeholder))
+            Entry::new(secret.clone(), Some(values.resolve(secret)?), placeholder)
         });
-        let given = given.collect::<Result<Vec<_>>>()?;
-        Ok(Self { live: Some(values), ..Self::new(sandbox, given)? })
+        let entries = entries.collect::<Result<_>>()?;
+        Ok(Self { sandbox: Some(sandbox), entries, live: Some(values) })
+    }
+
+    /// The same for a sandbox that had these secrets before. One that has been removed since, or cannot be read now, has
+    /// no value until it is there again; what needs it is refused meanwhile. Reads files.
+    ///
+    /// # Errors
+    /// [`Error::SecretInvalid`] for a form that cannot be used.
+    pub fn open_again(
+        sandbox: SandboxId,
+        secrets: &[SecretRef],
+        values: Arc<Secrets>,
+        key: &PlaceholderKey,
+    ) -> Result<Self> {
+        let entries = secrets.iter().map(|secret| {
+            let value = values.resolve(secret).inspect_err(|error| {
+                tracing::warn!(%sandbox, secret = %secret.name, %error, "the secret has no value now");
+            });
+            Entry::new(secret.clone(), value.ok(), key.placeholder(&sandbox, &secret.name))
+        });
+        let entries = entries.collect::<Result<_>>()?;
+        Ok(Self { sandbox: Some(sandbox), entries, live: Some(values) })
     }
 
     /// Whether a secret goes to this host, a name in the form of [`hostel_sandbox::network::normal_name`]: TLS to it
@@ -165,9 +187,9 @@ impl SecretSet {
 }
 
 impl Entry {
-    fn new(secret: SecretRef, value: SecretValue, placeholder: String) -> Result<Arc<Self>> {
+    fn new(secret: SecretRef, value: Option<SecretValue>, placeholder: String) -> Result<Arc<Self>> {
         let form = Form::new(&secret)?;
-        let known = Mutex::new(Known { value: Some(value), previous: None, read: Instant::now() });
+        let known = Mutex::new(Known { value, previous: None, read: Instant::now() });
         Ok(Arc::new(Self { secret, form, placeholder, known }))
     }
 

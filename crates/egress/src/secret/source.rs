@@ -13,6 +13,10 @@ use std::time::SystemTime;
 /// What the names of the variables begin with.
 const PREFIX: &str = "HOSTEL_SECRET_";
 
+/// What the names of systemd credentials begin with that are secrets for sandboxes. The daemon's others, as the key of
+/// a model's provider, are none.
+const CREDENTIAL_PREFIX: &str = "hostel-secret-";
+
 /// Where the operator keeps values. Files are read anew at each question, so that a changed one is used.
 #[derive(Debug)]
 pub struct SecretSource {
@@ -23,7 +27,7 @@ pub struct SecretSource {
 
 impl SecretSource {
     /// Looks in `directories` for a file of the secret's name, usually `/etc/hostel/secrets.d`; in
-    /// `$CREDENTIALS_DIRECTORY` (systemd.exec(5)); and in this process's environment for `HOSTEL_SECRET_NAME`, with
+    /// `$CREDENTIALS_DIRECTORY` (systemd.exec(5)) for `hostel-secret-` and its name; and in this process's environment for `HOSTEL_SECRET_NAME`, with
     /// the name in upper case and `_` for `-`.
     #[must_use]
     pub fn new(directories: Vec<PathBuf>) -> Self {
@@ -51,7 +55,7 @@ impl SecretSource {
     pub(super) fn get(&self, name: &str) -> Result<Option<SecretValue>> {
         check_name(name)?;
         if let Some(directory) = &self.credentials
-            && let Some(value) = read(&directory.join(name), name, Privacy::Group)?
+            && let Some(value) = read(&credential(directory, name), name, Privacy::Group)?
         {
             return Ok(Some(value));
         }
@@ -73,15 +77,15 @@ impl SecretSource {
     /// comes first. Variables are told in lower case, as their names were lost.
     pub(super) fn names(&self) -> Vec<(String, &'static str, Option<SystemTime>)> {
         let mut names = Vec::new();
-        let places = self.credentials.iter().map(|directory| (directory, "credential"));
-        for (directory, source) in places.chain(self.directories.iter().map(|directory| (directory, "file")))
-        {
+        let places = self.credentials.iter().map(|directory| (directory, "credential", CREDENTIAL_PREFIX));
+        let files = self.directories.iter().map(|directory| (directory, "file", ""));
+        for (directory, source, prefix) in places.chain(files) {
             for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
                 let changed = entry.metadata().and_then(|about| about.modified()).ok();
-                if let Ok(name) = entry.file_name().into_string()
-                    && check_name(&name).is_ok()
-                {
-                    names.push((name, source, changed));
+                let file = entry.file_name();
+                let name = file.to_str().and_then(|file| file.strip_prefix(prefix));
+                if let Some(name) = name.filter(|name| check_name(name).is_ok()) {
+                    names.push((name.to_owned(), source, changed));
                 }
             }
         }
@@ -92,12 +96,16 @@ impl SecretSource {
 
     /// Where it looks, in words for an error.
     pub(super) fn places(&self, name: &str) -> Vec<String> {
-        let files = self.credentials.iter().chain(&self.directories);
-        let mut places: Vec<String> =
-            files.map(|directory| directory.join(name).display().to_string()).collect();
+        let credentials = self.credentials.iter().map(|directory| credential(directory, name));
+        let files = credentials.chain(self.directories.iter().map(|directory| directory.join(name)));
+        let mut places: Vec<String> = files.map(|path| path.display().to_string()).collect();
         places.push(format!("the variable {}", variable(name)));
         places
     }
+}
+
+fn credential(directory: &Path, name: &str) -> PathBuf {
+    directory.join(format!("{CREDENTIAL_PREFIX}{name}"))
 }
 
 fn variable(name: &str) -> String {

@@ -77,6 +77,12 @@ fn the_vault_keeps_values_sealed_and_over_a_restart() {
     assert_eq!(vault.get("token").unwrap().unwrap().expose(), VALUE);
     let names: Vec<String> = vault.list().unwrap().into_iter().map(|info| info.name).collect();
     assert_eq!(names, ["other", "token"]);
+    // One that is damaged hides no other.
+    let damaged = state.path().join("vault/damaged.sealed");
+    fs::write(&damaged, "no").unwrap();
+    let listed: Vec<String> = vault.list().unwrap().into_iter().map(|info| info.name).collect();
+    assert_eq!(listed, names);
+    fs::remove_file(damaged).unwrap();
     assert!(vault.delete("token").unwrap() && !vault.delete("token").unwrap());
     assert!(vault.get("token").unwrap().is_none());
     for wrong in ["../token", "", "a/b", ".hidden", "-a"] {
@@ -138,7 +144,9 @@ fn places_are_asked_in_order_and_named_when_none_has_it() {
     let credentials = tempfile::tempdir().unwrap();
     let vault = Vault::open(state.path(), None).unwrap();
     vault.put("api-key", &value("from-the-vault")).unwrap();
-    put(&credentials.path().join("api-key"), "from-credentials", 0o440);
+    put(&credentials.path().join("hostel-secret-api-key"), "from-credentials", 0o440);
+    // What the daemon has for itself is no secret of a sandbox's.
+    put(&credentials.path().join("hostel-vault-key"), "the-daemon's-own", 0o440);
     put(&files.path().join("api-key"), "from-a-file\n", 0o600);
     let environment = [("HOSTEL_SECRET_API_KEY".to_owned(), "from-the-environment".to_owned())];
     let source = SecretSource::from_parts(
@@ -152,7 +160,11 @@ fn places_are_asked_in_order_and_named_when_none_has_it() {
     assert_eq!(now(), "from-the-vault");
     secrets.vault().unwrap().delete("api-key").unwrap();
     assert_eq!(now(), "from-credentials");
-    fs::remove_file(credentials.path().join("api-key")).unwrap();
+    let listed: Vec<_> = secrets.list().unwrap().into_iter().map(|one| (one.name, one.source)).collect();
+    let names = [("api-key", "credential"), ("api_key", "environment")];
+    assert_eq!(listed, names.map(|(name, source)| (name.to_owned(), source)));
+    assert!(secrets.resolve(&secret("hostel-vault-key", SecretForm::Placeholder)).is_err());
+    fs::remove_file(credentials.path().join("hostel-secret-api-key")).unwrap();
     assert_eq!(now(), "from-a-file");
     fs::remove_file(files.path().join("api-key")).unwrap();
     assert_eq!(now(), "from-the-environment");
@@ -160,6 +172,23 @@ fn places_are_asked_in_order_and_named_when_none_has_it() {
     for place in ["the vault", &files.path().join("none").display().to_string(), "HOSTEL_SECRET_NONE"] {
         assert!(missing.contains(place), "{missing}");
     }
+}
+
+#[test]
+fn a_set_from_before_a_restart_lacks_only_the_values_that_are_gone() {
+    let state = tempfile::tempdir().unwrap();
+    let vault = Vault::open(state.path(), None).unwrap();
+    vault.put("there", &value(VALUE)).unwrap();
+    let key = PlaceholderKey::load_or_create(state.path()).unwrap();
+    let secrets = Arc::new(Secrets::new(Some(vault), SecretSource::from_parts(Vec::new(), None, [])));
+    let wanted = [secret("there", SecretForm::Placeholder), secret("gone", SecretForm::Placeholder)];
+    let sandbox = SandboxId::generate();
+    assert!(SecretSet::open(sandbox.clone(), &wanted, Arc::clone(&secrets), &key).is_err());
+    let set = SecretSet::open_again(sandbox, &wanted, secrets, &key).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let bound = runtime.block_on(set.bound("api.example.com"));
+    let values: Vec<bool> = bound.iter().map(|one| one.value.is_some()).collect();
+    assert_eq!(values, [true, false]);
 }
 
 #[test]

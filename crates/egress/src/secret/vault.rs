@@ -103,18 +103,21 @@ impl Vault {
         SecretValue::new(name, &value).map(Some)
     }
 
-    /// All secrets here by name; never a value.
+    /// All secrets here by name; never a value. A file that is damaged or not private is passed over with a warning.
     ///
     /// # Errors
-    /// [`Error::Storage`] where the directory or a file cannot be read.
+    /// [`Error::Storage`] where the directory cannot be read.
     pub fn list(&self) -> Result<Vec<SecretInfo>> {
         let mut all = Vec::new();
         for name in names(&self.directory)? {
             let path = self.path(&name);
             // One that was deleted meanwhile is not an error.
-            let Some(file) = state_file::read(&path, Privacy::Owner, MAX_FILE)? else { continue };
-            let (created, updated) = times(&file).ok_or_else(|| Error::storage(&path, "is damaged"))?;
-            all.push(info(&name, created, updated));
+            let Some(file) = state_file::read(&path, Privacy::Owner, MAX_FILE).transpose() else { continue };
+            let damaged = || Error::storage(&path, "is damaged; put the secret anew");
+            match file.and_then(|file| times(&file).ok_or_else(damaged)) {
+                Ok((created, updated)) => all.push(info(&name, created, updated)),
+                Err(error) => tracing::warn!(secret = %name, %error, "a secret cannot be listed"),
+            }
         }
         Ok(all)
     }

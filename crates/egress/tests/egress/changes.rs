@@ -3,7 +3,7 @@
 use crate::world::{World, allow, ask, deny, get, read_all, rules};
 use async_trait::async_trait;
 use hostel_egress::audit::{AuditLog, AuditSettings, verify};
-use hostel_egress::{Decision, Error, Kind, Protocol, Recorder, Settings};
+use hostel_egress::{Decision, Error, Kind, Limits, Protocol, Recorder, Settings};
 use hostel_sandbox::network::{NetworkPolicy, NetworkRule};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -106,13 +106,95 @@ async fn what_cannot_be_recorded_does_not_happen() {
     world.sandbox.set_policy(rules(&NetworkPolicy::open()));
     recorder.0.store(true, Ordering::Relaxed);
     let web = format!("web.example.com:{}", plain.address.port());
-    let answer = ask(world.connect(&web).await.unwrap(), &get(&web)).await;
-    assert!(!answer.contains("200 OK"), "{answer}");
+    let answer = world.connect(&web).await.unwrap_err();
+    assert!(answer.contains("x-hostel-denied: audit_failed"), "{answer}");
+    let absolute = get(&web).replace("GET /", &format!("GET http://{web}/"));
+    assert!(!ask(world.proxied().await, &absolute).await.contains("200 OK"));
     let stream = world.direct(tls.address).await;
     assert!(world.tls(stream, "api.example.com").await.is_err());
     assert_eq!((plain.heard(), world.refused().as_str()), (String::new(), "audit_failed"));
+    // Nobody was asked for a name, and nobody was connected to.
+    let silent = std::net::TcpListener::bind("127.1.0.3:0").unwrap();
+    silent.set_nonblocking(true).unwrap();
+    let silent_at = silent.local_addr().unwrap();
+    world.table.set("silent.example.com", &[silent_at.ip()]);
+    world.connect(&format!("silent.example.com:{}", silent_at.port())).await.unwrap_err();
+    assert_eq!(ask(world.direct(silent_at).await, "SSH-2.0-x\r\n").await, "");
+    let code = crate::names::look_up(&world, "web.example.com.", hickory_proto::rr::RecordType::A).await.0;
+    assert_eq!(code, hickory_proto::op::ResponseCode::ServFail);
+    assert_eq!(world.table.asked(), 0);
+    assert_eq!(silent.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
     recorder.0.store(false, Ordering::Relaxed);
     assert!(ask(world.connect(&web).await.unwrap(), &get(&web)).await.contains("200 OK"));
+    assert_eq!(world.table.asked(), 1);
+}
+
+#[tokio::test]
+async fn who_says_nothing_after_connect_is_in_the_record() {
+    let mut world = World::new().await;
+    let host = world.https("api.example.com", "127.1.0.1").await;
+    world.policy(vec![allow("api.example.com", host.address.port())]);
+    drop(world.connect(&format!("api.example.com:{}", host.address.port())).await.unwrap());
+    let told = |kind: Kind| {
+        let of_kind = move |one: &Arc<Decision>| one.kind == kind && one.allowed;
+        world.sandbox.recent().into_iter().filter(of_kind).collect::<Vec<_>>()
+    };
+    let (names, connections) = (told(Kind::Lookup), told(Kind::Connect));
+    assert_eq!((names.len(), connections.len()), (1, 1));
+    assert_eq!(names[0].host.as_deref(), Some("api.example.com"));
+    assert_eq!(connections[0].address, Some(host.address.ip()));
+}
+
+#[tokio::test]
+async fn every_address_of_a_connection_is_held_to_a_new_policy() {
+    let mut world = World::new().await;
+    let answer = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok";
+    let first = world.answering("api.example.com", "127.1.0.1", answer.to_owned()).await;
+    let second = std::net::TcpListener::bind(("127.1.0.2", first.address.port())).unwrap();
+    let url = format!("api.example.com:{}", first.address.port());
+    world.policy(vec![allow("api.example.com", first.address.port())]);
+    let mut stream = world.connect(&url).await.unwrap();
+    let request = format!("GET / HTTP/1.1\r\nHost: {url}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    assert!(crate::world::read_head(&mut stream).await.contains("200 OK"));
+    // The next request of the same client goes to another address.
+    world.table.set("api.example.com", &[second.local_addr().unwrap().ip()]);
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let _host = tokio::task::spawn_blocking(move || second.accept().unwrap()).await.unwrap();
+    while world.sandbox.connections()[0].address == Some(first.address.ip()) {
+        tokio::task::yield_now().await;
+    }
+    world.policy(vec![allow("api.example.com", first.address.port()), deny("127.1.0.1/32")]);
+    read_all(&mut stream).await;
+}
+
+/// Keeps what it is told.
+#[derive(Default)]
+struct Kept(std::sync::Mutex<Vec<Decision>>);
+
+#[async_trait]
+impl Recorder for Kept {
+    async fn record(&self, decision: &Decision) -> Result<(), Error> {
+        self.0.lock().unwrap().push(decision.clone());
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_refusals_is_a_few_records_and_a_number() {
+    let recorder = Arc::new(Kept::default());
+    let limits = Limits { refusals_per_second: 5, ..Limits::default() };
+    let world = World::with(Settings { limits, ..Settings::default() }, recorder.clone()).await;
+    for _ in 0..100 {
+        world.connect("evil.example.net:443").await.unwrap_err();
+    }
+    assert_eq!(world.sandbox.recent().len(), 100, "who watches sees all of them");
+    world.sandbox.close().await;
+    let kept = recorder.0.lock().unwrap();
+    let numbers: Vec<u64> = kept.iter().filter_map(|one| one.count).collect();
+    let each = kept.len() - numbers.len();
+    assert!(each >= 5 && !numbers.is_empty(), "{each} {numbers:?}");
+    assert_eq!(each as u64 + numbers.iter().sum::<u64>(), 100, "none is lost");
 }
 
 #[tokio::test]

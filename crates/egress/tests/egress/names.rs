@@ -23,7 +23,7 @@ async fn exchange(world: &World, question: &Message) -> Message {
     Message::from_vec(&buffer[..length]).unwrap()
 }
 
-async fn look_up(world: &World, name: &str, kind: RecordType) -> (ResponseCode, Vec<IpAddr>) {
+pub(crate) async fn look_up(world: &World, name: &str, kind: RecordType) -> (ResponseCode, Vec<IpAddr>) {
     let answer = exchange(world, &question(name, kind)).await;
     assert!(answer.answers.iter().all(|record| (5..=300).contains(&record.ttl)));
     let addresses = answer.answers.iter().filter_map(|record| record.data.ip_addr()).collect();
@@ -101,6 +101,17 @@ async fn a_tunnel_through_names_dries_up() {
         answered += usize::from(code != refused);
     }
     assert_eq!((answered, world.refused().as_str()), (120, "limit"));
+    // Nor do they get out by another door, where the daemon would ask for them.
+    let asked = world.table.asked();
+    let host = world.direct(([127, 1, 0, 1], 80).into()).await;
+    assert!(ask(host, &get(&format!("{data}.t.example.net"))).await.starts_with("HTTP/1.1 "));
+    for name in [format!("{data}.t.example.net"), "n999.example.com".to_owned()] {
+        let answer = world.connect(&format!("{name}:443")).await.unwrap_err();
+        assert!(answer.contains("x-hostel-denied: limit"), "{answer}");
+        let absolute = get(&name).replace("GET /", &format!("GET http://{name}/"));
+        assert!(!ask(world.proxied().await, &absolute).await.contains("200 OK"));
+    }
+    assert_eq!(world.table.asked(), asked);
     // Where names are listed, those that are not never get out at all.
     world.policy(vec![allow("api.example.org", 443)]);
     assert_eq!(look_up(&world, "n.example.com.", RecordType::A).await.0, ResponseCode::NXDomain);

@@ -1,6 +1,7 @@
 //! Every trick that a program could use to reach what it may not.
 
 use crate::world::{World, allow, ask, deny, get, ip, read_all, rules};
+use hostel_egress::{Discard, Settings};
 use hostel_sandbox::network::{NetworkPolicy, NetworkRule};
 use tokio::io::AsyncWriteExt;
 
@@ -165,6 +166,39 @@ async fn the_name_in_tls_is_the_one_that_was_asked_for() {
     assert!(ask(tls, &get(&url)).await.ends_with("api.example.com"));
 }
 
+/// A ClientHello with a name, and with an extension that may hide another one.
+fn hiding_hello(name: &str) -> Vec<u8> {
+    let short = |length: usize| u16::try_from(length).unwrap().to_be_bytes();
+    let entry = [&[0][..], &short(name.len()), name.as_bytes()].concat();
+    let names = [&short(entry.len())[..], &entry].concat();
+    let extensions = [&[0, 0][..], &short(names.len()), &names, &[0xfe, 0x0d], &short(32), &[0; 32]].concat();
+    let fixed = [&[3, 3][..], &[7; 32], &[0, 0, 2, 0x13, 1, 1, 0]].concat();
+    let body = [&fixed[..], &short(extensions.len()), &extensions].concat();
+    let message = [&[1, 0][..], &short(body.len()), &body].concat();
+    [&[22, 3, 1][..], &short(message.len()), &message].concat()
+}
+
+#[tokio::test]
+async fn a_hidden_name_passes_only_where_it_is_let_or_nothing_is_hidden_from_us() {
+    for allowed in [false, true] {
+        let settings = Settings { encrypted_hello: allowed, ..Settings::default() };
+        let mut world = World::with(settings, std::sync::Arc::new(Discard)).await;
+        let host = world.https("api.example.com", "127.1.0.1").await;
+        let port = host.address.port();
+        let url = format!("api.example.com:{port}");
+        let rule = allow("api.example.com", port);
+        for opened in [false, true] {
+            world.policy(vec![NetworkRule { open_tls: opened, ..rule.clone() }]);
+            let mut stream = world.connect(&url).await.unwrap();
+            stream.write_all(&hiding_hello("api.example.com")).await.unwrap();
+            read_all(&mut stream).await;
+            // The first of the two is refused where it is not let, and the second never.
+            let hidden = world.sandbox.recent().into_iter().filter(|one| one.reason == "hidden_name");
+            assert_eq!(hidden.count(), usize::from(!allowed), "{allowed} {opened}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_host_of_a_request_is_the_one_that_was_asked_for() {
     let mut world = World::new().await;
@@ -291,6 +325,8 @@ async fn a_request_cannot_pass_as_something_else() {
         "GET\t/x HTTP/1.1\r\nHost: evil.example.net\r\n\r\n",
         "GET /x\u{e9} HTTP/1.1\r\nHost: evil.example.net\r\n\r\n",
         "GET /x HTTP/1.1\nHost: evil.example.net\n\n",
+        "GET\u{b}/x\u{b}HTTP/1.1\r\nHost: evil.example.net\r\n\r\n",
+        "GET\u{c}/x\u{1f}HTTP/1.1\r\nHost: evil.example.net\r\n\r\n",
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     ] {
         let stream = world.connect(&url).await.unwrap();
