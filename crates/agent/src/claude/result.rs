@@ -126,7 +126,8 @@ pub(super) fn exited(state: &mut State, code: Option<i32>, events: &mut Vec<Agen
     }
     let mut prompts = std::mem::take(&mut state.unanswered);
     prompts.extend(std::mem::take(&mut state.prompts));
-    if state.busy || !prompts.is_empty() {
+    // One that had its result before has no other: whoever ends by SIGINT gives it on the way out.
+    if state.in_turn || !prompts.is_empty() {
         add(Meaning::Result(TurnResult {
             subtype: "agent_exited".to_owned(),
             is_error: true,

@@ -157,6 +157,22 @@ fn an_end_in_the_middle_of_a_line() {
     );
 }
 
+/// As after SIGINT.
+#[test]
+fn an_end_between_the_result_and_idleness_is_no_second_result() {
+    let mut driver = claude();
+    super::requests::prompt(&mut *driver, "one");
+    for line in [
+        json!({ "type": "system", "subtype": "session_state_changed", "state": "running" }),
+        json!({ "type": "system", "subtype": "init", "session_id": "s" }),
+        json!({ "type": "result", "subtype": "error_during_execution", "terminal_reason": "aborted_streaming",
+            "user_message_uuids": ["one"] }),
+    ] {
+        say(&mut *driver, &line);
+    }
+    assert_eq!(meanings(driver.exited(Some(0))), [Meaning::Idle]);
+}
+
 /// Versions without `session_state_changed` are idle after a result, but for subagents.
 #[test]
 fn idleness_of_versions_that_do_not_tell_it() {
