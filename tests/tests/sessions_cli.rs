@@ -157,6 +157,12 @@ fn a_session_is_made_spoken_with_looked_into_and_ended() {
     assert!(stage.hostel(&["session", "files", &id]).success().contains("made"));
     let copied = stage.hostel(&["session", "cp", &format!("{id}:/workspace/made"), "-"]);
     assert_eq!(copied.success(), "made");
+    // Another daemon, or none, is no place to look for them.
+    let elsewhere = stage.hostel(&["--addr", "unix:///nonexistent/hosteld.sock", "session", "files", &id]);
+    assert!(
+        elsewhere.stderr.contains("--addr") && elsewhere.stderr.contains("session server"),
+        "{elsewhere:?}"
+    );
     let ends = stage.json(&["session", "events", &id, "--type", "turn:completed"]);
     assert_eq!(ends["data"]["outcome"]["result"], "success", "{ends}");
     let sent =
@@ -181,6 +187,10 @@ fn a_session_is_made_spoken_with_looked_into_and_ended() {
     let kinds: Vec<_> = export.success().lines().map(|line| line[2..].split('"').next().unwrap()).collect();
     assert_eq!((kinds[0], kinds[1], *kinds.last().unwrap()), ("session", "event", "transcript"));
     assert_eq!(stage.hostel(&["session", "terminate", &id]).success(), id);
+    // Nothing more comes, and nobody waits for it.
+    assert_eq!(stage.hostel(&["session", "attach", "--new", &id]).success(), "");
+    let followed = stage.hostel(&["session", "events", "--follow", &id]);
+    assert!(followed.success().contains("session:ended"), "{followed:?}");
     let refused = stage.hostel(&["session", "send", &id, "more"]);
     assert!(refused.failure(125).contains("not active"), "{refused:?}");
     assert_eq!(stage.hostel(&["session", "rm", &id]).success(), id);
@@ -200,6 +210,10 @@ fn words_come_once_though_the_server_dies_in_the_middle_of_them() {
         let deltas = stage.hostel(&["session", "events", &id, "--type", "block:delta"]);
         deltas.success().lines().count() > 5
     });
+    // Files do not come under its hands.
+    let home = stage.daemon.home().display().to_string();
+    let refused = stage.hostel(&["chat", "--workspace", &home, &id]);
+    assert!(refused.failure(125).contains("a turn runs"), "{refused:?}");
     stage.server.kill();
     let address = stage.server.address.clone();
     stage.server = Sessiond::start(&stage.daemon, &address);

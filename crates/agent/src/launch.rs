@@ -40,6 +40,8 @@ pub struct LaunchOptions {
     pub resume: Option<String>,
     /// Go on only up to this message of it.
     pub resume_at: Option<String>,
+    /// What it has cost until now, in dollars: an agent goes on counting, and older ones do not tell what is new.
+    pub spent: f64,
     /// Go on with a copy of it, under an id of its own.
     pub fork: bool,
     /// The agent was started before as [a spare](crate::claude::spare) and is claimed: only what can be said to it

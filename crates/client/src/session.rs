@@ -7,7 +7,7 @@ pub use call::{AnswerQuestion, CreateSession, ListSessions, SendMessage, UpdateS
 pub use watch::{EventWatch, SessionExport};
 
 use crate::address::Address;
-use crate::client::{MAX_MESSAGE, open};
+use crate::client::open;
 use crate::error::{Error, Result};
 use hostel_proto::v1::session_service_client::SessionServiceClient;
 use std::fmt;
@@ -21,6 +21,10 @@ use tonic::{Request, Status};
 pub const SESSIOND_ADDRESS_VARIABLE: &str = "HOSTEL_SESSIOND_ADDR";
 /// The environment variable with the token for it.
 pub const SESSIOND_TOKEN_VARIABLE: &str = "HOSTEL_SESSIOND_TOKEN";
+
+/// Largest answer that is taken, in bytes. A line of an agent has up to 64 MiB; the end of a turn has the last one, and
+/// its text again; a page has 16 MiB before the last event on it.
+const LARGEST: usize = 256 << 20;
 
 /// A client of one session server. Cheap to clone; all clones share one connection, which is made again when it breaks.
 #[derive(Clone)]
@@ -101,6 +105,6 @@ impl SessionClient {
 
     pub(crate) fn calls(&self) -> SessionServiceClient<InterceptedService<Channel, Bearer>> {
         SessionServiceClient::with_interceptor(self.channel.clone(), self.bearer.clone())
-            .max_decoding_message_size(MAX_MESSAGE)
+            .max_decoding_message_size(LARGEST)
     }
 }

@@ -44,7 +44,7 @@ pub enum Error {
     /// A limit of the session is reached.
     #[error("the session has reached its limit: {message}")]
     LimitReached {
-        /// Which: `budget_exceeded`, `max_turns`, `max_lifetime`.
+        /// Which: `budget_exceeded`, `max_turns`, `max_lifetime`, `storage_exceeded`.
         reason: crate::status::EndReason,
         /// In a sentence, with what would help.
         message: String,

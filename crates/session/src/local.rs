@@ -5,7 +5,6 @@ mod loaded;
 mod open;
 mod warm;
 
-use crate::bus::EventBus;
 use crate::error::{Error, Result};
 use crate::event::{Event, EventKind, NewEvent};
 use crate::host::{
@@ -53,6 +52,8 @@ pub struct HostConfig {
     pub max_lifetime: Option<Duration>,
     /// `maxBudgetUsd` where a session says nothing.
     pub max_budget: Option<crate::usd::Usd>,
+    /// Bytes that the agents of one session may have the store keep: events and transcripts. `None` is no bound.
+    pub max_session_bytes: Option<u64>,
     /// How long a question waits for its answer before it is denied.
     pub question_timeout: Duration,
     /// How long an agent that is stopped may take to end by itself.
@@ -80,6 +81,7 @@ impl Default for HostConfig {
             max_idle_time: Some(Duration::from_secs(30 * 60)),
             max_lifetime: Some(Duration::from_secs(24 * 60 * 60)),
             max_budget: None,
+            max_session_bytes: Some(4 << 30),
             question_timeout: Duration::from_secs(5 * 60),
             stop_grace: Duration::from_secs(5),
             ephemeral_retention: Duration::from_secs(60),
@@ -123,11 +125,12 @@ impl Shared {
 }
 
 /// Sessions in this process: each that is not over has a task of its own.
+#[derive(Clone)]
 pub struct LocalSessionHost {
     shared: Arc<Shared>,
     loaded: Arc<Loaded>,
     /// How it was when somebody last asked.
-    looked: tokio::sync::Mutex<Option<(std::time::Instant, Health)>>,
+    looked: Arc<tokio::sync::Mutex<Option<(std::time::Instant, Health)>>>,
 }
 
 impl LocalSessionHost {
@@ -153,12 +156,25 @@ impl LocalSessionHost {
 
     async fn subscribe_to(&self, id: &SessionId, after: u64) -> Result<Box<dyn SubscriptionSource>> {
         let session = self.get(id).await?;
-        let bus: Arc<EventBus> = self.loaded.bus(&session);
         if after > session.last_event {
             let problem = format!("{after} is not yet: the last event is {}", session.last_event);
             return Err(Error::invalid("after", problem));
         }
-        Ok(Box::new(bus.subscribe(id.clone(), Arc::clone(&self.shared.store), after)))
+        let subscription = self.loaded.subscribe(&session, Arc::clone(&self.shared.store), after);
+        // Whoever deletes it from now on closes what is listened to; who did before left nothing to listen to.
+        self.get(id).await?;
+        Ok(Box::new(subscription))
+    }
+
+    /// Ends a session and forgets it.
+    async fn remove(&self, id: &SessionId) -> Result<()> {
+        if self.ended(id).await?.is_none() {
+            self.ask(id, |reply| Command::End(EndReason::UserRequested, reply)).await?;
+        }
+        self.loaded.let_leave(id).await;
+        let deleted = self.shared.store.delete(id).await?;
+        self.loaded.forget(id);
+        if deleted { Ok(()) } else { Err(Error::NotFound { id: id.clone() }) }
     }
 
     /// A session that ended stays; commands that change nothing of it are answered from the store.
@@ -174,7 +190,8 @@ impl LocalSessionHost {
 impl SessionHost for LocalSessionHost {
     async fn create(&self, create: CreateSession) -> Result<Created> {
         self.check_open()?;
-        self.make(create).await
+        let host = self.clone();
+        self.loaded.to_the_end(async move { host.make(create).await }).await
     }
 
     async fn get(&self, id: &SessionId) -> Result<Session> {
@@ -204,11 +221,8 @@ impl SessionHost for LocalSessionHost {
     }
 
     async fn delete(&self, id: &SessionId) -> Result<()> {
-        if self.ended(id).await?.is_none() {
-            self.ask(id, |reply| Command::End(EndReason::UserRequested, reply)).await?;
-        }
-        self.loaded.forget(id).await;
-        if self.shared.store.delete(id).await? { Ok(()) } else { Err(Error::NotFound { id: id.clone() }) }
+        let (host, id) = (self.clone(), id.clone());
+        self.loaded.to_the_end(async move { host.remove(&id).await }).await
     }
 
     async fn load(&self, id: &SessionId) -> Result<Session> {

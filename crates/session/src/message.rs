@@ -58,7 +58,7 @@ pub struct MessageOutcome {
     /// Whether it failed.
     pub is_error: bool,
     /// `success`, `error_…` as the agent says, or `interrupted`, `stopped`, `killed`, `agent_exited`,
-    /// `environment_failed`, `budget_exceeded`, `max_turns`, `max_lifetime`.
+    /// `environment_failed`, `budget_exceeded`, `max_turns`, `max_lifetime`, `storage_exceeded`.
     pub result: String,
     /// The agent's last words, or what went wrong.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -116,6 +116,8 @@ words! {
         BudgetExceeded = "budget_exceeded",
         /// It had its turns.
         MaxTurns = "max_turns",
+        /// It wrote as much as it may.
+        StorageExceeded = "storage_exceeded",
         /// Somebody pulled the plug.
         EmergencyStop = "emergency_stop",
         /// Something failed; the message says what.

@@ -199,6 +199,8 @@ pub struct AgentState {
     pub input: Vec<u8>,
     /// The driver, as it saved itself: holds how far stdout is dealt with.
     pub driver: Value,
+    /// Bytes of events and transcripts that were written for it, but for those that compaction took away.
+    pub journaled: u64,
 }
 
 impl AgentState {
@@ -213,6 +215,7 @@ impl AgentState {
             input_offset: 0,
             input: Vec::new(),
             driver: Value::Null,
+            journaled: 0,
         }
     }
 }

@@ -50,6 +50,8 @@ pub(crate) const MAILBOX: usize = 64;
 const PROGRESS: usize = 16;
 /// How long a store that fails is left alone, at first and at most.
 const STORE_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+/// Bytes that an event takes in a store beside its data, about.
+const EVENT: u64 = 128;
 /// Pieces of output that are taken at one go, so that many small ones are one commit.
 const AT_ONCE: usize = 64;
 
@@ -309,9 +311,16 @@ impl Worker {
         self.session.last_event += 1;
         let seq = self.session.last_event;
         let data = draft::json(kind, data);
+        self.count_written(data.get().len());
         let event = NewEvent { kind, message_id: message.map(Arc::from), data };
         self.draft.push(Event::new(seq, crate::clock::now(), event));
         seq
+    }
+
+    /// Counts what the store is given to keep.
+    fn count_written(&mut self, bytes: usize) {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.agent.journaled = self.agent.journaled.saturating_add(bytes).saturating_add(EVENT);
     }
 
     /// Does something when all that is drafted until now is durable.

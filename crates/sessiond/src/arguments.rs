@@ -59,6 +59,10 @@ pub struct Arguments {
     /// A session that spent more ends, unless it says otherwise; 0 for never. [0]
     #[arg(long, env = "HOSTEL_SESSIOND_MAX_BUDGET_USD", value_name = "DOLLARS")]
     pub max_budget_usd: Option<f64>,
+    /// A session whose agent had the store keep more, events and transcripts together, ends; 0 for no bound.
+    /// [4294967296]
+    #[arg(long, env = "HOSTEL_SESSIOND_MAX_SESSION_BYTES", value_name = "BYTES")]
+    pub max_session_bytes: Option<u64>,
     /// A question of an agent that nobody answers for so long is denied. [300000]
     #[arg(long, env = "HOSTEL_SESSIOND_QUESTION_TIMEOUT_MS", value_name = "MILLISECONDS")]
     pub question_timeout_ms: Option<u64>,
@@ -135,6 +139,9 @@ impl Arguments {
             host.max_budget =
                 Some(Usd::from_dollars(dollars).ok_or_else(wrong)?).filter(|usd| usd.micros() > 0);
         }
+        if let Some(bytes) = self.max_session_bytes.or(file.max_session_bytes) {
+            host.max_session_bytes = Some(bytes).filter(|bytes| *bytes > 0);
+        }
         if let Some(time) = self.question_timeout_ms.or(file.question_timeout_ms) {
             let none = || Error::Config("question-timeout-ms: must be more than 0".to_owned());
             host.question_timeout = bound(time).ok_or_else(none)?;
@@ -187,6 +194,7 @@ mod tests {
         let file = File {
             max_idle_time_ms: Some(2),
             max_lifetime_ms: Some(0),
+            max_session_bytes: Some(0),
             pool: Some("warm".into()),
             ..File::default()
         };
@@ -194,7 +202,7 @@ mod tests {
         let host = flags.over(file, seed).unwrap().host;
         assert_eq!(host.max_idle_time, Some(Duration::from_millis(1)));
         assert_eq!((host.max_lifetime, host.pool.as_deref(), host.gateway), (None, Some("warm"), false));
-        assert_eq!(host.max_budget, Usd::from_dollars(5.0));
+        assert_eq!((host.max_budget, host.max_session_bytes), (Usd::from_dollars(5.0), None));
     }
 
     #[test]

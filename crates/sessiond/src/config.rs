@@ -105,6 +105,8 @@ impl fmt::Display for Config {
         writeln!(formatter, "lifetime at most  {}", time(host.max_lifetime))?;
         let budget = host.max_budget.map_or("none".to_owned(), |budget| budget.to_string());
         writeln!(formatter, "budget at most    {budget}")?;
+        let bytes = host.max_session_bytes.map_or("unbounded".to_owned(), |bytes| format!("{bytes} bytes"));
+        writeln!(formatter, "kept at most      {bytes}")?;
         write!(formatter, "question timeout  {:?}", host.question_timeout)
     }
 }

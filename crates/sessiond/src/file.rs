@@ -20,6 +20,7 @@ const KEYS: &[&str] = &[
     "max-idle-time-ms",
     "max-lifetime-ms",
     "max-budget-usd",
+    "max-session-bytes",
     "question-timeout-ms",
 ];
 
@@ -41,6 +42,7 @@ pub(crate) struct File {
     pub(crate) max_idle_time_ms: Option<u64>,
     pub(crate) max_lifetime_ms: Option<u64>,
     pub(crate) max_budget_usd: Option<f64>,
+    pub(crate) max_session_bytes: Option<u64>,
     pub(crate) question_timeout_ms: Option<u64>,
 }
 

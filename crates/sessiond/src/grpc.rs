@@ -20,9 +20,9 @@ use tonic::{Request, Response, Status};
 
 /// Largest message taken, in bytes: the pictures of a message and what is around them.
 const MAX_MESSAGE: usize = 20 << 20;
-/// How long an interrupt waits, and what a stop gives, where nobody says.
-const INTERRUPT_WAIT: Duration = Duration::from_secs(10);
-const STOP_GRACE: Duration = Duration::from_secs(5);
+/// How long an interrupt waits, and what a stop gives, where nobody says: the same as over REST.
+const INTERRUPT_WAIT: Duration = Duration::from_millis(crate::rest::GRACE_MS);
+const STOP_GRACE: Duration = INTERRUPT_WAIT;
 /// Events of a page: where nobody says, and the most.
 const EVENTS: usize = 1000;
 const MOST_EVENTS: usize = 10_000;

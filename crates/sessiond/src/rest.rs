@@ -21,6 +21,7 @@ mod sse;
 mod turn;
 
 pub(crate) use app::App;
+pub(crate) use control::GRACE_MS;
 pub(crate) use guard::guarded;
 
 use axum::Router;

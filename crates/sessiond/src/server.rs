@@ -9,6 +9,7 @@ use crate::grpc;
 use crate::rest::{self, App};
 use axum::Router;
 use connection::Connections;
+pub(crate) use connection::Place;
 use hostel_session::{LocalSessionHost, SessionHost, Store};
 use sd_notify::NotifyState;
 use std::net::SocketAddr;
@@ -129,15 +130,22 @@ impl Running {
         let begin = Instant::now();
         notify(NotifyState::Stopping);
         self.stop.cancel();
-        let drained = async {
-            while self.serving.join_next().await.is_some() {}
+        // Half of the time is the sessions', however long somebody's request takes.
+        let half = self.drain_timeout / 2;
+        let served = async { while self.serving.join_next().await.is_some() {} };
+        if tokio::time::timeout(half, served).await.is_err() {
+            tracing::warn!(limit = ?half, "requests under way did not end in time and are dropped");
+            self.serving.shutdown().await;
+        }
+        let left = async {
             self.host.shutdown().await;
             if let Some(store) = &self.store {
                 store.close().await;
             }
         };
-        if tokio::time::timeout(self.drain_timeout, drained).await.is_err() {
-            tracing::warn!(limit = ?self.drain_timeout, "requests under way did not end in time and are dropped");
+        let rest = self.drain_timeout.saturating_sub(begin.elapsed()).max(half);
+        if tokio::time::timeout(rest, left).await.is_err() {
+            tracing::warn!(limit = ?rest, "the sessions were not let go in time; the next server takes them up as they are in the store");
         }
         tracing::info!(duration = ?begin.elapsed(), "stopped; turns go on in their sandboxes");
     }

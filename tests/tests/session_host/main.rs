@@ -1,5 +1,6 @@
 //! Sessions in this process, on real jails, with the real agent CLI and the scripted model.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod bounds;
 mod stage;
 mod turns;

@@ -1,6 +1,6 @@
 //! The parts of a conversation.
 
-use super::read::{Found, nonempty, small, text};
+use super::read::{Found, nonempty, small, text, word};
 use super::state::{Message, OpenBlock, State, remember};
 use crate::event::{Block, BlockKind, DeltaKind, Meaning, ToolStatus};
 use serde_json::Value;
@@ -15,7 +15,7 @@ pub(super) fn stream(state: &mut State, line: &Value, found: &mut Found) -> bool
     match text(event, "type") {
         "message_start" => {
             abandon(state, &conversation, 0, found);
-            let id = text(&event["message"], "id").to_owned();
+            let id = word(&event["message"], "id").unwrap_or_default().to_owned();
             remember(&mut state.messages, &conversation, Message { id, ..Message::default() });
         }
         "content_block_start" => {
@@ -70,7 +70,7 @@ pub(super) fn abandon(state: &mut State, conversation: &str, from: u64, found: &
 
 /// What a block is called: a call by its own id, which its result names; others by their place in their message.
 fn name(message: &str, index: u32, block: &Value) -> String {
-    match nonempty(block, "id").filter(|_| text(block, "type") == "tool_use") {
+    match word(block, "id").filter(|_| text(block, "type") == "tool_use") {
         Some(call) => call.to_owned(),
         None => format!("{message}:{index}"),
     }
@@ -93,7 +93,7 @@ fn begin(message: &str, index: u32, block: &Value) -> Option<Block> {
 /// Complete blocks of an answer: one in each line.
 pub(super) fn assistant(state: &mut State, line: &Value, found: &mut Found) -> bool {
     let message = &line["message"];
-    let id = text(message, "id").to_owned();
+    let id = word(message, "id").unwrap_or_default().to_owned();
     let conversation = found.subagent.clone().unwrap_or_default();
     if state.messages.get(&conversation).is_none_or(|known| known.id != id) {
         abandon(state, &conversation, 0, found);
@@ -108,7 +108,7 @@ pub(super) fn assistant(state: &mut State, line: &Value, found: &mut Found) -> b
             "text" => BlockKind::AssistantText { text: text(block, "text").to_owned() },
             "thinking" => BlockKind::Thinking { text: text(block, "thinking").to_owned() },
             "tool_use" => {
-                let tool = text(block, "name").to_owned();
+                let tool = word(block, "name").unwrap_or_default().to_owned();
                 remember(&mut state.tools, text(block, "id"), tool.clone());
                 BlockKind::ToolUse { name: tool, input: block["input"].clone(), status: ToolStatus::Running }
             }

@@ -1,7 +1,7 @@
 //! Requests of the agent, and its answers to ours.
 
 use super::prompts;
-use super::read::{Found, nonempty, text};
+use super::read::{Found, nonempty, text, word};
 use super::say::{CANCEL, respond};
 use super::state::{Asked, Call, MAX_OPEN, OpenQuestion, State};
 use crate::event::{Meaning, Question};
@@ -9,10 +9,12 @@ use serde_json::{Value, json};
 
 /// The largest input of a tool that is kept until its question is answered, in bytes.
 const MAX_INPUT: usize = 128 * 1024;
+/// The longest id of a call of a host's tool, in bytes.
+const MAX_CALL: usize = 1024;
 
 /// The agent wants something of us.
 pub(super) fn request(state: &mut State, line: &Value, found: &mut Found) -> bool {
-    let (Some(id), request) = (nonempty(line, "request_id"), &line["request"]) else { return false };
+    let (Some(id), request) = (word(line, "request_id"), &line["request"]) else { return false };
     let subtype = text(request, "subtype");
     if state.questions.len() + state.calls.len() >= MAX_OPEN {
         respond(state, id, Err("too many requests are open".to_owned()));
@@ -38,11 +40,13 @@ pub(super) fn request(state: &mut State, line: &Value, found: &mut Found) -> boo
 
 fn ask(state: &mut State, id: &str, request: &Value, found: &mut Found) {
     let input = request["input"].clone();
-    let suggestions = request["permission_suggestions"].as_array().cloned().unwrap_or_default();
+    let suggestions = &request["permission_suggestions"];
+    let fits = suggestions.to_string().len() <= MAX_INPUT;
+    let suggestions = suggestions.as_array().filter(|_| fits).cloned().unwrap_or_default();
     // Older versions take an allowance without the input for a denial.
     let keep = !state.can("interrupt_receipt_v1") || input.to_string().len() <= MAX_INPUT;
     let kept = if keep { input.clone() } else { Value::Null };
-    let tool = text(request, "tool_name").to_owned();
+    let tool = word(request, "tool_name").unwrap_or_default().to_owned();
     let open = OpenQuestion { tool: tool.clone(), input: kept, suggestions: suggestions.clone() };
     state.questions.insert(id.to_owned(), open);
     let description = nonempty(request, "description").or(nonempty(request, "display_name"));
@@ -51,7 +55,7 @@ fn ask(state: &mut State, id: &str, request: &Value, found: &mut Found) {
         tool,
         input,
         description: description.map(str::to_owned),
-        tool_use_id: nonempty(request, "tool_use_id").map(str::to_owned),
+        tool_use_id: word(request, "tool_use_id").map(str::to_owned),
         suggestions,
     }));
 }
@@ -63,6 +67,9 @@ fn mcp(state: &mut State, id: &str, request: &Value, found: &mut Found) {
         let nothing = json!({ "jsonrpc": "2.0", "id": 0, "result": {} });
         return respond(state, id, Ok(json!({ "mcp_response": nothing })));
     };
+    if call.to_string().len() > MAX_CALL {
+        return respond(state, id, Err("the id of the call is too long".to_owned()));
+    }
     state.calls.insert(id.to_owned(), Call::Mcp(call.clone()));
     found.push(Meaning::HostCall {
         id: id.to_owned(),
@@ -99,7 +106,7 @@ pub(super) fn response(state: &mut State, line: &Value, found: &mut Found) -> bo
             }
         }
         (Some(Asked::Claim), Ok(answer)) => {
-            let conversation = nonempty(&answer, "session_id").map(str::to_owned);
+            let conversation = word(&answer, "session_id").map(str::to_owned);
             state.ready.conversation = conversation.or(state.ready.conversation.take());
             ready(state, found);
         }
@@ -126,7 +133,7 @@ pub(super) fn response(state: &mut State, line: &Value, found: &mut Found) -> bo
 }
 
 fn initialized(state: &mut State, answer: &Value) {
-    if let Some(version) = nonempty(answer, "claude_code_version") {
+    if let Some(version) = word(answer, "claude_code_version") {
         state.ready.version = Some(version.to_owned());
     }
     state.learn(&answer["capabilities"]);

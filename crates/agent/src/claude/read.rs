@@ -23,25 +23,40 @@ impl Found {
 
 /// How deep a line may be nested. The reader of JSON takes 127.
 const MAX_DEPTH: usize = 100;
+/// How many values a line may hold. Each takes up to some hundred bytes of memory, however short it is written.
+const MAX_VALUES: usize = 500_000;
+/// The longest word that is kept: an id, the name of a tool, a path. In bytes.
+const MAX_WORD: usize = 1024;
 
-/// How deep JSON is nested; of other bytes, something.
-fn depth(bytes: &[u8]) -> usize {
-    let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
-    for byte in bytes {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            _ if in_string => {}
-            b'{' | b'[' => {
-                depth += 1;
-                deepest = deepest.max(depth);
+/// What JSON would take to read; of other bytes, something.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Extent {
+    /// How deep it is nested.
+    depth: usize,
+    /// How many commas and colons there are outside of texts: there are hardly more values.
+    parts: usize,
+}
+
+impl Extent {
+    fn of(bytes: &[u8]) -> Self {
+        let (mut extent, mut depth, mut in_string, mut escaped) = (Self::default(), 0_usize, false, false);
+        for byte in bytes {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' if in_string => escaped = true,
+                b'"' => in_string = !in_string,
+                _ if in_string => {}
+                b'{' | b'[' => {
+                    depth += 1;
+                    extent.depth = extent.depth.max(depth);
+                }
+                b'}' | b']' => depth = depth.saturating_sub(1),
+                b',' | b':' => extent.parts += 1,
+                _ => {}
             }
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            _ => {}
         }
+        extent
     }
-    deepest
 }
 
 /// Deals with a line of stdout.
@@ -57,8 +72,12 @@ pub(super) fn line(state: &mut State, line: &Line<'_>, events: &mut Vec<AgentEve
         return;
     }
     // What is in it is kept in other documents, which must be readable too.
-    if depth(bytes) > MAX_DEPTH {
+    let extent = Extent::of(bytes);
+    if extent.depth > MAX_DEPTH {
         return events.push(malformed("a line is nested too deeply", bytes));
+    }
+    if extent.parts > MAX_VALUES {
+        return events.push(malformed("a line has too many values", bytes));
     }
     let value = match serde_json::from_slice::<Value>(bytes) {
         Ok(value) if value.is_object() => value,
@@ -67,7 +86,7 @@ pub(super) fn line(state: &mut State, line: &Line<'_>, events: &mut Vec<AgentEve
     };
     let kind = text(&value, "type");
     let mut found =
-        Found { subagent: nonempty(&value, "parent_tool_use_id").map(str::to_owned), events: Vec::new() };
+        Found { subagent: word(&value, "parent_tool_use_id").map(str::to_owned), events: Vec::new() };
     let known = match kind {
         "assistant" => blocks::assistant(state, &value, &mut found),
         "user" => blocks::user(state, &value, &mut found),
@@ -97,8 +116,23 @@ fn transcript(line: &Value, found: &mut Found) -> bool {
     let (Some(path), Some(entries)) = (nonempty(line, "filePath"), line["entries"].as_array()) else {
         return false;
     };
-    found.push(Meaning::Transcript { path: path.to_owned(), entries: entries.clone() });
+    found.push(if is_transcript(path) {
+        Meaning::Transcript { path: path.to_owned(), entries: entries.clone() }
+    } else {
+        Meaning::Malformed { problem: format!("no transcript is kept there: {}", excerpt(path.as_bytes())) }
+    });
     true
+}
+
+/// Whether an agent may keep a transcript there: `…/projects/DIRECTORY/….jsonl`. It is the sandbox that says so, and
+/// the file is written into others when they go on with its conversation.
+#[must_use]
+pub fn is_transcript(path: &str) -> bool {
+    let Some(rest) = path.strip_prefix('/').filter(|_| path.len() <= MAX_WORD) else { return false };
+    let parts: Vec<&str> = rest.split('/').collect();
+    let plain = |part: &&str| !matches!(*part, "" | "." | "..") && !part.chars().any(char::is_control);
+    let below = parts.iter().position(|part| *part == "projects").map(|at| parts.len() - at - 1);
+    parts.iter().all(plain) && below.is_some_and(|below| below >= 2) && rest.ends_with(".jsonl")
 }
 
 /// A member that is text, or nothing.
@@ -111,9 +145,14 @@ pub(super) fn nonempty<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
     value.get(key).and_then(Value::as_str).filter(|text| !text.is_empty())
 }
 
-/// A member that is a whole number, or 0.
+/// A member that is text, not empty, and short enough to be kept.
+pub(super) fn word<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
+    nonempty(value, key).filter(|text| text.len() <= MAX_WORD)
+}
+
+/// A member that is a whole number, or 0; at most what floating point has exactly.
 pub(super) fn count(value: &Value, key: &str) -> u64 {
-    value.get(key).and_then(Value::as_u64).unwrap_or_default()
+    value.get(key).and_then(Value::as_u64).unwrap_or_default().min(1 << 53)
 }
 
 /// The same, bounded.
@@ -123,12 +162,35 @@ pub(super) fn small(value: &Value, key: &str) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::depth;
+    use super::{Extent, is_transcript};
 
     #[test]
-    fn brackets_in_strings_do_not_count() {
-        assert_eq!(depth(br#"{"a": ["\"[[[", {"b\\": []}]}"#), 4);
-        assert_eq!(depth(&b"[".repeat(1000)), 1000);
-        assert_eq!(depth(b"]]]["), 1);
+    fn what_is_in_strings_does_not_count() {
+        assert_eq!(Extent::of(br#"{"a": ["\"[[[,:", {"b\\": []}]}"#), Extent { depth: 4, parts: 3 });
+        assert_eq!(Extent::of(&b"[".repeat(1000)).depth, 1000);
+        assert_eq!(Extent::of(b"]]]["), Extent { depth: 1, parts: 0 });
+    }
+
+    #[test]
+    fn transcripts_are_where_agents_keep_them() {
+        for path in ["/state/projects/-workspace/a.jsonl", "/h/.claude/projects/p/a/subagents/agent-b.jsonl"]
+        {
+            assert!(is_transcript(path), "{path}");
+        }
+        let long = format!("/projects/p/{}.jsonl", "a".repeat(1024));
+        for path in [
+            "projects/p/a.jsonl",
+            "/state/projects/a.jsonl",
+            "/state/projects/p/a.json",
+            "/state/projects/../../etc/a.jsonl",
+            "/state/projects//a.jsonl",
+            "/state/projects/./a.jsonl",
+            "/state/projects/p/a\0.jsonl",
+            "/state/p/a.jsonl",
+            "/etc/passwd",
+            &long,
+        ] {
+            assert!(!is_transcript(path), "{path}");
+        }
     }
 }

@@ -75,29 +75,33 @@ fn words(line: &Value) -> Option<String> {
 
 /// What was spent since the last result, in dollars.
 fn cost(state: &mut State, line: &Value) -> f64 {
-    let total = nano(&line["total_cost_usd"]);
+    let total = told_nano(&line["total_cost_usd"]);
     let before = state.spent;
     state.spent = total.unwrap_or(before);
-    let told: Option<u64> = line["model_usage_since_last_result"]
-        .as_object()
-        .and_then(|models| models.values().map(|model| nano(&model["costUSD"])).sum());
+    let told = line["model_usage_since_last_result"].as_object().and_then(|models| {
+        let mut costs = models.values().map(|model| told_nano(&model["costUSD"]));
+        costs.try_fold(0_u64, |sum, cost| Some(sum.saturating_add(cost?)))
+    });
     let spent = told.unwrap_or_else(|| total.unwrap_or(before).saturating_sub(before));
     #[expect(clippy::cast_precision_loss, reason = "dollars are told in floating point")]
     let dollars = spent as f64 / 1e9;
     dollars
 }
 
-/// Dollars as thousand-millionths, which add up and compare exactly.
-fn nano(dollars: &Value) -> Option<u64> {
-    let dollars = dollars.as_f64().filter(|dollars| dollars.is_finite() && *dollars >= 0.0)?;
+/// Dollars that the agent tells.
+fn told_nano(dollars: &Value) -> Option<u64> {
+    dollars.as_f64().filter(|dollars| dollars.is_finite() && *dollars >= 0.0).map(nano)
+}
+
+/// Dollars as thousand-millionths, which add up and compare exactly. Not for what is negative or no number.
+pub(super) fn nano(dollars: f64) -> u64 {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "checked, and a cast saturates"
     )]
     let nano = (dollars * 1e9).round() as u64;
-    // Far from overflow, however many are added.
-    Some(nano.min(1 << 53))
+    nano.min(1 << 53)
 }
 
 /// The process has ended.
@@ -122,7 +126,8 @@ pub(super) fn exited(state: &mut State, code: Option<i32>, events: &mut Vec<Agen
     }
     let mut prompts = std::mem::take(&mut state.unanswered);
     prompts.extend(std::mem::take(&mut state.prompts));
-    if state.busy || !prompts.is_empty() {
+    // One that had its result before has no other: whoever ends by SIGINT gives it on the way out.
+    if state.in_turn || !prompts.is_empty() {
         add(Meaning::Result(TurnResult {
             subtype: "agent_exited".to_owned(),
             is_error: true,

@@ -1,5 +1,6 @@
 //! What to start, and what to say first.
 
+use super::result;
 use super::state::{Asked, FORMAT, State};
 use crate::error::{Error, Result};
 use crate::launch::{Launch, LaunchOptions, PermissionMode, SettingSource};
@@ -138,7 +139,12 @@ fn environment(options: &LaunchOptions) -> BTreeMap<String, String> {
 
 /// The driver's beginning: everything is said at once and in order, the process takes prompts right behind it.
 pub(super) fn opening(options: &LaunchOptions) -> Result<State> {
-    let mut state = State { format: FORMAT.to_owned(), claim: options.claimed_spare, ..State::default() };
+    let mut state = State {
+        format: FORMAT.to_owned(),
+        claim: options.claimed_spare,
+        spent: result::nano(options.spent),
+        ..State::default()
+    };
     state.ask("hostel:initialize", &initialize(options), Asked::Initialize);
     if options.claimed_spare {
         let claim = json!({
@@ -210,6 +216,9 @@ fn check(options: &LaunchOptions) -> Result<()> {
     }
     if options.max_budget_usd.is_some_and(|budget| !budget.is_finite() || budget <= 0.0) {
         return wrong("max_budget_usd", "must be a number of dollars above 0");
+    }
+    if !options.spent.is_finite() || options.spent < 0.0 {
+        return wrong("spent", "must be a number of dollars");
     }
     if options.max_turns == Some(0) {
         return wrong("max_turns", "must be at least 1");

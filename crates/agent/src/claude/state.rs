@@ -12,6 +12,8 @@ pub(super) const FORMAT: &str = "claude-1";
 
 /// How many questions, calls and requests may be open, and how many tools, tasks and conversations are remembered.
 pub(super) const MAX_OPEN: usize = 256;
+/// The longest of their names, in bytes.
+const MAX_KEY: usize = 1024;
 
 /// What the driver knows.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -163,7 +165,8 @@ impl State {
     /// Takes note of abilities. The answer to `initialize` and the `init` line each name some.
     pub(super) fn learn(&mut self, abilities: &Value) {
         for ability in abilities.as_array().into_iter().flatten().filter_map(Value::as_str) {
-            if self.ready.capabilities.len() < MAX_OPEN && !self.can(ability) {
+            let fits = self.ready.capabilities.len() < MAX_OPEN && ability.len() <= MAX_KEY;
+            if fits && !self.can(ability) {
                 self.ready.capabilities.push(ability.to_owned());
             }
         }
@@ -182,8 +185,11 @@ impl State {
     }
 }
 
-/// Keeps at most [`MAX_OPEN`] entries, by dropping some other one.
+/// Keeps at most [`MAX_OPEN`] entries, by dropping some other one; none with a key that is too long.
 pub(super) fn remember<T>(map: &mut BTreeMap<String, T>, key: &str, value: T) {
+    if key.len() > MAX_KEY {
+        return;
+    }
     if map.len() >= MAX_OPEN && !map.contains_key(key) {
         map.pop_first();
     }

@@ -1,11 +1,15 @@
 //! Lines of the type `system`, and whether the agent is busy.
 
 use super::prompts;
-use super::read::{Found, count, nonempty, small, text};
+use super::read::{Found, count, nonempty, small, text, word};
 use super::state::{State, Task, remember};
 use crate::event::{Meaning, Retry, SubagentState};
+use crate::lines::clip;
 use serde_json::Value;
 use std::collections::BTreeMap;
+
+/// How much is kept of what a task is for, in bytes.
+const MAX_DESCRIPTION: usize = 1024;
 
 /// A line of this type.
 pub(super) fn system(state: &mut State, line: &Value, found: &mut Found) -> bool {
@@ -52,15 +56,15 @@ pub(super) fn system(state: &mut State, line: &Value, found: &mut Found) -> bool
 }
 
 fn init(state: &mut State, line: &Value, found: &mut Found) {
-    if let Some(version) = nonempty(line, "claude_code_version") {
+    if let Some(version) = word(line, "claude_code_version") {
         state.ready.version = Some(version.to_owned());
     }
     state.learn(&line["capabilities"]);
     // A turn begins with this line in every version.
     running(state, found);
     prompts::turn_begins(state, found);
-    let id = nonempty(line, "session_id").map(str::to_owned);
-    let model = nonempty(line, "model").map(str::to_owned);
+    let id = word(line, "session_id").map(str::to_owned);
+    let model = word(line, "model").map(str::to_owned);
     let is_new = id.is_some() && id != state.ready.conversation || model.is_some() && model != state.model;
     state.model = model.or(state.model.take());
     state.ready.conversation = id.or(state.ready.conversation.take());
@@ -88,11 +92,11 @@ pub(super) fn idle(state: &mut State, found: &mut Found) {
 }
 
 fn task(state: &mut State, line: &Value, became: SubagentState, found: &mut Found) {
-    let Some(id) = nonempty(line, "tool_use_id").or(nonempty(line, "task_id")) else { return };
-    let task = nonempty(line, "task_id").unwrap_or(id);
+    let Some(id) = word(line, "tool_use_id").or(word(line, "task_id")) else { return };
+    let task = word(line, "task_id").unwrap_or(id);
     let mut known = state.tasks.remove(task).unwrap_or_default();
     if let Some(description) = nonempty(line, "description") {
-        known.description = description.to_owned();
+        known.description = clip(description, MAX_DESCRIPTION).to_owned();
     }
     known.is_command |= text(line, "task_type") == "local_bash";
     let description = known.description.clone();
@@ -107,8 +111,8 @@ fn background(state: &mut State, line: &Value) {
     let Some(tasks) = line["tasks"].as_array() else { return };
     let mut known = BTreeMap::new();
     for task in tasks {
-        if let Some(id) = nonempty(task, "task_id") {
-            let description = text(task, "description").to_owned();
+        if let Some(id) = word(task, "task_id") {
+            let description = clip(text(task, "description"), MAX_DESCRIPTION).to_owned();
             let is_command = text(task, "task_type") == "local_bash";
             remember(&mut known, id, Task { description, is_command });
         }

@@ -121,7 +121,7 @@ impl Agent {
         self.driver.request(request).expect("a request");
     }
 
-    async fn write(&mut self) {
+    pub(crate) async fn write(&mut self) {
         let input = self.driver.take_input();
         if let Some(stdin) = &mut self.stdin {
             // Who has ended does not read; what it said before is told by its output.

@@ -204,6 +204,44 @@ async fn a_terminated_agent_leaves_no_result() {
 }
 
 #[tokio::test]
+async fn an_agent_that_is_sent_ctrl_c_gives_its_result() {
+    let place = Place::new().await;
+    let Some(options) = place.options() else { return };
+    let mut agent = Agent::claude(&options);
+    let slow = Script::new().step(Step::text("slow ".repeat(100)).chunks(100).delay_ms(100));
+    agent.prompt(&slow.prompt("Talk."));
+    agent.until(0, |meaning| matches!(meaning, Meaning::BlockDelta { .. })).await;
+    let pid = agent.child.id().expect("a process").to_string();
+    let sent = std::process::Command::new("kill").args(["-INT", &pid]).status().expect("kill");
+    assert!(sent.success());
+    assert_eq!(agent.end().await, Some(0));
+    let results = results(&agent);
+    assert!(results.len() == 1 && results[0].interrupted && results[0].is_error, "{results:?}");
+    assert_eq!(agent.count(|meaning| matches!(meaning, Meaning::Idle)), 1);
+}
+
+/// It does not wait for its reader, and keeps what nobody has read.
+#[tokio::test]
+async fn output_that_is_read_late_is_whole() {
+    let place = Place::new().await;
+    let Some(options) = place.options() else { return };
+    let mut agent = Agent::claude(&options);
+    let script = Script::new().step(Step::generated(1 << 20).chunks(100)).text("the end");
+    let before = place.asked();
+    agent.prompt(&script.prompt("Talk."));
+    agent.ask(Request::End);
+    agent.write().await;
+    // The model has answered, and a pipe holds far less than that.
+    while place.asked() == before {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(agent.end().await, Some(0));
+    let results = results(&agent);
+    assert!(results.len() == 1 && !results[0].is_error, "{results:?}");
+    assert_eq!(agent.texts().first().map(String::len), Some(1 << 20));
+}
+
+#[tokio::test]
 async fn an_agent_whose_last_turn_failed_ends_with_an_error() {
     let place = Place::new().await;
     let Some(options) = place.options() else { return };

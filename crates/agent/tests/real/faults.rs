@@ -76,6 +76,23 @@ async fn an_answer_that_is_cut_is_asked_for_again() {
     }
 }
 
+/// The CLI then asks the model once more, with words of its own in the user's name.
+#[tokio::test]
+async fn an_answer_that_the_model_breaks_off_is_one_turn() {
+    let place = Place::new().await;
+    let Some(options) = place.options() else { return };
+    for reason in ["max_tokens", "refusal"] {
+        let mut agent = Agent::claude(&options);
+        let script = Script::new().step(Step::text("a half").stop(reason)).text("the rest");
+        let before = place.asked();
+        let result = agent.turn(&script.prompt("Go.")).await;
+        assert!(place.asked() > before, "{reason}: {result:?}");
+        assert_eq!(result.prompts.len(), 1, "{reason}: {result:?}");
+        let again = agent.turn("And now?").await;
+        assert!(!again.is_error && agent.driver.is_idle(), "{reason}: {again:?}");
+    }
+}
+
 #[tokio::test]
 async fn the_budget_and_the_turns_of_the_process_are_kept() {
     let place = Place::new().await;

@@ -108,6 +108,36 @@ proptest! {
 }
 
 #[test]
+fn what_is_too_long_is_not_kept() {
+    let mut driver = super::claude();
+    let mut say = |line: Value| driver.output(Stream::Stdout, format!("{line}\n").as_bytes());
+    let long = "x".repeat(200_000);
+    for number in 0..10 {
+        let id = format!("{number}-{long}");
+        say(json!({ "type": "control_request", "request_id": id, "request": {
+            "subtype": "can_use_tool", "tool_name": id, "input": {},
+        } }));
+        say(json!({ "type": "control_request", "request_id": number.to_string(), "request": {
+            "subtype": "mcp_message", "server_name": "s", "message": { "id": id },
+        } }));
+        say(json!({ "type": "system", "subtype": "init", "session_id": id, "model": id,
+            "claude_code_version": id, "capabilities": [id] }));
+        say(json!({ "type": "system", "subtype": "task_started", "task_id": number.to_string(),
+            "description": id }));
+        say(json!({ "type": "assistant", "parent_tool_use_id": id, "message": { "id": id, "content": [
+            { "type": "tool_use", "id": id, "name": id, "input": {} },
+            { "type": "tool_use", "id": number.to_string(), "name": id, "input": {} },
+        ] } }));
+        say(json!({ "type": "stream_event", "event": { "type": "message_start", "message": { "id": id } } }));
+        say(json!({ "type": "stream_event", "event": {
+            "type": "content_block_start", "index": number, "content_block": { "type": "tool_use", "id": id },
+        } }));
+    }
+    driver.take_input();
+    assert!(driver.save().to_string().len() < 100_000);
+}
+
+#[test]
 fn what_is_kept_is_bounded() {
     let mut driver = super::claude();
     let mut events = Vec::new();

@@ -1,7 +1,7 @@
 //! Lines that are not as they should be, and lines of other versions.
 
 use super::claude;
-use hostel_agent::{AgentDriver, AgentEvent, AgentKind, Meaning, MessageState, Stream};
+use hostel_agent::{AgentDriver, AgentEvent, AgentKind, LaunchOptions, Meaning, MessageState, Stream};
 use serde_json::{Value, json};
 
 fn say(driver: &mut dyn AgentDriver, line: &Value) -> Vec<Meaning> {
@@ -63,6 +63,61 @@ fn lines_up_to_64_mebibytes_are_taken_and_longer_ones_skipped() {
     assert_eq!(told, [Meaning::Other { kind: "next".to_owned() }]);
 }
 
+/// Each value takes much more memory than its two bytes.
+#[test]
+fn lines_of_too_many_values_are_not_read() {
+    let mut driver = claude();
+    let mut say = |values: usize| {
+        let line = format!("{{\"type\":\"x\",\"a\":[{}0]}}\n", "0,".repeat(values));
+        meanings(driver.output(Stream::Stdout, line.as_bytes()))
+    };
+    assert!(is_malformed(&say(30 << 20)));
+    assert_eq!(say(400_000), [Meaning::Other { kind: "x".to_owned() }]);
+}
+
+#[test]
+fn transcripts_that_are_kept_elsewhere_are_not_taken() {
+    let mut driver = claude();
+    let mut say = |path: &str| {
+        let line = json!({ "type": "transcript_mirror", "filePath": path, "entries": [{ "a": 1 }] });
+        say(&mut *driver, &line)
+    };
+    let path = "/state/projects/-workspace/a.jsonl";
+    assert!(matches!(&say(path)[..], [Meaning::Transcript { path: told, .. }] if told == path));
+    let long = "x".repeat(1 << 20);
+    for path in ["/home/agent/.bashrc", "/state/projects/p/../../../etc/a.jsonl", "a.jsonl", &long] {
+        assert!(is_malformed(&say(path)), "{path:.100}");
+    }
+}
+
+#[test]
+fn transcripts_that_are_not_complete_are_told() {
+    for subtype in ["mirror_error", "session_writes_lost"] {
+        let told = say(&mut *claude(), &json!({ "type": "system", "subtype": subtype }));
+        assert!(matches!(&told[..], [Meaning::Log { level: "error", .. }]), "{told:?}");
+    }
+}
+
+/// An agent that goes on with a conversation counts on from what that has cost.
+#[test]
+fn what_a_conversation_cost_before_is_not_counted_again() {
+    let resumed = LaunchOptions {
+        resume: Some("00000000-0000-4000-8000-000000000002".to_owned()),
+        spent: 0.5,
+        ..LaunchOptions::default()
+    };
+    let mut driver = AgentKind::Claude.launch(&resumed).expect("options").1;
+    let mut cost = |total: f64| {
+        let line = json!({ "type": "result", "subtype": "success", "total_cost_usd": total });
+        let results = say(&mut *driver, &line);
+        results.iter().find_map(|meaning| match meaning {
+            Meaning::Result(result) => Some((result.cost_usd * 1e6).round()),
+            _ => None,
+        })
+    };
+    assert_eq!((cost(0.75), cost(0.875)), (Some(250_000.0), Some(125_000.0)));
+}
+
 #[test]
 fn lost_bytes_cost_the_lines_they_cut() {
     let mut driver = claude();
@@ -100,6 +155,22 @@ fn an_end_in_the_middle_of_a_line() {
         if result.subtype == "agent_exited" && result.is_error),
         "{told:?}"
     );
+}
+
+/// As after SIGINT.
+#[test]
+fn an_end_between_the_result_and_idleness_is_no_second_result() {
+    let mut driver = claude();
+    super::requests::prompt(&mut *driver, "one");
+    for line in [
+        json!({ "type": "system", "subtype": "session_state_changed", "state": "running" }),
+        json!({ "type": "system", "subtype": "init", "session_id": "s" }),
+        json!({ "type": "result", "subtype": "error_during_execution", "terminal_reason": "aborted_streaming",
+            "user_message_uuids": ["one"] }),
+    ] {
+        say(&mut *driver, &line);
+    }
+    assert_eq!(meanings(driver.exited(Some(0))), [Meaning::Idle]);
 }
 
 /// Versions without `session_state_changed` are idle after a result, but for subagents.

@@ -340,7 +340,7 @@ pub(crate) struct EventsArgs {
     /// Those after this number.
     #[arg(long, value_name = "SEQ", default_value_t = 0, hide_default_value = true)]
     pub(crate) after: u64,
-    /// And those that come, until Ctrl-C or until the session is deleted.
+    /// And those that come, until Ctrl-C or the end of the session.
     #[arg(short, long)]
     pub(crate) follow: bool,
     /// Only of this type. May be given several times.

@@ -180,11 +180,25 @@ async fn events(context: &Context, client: &SessionClient, args: EventsArgs) -> 
     };
     if args.follow {
         let mut signals = Signals::listen()?;
+        // Of one that has ended, what there is; nothing more is waited for.
+        let ended = client.get(&args.id).await?;
+        let last = ended.is_over().then_some(ended.last_event);
+        if last.is_some_and(|last| args.after >= last) {
+            return Ok(SUCCESS);
+        }
         let mut watch = client.watch_events(&args.id, args.after, ReconnectPolicy::default()).await?;
         loop {
             tokio::select! {
                 delivery = watch.next() => match delivery? {
-                    Some(SessionDelivery::Event(event)) => print(&event)?,
+                    Some(SessionDelivery::Event(event)) => {
+                        print(&event)?;
+                        if is_last(&event, last) {
+                            return Ok(SUCCESS);
+                        }
+                    }
+                    Some(SessionDelivery::Compacted { to, .. }) if last.is_some_and(|last| to >= last) => {
+                        return Ok(SUCCESS);
+                    }
                     Some(_) => {}
                     None => return Ok(SUCCESS),
                 },
@@ -198,6 +212,15 @@ async fn events(context: &Context, client: &SessionClient, args: EventsArgs) -> 
         let Some(last) = page.last().map(|event| event.seq) else { return Ok(SUCCESS) };
         page.iter().try_for_each(&print)?;
         after = last;
+    }
+}
+
+/// Whether nothing that people wait for comes after an event: it is the end of the session, or the last one of a session
+/// that had ended before.
+fn is_last(event: &SessionEvent, last: Option<u64>) -> bool {
+    match last {
+        Some(last) => event.seq >= last,
+        None => event.kind == "session:ended",
     }
 }
 

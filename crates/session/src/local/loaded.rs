@@ -1,10 +1,11 @@
 //! The sessions that are in memory.
 
 use super::Shared;
-use crate::bus::EventBus;
+use crate::bus::{EventBus, Subscription};
 use crate::error::{Error, Result};
 use crate::id::SessionId;
 use crate::session::Session;
+use crate::store::Store;
 use crate::worker::{Command, Left, MAILBOX, Worker};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -34,6 +35,18 @@ pub(super) struct Loaded {
 struct Entry {
     bus: Arc<EventBus>,
     worker: Option<Handle>,
+}
+
+impl Entry {
+    /// Of a session that nobody looks after yet.
+    fn of(session: &Session) -> Self {
+        Self { bus: EventBus::new(session.last_event), worker: None }
+    }
+
+    /// Whether a worker has it.
+    fn lives(&self) -> bool {
+        self.worker.as_ref().is_some_and(|worker| !worker.mailbox.is_closed())
+    }
 }
 
 #[derive(Clone)]
@@ -71,9 +84,7 @@ impl Loaded {
     }
 
     pub(super) fn ids(&self) -> Vec<SessionId> {
-        let entries = self.entries();
-        let living = |entry: &Entry| entry.worker.as_ref().is_some_and(|worker| !worker.mailbox.is_closed());
-        entries.iter().filter(|(_, entry)| living(entry)).map(|(id, _)| id.clone()).collect()
+        self.entries().iter().filter(|(_, entry)| entry.lives()).map(|(id, _)| id.clone()).collect()
     }
 
     /// How many sessions are in memory, and how many of them have a turn.
@@ -89,13 +100,23 @@ impl Loaded {
         self.entries().get(id).map_or(0, |entry| entry.bus.listeners())
     }
 
-    /// Where the events of a session come by.
-    pub(super) fn bus(&self, session: &Session) -> Arc<EventBus> {
+    /// Listens to the events of a session. That counts before anybody may forget where they come by.
+    pub(super) fn subscribe(&self, session: &Session, store: Arc<dyn Store>, after: u64) -> Subscription {
         let mut entries = self.entries();
-        let entry = entries
-            .entry(session.id.clone())
-            .or_insert_with(|| Entry { bus: EventBus::new(session.last_event), worker: None });
-        Arc::clone(&entry.bus)
+        let entry = entries.entry(session.id.clone()).or_insert_with(|| Entry::of(session));
+        entry.bus.subscribe(session.id.clone(), store, after)
+    }
+
+    /// Does something to its end, also where whoever wants it goes away.
+    pub(super) async fn to_the_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        self.tasks.spawn(work).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "something that was asked of sessions broke");
+            let what = "something broke while this was done; it may still have happened".to_owned();
+            Err(Error::Busy { what, retry_after_seconds: 2 })
+        })
     }
 
     /// The worker of a session, which is loaded where it is not.
@@ -124,15 +145,18 @@ impl Loaded {
             return Err(Error::Busy { what, retry_after_seconds: 5 });
         }
         let stored = shared.store.take(id).await?;
-        let bus = self.bus(&stored.session);
-        bus.catch_up(stored.session.last_event);
         let (mailbox, commands) = mpsc::channel(MAILBOX);
         let (shown, view) = watch::channel(Arc::new(stored.session.clone()));
-        let worker =
-            Worker::new(Arc::clone(shared), Arc::clone(&bus), shown, commands, self.leaving.clone(), stored);
+        let bus = {
+            let mut entries = self.entries();
+            // Who listens already goes on with what this worker tells.
+            let entry = entries.entry(id.clone()).or_insert_with(|| Entry::of(&stored.session));
+            entry.worker = Some(Handle { mailbox: mailbox.clone(), view });
+            Arc::clone(&entry.bus)
+        };
+        bus.catch_up(stored.session.last_event);
+        let worker = Worker::new(Arc::clone(shared), bus, shown, commands, self.leaving.clone(), stored);
         self.tasks.spawn(Arc::clone(self).look_after(Arc::clone(shared), id.clone(), worker));
-        let handle = Handle { mailbox: mailbox.clone(), view };
-        self.entries().insert(id.clone(), Entry { bus, worker: Some(handle) });
         Ok(mailbox)
     }
 
@@ -156,8 +180,12 @@ impl Loaded {
         })
     }
 
+    /// Who listens hears no more, unless another worker of ours has the session by now.
     fn close_bus(&self, id: &SessionId) {
-        if let Some(entry) = self.entries().remove(id) {
+        let mut entries = self.entries();
+        if entries.get(id).is_some_and(|entry| !entry.lives())
+            && let Some(entry) = entries.remove(id)
+        {
             entry.bus.close();
         }
     }
@@ -188,26 +216,27 @@ impl Loaded {
 
     /// Keeps agents warm, where that is wanted, until the host goes away.
     pub(super) fn keep_warm(&self, shared: &Arc<Shared>) {
-        if shared.config.warm_agents > 0 {
-            self.tasks.spawn(super::warm::keep(Arc::clone(shared), self.leaving.clone()));
-        }
+        self.tasks.spawn(super::warm::keep(Arc::clone(shared), self.leaving.clone()));
     }
 
     /// Forgets sessions that have no worker any more and that nobody listens to.
     pub(super) fn let_go(&self) {
-        let living = |entry: &Entry| entry.worker.as_ref().is_some_and(|worker| !worker.mailbox.is_closed());
-        self.entries().retain(|_, entry| living(entry) || entry.bus.listeners() > 0);
+        self.entries().retain(|_, entry| entry.lives() || entry.bus.listeners() > 0);
     }
 
-    /// A session is deleted: who listens hears no more. Returns when its worker has let go.
-    pub(super) async fn forget(&self, id: &SessionId) {
-        let entry = self.entries().remove(id);
-        let Some(entry) = entry else { return };
-        if let Some(worker) = entry.worker {
-            // It has ended, and lets go by itself.
+    /// Returns when the worker of a session that has ended has let go, which it does by itself.
+    pub(super) async fn let_leave(&self, id: &SessionId) {
+        if let Some(worker) = self.living(id) {
             let _ = tokio::time::timeout(LEAVING, worker.mailbox.closed()).await;
         }
-        entry.bus.close();
+    }
+
+    /// A session is deleted: who listens hears no more.
+    pub(super) fn forget(&self, id: &SessionId) {
+        let entry = self.entries().remove(id);
+        if let Some(entry) = entry {
+            entry.bus.close();
+        }
     }
 
     /// Every worker commits what it has and lets go.

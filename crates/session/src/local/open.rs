@@ -76,15 +76,18 @@ impl LocalSessionHost {
         let events = vec![Arc::new(Event::new(1, session.created_at, created))];
         let new =
             NewSession { session: session.clone(), events, transcript, key: key.map(|key| (key, hash)) };
-        if let Some(session) = self.shared.store.create(new).await? {
-            return Ok(Created { session, replayed: true });
-        }
+        let known = self.shared.store.create(new).await?;
+        let replayed = known.is_some();
+        let session = known.unwrap_or(session);
         // Its limits hold from now on. It is there in any case, and is taken up when somebody wants something of it.
-        if let Err(error) = self.loaded.worker(&self.shared, &session.id).await {
+        // Whoever made it before may not have come to that.
+        if !session.status.is_final()
+            && let Err(error) = self.loaded.worker(&self.shared, &session.id).await
+        {
             tracing::warn!(session = %session.id, %error, "a new session is not looked after yet");
             self.loaded.take_up_behind(&self.shared, session.id.clone());
         }
-        Ok(Created { session, replayed: false })
+        Ok(Created { session, replayed })
     }
 
     fn fresh(&self, create: &CreateSession) -> Result<Session> {

@@ -13,24 +13,55 @@ use tokio_util::sync::CancellationToken;
 
 /// How long to wait before a pool that could not be made is tried again.
 const PAUSE: Duration = Duration::from_secs(5);
+/// How often it is looked whether the pool is still there: a daemon may begin anew, or somebody remove it.
+const LOOK: Duration = Duration::from_secs(60);
 /// How long the pool waits with the next agent after one was claimed.
 const REFILL_DELAY: Duration = Duration::from_secs(1);
 
-/// Has the daemon keep a pool of warm agents: as often as it takes until it does.
+/// Has the daemon keep a pool of warm agents for as long as the host is there; or none, where none are wanted.
 pub(super) async fn keep(shared: Arc<Shared>, leaving: CancellationToken) {
-    let mut told = false;
-    while let Err(error) = ensure(&shared).await {
-        if !std::mem::replace(&mut told, true) {
-            tracing::warn!(%error, "no agents can be kept warm yet; it is tried again");
-        }
+    let (mut told, mut is_set) = (false, false);
+    loop {
+        let kept = match shared.config.warm_agents {
+            0 => abolish(&shared).await,
+            _ => ensure(&shared, is_set).await,
+        };
+        let pause = match kept {
+            Ok(()) if shared.config.warm_agents == 0 => return,
+            Ok(()) => {
+                (told, is_set) = (false, true);
+                LOOK
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut told, true) && shared.config.warm_agents > 0 {
+                    tracing::warn!(%error, "no agents can be kept warm yet; it is tried again");
+                }
+                PAUSE
+            }
+        };
         tokio::select! {
             () = leaving.cancelled() => return,
-            () = tokio::time::sleep(PAUSE) => {}
+            () = tokio::time::sleep(pause) => {}
         }
     }
 }
 
-async fn ensure(shared: &Shared) -> Result<()> {
+/// Removes the pool that a server before this kept.
+async fn abolish(shared: &Shared) -> Result<()> {
+    let client = shared.client().await?;
+    match client.get_pool(options::WARM_POOL).await {
+        Ok(pool) if pool.spec.warm_process.is_some() => {
+            tracing::info!(pool = options::WARM_POOL, "no agents are to be kept warm any more");
+            Ok(client.delete_pool(options::WARM_POOL, true).await?)
+        }
+        // Nothing of ours; or a daemon that knows nothing of pools.
+        Err(error) if error.is_connection() => Err(error.into()),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// Sees to it that the pool is there: as it is configured at first, and then as somebody may have tuned it.
+async fn ensure(shared: &Shared, is_set: bool) -> Result<()> {
     let invalid = |error: hostel_client::domain::Error| Error::invalid("template", error.to_string());
     let config = &shared.config;
     let Some(spare) = options::spare() else { return Ok(()) };
@@ -53,6 +84,7 @@ async fn ensure(shared: &Shared) -> Result<()> {
     let client = shared.client().await?;
     let name = options::WARM_POOL;
     match client.get_pool(name).await {
+        Ok(_) if is_set => {}
         Ok(_) => {
             let fields = [
                 PoolField::Template,

@@ -10,6 +10,7 @@ pub(super) async fn sqlite(connection: &mut sqlx::SqliteConnection) -> Result<()
     let steps = migrator(&[
         ("sessions", include_str!("../../migrations/sqlite/0001_sessions.sql")),
         ("store", include_str!("../../migrations/sqlite/0002_store.sql")),
+        ("journaled", include_str!("../../migrations/sqlite/0003_journaled.sql")),
     ]);
     in_time(ACTION, async { steps.run(connection).await.map_err(failed) }).await
 }
@@ -19,6 +20,7 @@ pub(super) async fn postgres(connection: &mut sqlx::PgConnection) -> Result<()> 
     let steps = migrator(&[
         ("sessions", include_str!("../../migrations/postgres/0001_sessions.sql")),
         ("store", include_str!("../../migrations/postgres/0002_store.sql")),
+        ("journaled", include_str!("../../migrations/postgres/0003_journaled.sql")),
     ]);
     in_time(ACTION, async { steps.run(connection).await.map_err(failed) }).await
 }

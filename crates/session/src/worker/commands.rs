@@ -9,6 +9,7 @@ use crate::machine::Input;
 use crate::message::{Message, MessageState};
 use crate::question::{Question, QuestionAnswer, QuestionState, Verdict};
 use crate::session::Session;
+use crate::status::EndReason;
 use hostel_agent::{Answer, Content, Decision, Request};
 use serde_json::{Map, json};
 use std::sync::Arc;
@@ -118,7 +119,9 @@ impl Worker {
             let message = self.session.reason.map(|reason| reason.to_string());
             return Err(Error::NotActive { status, message });
         }
-        if let Some(reason) = limits::reached(&self.session).or_else(|| limits::late(&self.session)) {
+        let full = self.is_full().then_some(EndReason::StorageExceeded);
+        let reached = || limits::reached(&self.session).or_else(|| limits::late(&self.session));
+        if let Some(reason) = full.or_else(reached) {
             let message = limits::sentence(&self.session, reason);
             return Err(Error::LimitReached { reason, message });
         }

@@ -71,26 +71,36 @@ pub(crate) fn json(kind: EventKind, data: &impl Serialize) -> Arc<RawValue> {
 
 /// The deltas of blocks that are not complete, to be forgotten when they are.
 #[derive(Default)]
-pub(super) struct Deltas(HashMap<String, Vec<Compaction>>);
+pub(super) struct Deltas(HashMap<String, Kept>);
+
+/// Deltas that are kept of a block.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Kept {
+    /// Their numbers.
+    pub(super) runs: Vec<Compaction>,
+    /// Bytes that they count for.
+    pub(super) bytes: u64,
+}
 
 /// Blocks that may be open at a time; what is beyond keeps its deltas.
 const MAX_OPEN: usize = 256;
 
 impl Deltas {
-    /// A delta of a block has that number.
-    pub(super) fn note(&mut self, block: &str, seq: u64) {
-        if let Some(runs) = self.0.get_mut(block) {
-            match runs.last_mut() {
-                Some(run) if run.to + 1 == seq => run.to = seq,
-                _ => runs.push(Compaction { from: seq, to: seq }),
-            }
-        } else if self.0.len() < MAX_OPEN {
-            self.0.insert(block.to_owned(), vec![Compaction { from: seq, to: seq }]);
+    /// A delta of a block has that number, and counts for so many bytes.
+    pub(super) fn note(&mut self, block: &str, seq: u64, bytes: u64) {
+        if self.0.len() >= MAX_OPEN && !self.0.contains_key(block) {
+            return;
+        }
+        let kept = self.0.entry(block.to_owned()).or_default();
+        kept.bytes = kept.bytes.saturating_add(bytes);
+        match kept.runs.last_mut() {
+            Some(run) if run.to + 1 == seq => run.to = seq,
+            _ => kept.runs.push(Compaction { from: seq, to: seq }),
         }
     }
 
     /// The block is complete.
-    pub(super) fn complete(&mut self, block: &str) -> Vec<Compaction> {
+    pub(super) fn complete(&mut self, block: &str) -> Kept {
         self.0.remove(block).unwrap_or_default()
     }
 

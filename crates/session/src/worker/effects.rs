@@ -15,7 +15,9 @@ use hostel_client::ExecSession;
 use hostel_client::model::StartKind;
 use jiff::Timestamp;
 use jobs::Started;
+use serde::Serialize;
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -23,6 +25,15 @@ use tokio_util::sync::CancellationToken;
 
 /// How long a job that failed waits before it is done again.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
+
+/// The end of a turn, as the journal has it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Completed<'a> {
+    message_id: &'a str,
+    outcome: &'a MessageOutcome,
+    tools_used: &'a BTreeSet<String>,
+}
 
 impl Worker {
     pub(super) fn carry_out(&mut self, effect: Effect) {
@@ -228,15 +239,12 @@ impl Worker {
         }
         outcome.latency =
             u64::try_from(now.duration_since(message.created_at).as_millis()).unwrap_or_default();
-        self.journal_of(
-            Some(id),
-            EventKind::TurnCompleted,
-            &json!({ "messageId": id, "outcome": outcome, "toolsUsed": self.tools }),
-        );
+        let tools = std::mem::take(&mut self.tools);
+        let completed = Completed { message_id: id, outcome: &outcome, tools_used: &tools };
+        self.journal_of(Some(id), EventKind::TurnCompleted, &completed);
         message.outcome = Some(outcome);
         message.state = MessageState::Done;
         message.ended_at = Some(now);
-        self.tools.clear();
         self.draft.messages.insert(message.id.clone(), message);
     }
 

@@ -4,7 +4,7 @@ use super::options;
 use crate::error::{Error, Result};
 use crate::local::Shared;
 use crate::session::Session;
-use crate::store::AgentState;
+use crate::store::{AgentState, TranscriptFile};
 use hostel_agent::{AgentDriver, claude};
 use hostel_client::domain::process::ProcessSpec;
 use hostel_client::domain::{ProcessId, SandboxId, SandboxState};
@@ -25,6 +25,8 @@ const WARM: &str = "warm";
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long counting what was used may take; the agent's estimate stands in after that.
 const COUNTING: Duration = Duration::from_secs(5);
+/// The most files of a conversation that are brought back: its own, and those of subagents.
+const MAX_TRANSCRIPTS: usize = 1000;
 /// Why the daemon refuses what a sandbox cannot do now: it is paused, or ends.
 const STATE: &str = "SANDBOX_STATE";
 /// Why the daemon refuses a request that comes again and is another one.
@@ -225,9 +227,9 @@ impl Start {
         &self,
         client: &Client,
         sandbox: &SandboxId,
-        transcripts: &[crate::store::TranscriptFile],
+        transcripts: &[TranscriptFile],
     ) -> Result<()> {
-        for file in transcripts {
+        for file in wanted(transcripts, &self.session.session_id) {
             let write = WriteFile { path: file.path.clone(), permissions: Some(0o600), create_parents: true };
             client.write_file(sandbox, write, file.content.as_bytes()).await?;
         }
@@ -261,6 +263,16 @@ impl Start {
         // A worker that is gone needs to know nothing.
         let _ = self.progress.send((self.epoch, progress)).await;
     }
+}
+
+/// The transcripts to put into a sandbox: those that are where agents keep them, the conversation's own first, and not
+/// more than an agent is waited for. Another sandbox said what they are called.
+fn wanted<'a>(transcripts: &'a [TranscriptFile], conversation: &str) -> Vec<&'a TranscriptFile> {
+    let own = format!("/{conversation}.jsonl");
+    let mut wanted: Vec<_> = transcripts.iter().filter(|file| claude::is_transcript(&file.path)).collect();
+    wanted.sort_by_key(|file| !file.path.ends_with(&own));
+    wanted.truncate(MAX_TRANSCRIPTS);
+    wanted
 }
 
 /// Attaches to an agent, for as long as it takes for a daemon to come back.
@@ -465,4 +477,21 @@ pub(super) async fn tell_bounds(shared: Arc<Shared>, session: Session, pause: Du
         Result::Ok(())
     };
     Job::Bounded(changed.await)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_transcripts_are_brought_back() {
+        let file = |path: String| TranscriptFile { path, content: String::new() };
+        let mut files: Vec<_> =
+            (0..2000).map(|number| file(format!("/s/projects/p/c/subagents/{number}.jsonl"))).collect();
+        files.insert(0, file("/home/agent/.profile".to_owned()));
+        files.push(file("/s/projects/p/c.jsonl".to_owned()));
+        let wanted = wanted(&files, "c");
+        assert_eq!((wanted.len(), wanted[0].path.as_str()), (MAX_TRANSCRIPTS, "/s/projects/p/c.jsonl"));
+        assert!(wanted.iter().all(|file| file.path.starts_with("/s/projects/")));
+    }
 }

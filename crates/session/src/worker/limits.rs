@@ -67,6 +67,9 @@ pub(crate) fn sentence(session: &Session, reason: EndReason) -> String {
         EndReason::IdleTimeout => {
             format!("nothing happened for {} s", limits.max_idle_time_ms.unwrap_or(0) / 1000)
         }
+        EndReason::StorageExceeded => {
+            "its agent wrote as much as the server keeps of one session (max-session-bytes)".to_owned()
+        }
         other => other.as_str().to_owned(),
     }
 }
@@ -75,6 +78,11 @@ impl Worker {
     /// The limit that is reached, where the session has not ended for it.
     pub(super) fn limit_reached(&self) -> Option<EndReason> {
         reached(&self.session)
+    }
+
+    /// Whether no more may be kept of what its agents write.
+    pub(super) fn is_full(&self) -> bool {
+        self.shared.config.max_session_bytes.is_some_and(|most| self.agent.journaled >= most)
     }
 
     /// A limit is reached: the session ends, or stands still.

@@ -3,6 +3,7 @@
 use super::Worker;
 use crate::event::EventKind;
 use crate::machine::{Input, Phase};
+use crate::status::EndReason;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -90,12 +91,21 @@ impl Worker {
 
     fn take_output(&mut self, event: Option<hostel_client::Result<Event>>) {
         match event {
-            Some(Ok(Event::Output { stream, data, .. })) => {
+            Some(Ok(Event::Output { stream, offset, data })) => {
+                let is_lost = self.is_full() && self.machine.agent() == crate::machine::Agent::Sweeping;
                 let Some(driver) = &mut self.driver else { return };
+                if is_lost {
+                    // It says so much that it is being killed for it. There is no room to tell even that.
+                    let end = offset.saturating_add(u64::try_from(data.len()).unwrap_or(u64::MAX));
+                    driver.skipped(which(stream), offset..end);
+                    self.draft.agent = true;
+                    return;
+                }
                 let events = driver.output(which(stream), &data);
                 self.draft.agent = true;
                 self.understand(events);
                 self.check_unread();
+                self.check_written();
             }
             Some(Ok(Event::Gap { stream, missing })) => {
                 tracing::warn!(session = %self.id, ?stream, ?missing, "output of an agent is lost");
@@ -229,6 +239,17 @@ impl Worker {
             self.journal(EventKind::Error, &json!({ "code": "agent_broke", "message": message }));
             self.happened(Input::Kill);
         }
+    }
+
+    /// An agent that has more written than may be kept is killed: what it asks for then takes no room either.
+    fn check_written(&mut self) {
+        if !self.is_full() || self.machine.agent() == crate::machine::Agent::Sweeping {
+            return;
+        }
+        self.limit(EndReason::StorageExceeded);
+        // No time to end by itself: in that it would go on writing. A kill is for one that has no turn.
+        self.inputs.extend([Input::GraceOver, Input::Kill]);
+        self.run_inputs();
     }
 
     /// The offset after the last byte that the driver had to say.

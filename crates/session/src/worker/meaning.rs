@@ -1,6 +1,7 @@
 //! What the agent's output means for the journal and the record.
 
 use super::Worker;
+use super::draft::Kept;
 use crate::event::EventKind;
 use crate::machine::{Input, Phase};
 use crate::question::{Question, QuestionState};
@@ -10,6 +11,7 @@ use hostel_agent::{
     AgentEvent, Answer, Block, BlockKind, Decision, HostAnswer, Meaning, MessageState, Request,
     SubagentState, ToolStatus, TurnResult, Usage,
 };
+use serde::Serialize;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
@@ -21,10 +23,37 @@ const MAX_QUESTIONS: usize = 64;
 const MAX_ASKED: usize = 16 << 20;
 /// Characters of what an agent calls its conversation, or a task.
 const MAX_NAME: usize = 512;
+/// The most that is counted, of anything: what floating point has exactly, so that JSON has it too.
+const MAX_COUNT: u64 = 1 << 53;
 /// What a driver says of a turn whose agent has ended.
 const GONE: &str = "agent_exited";
 /// What a driver says of a prompt that the conversation has already.
 const REPEATED: &str = "repeated";
+
+/// A line of the agent, as the journal has it. These borrow: what an agent writes may be large.
+#[derive(Serialize)]
+struct Line<'a> {
+    message: &'a Value,
+}
+
+/// A part of a conversation, as the journal has it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Part<'a> {
+    conversation_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    block_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    block: Option<&'a Block>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    updates: Option<&'a Block>,
+}
+
+/// A question, as the journal has it.
+#[derive(Serialize)]
+struct Asked<'a> {
+    question: &'a Question,
+}
 
 impl Worker {
     /// Takes what a driver understood.
@@ -35,7 +64,7 @@ impl Worker {
             }
             let raw = event.raw.filter(|_| !matches!(event.meaning, Meaning::Transcript { .. }));
             if let Some(raw) = &raw {
-                self.journal(EventKind::AgentMessage, &json!({ "message": raw }));
+                self.journal(EventKind::AgentMessage, &Line { message: raw });
             }
             let conversation = event.subagent.as_deref().unwrap_or("main");
             self.understood(conversation, event.meaning, raw.as_ref());
@@ -56,32 +85,35 @@ impl Worker {
             Meaning::Prompt { uuid, state: MessageState::Started } => self.happened(Input::Begun(uuid)),
             Meaning::Prompt { .. } | Meaning::Answered { .. } | Meaning::Other { .. } => {}
             Meaning::BlockStart(block) => {
-                self.journal(
-                    EventKind::BlockStart,
-                    &json!({ "conversationId": conversation, "block": block }),
-                );
+                let start = Part {
+                    conversation_id: conversation,
+                    block_id: None,
+                    block: Some(&block),
+                    updates: None,
+                };
+                self.journal(EventKind::BlockStart, &start);
             }
             Meaning::BlockDelta { block, index, kind, delta } => {
+                let before = self.agent.journaled;
                 let seq = self.journal(
                     EventKind::BlockDelta,
                     &json!({ "conversationId": conversation, "blockId": block, "index": index, "kind": kind, "delta": delta }),
                 );
-                self.deltas.note(&block, seq);
+                self.deltas.note(&block, seq, self.agent.journaled.saturating_sub(before));
             }
             Meaning::BlockUpdate(block) => {
                 self.tool(&block, raw);
-                self.journal(
-                    EventKind::BlockUpdate,
-                    &json!({ "conversationId": conversation, "blockId": block.id, "updates": block }),
-                );
+                let (block_id, updates) = (Some(block.id.as_str()), Some(&block));
+                let update = Part { conversation_id: conversation, block_id, block: None, updates };
+                self.journal(EventKind::BlockUpdate, &update);
             }
             Meaning::BlockComplete(block) => {
                 self.tool(&block, raw);
-                self.journal(
-                    EventKind::BlockComplete,
-                    &json!({ "conversationId": conversation, "blockId": block.id, "block": block }),
-                );
-                self.draft.compact.extend(self.deltas.complete(&block.id));
+                let block_id = Some(block.id.as_str());
+                let complete =
+                    Part { conversation_id: conversation, block_id, block: Some(&block), updates: None };
+                self.journal(EventKind::BlockComplete, &complete);
+                self.compact(&block.id);
             }
             Meaning::BlockAbandoned { block } => {
                 let updates = json!({ "abandoned": true });
@@ -89,7 +121,7 @@ impl Worker {
                     EventKind::BlockUpdate,
                     &json!({ "conversationId": conversation, "blockId": block, "updates": updates }),
                 );
-                self.draft.compact.extend(self.deltas.complete(&block));
+                self.compact(&block);
             }
             Meaning::Question(question) => self.asked(question),
             Meaning::QuestionWithdrawn { id } => self.withdraw(&id, "withdrawn"),
@@ -111,6 +143,13 @@ impl Worker {
             }
             _ => {}
         }
+    }
+
+    /// The deltas of a block need not be kept any more.
+    fn compact(&mut self, block: &str) {
+        let Kept { runs, bytes } = self.deltas.complete(block);
+        self.agent.journaled = self.agent.journaled.saturating_sub(bytes);
+        self.draft.compact.extend(runs);
     }
 
     fn conversation(&mut self, id: String) {
@@ -197,7 +236,7 @@ impl Worker {
             verdict: None,
             decided_by: None,
         };
-        self.journal(EventKind::PermissionRequested, &json!({ "question": question }));
+        self.journal(EventKind::PermissionRequested, &Asked { question: &question });
         self.draft.questions.insert(question.id.clone(), question.clone());
         self.questions.push(question);
     }
@@ -225,11 +264,14 @@ impl Worker {
     fn result(&mut self, result: TurnResult, raw: Option<&Value>) {
         let session = &mut self.session;
         session.agent_cost = session.agent_cost.plus(Usd::from_dollars(result.cost_usd).unwrap_or_default());
-        session.num_turns += u64::from(result.num_turns);
-        session.input_tokens += result.usage.input;
-        session.output_tokens += result.usage.output;
-        session.cached_tokens += result.usage.cache_creation + result.usage.cache_read;
-        session.total_tokens = session.input_tokens + session.output_tokens;
+        // The sandbox says so: it may say anything.
+        let add = |count: &mut u64, more: u64| *count = count.saturating_add(more).min(MAX_COUNT);
+        add(&mut session.num_turns, u64::from(result.num_turns));
+        add(&mut session.input_tokens, result.usage.input);
+        add(&mut session.output_tokens, result.usage.output);
+        add(&mut session.cached_tokens, result.usage.cache_creation);
+        add(&mut session.cached_tokens, result.usage.cache_read);
+        session.total_tokens = session.input_tokens.saturating_add(session.output_tokens).min(MAX_COUNT);
         let (usage, cost) = (result.usage, session.agent_cost);
         self.journal(EventKind::Usage, &json!({ "usage": usage, "agentCost": cost }));
         self.model_calls = Default::default();
@@ -241,7 +283,7 @@ impl Worker {
         let (turn, raw) = (turn.message.clone(), raw.cloned());
         self.outcome(&turn, |outcome| {
             outcome.usage = sum(outcome.usage, result.usage);
-            outcome.num_turns += result.num_turns;
+            outcome.num_turns = outcome.num_turns.saturating_add(result.num_turns);
             if !result.unasked {
                 outcome.is_error = result.is_error;
                 outcome.result = result.subtype;
@@ -283,15 +325,16 @@ impl Worker {
         for entry in entries {
             let _ = writeln!(lines, "{entry}");
         }
+        self.count_written(path.len() + lines.len());
         self.draft.transcribe(TranscriptPiece { path, lines });
     }
 }
 
 fn sum(one: Usage, other: Usage) -> Usage {
     Usage {
-        input: one.input + other.input,
-        output: one.output + other.output,
-        cache_creation: one.cache_creation + other.cache_creation,
-        cache_read: one.cache_read + other.cache_read,
+        input: one.input.saturating_add(other.input),
+        output: one.output.saturating_add(other.output),
+        cache_creation: one.cache_creation.saturating_add(other.cache_creation),
+        cache_read: one.cache_read.saturating_add(other.cache_read),
     }
 }

@@ -134,6 +134,7 @@ pub(crate) fn launch(session: &Session, gateway: bool, resume: bool, attempt: u6
     LaunchOptions {
         conversation: (!resume).then(|| conversation(session, attempt)),
         resume: resume.then(|| session.session_id.clone()),
+        spent: if resume { session.agent_cost.dollars() } else { 0.0 },
         resume_at: config.resume_at_message_id.clone().filter(|_| resume && session.num_turns == 0),
         fork: config.fork_session && session.num_turns == 0 && resume,
         max_budget_usd,

@@ -131,6 +131,7 @@ pub(crate) fn agent(name: &str, attempt: u64) -> AgentState {
         input_offset: 17 * attempt,
         input: vec![0, 255, b'\n'],
         driver: json!({"consumed": attempt}),
+        journaled: 1 << 40,
     }
 }
 

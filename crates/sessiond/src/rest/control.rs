@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// How long an agent may take to stop where nobody says.
-const GRACE_MS: u64 = 5000;
+pub(crate) const GRACE_MS: u64 = 5000;
 /// The longest that may be waited.
 const LONGEST_MS: u64 = 10 * 60 * 1000;
 

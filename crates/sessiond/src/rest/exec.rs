@@ -68,7 +68,7 @@ pub(super) struct Ran {
 
 /// Run a command in the sandbox, beside the agent
 ///
-/// It ends when the caller goes away.
+/// It ends when the caller goes away, or the server stops.
 #[utoipa::path(post, path = "/api/sessions/{id}/exec", tag = "files", request_body = ExecBody, responses(
     (status = 200, description = "How it ended, well or not", body = Ran)
 ))]
@@ -100,7 +100,10 @@ pub(super) async fn exec(
         let detail = "the command did not end in time, and not when it was told to";
         Problem::new(axum::http::StatusCode::GATEWAY_TIMEOUT, "slow", "Timeout", detail)
     };
-    tokio::time::timeout(timeout + AFTER, collect(session)).await.map_err(slow)?.map(Json)
+    tokio::select! {
+        () = app.stop.cancelled() => Err(hostel_session::Error::Stopping.into()),
+        ran = tokio::time::timeout(timeout + AFTER, collect(session)) => ran.map_err(slow)?.map(Json),
+    }
 }
 
 async fn collect(mut session: ExecSession) -> Result<Ran> {

@@ -11,17 +11,19 @@ use super::app::App;
 use super::input::{Id, Query};
 use super::problem::{Problem, Result};
 use axum::Json;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::IntoResponse;
 use futures::stream::try_unfold;
-use hostel_session::SessionId;
-use hostel_session::client::Client;
+use futures::{Stream, TryStreamExt as _};
 use hostel_session::client::domain::SandboxId;
 use hostel_session::client::domain::file::{Compression, FileKind};
 use hostel_session::client::model::FileInfo;
+use hostel_session::client::{self, Client};
+use hostel_session::{Error, SessionId};
 use serde::{Deserialize, Serialize};
+use std::io;
 
 /// Longest path, in bytes (PATH_MAX of Linux).
 const LONGEST: usize = 4096;
@@ -127,6 +129,19 @@ pub(super) struct Directory {
     files: Vec<FileBody>,
 }
 
+/// Pieces as a body. It breaks when the server stops, so that nobody takes it for whole.
+fn body(app: &App, pieces: impl Stream<Item = client::Result<Bytes>> + Send + 'static) -> Body {
+    let state = (Box::pin(pieces), app.stop.clone());
+    Body::from_stream(try_unfold(state, |(mut pieces, stop)| async move {
+        let next = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Err(io::Error::other(Error::Stopping)),
+            next = pieces.try_next() => next.map_err(io::Error::other)?,
+        };
+        Ok(next.map(|piece| (piece, (pieces, stop))))
+    }))
+}
+
 /// List a directory of the sandbox
 #[utoipa::path(get, path = "/api/sessions/{id}/files", tag = "files", params(Which), responses(
     (status = 200, description = "The directory", body = Directory)
@@ -148,14 +163,14 @@ pub(super) async fn list(
 pub(super) async fn workspace(State(app): State<App>, Id(id): Id) -> Result<impl IntoResponse> {
     let place = Place::find(&app, &id, None).await?;
     let archive = place.client.export_files(&place.sandbox, &place.path, Compression::Zstd).await?;
-    let body = try_unfold(archive, |mut archive| async move {
-        Ok::<_, hostel_session::client::Error>(archive.next().await?.map(|piece| (piece, archive)))
+    let pieces = try_unfold(archive, |mut archive| async move {
+        Ok::<_, client::Error>(archive.next().await?.map(|piece| (piece, archive)))
     });
     let headers = [
         (CONTENT_TYPE, "application/zstd".to_owned()),
         (CONTENT_DISPOSITION, format!("attachment; filename=\"workspace-{id}.tar.zst\"")),
     ];
-    Ok((headers, Body::from_stream(body)))
+    Ok((headers, body(&app, pieces)))
 }
 
 #[cfg(test)]

@@ -6,17 +6,22 @@ use super::app::App;
 use super::events::{Gap, Types, Which};
 use super::input::{Id, Query};
 use super::problem::{Problem, Result};
+use crate::server::Place;
+use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use command::{Reply, run};
-use hostel_session::{Delivery, EventKind, SessionId, SubscriptionSource};
+use command::{Reply, follow};
+use hostel_session::{Delivery, EventKind, SubscriptionSource};
 use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 
 /// Largest message that is taken, in bytes: one may hold pictures.
 const LARGEST: usize = 32 << 20;
@@ -25,13 +30,14 @@ const PING: Duration = Duration::from_secs(20);
 const SILENCE: Duration = Duration::from_secs(60);
 /// How long a client may take to take a message.
 const SEND: Duration = Duration::from_secs(30);
-/// Commands of one client that run at a time. More wait in its socket.
+/// Commands of one client that may wait for those before them, and stops that may be waited for. More are refused, for
+/// what is behind them in its socket must be read: its answers to our pings are among that.
 const COMMANDS: usize = 16;
 
 /// Watch and control a session over a WebSocket
 ///
 /// Events come as JSON, as in an event stream; commands go as `{"type": "message" | "interrupt" | "stop" | "kill" |
-/// "cancel" | "answer", "ref": …}` and are answered by `{"type": "reply", "ref", "ok", …}`.
+/// "cancel" | "answer", "ref": …}`, are followed in their order, and are answered by `{"type": "reply", "ref", "ok", …}`.
 #[utoipa::path(get, path = "/api/sessions/{id}/ws", tag = "events", params(Which), responses(
     (status = 101, description = "The protocol is WebSocket from here on")
 ))]
@@ -40,6 +46,7 @@ pub(super) async fn open(
     Id(id): Id,
     Query(which): Query<Which>,
     headers: HeaderMap,
+    place: Option<Extension<Place>>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response> {
     let (after, types) = (which.after(&headers)?, which.types()?);
@@ -51,40 +58,46 @@ pub(super) async fn open(
     })?;
     let upgrade = upgrade.max_message_size(LARGEST).max_frame_size(LARGEST);
     Ok(upgrade.on_upgrade(move |socket| async move {
-        let now = Instant::now();
-        let talk = Talk { app, id, types, source, socket, commands: JoinSet::new(), heard: now };
+        // It counts as a connection for as long as it is one.
+        let _place = place;
+        let (commands, said) = mpsc::channel(COMMANDS);
+        let (told, replies) = mpsc::channel(1);
+        let mut follower = JoinSet::new();
+        follower.spawn(follow(app.clone(), id, said, told));
+        let (stop, heard) = (app.stop, Instant::now());
+        let talk = Talk { stop, types, source, socket, commands, replies, _follower: follower, heard };
         talk.go_on().await;
     }))
 }
 
 /// One client.
 struct Talk {
-    app: App,
-    id: SessionId,
+    stop: CancellationToken,
     types: Types,
     source: Box<dyn SubscriptionSource>,
     socket: WebSocket,
-    /// Ended with the connection; what a session accepted goes on.
-    commands: JoinSet<Reply>,
+    /// What it says, in order.
+    commands: mpsc::Sender<Utf8Bytes>,
+    /// What came of it.
+    replies: mpsc::Receiver<Reply>,
+    /// Does what it says. Ended with the connection; what a session accepted goes on.
+    _follower: JoinSet<()>,
     heard: Instant,
 }
 
 impl Talk {
     async fn go_on(mut self) {
-        let stop = self.app.stop.clone();
+        let stop = self.stop.clone();
         let mut ping = interval(PING);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let close = loop {
             let went = tokio::select! {
                 () = stop.cancelled() => break Some((close_code::AWAY, "the server is stopping")),
-                message = self.socket.recv(), if self.commands.len() < COMMANDS => match message {
+                message = self.socket.recv() => match message {
                     Some(Ok(message)) => self.heard(message).await,
                     Some(Err(_)) | None => break None,
                 },
-                Some(reply) = self.commands.join_next() => match reply {
-                    Ok(reply) => self.tell(reply.json()).await,
-                    Err(_) => Went::On,
-                },
+                Some(reply) = self.replies.recv() => self.tell(reply.json()).await,
                 delivery = self.source.next() => match delivery {
                     Ok(Some(delivery)) => self.deliver(delivery).await,
                     Ok(None) => break Some((close_code::NORMAL, "the session is gone")),
@@ -110,10 +123,13 @@ impl Talk {
     async fn heard(&mut self, message: Message) -> Went {
         self.heard = Instant::now();
         match message {
-            Message::Text(text) => {
-                self.commands.spawn(run(self.app.clone(), self.id.clone(), text));
-                Went::On
-            }
+            Message::Text(text) => match self.commands.try_send(text) {
+                Ok(()) => Went::On,
+                Err(TrySendError::Full(text)) => self.tell(Reply::too_many(&text).json()).await,
+                Err(TrySendError::Closed(_)) => {
+                    Went::Close(close_code::ERROR, "commands cannot be followed now; come again")
+                }
+            },
             Message::Binary(_) => Went::Close(close_code::UNSUPPORTED, "commands are text"),
             Message::Close(_) => Went::Gone,
             // Answered by the library.

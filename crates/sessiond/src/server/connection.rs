@@ -12,6 +12,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tower::ServiceExt as _;
 
 /// How long the head of a request may take.
@@ -26,6 +28,13 @@ const STREAMS: u32 = 1000;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long to wait after a failed accept, such as for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// The place that a connection has: given back when it has ended, and with it what it became.
+#[derive(Clone)]
+pub(crate) struct Place {
+    _room: Arc<OwnedSemaphorePermit>,
+    _served: TaskTrackerToken,
+}
 
 /// The listener and what is served on it.
 pub(super) struct Connections {
@@ -45,9 +54,14 @@ impl Connections {
         let builder = builder();
         let graceful = GracefulShutdown::new();
         let mut open = JoinSet::new();
+        // A connection that becomes a WebSocket is over for its task here, and goes on elsewhere.
+        let places = TaskTracker::new();
         while let Some((stream, permit)) = self.accept().await {
             let routes = self.routes.clone();
-            let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
+            let place = Place { _room: Arc::new(permit), _served: places.token() };
+            let of_requests = place.clone();
+            let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
+                request.extensions_mut().insert(of_requests.clone());
                 routes.clone().oneshot(request.map(axum::body::Body::new))
             });
             let connection =
@@ -57,13 +71,15 @@ impl Connections {
                 if let Err(error) = connection.await {
                     tracing::debug!(error = %error, "a connection broke");
                 }
-                drop(permit);
+                drop(place);
             });
             while open.try_join_next().is_some() {}
         }
         drop(self.listener);
         graceful.shutdown().await;
         while open.join_next().await.is_some() {}
+        places.close();
+        places.wait().await;
     }
 
     /// The next connection, when there is room for it; `None` when told to stop.

@@ -1,7 +1,8 @@
 //! gRPC on the same port.
 
 use crate::stage::{Stage, told};
-use hostel_session::client::{Address, SessionClient};
+use hostel_session::client::model::SessionDelivery;
+use hostel_session::client::{Address, ReconnectPolicy, SessionClient};
 use hostel_sessiond::Tokens;
 use serde_json::json;
 use std::os::unix::fs::PermissionsExt as _;
@@ -26,5 +27,25 @@ async fn grpc_and_rest_show_the_same_sessions_to_who_has_a_token() {
     let stranger = SessionClient::connect(&address, None).await.unwrap();
     let refused = stranger.get("shared").await.unwrap_err();
     assert!(refused.refusal().is_some_and(|refusal| refusal.reason.contains("UNAUTH")), "{refused:?}");
+    stage.server.stop().await;
+}
+
+/// An agent's line may have 64 MiB, and others are on the same page.
+#[tokio::test]
+async fn the_largest_lines_of_agents_can_be_listed_and_watched() {
+    let stage = Stage::new().await;
+    let id = stage.session().await;
+    stage.host.write_long(&id, 16 << 20);
+    stage.host.write_long(&id, 64 << 20);
+    let address: Address = stage.url("").parse().unwrap();
+    let client = SessionClient::connect(&address, None).await.unwrap();
+    let events = client.events(id.as_str(), 0, 10).await.unwrap();
+    assert_eq!(events.iter().map(|event| event.seq).collect::<Vec<_>>(), [1, 2, 3]);
+    let mut watch = client.watch_events(id.as_str(), 2, ReconnectPolicy::default()).await.unwrap();
+    match watch.next().await.unwrap() {
+        Some(SessionDelivery::Event(event)) => assert!(event.data.get().len() > 64 << 20),
+        other => panic!("{:.200}", format!("{other:?}")),
+    }
+    drop(watch);
     stage.server.stop().await;
 }

@@ -5,6 +5,7 @@ use hostel_sessiond::Tokens;
 use reqwest::StatusCode;
 use serde_json::json;
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 #[tokio::test]
 async fn without_tokens_no_page_of_another_site_gets_in() {
@@ -60,4 +61,19 @@ async fn with_tokens_only_who_has_one_gets_in() {
         assert_eq!(stage.get(open).send().await.unwrap().status(), 200, "{open}");
     }
     stage.server.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_that_takes_long_does_not_keep_the_sessions_from_being_let_go() {
+    let stage = Stage::with(|config| config.drain_timeout = Duration::from_millis(200)).await;
+    let id = stage.session().await;
+    stage.host.1.set_open(false);
+    let body = json!({ "prompt": "x", "mode": "ack" });
+    let path = format!("/api/sessions/{id}/message");
+    let (sent, ()) = tokio::join!(stage.client.post(stage.url(&path)).json(&body).send(), async {
+        stage.host.held().await;
+        stage.server.stop().await;
+    });
+    assert!(sent.is_err(), "it was given up");
+    assert!(stage.host.is_shut_down());
 }

@@ -13,13 +13,32 @@ use hostel_session::{
 use jiff::Timestamp;
 use serde_json::{Value, json, value::to_raw_value};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::watch;
 
 /// Sessions in memory.
 #[derive(Default)]
-pub(crate) struct MemoryHost(Arc<Mutex<BTreeMap<SessionId, Entry>>>);
+pub(crate) struct MemoryHost(Arc<Mutex<BTreeMap<SessionId, Entry>>>, pub(crate) Gate);
+
+/// Where messages are held until somebody lets them go on, and whether all is over.
+pub(crate) struct Gate {
+    open: watch::Sender<bool>,
+    over: AtomicBool,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self { open: watch::Sender::new(true), over: AtomicBool::new(false) }
+    }
+}
+
+impl Gate {
+    pub(crate) fn set_open(&self, open: bool) {
+        self.open.send_replace(open);
+    }
+}
 
 struct Entry {
     session: Session,
@@ -107,6 +126,23 @@ impl MemoryHost {
         })
         .unwrap();
         asked
+    }
+
+    /// The agent writes a line with so long a text.
+    pub(crate) fn write_long(&self, id: &SessionId, bytes: usize) {
+        let line = json!({ "message": { "type": "user", "text": "x".repeat(bytes) } });
+        self.with(id, |entry| Ok(entry.push(EventKind::AgentMessage, None, &line))).unwrap();
+    }
+
+    /// Waits until a message is held.
+    pub(crate) async fn held(&self) {
+        while self.1.open.receiver_count() == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    pub(crate) fn is_shut_down(&self) -> bool {
+        self.1.over.load(Ordering::Relaxed)
     }
 
     /// The turn that hangs goes on.
@@ -226,6 +262,7 @@ impl SessionHost for MemoryHost {
 
     /// "hang" hangs, "busy" is too much, all else has its turn at once.
     async fn send(&self, id: &SessionId, send: SendMessage) -> Result<Accepted> {
+        let _ = self.1.open.subscribe().wait_for(|open| *open).await;
         self.with(id, |entry| {
             let status = entry.session.status;
             if status.is_final() {
@@ -367,7 +404,9 @@ impl SessionHost for MemoryHost {
         Health { healthy: true, problems: Vec::new(), loaded_sessions: self.lock().len(), running_turns: 0 }
     }
 
-    async fn shutdown(&self) {}
+    async fn shutdown(&self) {
+        self.1.over.store(true, Ordering::Relaxed);
+    }
 }
 
 struct Source {

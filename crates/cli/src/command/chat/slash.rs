@@ -54,6 +54,7 @@ async fn tell_cost(client: &SessionClient, id: &str) -> Result<String, Failure> 
 async fn tell_files(context: &Context, client: &SessionClient, id: &str) -> Result<String, Failure> {
     let session = client.get(id).await?;
     let sandbox = files::sandbox(&session)?;
-    let list = context.connect().await?.list_files(&sandbox, files::workspace(&session)).await?;
+    let daemon = files::connect(context, client, &session).await?;
+    let list = daemon.list_files(&sandbox, files::workspace(&session)).await?;
     Ok(if list.is_empty() { "no files".to_owned() } else { files::table(&list).text() })
 }

@@ -36,6 +36,9 @@ pub(super) async fn start(
                 let message = format!("session {id} is {} and takes no messages any more", session.status);
                 return Err(Failure::other("SESSION_NOT_ACTIVE", message));
             }
+            if let Some(turn) = session.active_turn.as_ref().filter(|_| args.workspace.is_some()) {
+                return Err(busy(&id, &turn.message_id));
+            }
             look_back(client, screen, &session).await?;
             session
         }
@@ -47,9 +50,14 @@ pub(super) async fn start(
         }
     };
     if let Some(directory) = &args.workspace {
-        session = ready(client, screen, session).await?;
-        copy_in(&context.connect().await?, screen, &session, directory).await?;
-        session = forget_what_was_there(client, screen, session).await?;
+        let brought = session.environment.sandbox_id.is_none();
+        if brought {
+            session = ready(client, screen, session).await?;
+        }
+        copy_in(&files::connect(context, client, &session).await?, screen, &session, directory).await?;
+        if brought {
+            session = forget_what_was_there(client, screen, session).await?;
+        }
     }
     let paint = screen.paint();
     let model = session.configured("model").map(|model| format!(" · {model}")).unwrap_or_default();
@@ -74,19 +82,29 @@ async fn look_back(client: &SessionClient, screen: &mut Screen, session: &Sessio
     screen.finish_line()
 }
 
-/// Waits until the session has its sandbox. Only a message brings one: where there is none, one is sent, and its turn
-/// ended as soon as there is, before the agent asks the model.
+/// Files are not put under the hands of an agent that works.
+fn busy(id: &str, message: &str) -> Failure {
+    let message = format!(
+        "a turn runs in session {id}, for message {message}: wait for its end, or `hostel session stop {id}`, before files are copied in"
+    );
+    Failure::other("SESSION_BUSY", message)
+}
+
+/// Brings a sandbox to a session that has none. Only a message does: one is sent, and its turn ended as soon as there is
+/// one, before the agent asks the model.
 async fn ready(client: &SessionClient, screen: &mut Screen, session: Session) -> Result<Session, Failure> {
-    if session.environment.sandbox_id.is_some() {
-        return Ok(session);
-    }
     screen.spin("the sandbox is being made…");
-    client.send(&session.id, SendMessage::text("(Files are being copied into the workspace.)")).await?;
+    let text = "(Files are being copied into the workspace.)";
+    let sent = client.send(&session.id, SendMessage::text(text)).await?.message.id;
     let begin = Instant::now();
     loop {
         let session = client.get(&session.id).await?;
         if session.environment.sandbox_id.is_some() {
-            return Ok(client.kill(&session.id).await?);
+            let turn = session.active_turn.as_ref().filter(|turn| turn.message_id != sent);
+            // Somebody else's was before ours.
+            let Some(turn) = turn else { return Ok(client.kill(&session.id).await?) };
+            client.cancel(&session.id, &sent).await?;
+            return Err(busy(&session.id, &turn.message_id));
         }
         if session.environment.status == EnvironmentStatus::Error || begin.elapsed() > SANDBOX {
             let why = session.environment.message.unwrap_or_else(|| "it took too long".to_owned());

@@ -20,6 +20,12 @@ pub(super) async fn attach(context: &Context, client: &SessionClient, args: Atta
         shown.history(client, &args.id).await?;
         return Ok(SUCCESS);
     }
+    if args.new && session.is_over() {
+        if !context.json {
+            output::note(&format!("session {} is {}: nothing new comes", args.id, session.status));
+        }
+        return Ok(SUCCESS);
+    }
     let from = if args.new { session.last_event } else { 0 };
     let mut watch = client.watch_events(&args.id, from, ReconnectPolicy::default()).await?;
     let mut lines = BufReader::new(tokio::io::stdin()).lines();

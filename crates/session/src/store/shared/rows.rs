@@ -222,6 +222,7 @@ pub(super) fn agent(row: &Row) -> Result<AgentState> {
         input_offset: count(row, "input_offset")?,
         input: get(row, "input")?,
         driver: get::<Json>(row, "driver")?.read()?,
+        journaled: count(row, "journaled")?,
     })
 }
 

@@ -276,11 +276,12 @@ async fn insert_events(connection: &mut Connection, id: &SessionId, events: &[Ar
 async fn keep_agent(connection: &mut Connection, id: &SessionId, agent: &AgentState) -> Result<()> {
     let kept = query(
         "INSERT INTO session_agents
-             (session_id, name, sandbox_id, process_id, attempt, input_offset, input, driver)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+             (session_id, name, sandbox_id, process_id, attempt, input_offset, input, driver, journaled)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
          ON CONFLICT (session_id, name) DO UPDATE SET
              sandbox_id = excluded.sandbox_id, process_id = excluded.process_id, attempt = excluded.attempt,
-             input_offset = excluded.input_offset, input = excluded.input, driver = excluded.driver",
+             input_offset = excluded.input_offset, input = excluded.input, driver = excluded.driver,
+             journaled = excluded.journaled",
     )
     .bind(id.as_str())
     .bind(plain(&agent.name))
@@ -289,7 +290,8 @@ async fn keep_agent(connection: &mut Connection, id: &SessionId, agent: &AgentSt
     .bind(signed(agent.attempt))
     .bind(signed(agent.input_offset))
     .bind(agent.input.clone())
-    .bind(Json::of(&agent.driver)?);
+    .bind(Json::of(&agent.driver)?)
+    .bind(signed(agent.journaled));
     run(kept, connection).await.map(|_| ())
 }
 

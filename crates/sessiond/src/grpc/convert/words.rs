@@ -41,7 +41,8 @@ words! {
     SessionStatus = SessionStatus { Initializing Active Idle Stopping Completed Error Terminated }
     EnvironmentStatus = SessionEnvironmentStatus { Inactive Starting Ready Error Terminated }
     EndReason = SessionEndReason {
-        Completed UserRequested IdleTimeout MaxLifetime BudgetExceeded MaxTurns EmergencyStop Error
+        Completed UserRequested IdleTimeout MaxLifetime BudgetExceeded MaxTurns StorageExceeded EmergencyStop
+        Error
     }
     OnLimit = SessionLimitAction { Terminate Pause }
     TurnPhase = TurnPhase { Starting Running Interrupting Stopping Killing Settling }

@@ -1,7 +1,7 @@
 //! Contents of files.
 
 use super::range::{Part, part};
-use super::{FileBody, Place, Which};
+use super::{FileBody, Place, Which, body};
 use crate::rest::app::App;
 use crate::rest::input::{Id, Query, too_large};
 use crate::rest::problem::{Problem, Result};
@@ -15,6 +15,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use futures::StreamExt as _;
 use futures::stream::try_unfold;
+use hostel_session::Error;
 use hostel_session::client::domain::file::FileKind;
 use hostel_session::client::model::{FileInfo, WriteFile};
 use std::io;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio_util::io::StreamReader;
+use tokio_util::sync::CancellationToken;
 
 /// Largest file that is written, in bytes.
 const LARGEST: u64 = 4 << 30;
@@ -57,10 +59,10 @@ pub(in crate::rest) async fn read(
         }
     };
     let reader = place.client.read_file(&place.sandbox, &place.path, first, length).await?;
-    let body = try_unfold(reader, |mut reader| async move {
+    let pieces = try_unfold(reader, |mut reader| async move {
         Ok::<_, hostel_session::client::Error>(reader.next().await?.map(|piece| (piece, reader)))
     });
-    let mut response = Response::new(Body::from_stream(body));
+    let mut response = Response::new(body(&app, pieces));
     *response.status_mut() = status;
     describe(response.headers_mut(), &info, first, length);
     Ok(response)
@@ -97,11 +99,11 @@ pub(in crate::rest) async fn write(
     State(app): State<App>,
     Id(id): Id,
     Query(which): Query<Which>,
-    body: Body,
+    content: Body,
 ) -> Result<Json<FileBody>> {
     let place = Place::find(&app, &id, Some(required(which.path.as_deref())?)).await?;
     let taken = Arc::new(AtomicU64::new(0));
-    let content = limited(body, Arc::clone(&taken));
+    let content = limited(content, Arc::clone(&taken), app.stop.clone());
     let write = WriteFile { path: place.path, permissions: None, create_parents: true };
     let written = place.client.write_file(&place.sandbox, write, content).await;
     if taken.load(Ordering::Relaxed) > LARGEST {
@@ -110,16 +112,22 @@ pub(in crate::rest) async fn write(
     Ok(Json(written?.into()))
 }
 
-/// A body with a bound on its size and on the time between its pieces. What breaks it breaks the write, so that
-/// nothing is kept.
-fn limited(body: Body, taken: Arc<AtomicU64>) -> impl tokio::io::AsyncRead + Send + Unpin {
+/// A body with a bound on its size and on the time between its pieces, and until the server stops. What breaks it
+/// breaks the write, so that nothing is kept.
+fn limited(
+    body: Body,
+    taken: Arc<AtomicU64>,
+    stop: CancellationToken,
+) -> impl tokio::io::AsyncRead + Send + Unpin {
     let pieces = try_unfold(body.into_data_stream(), move |mut stream| {
-        let taken = Arc::clone(&taken);
+        let (taken, stop) = (Arc::clone(&taken), stop.clone());
         async move {
             let slow = |_| io::Error::new(io::ErrorKind::TimedOut, "the body took too long");
-            let Some(piece) = tokio::time::timeout(PATIENCE, stream.next()).await.map_err(slow)? else {
-                return Ok(None);
+            let next = tokio::select! {
+                () = stop.cancelled() => return Err(io::Error::other(Error::Stopping)),
+                next = tokio::time::timeout(PATIENCE, stream.next()) => next.map_err(slow)?,
             };
+            let Some(piece) = next else { return Ok(None) };
             let piece: Bytes = piece.map_err(io::Error::other)?;
             let length = u64::try_from(piece.len()).unwrap_or(u64::MAX);
             if taken.fetch_add(length, Ordering::Relaxed).saturating_add(length) > LARGEST {

@@ -1,5 +1,6 @@
 //! What clients say over a WebSocket.
 
+use super::COMMANDS;
 use crate::rest::app::App;
 use crate::rest::control::bounded;
 use crate::rest::input::parse;
@@ -7,10 +8,15 @@ use crate::rest::messages::{Ack, MessageBody};
 use crate::rest::problem::Problem;
 use axum::body::Bytes;
 use axum::extract::ws::Utf8Bytes;
+use axum::http::StatusCode;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, StreamExt as _};
 use hostel_session::agent::Content;
 use hostel_session::{QuestionAnswer, SendMessage, SessionId, Verdict};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::task::Poll;
+use tokio::sync::mpsc;
 
 /// What to do, and how the caller calls it.
 #[derive(Debug, Deserialize)]
@@ -38,6 +44,13 @@ enum Command {
     },
 }
 
+impl Command {
+    /// Whether it is waited for until a turn has ended.
+    fn takes_long(&self) -> bool {
+        matches!(self, Self::Interrupt { .. } | Self::Stop { .. } | Self::Kill)
+    }
+}
+
 /// What came of a command.
 #[derive(Debug, Serialize)]
 pub(super) struct Reply {
@@ -57,20 +70,68 @@ impl Reply {
     }
 }
 
-/// Does what a client says.
-pub(super) async fn run(app: App, id: SessionId, text: Utf8Bytes) -> Reply {
-    let (reference, done) = match read(text.as_bytes()) {
-        Ok((reference, command)) => (reference, follow(&app, &id, command).await),
-        Err((reference, problem)) => (reference, Err(problem)),
-    };
-    match done {
-        Ok(more) => Reply { kind: "reply", reference, ok: true, more },
-        Err(problem) => {
-            let more = json!({
-                "error": problem.title(), "reason": problem.reason(), "detail": problem.detail(),
-                "status": problem.status().as_u16(),
-            });
-            Reply { kind: "reply", reference, ok: false, more }
+impl Reply {
+    /// A client says more than it waits for.
+    pub(super) fn too_many(text: &Utf8Bytes) -> Self {
+        let reference = match read(text.as_bytes()) {
+            Ok((reference, _)) | Err((reference, _)) => reference,
+        };
+        let detail = "too many commands wait for those before them; wait for replies";
+        Self::of(
+            reference,
+            Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "busy", "Too much at once", detail)),
+        )
+    }
+
+    fn of(reference: Option<Value>, done: Result<Value, Problem>) -> Self {
+        match done {
+            Ok(more) => Self { kind: "reply", reference, ok: true, more },
+            Err(problem) => {
+                let more = json!({
+                    "error": problem.title(), "reason": problem.reason(), "detail": problem.detail(),
+                    "status": problem.status().as_u16(),
+                });
+                Self { kind: "reply", reference, ok: false, more }
+            }
+        }
+    }
+}
+
+/// Does what a client says, one after another: a message is accepted before the next is, and before a stop that was
+/// said after it. Stops take as long as they take; what follows need not wait for their end.
+pub(super) async fn follow(
+    app: App,
+    id: SessionId,
+    mut said: mpsc::Receiver<Utf8Bytes>,
+    replies: mpsc::Sender<Reply>,
+) {
+    let mut stops = FuturesUnordered::new();
+    loop {
+        let reply = tokio::select! {
+            text = said.recv(), if stops.len() < COMMANDS => {
+                let Some(text) = text else { return };
+                match read(text.as_bytes()) {
+                    Err((reference, problem)) => Reply::of(reference, Err(problem)),
+                    Ok((reference, command)) => {
+                        let takes_long = command.takes_long();
+                        let (app, id) = (app.clone(), id.clone());
+                        let mut done = async move { Reply::of(reference, run(&app, &id, command).await) }.boxed();
+                        // A session in memory has it with the first poll.
+                        match (takes_long, futures::poll!(&mut done)) {
+                            (_, Poll::Ready(reply)) => reply,
+                            (false, Poll::Pending) => done.await,
+                            (true, Poll::Pending) => {
+                                stops.push(done);
+                                continue;
+                            }
+                        }
+                    }
+                }
+            }
+            Some(reply) = stops.next() => reply,
+        };
+        if replies.send(reply).await.is_err() {
+            return;
         }
     }
 }
@@ -85,7 +146,7 @@ fn read(text: &[u8]) -> Result<(Option<Value>, Command), (Option<Value>, Problem
     }
 }
 
-async fn follow(app: &App, id: &SessionId, command: Command) -> Result<Value, Problem> {
+async fn run(app: &App, id: &SessionId, command: Command) -> Result<Value, Problem> {
     let host = &app.host;
     Ok(match command {
         Command::Message { prompt, content, idempotency_key } => {
