@@ -151,7 +151,7 @@ fn a_secret_that_is_typed_is_not_shown() {
     assert_eq!(daemon.hostel(&["--json", "secret", "list"]).success(), r#"{"secrets":[]}"#);
     let mut terminal = put();
     terminal.expect("value of token");
-    terminal.keys("hunter2\r");
+    terminal.keys("hunter2 and more\r");
     terminal.ends_with(0);
     assert!(!terminal.screen().contains("hunter2"), "{}", terminal.screen());
     assert!(daemon.hostel(&["secret", "list"]).success().contains("token"));
