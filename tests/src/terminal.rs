@@ -119,6 +119,12 @@ impl Terminal {
         }
     }
 
+    /// All that was on the screen so far.
+    #[must_use]
+    pub fn screen(&self) -> String {
+        String::from_utf8_lossy(&self.screen).into_owned()
+    }
+
     /// Waits for what is new on the screen, for a moment.
     fn look(&mut self) {
         let moment = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };

@@ -1,7 +1,9 @@
 //! `hostel` as people use it, against a real daemon and real jails.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use hostel_tests::{TestDaemon, eventually, leftovers};
+use hostel_tests::{TestDaemon, eventually, leftovers, signal};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
 use std::io::Write;
@@ -68,6 +70,76 @@ fn files_go_in_and_out() {
 }
 
 #[test]
+fn the_content_of_a_directory_and_what_a_link_leads_to_come_out_whole() {
+    let daemon = TestDaemon::start();
+    let place = tempfile::tempdir().unwrap();
+    let id = daemon.sandbox(&[]);
+    let _ =
+        daemon.shell(&id, "mkdir -p /tmp/d/sub; echo 1 > /tmp/d/a; echo 2 > /tmp/d/sub/b; ln -s d /tmp/link");
+    for (source, target) in [("/tmp/d/.", "content"), ("/tmp/link", "link"), ("/tmp/d/sub/..", "up")] {
+        let target = place.path().join(target);
+        let _ = daemon.hostel(&["cp", &format!("{id}:{source}"), target.to_str().unwrap()]).success();
+        assert!(target.symlink_metadata().unwrap().is_dir(), "{source}");
+        assert_eq!(fs::read_to_string(target.join("a")).unwrap(), "1\n", "{source}");
+        assert_eq!(fs::read_to_string(target.join("sub/b")).unwrap(), "2\n", "{source}");
+    }
+    let into = place.path().to_str().unwrap();
+    let _ = daemon.hostel(&["cp", &format!("{id}:/tmp/d/."), into]).success();
+    assert!(place.path().join("sub/b").is_file());
+    assert!(!place.path().read_dir().unwrap().any(|entry| is_staging(&entry.unwrap())));
+}
+
+fn is_staging(entry: &fs::DirEntry) -> bool {
+    entry.file_name().to_string_lossy().starts_with(".hostel-copy-")
+}
+
+#[test]
+fn a_copy_that_is_told_to_end_leaves_nothing_half() {
+    let daemon = TestDaemon::start();
+    let place = tempfile::tempdir().unwrap();
+    let id = daemon.sandbox(&[]);
+    let _ = daemon.shell(&id, "mkdir /tmp/d; truncate -s 4G /tmp/d/big");
+    let target = place.path().join("copy");
+    let child = daemon.command(&["cp", &format!("{id}:/tmp/d"), target.to_str().unwrap()]).spawn().unwrap();
+    eventually("it copies", || place.path().read_dir().unwrap().any(|entry| is_staging(&entry.unwrap())));
+    signal(child.id(), Signal::TERM);
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(143));
+    assert_eq!(place.path().read_dir().unwrap().count(), 0);
+}
+
+#[test]
+fn a_sandbox_is_kept_where_somebody_is_told_of_it() {
+    let daemon = TestDaemon::start();
+    let failed = daemon.hostel(&["run", "--keep", "--", "there-is-no-such-program"]);
+    let note = failed.failure(127).lines().find_map(|line| line.strip_prefix("hostel: kept sandbox "));
+    let id = note.unwrap_or_else(|| panic!("{failed:?}"));
+    let refused = daemon.hostel(&["run", "--keep", "--memory", "1", "--", "true"]);
+    assert!(!refused.failure(125).contains("kept"), "{refused:?}");
+    assert_eq!(daemon.hostel(&["sandbox", "list", "-q"]).success(), id);
+
+    let other = daemon.sandbox(&[]);
+    let removed = daemon.hostel(&["sandbox", "rm", id, "sb-nobody", &other]);
+    assert_eq!((removed.code, removed.stdout), (Some(125), format!("{id}\n{other}\n")));
+}
+
+#[test]
+fn what_is_wrong_is_said_however_long_its_name_and_whoever_reads_it() {
+    let daemon = TestDaemon::start();
+    assert_eq!(daemon.hostel(&["run", "--", &"x".repeat(50_000)]).code, Some(127));
+    let wrong = daemon.hostel(&["--json", "run", "--memory", "lots", "--", "true"]);
+    let error: Value = serde_json::from_str(wrong.failure(2)).unwrap();
+    assert_eq!(error["error"]["reason"], "USAGE");
+    assert!(
+        daemon.hostel(&["run", "--memory", "lots", "--", "ls", "--json"]).failure(2).starts_with("error:")
+    );
+    let late = daemon.hostel(&["--json", "sandbox", "create", "--wait", "1ms", "--template", "host"]);
+    if late.code != Some(0) {
+        let error: Value = serde_json::from_str(late.failure(125)).unwrap();
+        assert_eq!(error["error"]["reason"], "DEADLINE_EXCEEDED");
+    }
+}
+
+#[test]
 fn programs_read_json() {
     let daemon = TestDaemon::start();
     let json =
@@ -108,6 +180,22 @@ fn standard_input_has_an_end() {
     drop(input);
     let output = child.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{}\ndone\n", 8 << 20));
+}
+
+#[test]
+fn standard_input_that_cannot_be_read_has_no_end() {
+    let daemon = TestDaemon::start();
+    let mut command = daemon.command(&["run", "-i", "--", "sh", "-c", "cat; echo complete"]);
+    let output = command.stdin(fs::File::open("/").unwrap()).output().unwrap();
+    assert_eq!((output.status.code(), output.stdout), (Some(125), Vec::new()));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot read stdin"));
+
+    // Whoever shares a descriptor with us may have made it not wait.
+    let (input, feed) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
+    let child = daemon.command(&["run", "-i", "--", "cat"]).stdin(input).spawn().unwrap();
+    eventually("it runs", || daemon.hostel(&["sandbox", "list", "-q"]).success() != "");
+    fs::File::from(feed).write_all(b"late").unwrap();
+    assert_eq!(child.wait_with_output().unwrap().stdout, b"late");
 }
 
 #[test]

@@ -121,3 +121,40 @@ fn a_session_goes_on_with_the_next_daemon_and_says_so_once() {
     }
     daemon.finish();
 }
+
+#[test]
+fn whoever_only_looks_on_changes_no_size() {
+    let mut daemon = TestDaemon::start();
+    let id = daemon.sandbox(&[]);
+    let mut terminal = shell(&daemon, &id);
+    let process = daemon.hostel(&["ps", "-q", &id]).success().to_owned();
+    let mut other = Terminal::start(&daemon.command(&["attach", &id, &process]), 11, 22);
+    other.expect("ready> ");
+    terminal.keys("stty size\r");
+    terminal.expect("33 101");
+    other.expect("33 101");
+    other.keys(INTERRUPT);
+    other.expect("goes on");
+    terminal.keys("exit 0\r");
+    terminal.ends_with(0);
+    daemon.finish();
+}
+
+#[test]
+fn a_secret_that_is_typed_is_not_shown() {
+    let mut daemon = TestDaemon::start();
+    let put = || Terminal::start(&daemon.command(&["secret", "put", "token"]), 24, 80);
+    let mut given_up = put();
+    given_up.expect("value of token");
+    given_up.keys(INTERRUPT);
+    given_up.ends_with(130);
+    assert_eq!(daemon.hostel(&["--json", "secret", "list"]).success(), r#"{"secrets":[]}"#);
+    let mut terminal = put();
+    terminal.expect("value of token");
+    terminal.keys("hunter2 and more\r");
+    terminal.ends_with(0);
+    assert!(!terminal.screen().contains("hunter2"), "{}", terminal.screen());
+    assert!(daemon.hostel(&["secret", "list"]).success().contains("token"));
+    drop((given_up, terminal));
+    daemon.finish();
+}

@@ -31,21 +31,26 @@ pub(crate) use template::{BuildArgs, ImportArgs, InstallArgs, TemplateCommand};
 pub(crate) use testkit::{ModelArgs, TestkitCommand};
 pub(crate) use usage::{AuditCommand, BudgetCommand, SecretCommand, UsageArgs};
 
+use crate::failure::Failure;
 use clap::{Args, Parser, Subcommand};
 use hostel_client::SESSIOND_ADDRESS_VARIABLE;
+use std::ffi::OsString;
 use std::net::SocketAddr;
 
 const EXIT_CODES: &str = "\
 Exit codes:
   0        success; for run, exec and attach: the command's own code
-  1        doctor found something that does not work; session send, chat: the turn failed
+  1        doctor found something that does not work; audit verify: a record was changed, added or taken out;
+           session send, chat: the turn failed
   2        the command line is wrong
   124      the command ran longer than its --timeout
   125      hostel or hosteld failed, not the command
   126      the command is there but cannot be executed
   127      there is no such command in the sandbox
-  128+N    signal N ended the command
+  128+N    signal N ended the command, or hostel
+  130      the same for Ctrl-C; session send: the turn was interrupted
   137      the same for SIGKILL, and out of memory: stderr says which
+  141      nobody reads stdout any more, as in `hostel … | head`
 
 Environment:
   HOSTEL_ADDR   where the daemon is: unix:///path or http://host:port
@@ -174,6 +179,20 @@ pub(crate) enum NodeCommand {
         #[arg(long)]
         resume: bool,
     },
+}
+
+/// Whether a command line that cannot be parsed asks for JSON: before what is a command's own.
+pub(crate) fn wants_json(arguments: impl Iterator<Item = OsString>) -> bool {
+    arguments.take_while(|argument| argument != "--").any(|argument| argument == "--json")
+}
+
+/// What is wrong with a command line, without the help that follows it.
+pub(crate) fn failure(error: &clap::Error) -> Failure {
+    let text = error.render().to_string();
+    let help = ["\n\nUsage:", "\n\nFor more information"].iter().filter_map(|help| text.find(help)).min();
+    let problem = text.get(..help.unwrap_or(text.len())).unwrap_or(&text);
+    let problem = problem.trim().trim_start_matches("error: ");
+    Failure::usage(problem.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 #[cfg(test)]

@@ -29,6 +29,8 @@ pub(crate) enum Failure {
     },
     /// Whoever reads our stdout has gone: there is nothing more to say.
     NobodyReads,
+    /// This signal ended us: whoever sent it knows.
+    Signal(i32),
 }
 
 impl From<Error> for Failure {
@@ -61,6 +63,7 @@ impl Failure {
             Self::Other { .. } => OURS,
             // As if SIGPIPE had ended us.
             Self::NobodyReads => 141,
+            Self::Signal(signal) => crate::signals::exit_code(*signal),
         }
     }
 
@@ -74,6 +77,7 @@ impl Failure {
             Self::Usage(_) => "USAGE",
             Self::Other { reason, .. } => reason,
             Self::NobodyReads => "NOBODY_READS",
+            Self::Signal(_) => "SIGNAL",
         }
     }
 
@@ -87,6 +91,7 @@ impl Failure {
             },
             Self::Usage(message) | Self::Other { message, .. } => message.clone(),
             Self::NobodyReads => "nobody reads stdout any more".to_owned(),
+            Self::Signal(signal) => format!("ended by signal {signal}"),
         }
     }
 

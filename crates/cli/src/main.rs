@@ -14,7 +14,10 @@ use failure::Failure;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return not_parsed(&error),
+    };
     terminal::restore_on_panic();
     let json = cli.json;
     if json {
@@ -42,4 +45,16 @@ fn main() -> ExitCode {
             failure.exit_code()
         }
     })
+}
+
+/// Says what is wrong with the command line, or what was asked of its parser: help, the version.
+fn not_parsed(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() && args::wants_json(std::env::args_os().skip(1)) {
+        let failure = args::failure(error);
+        output::failure(&failure, true);
+        return ExitCode::from(failure.exit_code());
+    }
+    // Whoever closed our output does not want to read it.
+    let _ = error.print();
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(failure::USAGE))
 }

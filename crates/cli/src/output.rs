@@ -53,7 +53,7 @@ pub(crate) fn note(text: &str) {
 
 /// Says why a command failed.
 pub(crate) fn failure(failure: &Failure, json: bool) {
-    if matches!(failure, Failure::NobodyReads) {
+    if matches!(failure, Failure::NobodyReads | Failure::Signal(_)) {
         return;
     }
     if json {

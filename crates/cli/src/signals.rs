@@ -69,6 +69,20 @@ impl Signals {
             }
         }
     }
+
+    /// Does this unless a signal asks us to end: then it is dropped, and what it holds is cleaned up.
+    ///
+    /// # Errors
+    /// [`Failure::Signal`], or those of `work`.
+    pub(crate) async fn guard<T, E: Into<Failure>>(
+        &mut self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Failure> {
+        tokio::select! {
+            done = work => done.map_err(Into::into),
+            signal = self.end() => Err(Failure::Signal(signal)),
+        }
+    }
 }
 
 /// The exit code of a program that a signal ended.

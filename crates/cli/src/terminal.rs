@@ -2,11 +2,11 @@
 
 use crate::failure::Failure;
 use hostel_sandbox::process::TerminalSize;
-use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
 use std::io::{stderr, stdin, stdout};
 use std::sync::{Mutex, PoisonError};
 
-/// How the terminal was, while it is raw. Here, not in the guard, so that a panic can restore it before it prints.
+/// How the terminal was, while it is not so. Here, not in the guard, so that a panic can restore it before it prints.
 static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 
 /// Whether stdin is a terminal.
@@ -31,31 +31,41 @@ pub(crate) fn size() -> Option<TerminalSize> {
     (size.ws_row > 0 && size.ws_col > 0).then_some(TerminalSize { rows: size.ws_row, columns: size.ws_col })
 }
 
-/// Keeps the terminal raw: every key goes to the session, Ctrl-C too. Dropping it makes the terminal as it was.
+/// The terminal is not as it was, until this is dropped.
 #[derive(Debug)]
-pub(crate) struct RawMode(());
+pub(crate) struct Changed(());
 
-impl RawMode {
-    /// Makes the terminal raw.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub(crate) fn enter() -> Result<Self, Failure> {
-        let failed = |error: rustix::io::Errno| {
-            Failure::other("TERMINAL", format!("cannot make the terminal raw: {error}"))
-        };
-        let before = tcgetattr(stdin()).map_err(failed)?;
-        let mut raw = before.clone();
-        raw.make_raw();
-        *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
-        let guard = Self(());
-        // What was typed ahead stays: it is for the session.
-        tcsetattr(stdin(), OptionalActions::Now, &raw).map_err(failed)?;
-        Ok(guard)
-    }
+/// Makes the terminal raw: every key goes to the session, Ctrl-C too.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(crate) fn raw() -> Result<Changed, Failure> {
+    change("raw", Termios::make_raw)
 }
 
-impl Drop for RawMode {
+/// Has the terminal not show what is typed.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(crate) fn hidden() -> Result<Changed, Failure> {
+    change("hide what is typed", |terminal| terminal.local_modes.remove(LocalModes::ECHO))
+}
+
+fn change(what: &str, how: impl FnOnce(&mut Termios)) -> Result<Changed, Failure> {
+    let failed = |error: rustix::io::Errno| {
+        Failure::other("TERMINAL", format!("cannot make the terminal {what}: {error}"))
+    };
+    let before = tcgetattr(stdin()).map_err(failed)?;
+    let mut changed = before.clone();
+    how(&mut changed);
+    *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
+    let guard = Changed(());
+    // What was typed ahead stays: it is for the session.
+    tcsetattr(stdin(), OptionalActions::Now, &changed).map_err(failed)?;
+    Ok(guard)
+}
+
+impl Drop for Changed {
     fn drop(&mut self) {
         restore();
     }

@@ -2,7 +2,10 @@
 
 use crate::error::{Error, Result};
 use bytes::Bytes;
+use rustix::fs::{Mode, OFlags};
+use std::fs::{File, Metadata};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -66,13 +69,57 @@ fn pack(directory: &Path, pieces: &mut Pieces) -> io::Result<()> {
             for entry in std::fs::read_dir(&path).map_err(named)? {
                 waiting.push(relative.join(entry.map_err(named)?.file_name()));
             }
-        } else if kind.is_file() || kind.is_symlink() {
+        } else if kind.is_file() {
+            append_file(&mut builder, name, &path).map_err(named)?;
+        } else if kind.is_symlink() {
             builder.append_path_with_name(&path, name).map_err(named)?;
         }
     }
     builder.finish()?;
     drop(builder);
     pieces.flush()
+}
+
+/// Packs a file as long as it was when it was opened. Left to itself tar packs what it reads, and a file that changes
+/// meanwhile breaks the archive.
+fn append_file(builder: &mut tar::Builder<&mut Pieces>, name: &Path, path: &Path) -> io::Result<()> {
+    // Somebody may have put a pipe or a link in its place.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let mut file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let before = file.metadata()?;
+    if !before.is_file() {
+        return Ok(());
+    }
+    if before.blocks().saturating_mul(512) >= before.len() {
+        return append(builder, name, &before, file);
+    }
+    // It has holes, which tar knows to leave out.
+    builder.append_file(name, &mut file)?;
+    let after = file.metadata()?;
+    if (after.len(), after.modified()?) != (before.len(), before.modified()?) {
+        return Err(io::Error::other("the file changed while it was copied"));
+    }
+    Ok(())
+}
+
+/// Packs as much of `content` as `metadata` promises.
+fn append<W: Write>(
+    builder: &mut tar::Builder<W>,
+    name: &Path,
+    metadata: &Metadata,
+    content: impl Read,
+) -> io::Result<()> {
+    let mut header = tar::Header::new_gnu();
+    header.set_metadata(metadata);
+    let mut content = content.take(metadata.len());
+    builder.append_data(&mut header, name, &mut content)?;
+    match content.limit() {
+        0 => Ok(()),
+        missing => {
+            let message = format!("the file lost {missing} bytes while it was copied");
+            Err(io::Error::new(io::ErrorKind::UnexpectedEof, message))
+        }
+    }
 }
 
 /// Hands what is written on in pieces.
@@ -97,10 +144,13 @@ impl Write for Pieces {
     }
 }
 
-/// Unpacks an archive that is given to it piece by piece.
+/// Unpacks an archive that is given to it piece by piece. After it is dropped nothing more is written.
 pub(crate) struct Unpacker {
-    pieces: mpsc::Sender<Bytes>,
+    /// `None` when no more comes.
+    pieces: Option<mpsc::Sender<Bytes>>,
     thread: JoinSet<io::Result<()>>,
+    /// Ends with the thread.
+    ended: std::sync::mpsc::Receiver<()>,
     directory: PathBuf,
 }
 
@@ -111,28 +161,41 @@ impl Unpacker {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let mut thread = JoinSet::new();
         let into = directory.clone();
+        let (running, ended) = std::sync::mpsc::sync_channel(0);
         thread.spawn_blocking(move || {
+            let _running: std::sync::mpsc::SyncSender<()> = running;
             let mut archive = tar::Archive::new(Incoming { receiver, piece: Bytes::new() });
             archive.unpack(&into)?;
             // To the end of the stream, so that the last pieces find a taker.
             io::copy(&mut archive.into_inner(), &mut io::sink()).map(drop)
         });
-        Self { pieces: sender, thread, directory }
+        Self { pieces: Some(sender), thread, ended, directory }
     }
 
     /// Takes the next piece. `false` when unpacking has failed; [`Self::finish`] says why.
     pub(crate) async fn push(&self, piece: Bytes) -> bool {
-        self.pieces.send(piece).await.is_ok()
+        match &self.pieces {
+            Some(pieces) => pieces.send(piece).await.is_ok(),
+            None => false,
+        }
     }
 
     /// Waits until all is unpacked.
     pub(crate) async fn finish(mut self) -> Result<()> {
-        drop(self.pieces);
+        self.pieces = None;
         let result = match self.thread.join_next().await {
             Some(Ok(result)) => result,
             Some(Err(_)) | None => Err(io::Error::other("the thread that unpacks died")),
         };
-        result.map_err(Error::local("unpack into", self.directory))
+        result.map_err(Error::local("unpack into", self.directory.as_path()))
+    }
+}
+
+impl Drop for Unpacker {
+    /// Waits for what is on its way, at most a few pieces: whoever removes the directory next finds nobody in it.
+    fn drop(&mut self) {
+        self.pieces = None;
+        let _ = self.ended.recv();
     }
 }
 
@@ -186,6 +249,45 @@ mod tests {
         let copy = target.path().join("a").join("b".repeat(200)).join("big");
         assert_eq!(std::fs::read(copy).unwrap(), vec![7; 3 << 20]);
         assert_eq!(std::fs::read_link(target.path().join("a/link")).unwrap(), Path::new("b"));
+    }
+
+    #[test]
+    fn a_file_that_changes_while_it_is_packed_breaks_no_archive() {
+        let source = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(source.path(), "four").unwrap();
+        let metadata = source.as_file().metadata().unwrap();
+        let mut builder = tar::Builder::new(Vec::new());
+        append(&mut builder, Path::new("grows"), &metadata, &b"four and more"[..]).unwrap();
+        append(&mut builder, Path::new("next"), &metadata, &b"next"[..]).unwrap();
+        let shrunk = append(&mut builder, Path::new("shrinks"), &metadata, &b"no"[..]).unwrap_err();
+        assert!(shrunk.to_string().contains("lost 2 bytes"), "{shrunk}");
+        let archive = builder.into_inner().unwrap();
+        let mut archive = tar::Archive::new(archive.as_slice());
+        let found: Vec<_> = archive
+            .entries()
+            .unwrap()
+            .take(2)
+            .map(|entry| {
+                let mut entry = entry.unwrap();
+                let mut content = String::new();
+                entry.read_to_string(&mut content).unwrap();
+                (entry.path().unwrap().display().to_string(), content)
+            })
+            .collect();
+        assert_eq!(found, [("grows".to_owned(), "four".to_owned()), ("next".to_owned(), "next".to_owned())]);
+    }
+
+    #[tokio::test]
+    async fn files_with_holes_stay_small() {
+        let source = tempfile::tempdir().unwrap();
+        let file = File::create(source.path().join("sparse")).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, b"end", 64 << 20).unwrap();
+        let mut archive = Vec::new();
+        PackedDirectory::new(source.path().to_owned()).read_to_end(&mut archive).await.unwrap();
+        assert!(archive.len() < 1 << 20, "{} bytes", archive.len());
+        let target = tempfile::tempdir().unwrap();
+        round_trip(&archive, target.path()).await.unwrap();
+        assert_eq!(std::fs::read(target.path().join("sparse")).unwrap().len(), (64 << 20) + 3);
     }
 
     #[tokio::test]

@@ -24,6 +24,8 @@ const STREAM_WINDOW: u32 = 8 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 /// Largest HTTP/2 frame taken, in bytes: a whole message of output with its header.
 const FRAME_SIZE: u32 = (256 << 10) + 1024;
+/// Largest list of headers taken, in bytes: an error with its details is one.
+const HEADERS: u32 = 64 << 10;
 /// Bytes that may wait in a unix socket to the daemon.
 const SEND_BUFFER: usize = 1 << 20;
 /// Largest message taken, in bytes. Streams stay far below; a page of a thousand sandboxes may not.
@@ -124,6 +126,7 @@ fn tuned(endpoint: Endpoint) -> Endpoint {
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME_SIZE)
+        .http2_max_header_list_size(HEADERS)
         .tcp_nodelay(true)
         .tcp_keepalive(Some(Duration::from_secs(60)))
         .http2_keep_alive_interval(KEEPALIVE.0)

@@ -50,7 +50,7 @@ pub enum Error {
         /// What was seen.
         detail: String,
     },
-    /// The connection broke and could not be made again in time. The process goes on without us.
+    /// The connection to a process broke and could not be made again in time. The process goes on without us.
     #[error("lost hosteld and could not attach again within {waited:?}: {detail}")]
     GaveUp {
         /// How long it was tried.
@@ -188,9 +188,22 @@ impl Error {
             | Self::ConnectionLost { .. }
             | Self::SessionServerUnreachable { .. }
             | Self::SessionServerLost { .. } => true,
-            // A daemon that says so itself is starting or stopping; draining it stays.
+            // It is starting or stopping, or what it depends on is away for a moment; draining it stays.
             Self::Refused(refusal) => refusal.code == Code::Unavailable && refusal.reason != "NODE_DRAINING",
             _ => false,
+        }
+    }
+
+    /// Whether the way to the daemon, or its stopping, is at fault: the narrower half of [`Self::is_connection`],
+    /// without the refusals of a daemon that is well.
+    #[must_use]
+    pub(crate) fn is_restart(&self) -> bool {
+        match self {
+            Self::Refused(refusal) => {
+                let what = refusal.metadata.get("what").map_or("", String::as_str);
+                refusal.reason == "DRAINING" || (refusal.reason == "UNAVAILABLE" && what == "daemon")
+            }
+            error => error.is_connection(),
         }
     }
 }

@@ -11,7 +11,7 @@ use hostel_sandbox::{
     ModelAccess, NetworkPolicy, ResourceLimits, SandboxId, SandboxSpec, SandboxState, SecretRef, TemplateId,
 };
 use std::time::Duration;
-use tonic::Streaming;
+use tonic::{Request, Streaming};
 
 /// Largest page that the daemon gives.
 const PAGE_SIZE: i32 = 1000;
@@ -29,6 +29,9 @@ pub struct CreateSandbox {
     pub network_given: bool,
     /// The pool to claim from. Absent: any that fits, or none.
     pub pool: Option<String>,
+    /// How long it may take: the template's start commands and probe, and the wait for room. Absent: the daemon's
+    /// own bound of 60 seconds.
+    pub wait: Option<Duration>,
 }
 
 /// What to change of a sandbox; what is absent stays.
@@ -70,6 +73,17 @@ pub struct ForkSandbox {
     pub labels: Labels,
     /// When the forks are stopped, counted from now. Absent: as the parent.
     pub lifetime: Option<Duration>,
+    /// How long it may take, for all together. Absent: the daemon's own bound of 60 seconds.
+    pub wait: Option<Duration>,
+}
+
+/// A request with a deadline, where there is one.
+fn within<T>(wait: Option<Duration>, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    if let Some(wait) = wait {
+        request.set_timeout(wait);
+    }
+    request
 }
 
 /// Which changes to watch.
@@ -90,7 +104,7 @@ impl Client {
     /// [`crate::Error::Invalid`] before anything is sent, else the daemon's refusal.
     pub async fn create_sandbox(&self, create: CreateSandbox) -> Result<CreatedSandbox> {
         create.spec.validate()?;
-        let request = convert::create_request(create);
+        let request = within(create.wait, convert::create_request(create));
         let response = self.sandboxes().create_sandbox(request).await.map_err(convert::error)?;
         convert::created(response.into_inner())
     }
@@ -232,7 +246,8 @@ impl Client {
             }),
             ..Default::default()
         };
-        let response = self.sandboxes().fork_sandbox(request).await.map_err(convert::error)?;
+        let response =
+            self.sandboxes().fork_sandbox(within(fork.wait, request)).await.map_err(convert::error)?;
         response.into_inner().results.into_iter().map(convert::fork_outcome).collect()
     }
 

@@ -81,8 +81,9 @@ impl Client {
         self.import_template(import, Counted { inner: archive, progress }).await
     }
 
-    /// Copies a file or directory out of a sandbox. When `local` is a directory the copy goes into it under its own
-    /// name; otherwise it becomes `local`.
+    /// Copies a file or directory, or what a link leads to, out of a sandbox. When `local` is a directory the copy
+    /// goes into it under its own name; otherwise it becomes `local`. The content of a directory whose path ends with
+    /// `.` or `..`, or that is the root, has no name of its own: it goes right in.
     ///
     /// # Errors
     /// [`Error::Local`] when something cannot be written, else the daemon's refusal.
@@ -104,7 +105,7 @@ impl Client {
             FileKind::Directory if local.is_dir() => {
                 self.unpack_into(sandbox, remote, local.to_owned(), progress).await
             }
-            FileKind::Directory => self.unpack_as(sandbox, remote, local, progress).await,
+            FileKind::Directory => self.unpack_as(sandbox, remote, local, info.permissions, progress).await,
             FileKind::Symlink | FileKind::Other => {
                 Err(Error::Unsupported(format!("{remote} in {sandbox} is no file and no directory")))
             }
@@ -135,6 +136,7 @@ impl Client {
         sandbox: &SandboxId,
         remote: &str,
         local: &Path,
+        permissions: u32,
         progress: Progress<'_>,
     ) -> Result<()> {
         let staging = tempfile::Builder::new()
@@ -142,10 +144,25 @@ impl Client {
             .tempdir_in(parent(local))
             .map_err(Error::local("create a directory in", parent(local)))?;
         self.unpack_into(sandbox, remote, staging.path().to_owned(), progress).await?;
-        let mut entries = std::fs::read_dir(staging.path()).map_err(Error::local("read", staging.path()))?;
-        let entry = entries.next().transpose().map_err(Error::local("read", staging.path()))?;
-        let entry = entry.ok_or_else(|| Error::Protocol("an archive with nothing in it".to_owned()))?;
-        std::fs::rename(entry.path(), local).map_err(Error::local("create", local))
+        if !is_named(remote) {
+            let permissions = std::fs::Permissions::from_mode(permissions & 0o777);
+            std::fs::set_permissions(staging.path(), permissions).map_err(Error::local("create", local))?;
+            std::fs::rename(staging.path(), local).map_err(Error::local("create", local))?;
+            // It is not there any more to be removed.
+            let _ = staging.keep();
+            return Ok(());
+        }
+        let entries =
+            std::fs::read_dir(staging.path()).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
+        match entries.map_err(Error::local("read", staging.path()))?.as_slice() {
+            [entry] => std::fs::rename(entry.path(), local).map_err(Error::local("create", local)),
+            entries => {
+                let count = entries.len();
+                Err(Error::Protocol(format!(
+                    "an archive of {remote} with {count} entries at its top, not one"
+                )))
+            }
+        }
     }
 }
 
@@ -185,6 +202,11 @@ async fn save(mut reader: FileReader, target: &Path, progress: Progress<'_>) -> 
     Ok(())
 }
 
+/// Whether a path in a sandbox ends with a name, with which the names in its archive then begin.
+fn is_named(path: &str) -> bool {
+    !matches!(path.trim_end_matches('/').rsplit('/').next(), None | Some("" | "." | ".."))
+}
+
 /// The directory that a path is in.
 fn parent(path: &Path) -> &Path {
     match path.parent() {
@@ -214,5 +236,20 @@ impl<R: AsyncRead + Unpin> AsyncRead for Counted<'_, R> {
         let result = Pin::new(&mut self.inner).poll_read(cx, buf);
         (self.progress)(u64::try_from(buf.filled().len() - before).unwrap_or(0));
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_are_names() {
+        for path in ["/a", "/a/b/", "/a/.hidden", "/a/..."] {
+            assert!(is_named(path), "{path}");
+        }
+        for path in ["/", "//", "/a/.", "/a/..", "/a/./", "/."] {
+            assert!(!is_named(path), "{path}");
+        }
     }
 }

@@ -36,7 +36,7 @@ impl From<Error> for Status {
                 details.set_retry_info(retry_after);
                 Status::with_error_details(Code::ResourceExhausted, message, details)
             }
-            Error::Draining => retryable(Code::Unavailable, "DRAINING", message),
+            Error::Draining => retryable(Code::Unavailable, "DRAINING", message, HashMap::new()),
             Error::NotYet { what } => {
                 let metadata = metadata([("capability", what.to_owned())]);
                 status(Code::Unimplemented, "CAPABILITY_MISSING", message, metadata)
@@ -54,18 +54,28 @@ impl From<Error> for Status {
     }
 }
 
+/// Most of a name that a status repeats, in bytes. All of a status goes in headers, three times over and encoded, and
+/// clients take as little as 8 KiB of them.
+const LONGEST_NAME: usize = 256;
+/// Most of a sentence in a status, in bytes.
+const LONGEST_TEXT: usize = 1024;
+
 /// The status of a failure of the domain.
 pub(crate) fn domain_status(error: &DomainError) -> Status {
-    let message = error.to_string();
+    let message = clip(error.to_string(), LONGEST_TEXT);
     let reason = error.reason();
     match error {
         DomainError::InvalidArgument { field, problem } => {
             let mut details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
-            details.add_bad_request_violation(field.as_str(), problem.as_str());
+            details.add_bad_request_violation(field.as_str(), clip(problem.clone(), LONGEST_TEXT));
             Status::with_error_details(Code::InvalidArgument, message, details)
         }
-        DomainError::NotFound { kind, id } => resource(Code::NotFound, reason, kind, id, message),
-        DomainError::AlreadyExists { kind, id } => resource(Code::AlreadyExists, reason, kind, id, message),
+        DomainError::NotFound { kind, id } => {
+            resource(Code::NotFound, kind, id, |kind, id| DomainError::NotFound { kind, id })
+        }
+        DomainError::AlreadyExists { kind, id } => {
+            resource(Code::AlreadyExists, kind, id, |kind, id| DomainError::AlreadyExists { kind, id })
+        }
         DomainError::WrongState { .. } => status(Code::FailedPrecondition, reason, message, HashMap::new()),
         DomainError::CapabilityMissing { capability, .. } => {
             let metadata = metadata([("capability", capability.name().to_owned())]);
@@ -76,12 +86,14 @@ pub(crate) fn domain_status(error: &DomainError) -> Status {
             let metadata = metadata([("limit", (*what).to_owned())]);
             status(Code::ResourceExhausted, reason, message, metadata)
         }
-        DomainError::Unavailable { .. } => retryable(Code::Unavailable, reason, message),
+        DomainError::Unavailable { what, .. } => {
+            retryable(Code::Unavailable, reason, message, metadata([("what", (*what).to_owned())]))
+        }
         DomainError::DeadlineExceeded { .. } => {
             status(Code::DeadlineExceeded, reason, message, HashMap::new())
         }
         _ => {
-            tracing::error!(error = %message, reason, "a request failed inside the daemon");
+            tracing::error!(%error, reason, "a request failed inside the daemon");
             status(Code::Internal, reason, message, HashMap::new())
         }
     }
@@ -100,15 +112,32 @@ fn status(code: Code, reason: &str, message: String, metadata: HashMap<String, S
     Status::with_error_details(code, message, ErrorDetails::with_error_info(reason, DOMAIN, metadata))
 }
 
-fn resource(code: Code, reason: &str, kind: &str, id: &str, message: String) -> Status {
-    let info = metadata([("kind", kind.to_owned()), ("id", id.to_owned())]);
-    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, info);
+fn resource(
+    code: Code,
+    kind: &'static str,
+    id: &str,
+    error: impl FnOnce(&'static str, String) -> DomainError,
+) -> Status {
+    let id = clip(id.to_owned(), LONGEST_NAME);
+    let info = metadata([("kind", kind.to_owned()), ("id", id.clone())]);
+    let error = error(kind, id.clone());
+    let message = error.to_string();
+    let mut details = ErrorDetails::with_error_info(error.reason(), DOMAIN, info);
     details.set_resource_info(kind, id, "", message.as_str());
     Status::with_error_details(code, message, details)
 }
 
-fn retryable(code: Code, reason: &str, message: String) -> Status {
-    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
+/// A text, or its beginning and an ellipsis where it is longer than so many bytes.
+fn clip(mut text: String, longest: usize) -> String {
+    if text.len() > longest {
+        text.truncate(text.floor_char_boundary(longest));
+        text.push('…');
+    }
+    text
+}
+
+fn retryable(code: Code, reason: &str, message: String, metadata: HashMap<String, String>) -> Status {
+    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
     details.set_retry_info(Some(RETRY_AFTER));
     Status::with_error_details(code, message, details)
 }
@@ -144,6 +173,22 @@ mod tests {
         let status = Status::from(Error::RequestIdReused { request_id: "r".into() });
         assert_eq!(status.code(), Code::AlreadyExists);
         assert_eq!(status.get_error_details().error_info().unwrap().reason, "request_id_reused");
+    }
+
+    #[test]
+    fn however_long_a_name_is_its_status_fits_into_headers() {
+        let name = "\u{1f980}\n".repeat(20_000);
+        for error in [
+            DomainError::NotFound { kind: "program", id: name.clone() },
+            DomainError::invalid("argv", name.clone()),
+            DomainError::WrongState { reason: "SANDBOX_STATE", message: name },
+        ] {
+            let status = domain_status(&error);
+            let headers = status.into_http::<()>();
+            let bytes: usize =
+                headers.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+            assert!(bytes < 8 << 10, "{bytes} bytes");
+        }
     }
 
     #[test]

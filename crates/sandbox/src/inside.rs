@@ -109,7 +109,8 @@ pub trait Files: Send + Sync {
     /// `InvalidArgument` for a broken archive; `LimitReached` (`disk`). What was unpacked stays.
     async fn import(&self, path: &str, compression: Compression, archive: ByteStream) -> Result<u64>;
 
-    /// Packs a file or directory as tar, names relative to its parent. # Errors: `NotFound`.
+    /// Packs a file or directory, or what a link leads to, as tar, names relative to the path's parent.
+    /// # Errors: `NotFound`.
     async fn export(&self, path: &str, compression: Compression) -> Result<ByteStream>;
 }
 

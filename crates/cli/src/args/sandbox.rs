@@ -122,6 +122,9 @@ pub(crate) struct RunArgs {
     /// Keep the sandbox and say its id on stderr.
     #[arg(long)]
     pub(crate) keep: bool,
+    /// How long making the sandbox may take: its template's start commands, and the wait for room.
+    #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "15m")]
+    pub(crate) wait: Duration,
     /// The command and its arguments.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
     pub(crate) command: Vec<String>,
@@ -178,6 +181,9 @@ pub(crate) struct CreateArgs {
     /// Delete it when nothing happened in it for this long.
     #[arg(long, value_name = "DURATION", value_parser = value::duration)]
     pub(crate) idle_timeout: Option<Duration>,
+    /// How long making it may take: its template's start commands, and the wait for room.
+    #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "15m")]
+    pub(crate) wait: Duration,
     /// Print the id only.
     #[arg(short, long)]
     pub(crate) quiet: bool,
@@ -300,6 +306,12 @@ pub(crate) struct ForkArgs {
     /// Delete the forks after this long [as the parent].
     #[arg(long, value_name = "DURATION", value_parser = value::duration)]
     pub(crate) lifetime: Option<Duration>,
+    /// Makes the call repeatable: the same text with the same options gives the same forks [made up].
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) request_id: Option<String>,
+    /// How long making them may take, all together: their template's start commands, and the wait for room.
+    #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "15m")]
+    pub(crate) wait: Duration,
     /// Print ids only.
     #[arg(short, long)]
     pub(crate) quiet: bool,

@@ -117,3 +117,21 @@ fn messages_and_places_of_sessions_are_read() {
     };
     assert_eq!((chat.id.as_deref(), chat.workspace), (Some("s-1"), Some(".".into())));
 }
+
+#[test]
+fn programs_are_told_what_is_wrong_with_a_command_line() {
+    let words = |text: &str| text.split(' ').map(Into::into).collect::<Vec<std::ffi::OsString>>();
+    for (text, json) in [
+        ("--json sandbox rm", true),
+        ("run --memory lots --json -- ls", true),
+        ("run --memory lots -- ls --json", false),
+        ("sandbox rm", false),
+    ] {
+        assert_eq!(super::wants_json(words(text).into_iter()), json, "{text}");
+    }
+    let error = Cli::try_parse_from(["hostel", "run", "--memory", "lots", "--", "ls"]).unwrap_err();
+    let failure = super::failure(&error).to_json();
+    assert_eq!(failure["error"]["reason"], "USAGE");
+    let message = failure["error"]["message"].as_str().unwrap();
+    assert!(message.starts_with("invalid value 'lots'") && !message.contains("--help"), "{message}");
+}

@@ -117,7 +117,8 @@ pub(crate) enum SecretCommand {
     /// List names; values never come out.
     #[command(visible_alias = "ls")]
     List,
-    /// Keep a value, sealed, instead of the one before. It is read from stdin or a file, never from the command line.
+    /// Keep a value, sealed, instead of the one before. It is read from stdin or a file, never from the command line; on
+    /// a terminal it is asked for and not shown.
     Put {
         /// Its name.
         name: String,

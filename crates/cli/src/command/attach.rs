@@ -4,12 +4,12 @@ use super::stream::{Ended, Streaming, conclude, stream};
 use super::{Context, Outcome};
 use crate::args::AttachArgs;
 use crate::output;
-use crate::signals::{self, Signals};
+use crate::signals::Signals;
 use hostel_client::{Attach, Stdin};
 
 pub(crate) async fn attach(context: &Context, args: AttachArgs) -> Outcome {
     let mut signals = Signals::listen()?;
-    let client = context.connect().await?;
+    let client = signals.guard(context.connect()).await?;
     let attach = Attach {
         from: (!args.new).then_some((args.from, args.stderr_from)),
         stdin: match (args.interactive, args.take_over) {
@@ -19,10 +19,7 @@ pub(crate) async fn attach(context: &Context, args: AttachArgs) -> Outcome {
         },
         ..Attach::new(args.process.sandbox, args.process.process)
     };
-    let session = tokio::select! {
-        session = client.attach(attach) => session?,
-        signal = signals.end() => return Ok(signals::exit_code(signal)),
-    };
+    let session = signals.guard(client.attach(attach)).await?;
     let process = session.process.id.clone();
     let how = Streaming {
         interactive: args.interactive,

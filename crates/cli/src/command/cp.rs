@@ -4,6 +4,7 @@ use super::{Context, Outcome, SUCCESS};
 use crate::args::{CpArgs, Place};
 use crate::failure::Failure;
 use crate::output::{self, progress::Progress};
+use crate::signals::Signals;
 use hostel_client::Client;
 use hostel_client::domain::SandboxId;
 use hostel_client::model::WriteFile;
@@ -12,6 +13,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::io::AsyncWriteExt as _;
 
 pub(crate) async fn cp(context: &Context, args: CpArgs) -> Outcome {
+    // What is half copied is removed when we are told to end.
+    let mut signals = Signals::listen()?;
+    signals.guard(Box::pin(copy(context, args))).await
+}
+
+async fn copy(context: &Context, args: CpArgs) -> Outcome {
     let copied = AtomicU64::new(0);
     let (total, what) = match &args.source {
         Place::Local(path) => (Progress::total(path), path.display().to_string()),

@@ -5,7 +5,7 @@ use super::{Context, Outcome, SUCCESS};
 use crate::args::{ExecArgs, ProcessOptions};
 use crate::failure::Failure;
 use crate::output;
-use crate::signals::{self, Signals};
+use crate::signals::Signals;
 use crate::terminal;
 use hostel_client::{Exec, StartProcess};
 
@@ -26,12 +26,8 @@ pub(crate) async fn exec(context: &Context, args: ExecArgs) -> Outcome {
     check_terminal(&args.process, context.json)?;
     let limit = spec.timeout;
     let mut signals = Signals::listen()?;
-    let client = context.connect().await?;
-    let exec = Exec::new(args.sandbox, spec);
-    let session = tokio::select! {
-        session = client.exec(exec) => session?,
-        signal = signals.end() => return Ok(signals::exit_code(signal)),
-    };
+    let client = signals.guard(context.connect()).await?;
+    let session = signals.guard(client.exec(Exec::new(args.sandbox, spec))).await?;
     let (sandbox, process) = (session.process.sandbox_id.clone(), session.process.id.clone());
     let how = Streaming {
         interactive: args.process.interactive,

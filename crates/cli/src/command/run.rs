@@ -5,11 +5,12 @@ use super::{Context, Outcome};
 use crate::args::RunArgs;
 use crate::failure::Failure;
 use crate::output::{self, progress::Progress};
-use crate::signals::{self, Signals};
+use crate::signals::Signals;
 use crate::terminal;
 use hostel_client::domain::SandboxId;
 use hostel_client::domain::process::ProcessSpec;
 use hostel_client::{Client, CreateSandbox, Error, Exec};
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
@@ -26,6 +27,7 @@ pub(crate) async fn run(context: &Context, args: RunArgs) -> Outcome {
     let id = SandboxId::generate();
     create.id = Some(id.clone());
     create.spec.idle_timeout = (!args.keep).then_some(ORPHANED);
+    create.wait = Some(args.wait);
     let spec = ProcessSpec {
         argv: args.command,
         stdin: args.process.interactive,
@@ -41,16 +43,15 @@ pub(crate) async fn run(context: &Context, args: RunArgs) -> Outcome {
     };
 
     let mut signals = Signals::listen()?;
-    let client = context.connect().await?;
-    let work = Work { context, client: &client, id: &id, files: args.file, how };
+    let client = signals.guard(context.connect()).await?;
+    let work = Work { context, client: &client, id: &id, files: args.file, how, made: Cell::new(false) };
     let result = work.run(create, spec, &mut signals).await;
-    if args.keep {
-        if result.is_ok() && !context.json {
-            output::note(&format!("kept sandbox {id}"));
-        }
-        return result;
+    // One that nobody was told of is kept for nobody.
+    if !(args.keep && work.made.get()) {
+        clean_up(&client, &id, &result).await;
+    } else if !context.json {
+        output::note(&format!("kept sandbox {id}"));
     }
-    clean_up(&client, &id, &result).await;
     result
 }
 
@@ -60,6 +61,8 @@ struct Work<'a> {
     id: &'a SandboxId,
     files: Vec<(PathBuf, String)>,
     how: Streaming,
+    /// Whether the sandbox is there for certain.
+    made: Cell<bool>,
 }
 
 impl Work<'_> {
@@ -68,6 +71,7 @@ impl Work<'_> {
         let launch = async {
             let begin = Instant::now();
             let created = self.client.create_sandbox(create).await?;
+            self.made.set(true);
             self.context.tell_of_start(&created, begin.elapsed());
             if self.how.json {
                 output::json(&output::json::created(&created, begin.elapsed()))?;
@@ -78,10 +82,7 @@ impl Work<'_> {
             }
             Ok::<_, Failure>(self.client.exec(Exec::new(self.id.clone(), spec)).await?)
         };
-        let session = tokio::select! {
-            session = Box::pin(launch) => session?,
-            signal = signals.end() => return Ok(signals::exit_code(signal)),
-        };
+        let session = signals.guard(Box::pin(launch)).await?;
         let ended = stream(self.client, session, self.how, signals).await?;
         Ok(conclude(&ended, limit, self.how.json))
     }

@@ -44,6 +44,7 @@ async fn create(context: &Context, client: &Client, args: CreateArgs) -> Outcome
     create.request_id = args.request_id;
     create.spec.lifetime = args.lifetime;
     create.spec.idle_timeout = args.idle_timeout;
+    create.wait = Some(args.wait);
     let begin = Instant::now();
     let created = client.create_sandbox(create).await?;
     let took = begin.elapsed();
@@ -242,15 +243,17 @@ async fn remove(context: &Context, client: &Client, args: RmArgs) -> Outcome {
             None => client.delete_sandbox(&id).await,
         };
         match result {
-            Ok(()) => deleted.push(id),
+            Ok(()) => {
+                if !context.json {
+                    output::line(id.as_str())?;
+                }
+                deleted.push(id);
+            }
             Err(error) => {
                 if let Some(earlier) = failed.replace(Failure::from(error)) {
                     output::failure(&earlier, context.json);
                 }
             }
-        }
-        if let Some(id) = deleted.last().filter(|_| !context.json && failed.is_none()) {
-            output::line(id.as_str())?;
         }
     }
     if context.json {
@@ -274,13 +277,20 @@ async fn snapshot(context: &Context, client: &Client, args: SnapshotArgs) -> Out
 }
 
 async fn fork(context: &Context, client: &Client, args: ForkArgs) -> Outcome {
+    let request_id = args.request_id.unwrap_or_else(|| format!("fork-{}", SandboxId::generate()));
     let fork = ForkSandbox {
-        request_id: None,
+        request_id: Some(request_id.clone()),
         count: args.count,
         labels: args.label.into_iter().collect(),
         lifetime: args.lifetime,
+        wait: Some(args.wait),
     };
-    let outcomes = client.fork_sandbox(&args.id, fork).await?;
+    let outcomes = client.fork_sandbox(&args.id, fork).await.inspect_err(|error| {
+        if error.is_connection() {
+            let again = format!("the same command with --request-id {request_id}");
+            output::note(&format!("the forks may be there: {again} tells which they are"));
+        }
+    })?;
     let failures: Vec<_> = outcomes
         .iter()
         .filter_map(|outcome| match outcome {

@@ -4,8 +4,10 @@ use super::{Context, Outcome, SUCCESS, remove_each};
 use crate::args::SecretCommand;
 use crate::failure::Failure;
 use crate::output::{self, human, table};
+use crate::signals::Signals;
+use crate::terminal;
 use serde_json::json;
-use std::io::Read as _;
+use std::io::{BufRead as _, Read as _, Write as _};
 use std::path::Path;
 
 /// Largest value, in bytes, as the API says.
@@ -28,7 +30,11 @@ pub(crate) async fn execute(context: &Context, command: SecretCommand) -> Outcom
             table.print()?;
         }
         SecretCommand::Put { name, file } => {
-            let value = read(file.as_deref())?;
+            let value = if file.is_none() && terminal::stdin_is_terminal() {
+                typed(&name).await?
+            } else {
+                read(file.as_deref())?
+            };
             let secret = client.put_secret(&name, value).await?;
             if context.json { output::json(&secret)? } else { output::line(&secret.name)? }
         }
@@ -39,24 +45,54 @@ pub(crate) async fn execute(context: &Context, command: SecretCommand) -> Outcom
     Ok(SUCCESS)
 }
 
-/// The value, without the line break that editors and `echo` put at the end.
+/// The value as somebody types it, which nobody is shown.
+async fn typed(name: &str) -> Result<Vec<u8>, Failure> {
+    let mut signals = Signals::listen()?;
+    let _hidden = terminal::hidden()?;
+    // Whoever closed stderr knows what to type.
+    let _ = write!(std::io::stderr(), "value of {}, ended with Enter: ", human::printable(name));
+    let line = tokio::task::spawn_blocking(|| {
+        let mut line = Vec::new();
+        let mut stdin = std::io::stdin().lock().take(LARGEST + 2);
+        stdin.read_until(b'\n', &mut line).map(|_| line)
+    });
+    let line =
+        signals.guard(async { line.await.map_err(std::io::Error::other).flatten().map_err(failed("stdin")) });
+    let line = line.await;
+    // What ended the line was not shown either.
+    let _ = writeln!(std::io::stderr());
+    complete(line?, "stdin")
+}
+
+fn failed(source: &str) -> impl Fn(std::io::Error) -> Failure {
+    move |error| Failure::other("LOCAL_FILE", format!("cannot read {source}: {error}"))
+}
+
+/// The value in a file, or on stdin, without the line break that editors and `echo` put at the end.
 fn read(file: Option<&Path>) -> Result<Vec<u8>, Failure> {
     let source = file.map_or_else(|| "stdin".to_owned(), |file| file.display().to_string());
-    let failed =
-        |error: std::io::Error| Failure::other("LOCAL_FILE", format!("cannot read {source}: {error}"));
+    let failed = failed(&source);
     let mut value = Vec::new();
     match file {
         Some(file) => {
             std::fs::File::open(file)
-                .map_err(failed)?
+                .map_err(&failed)?
                 .take(LARGEST + 2)
                 .read_to_end(&mut value)
-                .map_err(failed)?;
+                .map_err(&failed)?;
         }
         None => {
-            std::io::stdin().lock().take(LARGEST + 2).read_to_end(&mut value).map_err(failed)?;
+            std::io::stdin().lock().take(LARGEST + 2).read_to_end(&mut value).map_err(&failed)?;
         }
     }
+    complete(value, &source)
+}
+
+/// Leaves the line break at the end out.
+///
+/// # Errors
+/// Where nothing is left.
+fn complete(mut value: Vec<u8>, source: &str) -> Result<Vec<u8>, Failure> {
     if value.ends_with(b"\n") {
         value.pop();
     }

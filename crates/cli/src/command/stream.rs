@@ -3,10 +3,12 @@
 use crate::failure::Failure;
 use crate::output::{self, human, json};
 use crate::signals::{self, Event as SignalEvent, Signals};
-use crate::terminal::{self, RawMode};
+use crate::terminal;
 use hostel_client::domain::process::{ExitReason, OutputStream};
 use hostel_client::model::{ExitStatus, Process};
 use hostel_client::{Client, Error, Event, ExecInput, ExecOutput, ExecSession};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use serde_json::Value;
 use std::io::Read as _;
 use std::time::Duration;
@@ -19,6 +21,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 const GRACE: Duration = Duration::from_secs(5);
 /// How long we try to tell a daemon of a signal.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// The reason for programs where stdin cannot be read.
+const STDIN: &str = "STDIN";
 /// Bytes of stdin read at a time.
 const PIECE: usize = 64 << 10;
 
@@ -53,8 +57,10 @@ pub(crate) async fn stream(
 ) -> Result<Ended, Failure> {
     let ExecSession { process, input, output } = session;
     let raw = how.interactive && process.terminal && terminal::stdin_is_terminal();
-    let _raw = if raw { Some(RawMode::enter()?) } else { None };
-    if process.terminal {
+    let _raw = if raw { Some(terminal::raw()?) } else { None };
+    // Whoever only looks on leaves the size to whoever types.
+    let sizes = process.terminal && (how.interactive || how.forward_signals);
+    if sizes {
         resize(&input).await;
     }
     let mut feeding = JoinSet::new();
@@ -72,13 +78,16 @@ pub(crate) async fn stream(
             tokio::select! {
                 result = &mut pump => break result.map(Ended::Exited),
                 signal = signals.next() => match signal {
-                    SignalEvent::Resized if process.terminal => resize(&input).await,
+                    SignalEvent::Resized if sizes => resize(&input).await,
                     SignalEvent::Resized => {}
                     SignalEvent::End(signal) if !how.forward_signals => break Ok(Ended::Left(signal)),
                     SignalEvent::End(signal) => match leave.forward(signal) {
                         Some(signal) => drop(timeout(PATIENCE, input.signal(signal)).await),
                         None => break Ok(Ended::Left(signal)),
                     },
+                },
+                Some(fed) = feeding.join_next() => if let Ok(Err(error)) = fed {
+                    break Err(Failure::other(STDIN, format!("cannot read stdin: {error}")));
                 },
                 () = sleep_until(leave.deadline()), if leave.is_due() => break Ok(Ended::Left(leave.signal)),
                 // Without a driver there is nothing more to tell.
@@ -93,9 +102,15 @@ pub(crate) async fn stream(
         // It may be back and at its end at the same time.
         tell_of_change(&mut connected, *link.borrow());
     }
-    if matches!(ended, Err(Failure::NobodyReads)) {
+    let signal = match &ended {
         // What would have happened to it in a pipeline here.
-        let told = client.signal_process(&process.sandbox_id, &process.id, signals::PIPE);
+        Err(Failure::NobodyReads) => Some(signals::PIPE),
+        // It must not take what it got for all.
+        Err(Failure::Other { reason: STDIN, .. }) if how.forward_signals => Some(signals::KILL),
+        _ => None,
+    };
+    if let Some(signal) = signal {
+        let told = client.signal_process(&process.sandbox_id, &process.id, signal);
         let _ = timeout(PATIENCE, told).await;
     }
     ended
@@ -154,27 +169,54 @@ async fn resize(input: &ExecInput) {
 }
 
 /// Passes stdin on, as fast as the process reads it, and then its end.
-async fn feed(input: ExecInput) {
+///
+/// # Errors
+/// Why stdin cannot be read; its end is then not passed on, since it is none.
+async fn feed(input: ExecInput) -> std::io::Result<()> {
     let (sender, mut pieces) = mpsc::channel(4);
     let mut reader = JoinSet::new();
     reader.spawn_blocking(move || {
-        let mut stdin = std::io::stdin().lock();
         let mut buffer = vec![0; PIECE];
         loop {
-            match stdin.read(&mut buffer) {
+            let piece = match read_stdin(&mut buffer) {
                 Ok(0) => return,
-                Ok(length) if sender.blocking_send(buffer[..length].to_vec()).is_ok() => {}
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Ok(_) | Err(_) => return,
+                Ok(length) => Ok(buffer[..length].to_vec()),
+                Err(error) => Err(error),
+            };
+            let failed = piece.is_err();
+            if sender.blocking_send(piece).is_err() || failed {
+                return;
             }
         }
     });
     while let Some(piece) = pieces.recv().await {
-        if input.write(piece).await.is_err() {
-            return;
+        if input.write(piece?).await.is_err() {
+            return Ok(());
         }
     }
     let _ = input.close().await;
+    Ok(())
+}
+
+/// Reads what there is, and waits until there is something, also where whoever shares stdin with us made it not wait.
+fn read_stdin(buffer: &mut [u8]) -> std::io::Result<usize> {
+    let mut stdin = std::io::stdin().lock();
+    loop {
+        let error = match stdin.read(buffer) {
+            Ok(length) => return Ok(length),
+            Err(error) => error,
+        };
+        match Errno::from_io_error(&error) {
+            Some(Errno::INTR) => {}
+            Some(Errno::AGAIN) => match poll(&mut [PollFd::new(&stdin, PollFlags::IN)], None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            },
+            // A terminal that was closed.
+            Some(Errno::IO) if terminal::stdin_is_terminal() => return Ok(0),
+            _ => return Err(error),
+        }
+    }
 }
 
 /// Prints what comes until the process has ended.

@@ -10,6 +10,15 @@ const DOMAIN: &str = "hostel";
 
 /// What an error answer means. One that carries no reason of the daemon's and could come from the transport does.
 pub(crate) fn error(status: Status) -> Error {
+    if is_timeout(&status) {
+        return Error::Refused(Box::new(Refusal {
+            code: Code::DeadlineExceeded,
+            reason: reason_of(Code::DeadlineExceeded).to_owned(),
+            message: "there was no answer within the time that was given".to_owned(),
+            metadata: Default::default(),
+            violations: Vec::new(),
+        }));
+    }
     let info = status.get_details_error_info().filter(|info| info.domain == DOMAIN);
     if info.is_none() && is_transport(&status) {
         return Error::ConnectionLost { detail: cause(&status) };
@@ -38,6 +47,18 @@ pub(crate) fn in_session(status: Status) -> Error {
         return Error::ConnectionLost { detail: cause(&status) };
     }
     error(status)
+}
+
+/// Whether our own clock ended the call, which the daemon's would have done at the same moment.
+fn is_timeout(status: &Status) -> bool {
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        if error.is::<tonic::TimeoutExpired>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// Whether a status was made up on this side, or by something between, because the connection broke.
@@ -108,5 +129,25 @@ mod tests {
         assert!(matches!(draining, Error::Refused(_)) && !draining.is_connection());
         assert!(error(Status::not_found("no sandbox")).is_not_found());
         assert!(in_session(Status::cancelled("stopping")).is_connection());
+    }
+
+    #[test]
+    fn the_end_of_our_patience_is_no_broken_connection() {
+        let error = error(Status::from_error(Box::new(tonic::TimeoutExpired(()))));
+        assert_eq!(error.reason(), "DEADLINE_EXCEEDED");
+        assert!(!error.is_connection());
+    }
+
+    #[test]
+    fn only_a_daemon_that_stops_is_worth_asking_again_for_something_new() {
+        let unavailable = |reason, what: Option<&str>| {
+            let metadata: std::collections::HashMap<_, _> =
+                what.map(|what| ("what".to_owned(), what.to_owned())).into_iter().collect();
+            let details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
+            error(Status::with_error_details(Code::Unavailable, "not now", details)).is_restart()
+        };
+        assert!(unavailable("DRAINING", None) && unavailable("UNAVAILABLE", Some("daemon")));
+        assert!(!unavailable("UNAVAILABLE", Some("guest")) && !unavailable("NODE_DRAINING", None));
+        assert!(error(Status::unavailable("tcp connect error")).is_restart());
     }
 }

@@ -132,13 +132,16 @@ impl Driver {
                     End::Broke(error) => error,
                 },
             };
+            // A process that is there is worth waiting for, whatever is away; one that is not yet only where the
+            // daemon may come back.
+            let again = if self.known { error.is_connection() } else { error.is_restart() };
             let error = match backoff.broke() {
-                Ok(delay) if error.is_connection() => {
+                Ok(delay) if again => {
                     caller.connected.send_if_modified(|connected| std::mem::replace(connected, false));
                     sleep(delay).await;
                     continue;
                 }
-                Err(waited) if error.is_connection() && !policy.total.is_zero() => {
+                Err(waited) if self.known && error.is_restart() && !policy.total.is_zero() => {
                     Error::GaveUp { waited, detail: error.to_string() }
                 }
                 _ => error,

@@ -25,6 +25,8 @@ pub(crate) struct Behaviour {
     pub(crate) forgets_stdin: bool,
     /// The first daemon dies after it started the process and before it says so.
     pub(crate) dies_before_opening: bool,
+    /// What does not answer, so that nothing can be started.
+    pub(crate) away: Option<&'static str>,
 }
 
 /// What happened so far.
@@ -32,6 +34,8 @@ pub(crate) struct Behaviour {
 pub(crate) struct Seen {
     pub(crate) stdin: Vec<u8>,
     pub(crate) stdin_closed: bool,
+    /// Calls that were told of what does not answer.
+    pub(crate) refused: usize,
     /// Processes started.
     pub(crate) processes: usize,
     /// Daemons started.

@@ -28,10 +28,10 @@ pub(super) fn import(root: &Root, path: &str, owner: Owner) -> Outcome<(Worker, 
     Ok((worker, writing))
 }
 
-/// Starts to pack a file or directory. → the worker, and where the archive comes from.
+/// Starts to pack a file or directory, or what a link to one leads to. → the worker, and where the archive comes from.
 pub(super) fn export(root: &Root, path: &str) -> Outcome<(Worker, OwnedFd)> {
     check(path)?;
-    root.stat(path, false)?;
+    root.stat(path, true)?;
     let (reading, writing) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| refused(errno, path))?;
     let worker = worker::start(vec![writing], |mut archive| {
         if let Some(archive) = archive.pop() {

@@ -255,6 +255,35 @@ fn an_archive_goes_out_and_comes_in() {
     assert_eq!(std::fs::metadata(&file).unwrap().mode() & 0o777, 0o751);
 }
 
+#[test]
+fn what_a_link_leads_to_goes_out_under_the_name_of_the_link() {
+    let guest = Guest::start();
+    std::fs::create_dir(guest.path("from")).unwrap();
+    std::fs::write(guest.path("from/file"), "content").unwrap();
+    symlink("from", guest.path("link")).unwrap();
+    symlink("from/file", guest.path("leaf")).unwrap();
+    symlink("..", guest.path("from/up")).unwrap();
+    symlink("nowhere", guest.path("loose")).unwrap();
+    let mut client = guest.connect();
+    let mut packed = |asked: &str| {
+        client.request(Ask::Export(path(&guest.path(asked))));
+        client.reply().unwrap();
+        let mut archive = tar::Archive::new(client.file());
+        let entry = |entry: tar::Entry<'_, std::fs::File>| {
+            (entry.path().unwrap().display().to_string(), entry.header().entry_type())
+        };
+        let found: Vec<_> = archive.entries().unwrap().map(|found| entry(found.unwrap())).collect();
+        client.reply().unwrap();
+        found.into_iter().map(|(name, kind)| format!("{name} {kind:?}")).collect::<Vec<_>>()
+    };
+    assert_eq!(packed("link"), ["link Directory", "link/file Regular", "link/up Symlink"]);
+    assert_eq!(packed("leaf"), ["leaf Regular"]);
+    assert_eq!(packed("from/up")[0], "up Directory");
+    assert_eq!(packed("from/."), ["file Regular", "up Symlink"]);
+    client.request(Ask::Export(path(&guest.path("loose"))));
+    assert_eq!(client.reply().unwrap_err().kind(), FailureKind::NotFound);
+}
+
 fn import(guest: &Guest, archive: &[u8]) -> Result<Answer, hostel_guest_protocol::Failure> {
     let mut client = guest.connect();
     client.request(Ask::Import(path(&guest.path("in"))));

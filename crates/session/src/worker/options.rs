@@ -89,6 +89,7 @@ pub(crate) fn sandbox(
         pool: config.pool.clone().or_else(|| own_pool(host, config)).or_else(|| host.pool.clone()),
         spec,
         id: None,
+        wait: None,
     })
 }
 

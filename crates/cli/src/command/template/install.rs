@@ -1,12 +1,13 @@
 //! `hostel template install-cli`: the claude binary as a layer on top of a template.
 
-use super::{existing, made, tool};
+use super::{existing, made, replace, tool};
 use crate::args::InstallArgs;
 use crate::command::{Context, Outcome};
 use crate::failure::Failure;
 use crate::output::{self, json, progress::Progress};
+use crate::signals::Signals;
 use hostel_client::domain::template::TemplateSource;
-use hostel_client::domain::{BackendName, ResourceLimits};
+use hostel_client::domain::{BackendName, ResourceLimits, TemplateId};
 use hostel_client::model::Template;
 use hostel_client::{Client, ImportTemplate};
 use sha2::{Digest as _, Sha512};
@@ -14,7 +15,6 @@ use std::fs;
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use tempfile::TempDir;
 
 /// Which version, and what its archives' checksums are.
@@ -65,6 +65,7 @@ impl<'a> Pin<'a> {
 }
 
 pub(super) async fn install(context: &Context, client: &Client, args: InstallArgs) -> Outcome {
+    let mut signals = Signals::listen()?;
     let pin = Pin::read(PINS, std::env::consts::ARCH)?;
     if let Some(template) = existing(client, &args.name).await? {
         let version = template.labels.get(VERSION);
@@ -83,16 +84,20 @@ pub(super) async fn install(context: &Context, client: &Client, args: InstallArg
         }
     }
     let place = TempDir::with_prefix("hostel-cli-").map_err(|error| local("make a directory", &error))?;
-    let archive = match args.archive.clone() {
-        Some(archive) => archive,
-        None => fetch(&pin, place.path()).await?,
+    let unpacked = async {
+        let archive = match args.archive.clone() {
+            Some(archive) => archive,
+            None => fetch(&pin, place.path()).await?,
+        };
+        verify(&pin, archive.clone()).await?;
+        unpack(&archive, place.path()).await
     };
-    verify(&pin, archive.clone()).await?;
-    let size = unpack(&archive, place.path()).await?;
-    if args.replace && existing(client, &args.name).await?.is_some() {
-        client.delete_template_of(&args.name, Some(&backend()?)).await?;
-    }
-    let template = import(client, &args, &pin, place.path(), size).await?;
+    let size = signals.guard(Box::pin(unpacked)).await?;
+    let backend = backend()?;
+    let import = async |name| import(client, &args, name, &backend, &pin, place.path(), size).await;
+    let old = args.replace && existing(client, &args.name).await?.is_some();
+    let old = old.then_some(&backend);
+    let template = replace(client, &args.name, old, import, &mut signals).await?;
     output::note(&format!(
         "claude {} is there: hostel run --template {} -- claude --version",
         pin.version, args.name
@@ -172,12 +177,14 @@ async fn unpack(archive: &Path, place: &Path) -> Result<u64, Failure> {
 async fn import(
     client: &Client,
     args: &InstallArgs,
+    name: TemplateId,
+    backend: &BackendName,
     pin: &Pin<'_>,
     place: &Path,
     size: u64,
 ) -> Result<Template, Failure> {
-    let mut import = ImportTemplate::new(args.name.clone());
-    import.backend = Some(backend()?);
+    let mut import = ImportTemplate::new(name);
+    import.backend = Some(backend.clone());
     let template = &mut import.template;
     template.source = TemplateSource::Layer { base: args.base.clone() };
     template.labels = [(VERSION.to_owned(), pin.version.to_owned())].into();
@@ -188,14 +195,7 @@ async fn import(
     let mut tar = tool::command("tar");
     tar.args(["--create", "--owner=0", "--group=0", "--numeric-owner", "--sort=name", "--file=-"]);
     tar.arg("--directory").arg(place.join("layer")).arg("opt");
-    tar.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = tool::start(&mut tar, "it is part of every Debian")?;
-    let archive = child.stdout.take().ok_or_else(|| Failure::other("TOOL_FAILED", "tar has no output"))?;
-    let bar = Progress::new("installing", Some(size), false);
-    let progress = |bytes| bar.add(bytes);
-    let made = client.import_template(import, hostel_client::counted(archive, &progress)).await;
-    tool::finish(child, &tar).await?;
-    Ok(made?)
+    tool::import(client, import, &mut tar, "it is part of every Debian", Some(size)).await
 }
 
 fn backend() -> Result<BackendName, Failure> {

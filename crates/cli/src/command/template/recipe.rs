@@ -1,10 +1,11 @@
 //! `hostel template build` of an image recipe: `docker build`, and for jails the image's files as a root file system.
 
-use super::{existing, made, tool};
+use super::{existing, made, replace, tool};
 use crate::args::BuildArgs;
 use crate::command::{Context, Outcome, SUCCESS};
 use crate::failure::Failure;
-use crate::output::{self, progress::Progress};
+use crate::output;
+use crate::signals::Signals;
 use hostel_client::domain::template::{Template, TemplateSource};
 use hostel_client::domain::{BackendName, TemplateId};
 use hostel_client::model::Template as Made;
@@ -43,21 +44,15 @@ pub(super) async fn build(context: &Context, client: &Client, args: BuildArgs) -
     }
     let recipes = recipes(args.recipes.as_deref(), &args.name)?;
     let wanted = wanted(&recipes, &args)?;
-    let version = ["version", "--format", "{{.Server.Version}}"];
-    tool::output(tool::command("docker").args(version), WITHOUT_DOCKER).await.map_err(|error| {
-        Failure::other("DOCKER_UNUSABLE", format!("{}; {WITHOUT_DOCKER}", error.message()))
-    })?;
-    let mut script = tool::command(&recipes.join("build.sh").display().to_string());
-    let image =
-        tool::output_shown(script.arg(args.name.as_str()), "the recipes' build.sh is missing").await?;
-    let image = image.lines().last().unwrap_or_default().to_owned();
-    let id = inspect(&image, "{{.Id}}").await?;
-    if let Some(template) = of_backend(client, &args.name, &backend).await? {
+    let mut signals = Signals::listen()?;
+    let (image, id) = signals.guard(Box::pin(image(&recipes, &args.name))).await?;
+    let old = of_backend(client, &args.name, &backend).await?;
+    if let Some(template) = &old {
         if template.labels.get(IMAGE) == Some(&id)
             || template.image.as_ref().is_some_and(|other| is(other, &image))
         {
             output::note(&format!("the template {} is this image already", args.name));
-            return made(context, &template);
+            return made(context, template);
         }
         if !args.replace {
             let message = format!(
@@ -66,13 +61,30 @@ pub(super) async fn build(context: &Context, client: &Client, args: BuildArgs) -
             );
             return Err(Failure::other("TEMPLATE_EXISTS", message));
         }
-        client.delete_template_of(&args.name, Some(&backend)).await?;
     }
+    let old = old.is_some().then_some(&backend);
     if backend.as_str() == DOCKER {
-        return name(context, wanted, &image, id).await;
+        let remove = async || match old {
+            Some(backend) => client.delete_template_of(&args.name, Some(backend)).await,
+            None => Ok(()),
+        };
+        return signals.guard(Box::pin(name(context, wanted, &image, id, remove))).await;
     }
-    let template = import(client, wanted, &image, id).await?;
+    let template = import(client, wanted, &image, id, old, &mut signals).await?;
     made(context, &template)
+}
+
+/// Builds the image of a recipe. → its name and its id.
+async fn image(recipes: &Path, name: &TemplateId) -> Result<(String, String), Failure> {
+    let version = ["version", "--format", "{{.Server.Version}}"];
+    tool::output(tool::command("docker").args(version), WITHOUT_DOCKER).await.map_err(|error| {
+        Failure::other("DOCKER_UNUSABLE", format!("{}; {WITHOUT_DOCKER}", error.message()))
+    })?;
+    let mut script = tool::command(&recipes.join("build.sh").display().to_string());
+    let said = tool::output_shown(script.arg(name.as_str()), "the recipes' build.sh is missing").await?;
+    let image = said.lines().last().unwrap_or_default().to_owned();
+    let id = inspect(&image, "{{.Id}}").await?;
+    Ok((image, id))
 }
 
 /// The template of that name that a backend has.
@@ -92,14 +104,20 @@ fn is(one: &str, other: &str) -> bool {
 }
 
 /// Makes the image a template of the backend docker: those are the images `hostel/NAME` that carry the template's
-/// record, JSON in hexadecimal, in a label.
-async fn name(context: &Context, mut wanted: Template, image: &str, id: String) -> Outcome {
+/// record, JSON in hexadecimal, in a label. `remove` takes the one away that has the name, when the new one is there.
+async fn name(
+    context: &Context,
+    mut wanted: Template,
+    image: &str,
+    id: String,
+    remove: impl AsyncFnOnce() -> hostel_client::Result<()>,
+) -> Outcome {
     wanted.labels.insert(IMAGE.to_owned(), id);
     let json = serde_json::to_vec(&wanted).map_err(|error| Failure::other("JSON", error.to_string()))?;
     let record: String = json.iter().map(|byte| format!("{byte:02x}")).collect();
     let tag = format!("hostel/{}:latest", wanted.id);
     let mut docker = tool::command("docker");
-    docker.args(["build", "--quiet", "--tag", &tag, "-"]).stdin(Stdio::piped());
+    docker.args(["build", "--quiet", "-"]).stdin(Stdio::piped());
     docker.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = tool::start(&mut docker, WITHOUT_DOCKER)?;
     if let Some(mut stdin) = child.stdin.take() {
@@ -107,7 +125,10 @@ async fn name(context: &Context, mut wanted: Template, image: &str, id: String) 
         // Where docker does not listen, it says why.
         let _ = stdin.write_all(recipe.as_bytes()).await;
     }
-    tool::finish(child, &docker).await?;
+    let said = tool::finish(child, &docker).await?;
+    let labelled = said.lines().last().unwrap_or_default();
+    remove().await?;
+    tool::output(tool::command("docker").args(["tag", labelled, &tag]), WITHOUT_DOCKER).await?;
     if context.json {
         output::json(&json!({ "name": wanted.id, "image": tag }))?;
     } else {
@@ -156,7 +177,14 @@ async fn inspect(image: &str, format: &str) -> Result<String, Failure> {
     tool::output(&mut docker, WITHOUT_DOCKER).await
 }
 
-async fn import(client: &Client, mut template: Template, image: &str, id: String) -> Result<Made, Failure> {
+async fn import(
+    client: &Client,
+    mut template: Template,
+    image: &str,
+    id: String,
+    old: Option<&BackendName>,
+    signals: &mut Signals,
+) -> Result<Made, Failure> {
     let config = inspect(image, "{{json .Config}}").await?;
     let config: ImageConfig = serde_json::from_str(&config).map_err(|error| {
         Failure::other("TOOL_FAILED", format!("docker said what nobody understands: {error}"))
@@ -164,41 +192,34 @@ async fn import(client: &Client, mut template: Template, image: &str, id: String
     template.inherit(&defaults(config, &template.id));
     template.labels.insert(IMAGE.to_owned(), id);
     let size = inspect(image, "{{.Size}}").await?.parse().ok();
+    let backend = BackendName::parse(JAIL).map_err(hostel_client::Error::from)?;
+    // Named by us, so that it can be removed also where docker is ended before it says a name.
+    let container = format!("hostel-export-{}", TemplateId::generate());
     let mut docker = tool::command("docker");
     // It is never started: the command only has to be one.
-    let container = tool::output(docker.args(["create", image, "true"]), WITHOUT_DOCKER).await?;
-    let imported = export(client, template, &container, size).await;
+    docker.args(["create", "--name", &container, image, "true"]);
+    let created = tool::output(&mut docker, WITHOUT_DOCKER).await;
+    let is_there = created.is_ok();
+    let exported = match created {
+        Ok(_) => {
+            let export = async |name: TemplateId| {
+                let mut import = ImportTemplate::new(name.clone());
+                import.template = Template { id: name, ..template.clone() };
+                import.backend = Some(backend.clone());
+                let mut docker = tool::command("docker");
+                docker.args(["export", &container]);
+                tool::import(client, import, &mut docker, WITHOUT_DOCKER, size).await
+            };
+            replace(client, &template.id, old, export, signals).await
+        }
+        Err(failure) => Err(failure),
+    };
     let mut docker = tool::command("docker");
-    if let Err(error) = tool::output(docker.args(["rm", "--force", &container]), WITHOUT_DOCKER).await {
+    let removed = tool::output(docker.args(["rm", "--force", "--volumes", &container]), WITHOUT_DOCKER).await;
+    if let (true, Err(error)) = (is_there, removed) {
         output::note(&format!("the container {container} is left: {}", error.message()));
     }
-    imported
-}
-
-async fn export(
-    client: &Client,
-    template: Template,
-    container: &str,
-    size: Option<u64>,
-) -> Result<Made, Failure> {
-    let mut docker = tool::command("docker");
-    docker.args(["export", container]).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = tool::start(&mut docker, WITHOUT_DOCKER)?;
-    let archive = child.stdout.take().ok_or_else(|| Failure::other("TOOL_FAILED", "docker has no output"))?;
-    let name = template.id.clone();
-    let backend = BackendName::parse(JAIL).map_err(hostel_client::Error::from)?;
-    let import = ImportTemplate { template, backend: Some(backend), ..ImportTemplate::new(name) };
-    let bar = Progress::new("importing", size, false);
-    let progress = |bytes| bar.add(bytes);
-    let made = client.import_template(import, hostel_client::counted(archive, &progress)).await;
-    match (tool::finish(child, &docker).await, made) {
-        // Half an archive may look like a whole one.
-        (Err(failure), Ok(template)) => {
-            client.delete_template(&template.name).await?;
-            Err(failure)
-        }
-        (_, made) => Ok(made?),
-    }
+    exported
 }
 
 /// What the image says, as far as the recipe's template does not.

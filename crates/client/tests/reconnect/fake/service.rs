@@ -164,6 +164,17 @@ impl ProcessService for Service {
         let Some(Frame::Open(open)) = frames.message().await?.and_then(|message| message.frame) else {
             return Err(Status::invalid_argument("no open"));
         };
+        if let Some(what) = self.shared.behaviour.away {
+            let refused = self.shared.seen(|seen| {
+                seen.refused += 1;
+                seen.refused
+            });
+            if what != "daemon" || refused < 3 {
+                let metadata = HashMap::from([("what".to_owned(), what.to_owned())]);
+                let details = ErrorDetails::with_error_info("UNAVAILABLE", "hostel", metadata);
+                return Err(Status::with_error_details(Code::Unavailable, "it is away", details));
+            }
+        }
         let request_id = open.start.unwrap().request_id;
         let first = self.shared.seen(|seen| {
             let first = seen.request_id != request_id;

@@ -31,17 +31,19 @@ struct Packing {
     path: Vec<u8>,
 }
 
-/// Packs a file or a directory, names relative to the directory that it is in.
+/// Packs a file or a directory, or the one that a link leads to, names relative to the directory that the path is in:
+/// they begin with its last name where it has one, and are relative to the directory itself where it ends with `.` or
+/// `..`.
 pub(in crate::supervisor) fn pack(root: &Root, path: &str, archive: Box<dyn Write>) -> Outcome<()> {
     let mut packing = Packing { archive: Builder::new(archive), descent: Descent::new(), path: Vec::new() };
     let refused = |errno| refused(errno, path);
-    if split(path).is_some() {
-        let named = root.named(path).map_err(refused)?;
-        packing.path.extend_from_slice(named.name.to_bytes());
-        packing.entry(&named.directory, &named.name)?;
-    } else {
-        let directory = root.open_directory(path, OFlags::RDONLY).map_err(refused)?;
-        packing.enter(directory)?;
+    if let Some((_, name)) = split(path) {
+        packing.path.extend_from_slice(name.as_bytes());
+    }
+    match root.open_directory(path, OFlags::RDONLY) {
+        Ok(directory) => packing.enter(directory)?,
+        Err(Errno::NOTDIR) => packing.file(root.open_regular(path, OFlags::RDONLY).map_err(refused)?)?,
+        Err(errno) => return Err(refused(errno)),
     }
     while let Some((directory, content)) = packing.descent.here() {
         let Some(name) = content.left.pop() else {
