@@ -13,7 +13,7 @@ pub(crate) fn network_state(wire: v1::GetNetworkResponse) -> Result<Network> {
 pub(crate) fn network_event(wire: v1::WatchNetworkResponse) -> Result<NetworkEvent> {
     use v1::watch_network_response::Event;
     Ok(match required(wire.event, "an event of the network")? {
-        Event::Decision(wire) => NetworkEvent::Decision(decision(wire)?),
+        Event::Decision(wire) => NetworkEvent::Decision(Box::new(decision(wire)?)),
         Event::Missed(count) => NetworkEvent::Missed(count),
     })
 }

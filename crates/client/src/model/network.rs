@@ -75,7 +75,7 @@ impl NetworkAction {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NetworkEvent {
     /// A decision.
-    Decision(NetworkDecision),
+    Decision(Box<NetworkDecision>),
     /// That many were made while the reader was too slow.
     Missed(u64),
 }
