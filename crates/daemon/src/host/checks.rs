@@ -81,13 +81,12 @@ pub(crate) fn checks(state_directory: &Path) -> Vec<Check> {
 /// Whether a backend can make sandboxes, and what it says is missing here.
 pub(crate) fn of_backend(backend: &Arc<dyn Backend>) -> Vec<Check> {
     let name = backend.name();
-    let usable = match backend.trouble() {
-        Some(why) => Check::warn("backend", format!("{name}: {why}"), "mend that, or use another backend"),
-        None => {
-            let remark = backend.remark().map_or(String::new(), |remark| format!("; {remark}"));
-            Check::ok("backend", format!("{name}: sandboxes can be made{remark}"))
-        }
-    };
+    if let Some(why) = backend.trouble() {
+        // What it could do otherwise, it would have to say itself.
+        return vec![Check::warn("backend", format!("{name}: {why}"), "mend that, or use another backend")];
+    }
+    let remark = backend.remark().map_or(String::new(), |remark| format!("; {remark}"));
+    let usable = Check::ok("backend", format!("{name}: sandboxes can be made{remark}"));
     let missing = &backend.capabilities().missing;
     let weak = |weakness: &Weakness| Check {
         name: weakness.capability.name(),
