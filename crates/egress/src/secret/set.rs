@@ -112,12 +112,7 @@ impl SecretSet {
         values: Arc<Secrets>,
         key: &PlaceholderKey,
     ) -> Result<Self> {
-        let entries = secrets.iter().map(|secret| {
-            let placeholder = key.placeholder(&sandbox, &secret.name);
-            Entry::new(secret.clone(), Some(values.resolve(secret)?), placeholder)
-        });
-        let entries = entries.collect::<Result<_>>()?;
-        Ok(Self { sandbox: Some(sandbox), entries, live: Some(values) })
+        Self::live(sandbox, secrets, values, key, |_, value| value.map(Some))
     }
 
     /// The same for a sandbox that had these secrets before. One that has been removed since, or cannot be read now, has
@@ -131,11 +126,25 @@ impl SecretSet {
         values: Arc<Secrets>,
         key: &PlaceholderKey,
     ) -> Result<Self> {
-        let entries = secrets.iter().map(|secret| {
-            let value = values.resolve(secret).inspect_err(|error| {
+        Self::live(sandbox.clone(), secrets, values, key, |secret, value| {
+            let told = value.inspect_err(|error| {
                 tracing::warn!(%sandbox, secret = %secret.name, %error, "the secret has no value now");
             });
-            Entry::new(secret.clone(), value.ok(), key.placeholder(&sandbox, &secret.name))
+            Ok(told.ok())
+        })
+    }
+
+    /// Secrets whose values are looked up; `found` says what comes of each.
+    fn live(
+        sandbox: SandboxId,
+        secrets: &[SecretRef],
+        values: Arc<Secrets>,
+        key: &PlaceholderKey,
+        found: impl Fn(&SecretRef, Result<SecretValue>) -> Result<Option<SecretValue>>,
+    ) -> Result<Self> {
+        let entries = secrets.iter().map(|secret| {
+            let value = found(secret, values.resolve(secret))?;
+            Entry::new(secret.clone(), value, key.placeholder(&sandbox, &secret.name))
         });
         let entries = entries.collect::<Result<_>>()?;
         Ok(Self { sandbox: Some(sandbox), entries, live: Some(values) })
