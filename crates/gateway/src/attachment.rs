@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::request::{Seat, serve};
 use crate::shared::Core;
-use crate::stream::Impatient;
+use crate::stream::impatient;
 use hostel_sandbox::label::{self, Labels};
 use hostel_sandbox::{ModelBudget, SandboxId};
 use hyper::server::conn::http1;
@@ -240,7 +240,7 @@ async fn connection(stream: Stream, seat: &Arc<Seat>, room: &Room, end: &Cancell
         .header_read_timeout(limits.header_timeout)
         .max_buf_size(limits.header_bytes)
         .max_headers(MAX_HEADERS)
-        .serve_connection(TokioIo::new(Impatient::new(stream, limits.write_timeout)), service);
+        .serve_connection(TokioIo::new(impatient(stream, limits.write_timeout)), service);
     let mut serving = pin!(serving);
     // One that asked nothing yet is not idle: its first request is on its way.
     let mut unwanted = pin!(async {

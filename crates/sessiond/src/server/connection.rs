@@ -1,6 +1,6 @@
 //! Connections, and how they end.
 
-use super::patience::Patient;
+use super::patience::patient;
 use axum::Router;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -65,7 +65,7 @@ impl Connections {
                 routes.clone().oneshot(request.map(axum::body::Body::new))
             });
             let connection =
-                builder.serve_connection_with_upgrades(TokioIo::new(Patient::new(stream, PATIENCE)), service);
+                builder.serve_connection_with_upgrades(TokioIo::new(patient(stream, PATIENCE)), service);
             let connection = graceful.watch(connection.into_owned());
             open.spawn(async move {
                 if let Err(error) = connection.await {
