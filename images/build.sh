@@ -10,19 +10,23 @@
 #   BASE_ROOTFS   tar archive of a root file system to make the base of, instead of debootstrap
 #   SUITE         Debian release [bookworm]
 #   NO_CACHE      not empty: build also what was built before
+#   SOURCE_DATE_EPOCH  time of files made here, seconds since 1970
 #   HOSTEL_CACHE  directory for what is fetched [.cache/images of the checkout, or of the user]
 #
-# Not reproducible by digest. Two builds without cache, of the same inputs and the same day, had files of the same
-# content, modes and owners; what differed were times of some directories and of entries that hide files of the base,
-# which this engine's classic builder sets to now, and with them the digests of layers and the image's id. On another
-# day Debian's packages may be newer ones too, unless the base's sources name a snapshot.
+# Reproducible by digest: the same recipe, pins, base and Debian packages make the same image id, on another day and
+# with another engine too. What an engine writes into an image depends on the clock, so the image that it built is
+# only what ours is made from: one layer whose files made here have the time of SOURCE_DATE_EPOCH, and a
+# configuration without a time. Debian's packages are the newest of the release on the day, unless the base's sources
+# name a snapshot.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export PATH="$PATH:/usr/sbin:/sbin"
 name=${1:-}
 suite=${SUITE:-bookworm}
-epoch=${SOURCE_DATE_EPOCH:-1763683200}
+# passwd's and debootstrap's programs heed it too, and write no dates of today.
+export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-1763683200}
+epoch=$SOURCE_DATE_EPOCH
 public="debian:$suite-slim"
 own_base="hostel-base:$suite"
 
@@ -55,7 +59,9 @@ mkdir -p "$cache"
 cache=$(cd "$cache" && pwd)
 
 work=$(mktemp -d "$cache/building.XXXXXX")
-trap 'rm -rf "$work"' EXIT
+# What the engine builds, until it is settled.
+building=hostel-$name:building-${work##*.}
+trap 'rm -rf --one-file-system "$work"; docker rmi "$building" >/dev/null 2>&1 || true' EXIT
 
 # A line of the list of pins: version, package, checksum.
 pin() {
@@ -113,11 +119,13 @@ make_base() {
 		[ "$(id -u)" -eq 0 ] || fail "cannot pull $public; making a base with debootstrap instead takes root"
 		uri=$(mirror)
 		say "making a Debian $suite base with debootstrap (about a minute, once)"
+		touch "$work/begin"
 		debootstrap --variant=minbase "$suite" "$work/rootfs" ${uri:+"$uri"} >"$work/log" 2>&1 || {
 			tail -n 20 "$work/log" >&2
 			fail 'debootstrap failed'
 		}
 		rm -rf "$work"/rootfs/var/cache/apt/* "$work"/rootfs/var/lib/apt/lists/* "$work"/rootfs/var/log/*.log
+		find "$work/rootfs" -xdev -newer "$work/begin" -exec touch --no-dereference --date="@$epoch" {} +
 		tar -C "$work/rootfs" --numeric-owner --sort=name --one-file-system -cf "$work/base.tar" .
 		mv "$work/base.tar" "$rootfs"
 		rm -rf --one-file-system "$work/rootfs"
@@ -140,12 +148,15 @@ if [ -z "$base" ]; then
 		base=$own_base
 	fi
 fi
-base_id=$(docker image inspect --format '{{.Id}}' "$base" 2>/dev/null) ||
-	{ docker pull "$base" >&2 && base_id=$(docker image inspect --format '{{.Id}}' "$base"); } ||
+
+# What of an image goes into those built on it. Its id does not: an import gets another each time.
+contents() { docker image inspect --format '{{json .RootFS.Layers}} {{json .Config.Env}}' "$1"; }
+base_contents=$(contents "$base" 2>/dev/null) ||
+	{ docker pull "$base" >&2 && base_contents=$(contents "$base"); } ||
 	fail "there is no image $base"
 
 key=$({
-	echo "$base_id $epoch $platform"
+	echo "$base_contents $epoch $platform"
 	cat "$here/$name/Dockerfile" "$here/pins" "$here/build.sh"
 } | sha256sum | cut -c1-16)
 image=hostel-$name:latest
@@ -156,6 +167,41 @@ if [ "$built" = "$key" ] && [ -z "${NO_CACHE:-}" ]; then
 	exit 0
 fi
 
+# Prints all files of the built image as a tar archive, those that are newer than a time with another. What the
+# engine puts into each container is left out.
+files() {
+	local script="find / -xdev -newermt '@$1' ! -path /sys -exec touch --no-dereference --date='@$epoch' {} +
+		tar --create --directory / --sort=name --numeric-owner --one-file-system \
+			--exclude=./dev --exclude=./proc --exclude=./sys --exclude=./.dockerenv \\
+			--exclude=./etc/hostname --exclude=./etc/hosts --exclude=./etc/resolv.conf ."
+	docker run --rm --network none --user 0:0 --workdir / --entrypoint sh "$building" -c "$script"
+}
+
+# Makes the image out of what the engine built: the same files and the same settings give the same id.
+settle() {
+	local image=$work/image layer config inspected
+	mkdir -p "$image" "$work/empty"/{dev,proc,sys}
+	files "$1" >"$image/layer.tar" || fail "cannot read the files of $building; the lines above say why"
+	# The engine mounts something on these, which has the time of now.
+	tar --append --file "$image/layer.tar" --directory "$work/empty" --numeric-owner --owner=0 --group=0 --mode=755 \
+		--mtime="@$epoch" dev proc sys
+	layer=$(sha256sum <"$image/layer.tar" | cut -d ' ' -f 1)
+	# Names and values as the image specification of Docker (v1.2) has them.
+	inspected='{"architecture":{{json .Architecture}},"os":{{json .Os}},"config":{"User":{{json .Config.User}},'
+	inspected+='"Env":{{json .Config.Env}},"Cmd":{{json .Config.Cmd}},"WorkingDir":{{json .Config.WorkingDir}},'
+	inspected+='"Labels":{{json .Config.Labels}}}'
+	{
+		docker image inspect --format "$inspected" "$building" | tr -d '\n'
+		printf ',"created":"%s","history":[{"created_by":"images/build.sh %s"}]' \
+			"$(date --utc --date="@$epoch" +%Y-%m-%dT%H:%M:%SZ)" "$name"
+		printf ',"rootfs":{"type":"layers","diff_ids":["sha256:%s"]}}' "$layer"
+	} >"$work/config.json"
+	config=$(sha256sum <"$work/config.json" | cut -d ' ' -f 1).json
+	mv "$work/config.json" "$image/$config"
+	printf '[{"Config":"%s","RepoTags":["%s"],"Layers":["layer.tar"]}]' "$config" "$2" >"$image/manifest.json"
+	tar --create --directory "$image" manifest.json "$config" layer.tar | docker load --quiet >/dev/null
+}
+
 say "building $image on $base"
 mkdir "$work/context"
 cp "$here/$name/Dockerfile" "$work/context/"
@@ -165,13 +211,17 @@ find "$work/context" -exec touch --no-dereference --date="@$epoch" {} +
 options=$(apt_options)
 arguments=(
 	--build-arg "BASE=$base" --build-arg "SOURCE_DATE_EPOCH=$epoch" --build-arg "APT_OPTIONS=$options"
-	--label "hostel.recipe=$name" --label "hostel.recipe-key=$key" --tag "$image" --network host
+	--label "hostel.recipe=$name" --label "hostel.recipe-key=$key" --tag "$building" --network host
 )
 # Docker knows these by itself and does not keep them in the image.
 for variable in http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY; do
 	if [ -n "${!variable:-}" ]; then arguments+=(--build-arg "$variable"); fi
 done
-if [ -n "${NO_CACHE:-}" ]; then arguments+=(--no-cache); fi
+# A layer that the engine kept from another day would have that day's times. What is kept is the whole, by its key.
+arguments+=(--no-cache)
+begin=$(date --date="$(docker info --format '{{.SystemTime}}')" +%s) || fail 'the engine does not tell the time'
 docker build "${arguments[@]}" "$work/context" >&2 || fail "building $image failed; the lines above say why"
-say "$image has $(docker image inspect --format '{{.Size}}' "$image" | numfmt --to=iec-i --suffix=B), claude $(pin claude | cut -d ' ' -f 1)"
+say "settling $image, so that building it again makes the same"
+settle "$begin" "$image"
+say "$image is $(docker image inspect --format '{{.Id}}' "$image"), $(docker image inspect --format '{{.Size}}' "$image" | numfmt --to=iec-i --suffix=B), claude $(pin claude | cut -d ' ' -f 1)"
 echo "$image"

@@ -321,6 +321,24 @@ fn one_recipe_serves_containers_and_jails() {
 }
 
 #[test]
+fn a_recipe_built_again_makes_the_same_image() {
+    let docker = |arguments: &[&str]| Command::new("docker").args(arguments).output();
+    if !docker(&["version"]).is_ok_and(|output| output.status.success()) {
+        return skipped("images", "no Docker engine answers; scripts/with-docker.sh starts one");
+    }
+    let build = || {
+        let mut command = Command::new(root().join("images/build.sh"));
+        command.arg("agent-min").env("NO_CACHE", "1");
+        Outcome::within(Duration::from_secs(600), command).success();
+        let format = ["image", "inspect", "--format", "{{.Id}}", "hostel-agent-min"];
+        String::from_utf8(docker(&format).unwrap().stdout).unwrap()
+    };
+    let first = build();
+    assert!(first.starts_with("sha256:"), "{first}");
+    assert_eq!(build(), first, "the id of an image");
+}
+
+#[test]
 fn without_docker_a_recipe_says_what_to_do() {
     let daemon = TestDaemon::start();
     let recipes = root().join("images");
