@@ -134,8 +134,10 @@ impl Pump {
                 // Whoever waits for the end has it before we clean up.
                 tokio::task::yield_now().await;
                 self.outgoing.drop_input();
-                let returns = self.returns;
-                self.leave(returns).await
+                if self.returns && self.outgoing.is_idle() {
+                    return Some(self.give_back());
+                }
+                self.leave().await
             }
             Ending::Failed(error) => {
                 drop(last.send(Err(error)));
@@ -144,7 +146,7 @@ impl Pump {
             Ending::Left => {
                 drop(last);
                 self.take_input();
-                self.leave(false).await
+                self.leave().await
             }
         }
     }
@@ -267,21 +269,25 @@ impl Pump {
         }
     }
 
-    /// Sends what there is, and says goodbye, or that the connection takes requests again, which is then returned.
-    async fn leave(mut self, returns: bool) -> Option<Connection> {
+    /// The connection, which takes requests again once it said what it owes.
+    fn give_back(mut self) -> Connection {
+        self.acknowledge();
+        self.outgoing.push_return();
+        self.connection.owe(self.outgoing.take_ready());
+        self.connection
+    }
+
+    /// Sends what there is, and says goodbye.
+    async fn leave(mut self) -> Option<Connection> {
         self.acknowledge();
         let stop = self.stop.clone();
         let finish = async {
             let _ = tokio::time::timeout(LEAVE, self.finish_input()).await;
-            if returns {
-                self.outgoing.push_return();
-            } else {
-                self.outgoing.push_detach();
-            }
-            tokio::time::timeout(LEAVE, self.outgoing.flush(&self.connection.stream)).await
+            self.outgoing.push_detach();
+            let _ = tokio::time::timeout(LEAVE, self.outgoing.flush(&self.connection.stream)).await;
         };
-        let said = stop.run_until_cancelled(finish).await;
-        (returns && !self.outgoing.is_broken() && matches!(said, Some(Ok(Ok(()))))).then_some(self.connection)
+        stop.run_until_cancelled(finish).await;
+        None
     }
 
     /// Output is read and forgotten meanwhile, because acceptance of input comes between it.

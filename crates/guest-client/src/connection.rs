@@ -35,6 +35,8 @@ pub(crate) struct Connection {
     pub(crate) inbox: Inbox,
     /// What has to be said first.
     hello: Option<Vec<u8>>,
+    /// What goes out before the next request, with it.
+    owed: Vec<u8>,
     /// Whether a byte of the answer waited for has come.
     answering: bool,
     /// Whether the guest was born with it.
@@ -49,7 +51,8 @@ impl Connection {
         let stream = endpoint.connect().await?;
         let hello = Hello { version: VERSION, token: endpoint.token().to_vec() };
         let hello = Some(encode_message(&hello));
-        Ok(Self { stream, inbox: Inbox::default(), hello, answering: false, first: false, returns: false })
+        let (inbox, owed) = (Inbox::default(), Vec::new());
+        Ok(Self { stream, inbox, hello, owed, answering: false, first: false, returns: false })
     }
 
     /// The one that a guest is born with.
@@ -57,8 +60,8 @@ impl Connection {
         let stream = std::os::unix::net::UnixStream::from(socket);
         stream.set_nonblocking(true)?;
         let stream = UnixStream::from_std(stream)?;
-        let inbox = Inbox::default();
-        Ok(Self { stream, inbox, hello: None, answering: false, first: true, returns: false })
+        let (inbox, owed) = (Inbox::default(), Vec::new());
+        Ok(Self { stream, inbox, hello: None, owed, answering: false, first: true, returns: false })
     }
 
     /// Whether the guest was born with it.
@@ -104,9 +107,17 @@ impl Connection {
                 return Err(Fault::Gone(clean(&welcome.failure)));
             }
         } else {
-            self.send(request).await?;
+            let mut owed = std::mem::take(&mut self.owed);
+            owed.extend_from_slice(request);
+            self.send(&owed).await?;
         }
         self.answer().await
+    }
+
+    /// Leaves it to the next request to send these frames first: nobody waits for them, and on their own they would
+    /// wake the guest once more for each process that ends.
+    pub(crate) fn owe(&mut self, frames: impl IntoIterator<Item = Bytes>) {
+        frames.into_iter().for_each(|frame| self.owed.extend_from_slice(&frame));
     }
 
     async fn send(&mut self, bytes: &[u8]) -> Result<(), Fault> {

@@ -153,6 +153,12 @@ impl Outgoing {
         self.held_bytes = 0;
     }
 
+    /// Takes what may go away from here.
+    pub(crate) fn take_ready(&mut self) -> VecDeque<Bytes> {
+        self.ready_bytes = 0;
+        std::mem::take(&mut self.ready)
+    }
+
     /// The other end reads no more: forgets everything, now and later. What it still has to say can be read.
     pub(crate) fn give_up(&mut self) {
         self.broken = true;

@@ -268,6 +268,7 @@ impl Supervisor {
             Timer::Hold(serial) => self.forget_lost(serial),
             Timer::Drain(serial) => self.check_drained(serial, now),
             Timer::Expire(serial) => self.forget_process(serial),
+            Timer::Release(serial) => self.release(serial),
             Timer::Listen => drop(self.poll.add(&self.listener, Key::Listener, EventFlags::IN)),
             Timer::Rate => {
                 self.rate_waiting = false;

@@ -17,7 +17,6 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Timeout;
 use tokio_util::sync::WaitForCancellationFutureOwned;
-use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, Streaming};
 
 /// How long after its output the end of a sandbox may be noticed.
@@ -69,7 +68,6 @@ pub(super) struct Events<M> {
     output: mpsc::Receiver<hostel_sandbox::Result<Output>>,
     /// Dropping it would detach, so it stays as long as the response, also when the client sends nothing more.
     _input: mpsc::Sender<Input>,
-    pump: Option<AbortOnDropHandle<()>>,
     wrong: Option<oneshot::Receiver<Status>>,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
     ended: bool,
@@ -87,7 +85,6 @@ impl<M: EventMessage> Events<M> {
         Self {
             output: attachment.output,
             _input: attachment.input,
-            pump: None,
             wrong: None,
             stop: Box::pin(sandboxes.stopping().clone().cancelled_owned()),
             ended: false,
@@ -112,9 +109,9 @@ impl<M: EventMessage> Events<M> {
         requests: Streaming<In>,
     ) -> Self {
         let (report, wrong) = oneshot::channel();
-        let pump = sandboxes.tasks().spawn(pump(requests, attachment.input.clone(), report));
+        // It ends with the attachment. To abort it then would keep the last event waiting behind it.
+        sandboxes.tasks().spawn(pump(requests, attachment.input.clone(), report));
         let mut events = Self::new(sandboxes, lease, attachment);
-        events.pump = Some(AbortOnDropHandle::new(pump));
         events.wrong = Some(wrong);
         events
     }
@@ -142,7 +139,6 @@ impl<M: EventMessage> Events<M> {
             }
             Poll::Ready(Ok(())) => {
                 self.ended = true;
-                self.pump = None;
                 Poll::Ready(Some(Ok(M::of(attachment::sandbox_gone()))))
             }
             Poll::Ready(Err(_)) => self.end(Error::from(error).into()),
@@ -151,7 +147,6 @@ impl<M: EventMessage> Events<M> {
 
     fn end(&mut self, status: Status) -> Poll<Option<Result<M, Status>>> {
         self.ended = true;
-        self.pump = None;
         Poll::Ready(Some(Err(status)))
     }
 }
@@ -201,14 +196,19 @@ fn beyond(asked: &[Option<u64>; 2], info: &ProcessInfo) -> Option<&'static str> 
     ends.into_iter().find(|(_, asked, end)| asked.is_some_and(|asked| asked > *end)).map(|(field, ..)| field)
 }
 
-/// Passes input on until the client sends no more; reports what is wrong with it.
+/// Passes input on until the client sends no more or nobody takes it; reports what is wrong with it.
 async fn pump<In: InputMessage>(
     mut requests: Streaming<In>,
     input: mpsc::Sender<Input>,
     report: oneshot::Sender<Status>,
 ) {
     loop {
-        let wrong = match requests.message().await {
+        let message = tokio::select! {
+            biased;
+            () = input.closed() => return,
+            message = requests.message() => message,
+        };
+        let wrong = match message {
             // The client sends no more.
             Ok(None) => return,
             // It is gone, and so is the response; or it sent what is no message.

@@ -85,7 +85,8 @@ async fn a_connection_serves_again_after_the_end() {
             while let HostEvent::Ack(_) = last {
                 last = peer.event().await.unwrap();
             }
-            // Where there was input the guest may have something to say about it after the end.
+            // Where there was input the guest may have something to say about it after the end. Else it comes before
+            // the next request.
             assert_eq!(last == HostEvent::Detach(Empty {}), stdin);
             assert_eq!(last == HostEvent::Return(Empty {}), !stdin);
         }

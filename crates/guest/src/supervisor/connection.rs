@@ -102,6 +102,8 @@ pub(crate) struct Connection {
     pub(crate) write: Option<PendingWrite>,
     /// The worker reads what the host sends.
     pub(crate) fed: bool,
+    /// Until when what there is to say waits for the first that the attached process has to say.
+    pub(crate) held_until: Option<std::time::Instant>,
     waiting: VecDeque<Chunk>,
     waiting_bytes: usize,
 }
@@ -119,6 +121,7 @@ impl Connection {
             broken: false,
             write: None,
             fed: false,
+            held_until: None,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
         }
@@ -152,6 +155,16 @@ impl Connection {
     /// Whether requests or input may be taken from it.
     pub(crate) fn is_listening(&self) -> bool {
         !self.closing && !self.is_full() && !matches!(self.mode, Mode::Waiting(_) | Mode::Working(_))
+    }
+
+    /// Whether the attached process has output for it, or has ended.
+    pub(crate) fn has_news(&self, process: Option<&Process>) -> bool {
+        let Mode::Attached(attached) = &self.mode else { return true };
+        process.is_none_or(|process| {
+            let mut outputs = process.outputs.iter().zip(attached.next);
+            let has_more = outputs.any(|(output, next)| !matches!(output.stream.locate(next), Place::None));
+            has_more || process.finished.is_some()
+        })
     }
 
     /// Sends what there is, output of the attached process included.

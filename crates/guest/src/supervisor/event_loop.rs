@@ -123,6 +123,8 @@ pub(crate) enum Timer {
     Drain(u64),
     /// An ended process is forgotten.
     Expire(u64),
+    /// A connection has waited long enough for its process's first words.
+    Release(u64),
     /// There may be descriptors for new connections again.
     Listen,
     /// The output rate allows more.

@@ -182,6 +182,10 @@ impl Supervisor {
         });
         let process = self.start(&spec)?;
         self.attach(serial, process, &attach, spec.kill_on_disconnect)?;
+        // Who talks to it waits for it to be there.
+        if !spec.stdin && spec.terminal.is_none() {
+            self.hold(serial);
+        }
         self.describe(process)
     }
 
