@@ -262,6 +262,54 @@ fn a_process_waits_in_each_warm_sandbox() {
     daemon.finish();
 }
 
+/// The share of the processors that the control group of a process has, found by an argument of it; nothing where
+/// there is no such group.
+fn share(argument: &str) -> Option<String> {
+    let argument = format!("\0{argument}\0");
+    let processes = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
+    let process = processes
+        .filter(|path| fs::read_to_string(path.join("cmdline")).is_ok_and(|line| line.contains(&argument)))
+        .min()?;
+    let groups = fs::read_to_string(process.join("cgroup")).unwrap();
+    groups.lines().find_map(|line| {
+        let [_, controllers, group] = line.splitn(3, ':').collect::<Vec<_>>().try_into().unwrap();
+        let (place, file) = match controllers {
+            "" => (String::new(), "cpu.weight"),
+            _ if controllers.split(',').any(|one| one == "cpu") => (format!("/{controllers}"), "cpu.shares"),
+            _ => return None,
+        };
+        let share = fs::read_to_string(format!("/sys/fs/cgroup{place}{group}/{file}")).ok()?;
+        Some(share.trim().to_owned())
+    })
+}
+
+#[test]
+fn what_waits_stands_back_until_it_is_claimed() {
+    let mut daemon = TestDaemon::start();
+    let _ = daemon
+        .hostel(&["pool", "create", "waiters", "--pin", "1", "--wait", "--", "sleep", "86397"])
+        .success();
+    let Some(waiting) = share("86397") else {
+        eprintln!("skipped: shares of the processors: there is no control group for them here");
+        return daemon.finish();
+    };
+    daemon.kill();
+    daemon.restart();
+    healthy(&daemon, "waiters");
+    let id = daemon.sandbox(&["--pool", "waiters", "--cpus", "0.5"]);
+    let _ = daemon.hostel(&["pool", "rm", "waiters"]).success();
+    let full = match waiting.as_str() {
+        "102" => "1024",
+        "10" => "100",
+        other => panic!("a share of {other}"),
+    };
+    eventually("only the claimed one is left, with its full share", || {
+        share("86397").as_deref() == Some(full)
+    });
+    assert_eq!(daemon.hostel(&["sandbox", "get", &id]).code, Some(0));
+    daemon.finish();
+}
+
 #[test]
 fn shells_complete_pools() {
     let daemon = TestDaemon::start();

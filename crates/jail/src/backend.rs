@@ -300,6 +300,7 @@ impl Inner {
         };
         let guest = Guest::new(endpoint);
         let environment = Environment::new(id.clone(), self.clone(), guest.clone(), pidfd, handle)?;
+        environment.recall_share();
         if environment.is_frozen() {
             return Ok(environment);
         }

@@ -165,6 +165,32 @@ impl Cgroups {
         Ok(())
     }
 
+    /// Gives the processes of a cell their full share of the processors where others want them too, or a tenth of it.
+    /// The numbers are the kernel's defaults and a tenth of those (cgroup-v2.rst, sched-design-CFS.rst).
+    ///
+    /// # Errors
+    /// `Internal`.
+    pub(crate) fn weigh(&self, cell: &str, full: bool) -> Result<()> {
+        let (base, file, [all, tenth]) = self.weight();
+        self.write(base, cell, file, if full { all } else { tenth })
+    }
+
+    /// Whether a cell has less than its full share.
+    pub(crate) fn is_light(&self, cell: &str) -> bool {
+        let (base, file, [all, _]) = self.weight();
+        let text = base.and_then(|base| std::fs::read_to_string(base.join(cell).join(file)).ok());
+        text.is_some_and(|text| text.trim() != all)
+    }
+
+    /// Where the share is, under which name, and what it is as a rule and when standing back.
+    fn weight(&self) -> (Option<&PathBuf>, &'static str, [&'static str; 2]) {
+        if self.unified_controls {
+            (self.unified.as_ref(), "cpu.weight", ["100", "10"])
+        } else {
+            (self.legacy(Controller::Cpu), "cpu.shares", ["1024", "102"])
+        }
+    }
+
     /// Memory without swap. On version 1 the sum with swap is a limit of its own, never below the other, so
     /// that the order of the two depends on the direction.
     fn limit_memory(&self, cell: &str, bytes: u64) -> Result<()> {

@@ -38,6 +38,8 @@ pub(crate) struct Environment {
     limits: Mutex<ResourceLimits>,
     defaults: Mutex<ProcessDefaults>,
     frozen: Arc<AtomicBool>,
+    /// Its processes have less than their share of the processors.
+    stands_back: AtomicBool,
     /// Set once it is being taken down, so that its death is no news.
     ending: CancellationToken,
     buried: AtomicBool,
@@ -61,6 +63,7 @@ impl Environment {
             limits: Mutex::new(handle.limits.clone()),
             defaults: Mutex::new(handle.defaults.clone()),
             frozen: Arc::new(AtomicBool::new(frozen)),
+            stands_back: AtomicBool::new(false),
             ending: CancellationToken::new(),
             buried: AtomicBool::new(false),
             inner,
@@ -69,6 +72,13 @@ impl Environment {
         });
         environment.watch_over();
         Ok(environment)
+    }
+
+    /// Looks whether it was told to stand back before this daemon was.
+    pub(crate) fn recall_share(&self) {
+        let light =
+            self.inner.ground.cgroups.as_ref().is_some_and(|cgroups| cgroups.is_light(&self.cell.name));
+        self.stands_back.store(light, Ordering::Release);
     }
 
     /// Whether it is frozen.
@@ -208,6 +218,14 @@ impl ExecutionEnvironment for Environment {
             kept.clone_from(&changed);
         }
         Ok(changed)
+    }
+
+    async fn stand_back(&self, stands_back: bool) -> Result<()> {
+        let Some(cgroups) = &self.inner.ground.cgroups else { return Ok(()) };
+        if self.stands_back.swap(stands_back, Ordering::AcqRel) != stands_back {
+            cgroups.weigh(&self.cell.name, !stands_back)?;
+        }
+        Ok(())
     }
 
     async fn bind(&self, spec: &SandboxSpec) -> Result<Bound> {

@@ -229,6 +229,15 @@ pub trait ExecutionEnvironment: Send + Sync {
     /// `CapabilityMissing` for a limit that cannot be held or not be changed live.
     async fn update_limits(&self, limits: &ResourceLimits) -> Result<ResourceLimits>;
 
+    /// Whether its processes stand back while those of other sandboxes want the processors, as those that are started
+    /// ahead of time should. Nothing comes of it where a backend has no means for it.
+    ///
+    /// # Errors
+    /// `Internal`.
+    async fn stand_back(&self, _stands_back: bool) -> Result<()> {
+        Ok(())
+    }
+
     /// Gives a sandbox that was made ahead of time, and in which nothing ran for anybody yet, what `spec` says of
     /// environment, user, directory and limits, over what it was made with. Limits that are absent stay. The rest of
     /// `spec` is what it was made with already. Not undone where it fails: the sandbox is then for nobody.

@@ -93,7 +93,11 @@ impl LivePool {
             let mut warm = self.take(requested)?;
             let spec = equip(&warm.record.id);
             let mut stopwatch = Stopwatch::start();
-            match self.bind(&mut warm, &spec, requested).await {
+            let bound = match warm.environment.stand_back(false).await {
+                Ok(()) => self.bind(&mut warm, &spec, requested).await,
+                Err(error) => Err(error.into()),
+            };
+            match bound {
                 Ok((handle, limits)) => {
                     stopwatch.lap("bind");
                     self.tell(|state, _| state.brain.claim_took(begin.elapsed()));

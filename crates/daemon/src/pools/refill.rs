@@ -231,6 +231,8 @@ async fn warm_up(sandboxes: &Sandboxes, record: &PoolRecord, created: &Created) 
         for (name, value) in sandboxes.prepare_process(created.environment.id()) {
             process.env.entry(name).or_insert(value);
         }
+        // It starts beside those that were claimed, which have somebody who waits for them.
+        created.environment.stand_back(true).await?;
         inside.start(process).await?;
     }
     Ok(())
