@@ -19,12 +19,14 @@ const CYCLES: usize = 3;
 /// How long a pool may take to fill.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A backend, the clients at once, and what a full pool holds.
+/// A backend, the clients at once, what a full pool holds, and how much is measured.
 struct Kind {
     backend: &'static str,
     clients: &'static [usize],
     size: u32,
     samples: usize,
+    /// Rounds at least in each cycle, for a p99 that is not the slowest of one round.
+    rounds: usize,
 }
 
 pub(super) fn heading(_: &Scale) -> Section {
@@ -41,10 +43,11 @@ pub(super) fn heading(_: &Scale) -> Section {
 
 pub(super) async fn measure(bench: &Bench<'_>, section: &mut Section) -> Result<()> {
     let samples = bench.scale.samples;
-    measure_kind(bench, section, &Kind { backend: "jail", clients: &[1, 10, 50], size: 60, samples }).await?;
+    let clients = &[1, 10, 50];
+    measure_kind(bench, section, &Kind { backend: "jail", clients, size: 60, samples, rounds: 7 }).await?;
     if let Some(docker) = &bench.peers.docker {
         let samples = bench.scale.containers;
-        measure_kind(bench, section, &Kind { backend: "docker", clients: &[1, 10], size: 10, samples })
+        measure_kind(bench, section, &Kind { backend: "docker", clients, size: 50, samples, rounds: 1 })
             .await?;
         let mut theirs = Samples::new()?;
         let mut ours = Samples::new()?;
@@ -87,11 +90,13 @@ async fn measure_kind(bench: &Bench<'_>, section: &mut Section, kind: &Kind) -> 
     for clients in kind.clients.iter().copied() {
         let connections = try_join_all((0..clients).map(|_| bench.daemon.client())).await?;
         let (mut warm, mut drained, mut cold) = (Samples::new()?, Samples::new()?, Samples::new()?);
-        let rounds = (kind.samples / clients / CYCLES).max(1);
+        let mut calls = Samples::new()?;
+        let rounds = (kind.samples / clients / CYCLES).max(kind.rounds);
         for _ in 0..CYCLES {
             make_pool(&bench.client, kind.backend, kind.size).await?;
             for _ in 0..rounds {
                 fill(&bench.client, kind.size).await?;
+                ask(&connections, &mut calls).await?;
                 round(&connections, kind.backend, Some(StartKind::Warm), &mut warm).await?;
             }
             bench.client.drain_pool(POOL).await.context("drain the pool")?;
@@ -105,6 +110,7 @@ async fn measure_kind(bench: &Bench<'_>, section: &mut Section, kind: &Kind) -> 
         }
         let at_once = if clients == 1 { "1 client".to_owned() } else { format!("{clients} clients") };
         for (name, what, samples) in [
+            ("call", "`GetPool`: a call that claims nothing", &calls),
             ("warm", "warm", &warm),
             ("drained", "drained pool", &drained),
             ("cold", "without a pool", &cold),
@@ -144,6 +150,16 @@ async fn fill(client: &Client, size: u32) -> Result<()> {
         ensure!(start.elapsed() < PATIENCE, "the pool does not fill: {status:?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// One call by each client at the same time, which only reads.
+async fn ask(clients: &[Client], samples: &mut Samples) -> Result<()> {
+    let calls = clients.iter().map(|client| async move {
+        let start = Instant::now();
+        client.get_pool(POOL).await.context("ask for the pool")?;
+        anyhow::Ok(start.elapsed())
+    });
+    try_join_all(calls).await?.into_iter().try_for_each(|duration| samples.add_duration(duration))
 }
 
 /// One claim by each client at the same time.
