@@ -319,6 +319,14 @@ mod tests {
     use crate::audit::verify;
     use std::time::Duration;
 
+    impl Log {
+        /// As on a file system that became so while something was to be brought to the disk.
+        pub(in crate::audit) fn become_read_only(&mut self) {
+            self.file = Arc::new(File::open(&self.settings.path).unwrap());
+            self.doubt();
+        }
+    }
+
     fn log(path: &Path, flush: Flush) -> Log {
         Log::open(AuditSettings { flush, ..AuditSettings::new(path) }).unwrap()
     }
