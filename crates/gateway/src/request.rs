@@ -3,7 +3,7 @@
 use crate::body::{Metered, Reply};
 use crate::forward::{Answer, Sender, forward};
 use crate::headers;
-use crate::intake;
+use crate::intake::{self, Room};
 use crate::reply;
 use crate::shared::Core;
 use crate::ticket::look;
@@ -18,7 +18,6 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Instant;
 use subtle::ConstantTimeEq as _;
-use tokio::sync::Semaphore;
 
 /// Longest session id that is kept, in bytes.
 const MAX_SESSION: usize = 128;
@@ -30,12 +29,12 @@ pub(crate) struct Seat {
     /// What its programs send in place of a key.
     pub token: SecretString,
     /// For bodies of its requests; see [`intake`].
-    pub room: Arc<Semaphore>,
+    pub room: Room,
 }
 
 impl Seat {
     pub(crate) fn new(core: Arc<Core>, sandbox: SandboxId, token: SecretString) -> Self {
-        let room = intake::room(core.limits.held_bytes);
+        let room = Room::of_sandbox(&core.limits);
         Self { core, sandbox, token, room }
     }
 }
