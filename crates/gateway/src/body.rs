@@ -107,7 +107,7 @@ impl Metered {
             tracing::warn!("a response told no usage; its prompt is estimated");
         }
         ticket.seen(self.meter.model(), tokens);
-        ticket.end(end);
+        ticket.end(end, self.meter.guessed());
     }
 
     fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<Broken> {

@@ -91,7 +91,7 @@ pub(crate) async fn forward(
     }
     let Some((response, line, place)) = spare else {
         if let Some(mut ticket) = ticket {
-            ticket.end(End::Unanswered);
+            ticket.end(End::Unanswered, false);
         }
         return Err(failure);
     };
@@ -102,7 +102,7 @@ pub(crate) async fn forward(
     if encoding.is_some_and(|encoding| encoding.as_bytes() != b"identity") {
         tracing::warn!(upstream = %line.name, "the upstream compressed a response that must be read");
         if let Some(mut ticket) = ticket {
-            ticket.end(End::UpstreamCut);
+            ticket.end(End::UpstreamCut, false);
         }
         return Err(Failure::Unreadable);
     }
@@ -116,14 +116,14 @@ async fn owing(
     attempt: impl Future<Output = Result<Response, SendFailure>>,
 ) -> Result<Response, SendFailure> {
     let Some(ticket) = ticket else { return attempt.await };
-    let owed_before = ticket.owes(&order.body);
+    ticket.owes(&order.body);
     let outcome = attempt.await;
     let used = match &outcome {
         Ok(response) => response.status().is_success(),
         Err(failure) => failure.was_sent(),
     };
-    if !used && !owed_before {
-        ticket.owes_nothing();
+    if !used {
+        ticket.unused();
     }
     outcome
 }

@@ -48,6 +48,10 @@ pub(crate) struct Ticket {
     cost_micros: u64,
     /// What went out and may have cost something, until its usage is told.
     owed: Option<Arc<Held>>,
+    /// To how many upstreams a prompt went out whose usage was not told.
+    untold: u64,
+    /// The tokens of such a prompt, by estimate.
+    prompt: u64,
     /// When what was seen was last sent to be written.
     told: Option<Instant>,
 }
@@ -86,6 +90,8 @@ impl Ticket {
             tokens: Tokens::default(),
             cost_micros: 0,
             owed: None,
+            untold: 0,
+            prompt: 0,
             told: None,
         };
         let commands = core.store.commands();
@@ -112,10 +118,10 @@ impl Ticket {
             // It may be written yet.
             Err(_) => (late_error(), false),
         };
-        if is_absent && self.owed.is_none() {
+        if is_absent && self.untold == 0 {
             return Err(self.withdraw(error));
         }
-        self.end(End::Unanswered);
+        self.end(End::Unanswered, false);
         Err(Denied::Unrecorded(error))
     }
 
@@ -147,8 +153,8 @@ impl Ticket {
         self.core.ledger.seen(&self.charge, more_tokens, more_cost);
         self.tokens = tokens;
         self.cost_micros = self.cost_micros.max(cost);
-        if tokens.prompt() > 0 {
-            self.owed = None;
+        if tokens.prompt() > 0 && self.owed.take().is_some() {
+            self.untold = self.untold.saturating_sub(1);
         }
         if self.told.is_none() {
             self.told = Some(Instant::now());
@@ -168,22 +174,31 @@ impl Ticket {
         self.core.store.commands().progress(Progress { tokens, cost_micros, ..self.progress() });
     }
 
-    /// The request goes out. Unless its usage is told, or [none](Self::owes_nothing) was, its prompt is charged by
-    /// estimate at the end. Returns whether it was so before.
-    pub(crate) fn owes(&mut self, body: &Arc<Held>) -> bool {
-        self.owed.replace(Arc::clone(body)).is_some()
+    /// The request goes out to an upstream. Unless its usage is told, or it [was not used](Self::unused), its prompt is
+    /// charged by estimate at the end: once for each upstream that took it.
+    pub(crate) fn owes(&mut self, body: &Arc<Held>) {
+        self.prompt = prompt(&body.bytes).input;
+        self.untold = self.untold.saturating_add(1);
+        self.owed = Some(Arc::clone(body));
     }
 
-    /// What went out was not used.
-    pub(crate) fn owes_nothing(&mut self) {
-        self.owed = None;
+    /// What went out last was not used.
+    pub(crate) fn unused(&mut self) {
+        self.untold = self.untold.saturating_sub(1);
+        if self.untold == 0 {
+            self.owed = None;
+        }
     }
 
-    /// Charges what is still owed; whether something was.
+    /// Charges what nobody told; whether there is something.
     fn estimate(&mut self) -> bool {
-        let Some(body) = self.owed.take() else { return false };
-        let asked = if self.model.is_empty() { asked_model(&body.bytes) } else { None };
-        let input = prompt(&body.bytes).input;
+        let untold = std::mem::take(&mut self.untold);
+        let body = self.owed.take();
+        if untold == 0 {
+            return false;
+        }
+        let asked = body.filter(|_| self.model.is_empty()).and_then(|body| asked_model(&body.bytes));
+        let input = self.tokens.input.saturating_add(self.prompt.saturating_mul(untold));
         self.seen(asked.as_deref(), Tokens { input, ..self.tokens });
         true
     }
@@ -207,10 +222,11 @@ impl Ticket {
         }
     }
 
-    /// The request is over. Its scopes admit nobody until this is on the disk. Only the first end counts.
-    pub(crate) fn end(&mut self, end: End) {
+    /// The request is over; `guessed` where its output is not what was told. Its scopes admit nobody until this is on the
+    /// disk. Only the first end counts.
+    pub(crate) fn end(&mut self, end: End, guessed: bool) {
         let Some(permit) = self.permit.take() else { return };
-        let is_estimated = self.estimate();
+        let is_estimated = self.estimate() || guessed;
         self.core.ledger.finished(&self.charge);
         permit.end(Ended {
             progress: self.progress(),
@@ -228,7 +244,7 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.end(End::ClientGone);
+        self.end(End::ClientGone, false);
     }
 }
 
