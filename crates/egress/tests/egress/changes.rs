@@ -1,6 +1,6 @@
 //! What happens to open connections, and to decisions that cannot be recorded.
 
-use crate::world::{World, allow, ask, deny, get, read_all, rules};
+use crate::world::{World, allow, ask, deny, get, ip, read_all, rules};
 use async_trait::async_trait;
 use hostel_egress::audit::{AuditLog, AuditSettings, verify};
 use hostel_egress::{Decision, Error, Kind, Limits, Protocol, Recorder, Settings};
@@ -127,6 +127,31 @@ async fn what_cannot_be_recorded_does_not_happen() {
     recorder.0.store(false, Ordering::Relaxed);
     assert!(ask(world.connect(&web).await.unwrap(), &get(&web)).await.contains("200 OK"));
     assert_eq!(world.table.asked(), 1);
+}
+
+/// Fails for one address.
+struct AllBut(std::net::IpAddr);
+
+#[async_trait]
+impl Recorder for AllBut {
+    async fn record(&self, decision: &Decision) -> Result<(), Error> {
+        if decision.address == Some(self.0) { Err(Error::Resolver("full".to_owned())) } else { Ok(()) }
+    }
+}
+
+#[tokio::test]
+async fn each_address_is_recorded_before_it_is_tried() {
+    let second = std::net::TcpListener::bind("127.1.0.2:0").unwrap();
+    second.set_nonblocking(true).unwrap();
+    let at = second.local_addr().unwrap();
+    let world = World::with(Settings::default(), Arc::new(AllBut(at.ip()))).await;
+    // Nobody listens at the first.
+    world.table.set("api.example.com", &[ip("127.1.0.1"), at.ip()]);
+    world.policy(vec![allow("api.example.com", at.port())]);
+    let answer = world.connect(&format!("api.example.com:{}", at.port())).await.unwrap_err();
+    assert!(answer.contains("audit_failed"), "{answer}");
+    assert_eq!(world.allowed().address, Some(ip("127.1.0.1")));
+    assert_eq!(second.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
 }
 
 #[tokio::test]
