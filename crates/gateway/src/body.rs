@@ -150,6 +150,7 @@ impl Pump {
                         return;
                     }
                     behind = after;
+                    self.tell().await;
                     continue;
                 }
                 Next::End => Ok(None),
@@ -244,6 +245,16 @@ impl Pump {
         }
         if let Some(next) = behind {
             self.end(matches!(next, Next::Broken(_)));
+        }
+    }
+
+    /// Has what was seen first written, once the client's connection had its turn to write.
+    async fn tell(&mut self) {
+        if self.ticket.as_ref().is_some_and(Ticket::has_news) {
+            tokio::task::yield_now().await;
+            if let Some(ticket) = &mut self.ticket {
+                ticket.tell();
+            }
         }
     }
 

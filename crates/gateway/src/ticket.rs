@@ -34,7 +34,9 @@ pub(crate) struct Ticket {
     core: Arc<Core>,
     charge: Charge,
     permit: Option<Permit>,
-    /// Until it is known that the row is written.
+    /// Whether the row was sent to be written.
+    sent: bool,
+    /// From then on, until it is known that it is written.
     written: Option<Written>,
     id: u64,
     /// Milliseconds of Unix time.
@@ -58,7 +60,7 @@ pub(crate) struct Ticket {
 
 impl Ticket {
     /// Admits a request of a sandbox, or says why not. Waits for usage that is on its way to the disk. The request's
-    /// own row is on its way then; where rows failed to be written before, this waits for it too.
+    /// own row is [sent](Self::begin) later; but where rows failed to be written before, it is written first.
     pub(crate) async fn take(
         core: &Arc<Core>,
         sandbox: &SandboxId,
@@ -79,6 +81,7 @@ impl Ticket {
             core: Arc::clone(core),
             charge,
             permit: Some(permit),
+            sent: false,
             written: None,
             id,
             started,
@@ -94,22 +97,35 @@ impl Ticket {
             prompt: 0,
             told: None,
         };
-        let commands = core.store.commands();
-        match tokio::time::timeout(deadline, commands.begin(ticket.begun())).await {
-            Ok(Ok(written)) => ticket.written = Some(written),
-            Ok(Err(error)) => return Err(ticket.withdraw(error)),
-            Err(_) => return Err(ticket.withdraw(late_error())),
-        }
-        if !commands.are_well() {
+        if !core.store.commands().are_well() {
             ticket = ticket.written().await?;
         }
         core.tally.admitted(arrived.elapsed());
         Ok(ticket)
     }
 
+    /// Sends the row to be written, once: as soon as the request is out, for the thread that writes would take the
+    /// processor from what sends it. Where it cannot be sent, this is the end.
+    pub(crate) async fn begin(&mut self) -> Result<(), Denied> {
+        if self.sent {
+            return Ok(());
+        }
+        let sending = self.core.store.commands().begin(self.begun());
+        let error = match tokio::time::timeout(self.core.limits.commit_timeout, sending).await {
+            Ok(Ok(written)) => {
+                (self.sent, self.written) = (true, Some(written));
+                return Ok(());
+            }
+            Ok(Err(error)) => error,
+            Err(_) => late_error(),
+        };
+        Err(self.unrecorded(error, true))
+    }
+
     /// Returns once the row is written. Nothing may go back to the client before: the disk works while the model
     /// does, which is longer. Where it cannot be written, what was used until then counts all the same.
     pub(crate) async fn written(mut self) -> Result<Self, Denied> {
+        self.begin().await?;
         let Some(written) = self.written.take() else { return Ok(self) };
         let (error, is_absent) = match tokio::time::timeout(self.core.limits.commit_timeout, written).await {
             Ok(Ok(Ok(()))) => return Ok(self),
@@ -118,17 +134,17 @@ impl Ticket {
             // It may be written yet.
             Err(_) => (late_error(), false),
         };
-        if is_absent && self.untold == 0 {
-            return Err(self.withdraw(error));
-        }
-        self.end(End::Unanswered, false);
-        Err(Denied::Unrecorded(error))
+        Err(self.unrecorded(error, is_absent))
     }
 
-    /// There is no row, so nothing is ended.
-    fn withdraw(mut self, error: Error) -> Denied {
-        self.permit = None;
-        self.core.ledger.withdraw(&self.charge);
+    /// There is no row, or perhaps none. Where nothing went out either, nothing is ended.
+    fn unrecorded(&mut self, error: Error, is_absent: bool) -> Denied {
+        if is_absent && self.untold == 0 {
+            self.permit = None;
+            self.core.ledger.withdraw(&self.charge);
+        } else {
+            self.end(End::Unanswered, false);
+        }
         Denied::Unrecorded(error)
     }
 
@@ -156,10 +172,17 @@ impl Ticket {
         if tokens.prompt() > 0 && self.owed.take().is_some() {
             self.untold = self.untold.saturating_sub(1);
         }
-        if self.told.is_none() {
-            self.told = Some(Instant::now());
-            self.core.store.commands().progress(self.progress());
-        }
+    }
+
+    /// Whether what was seen first is still to be [told](Self::tell).
+    pub(crate) fn has_news(&self) -> bool {
+        self.told.is_none() && self.tokens.total() > 0
+    }
+
+    /// Has what was seen so far written, for a crash. After the piece that told it: a thread is woken for this.
+    pub(crate) fn tell(&mut self) {
+        self.told = Some(Instant::now());
+        self.core.store.commands().progress(self.progress());
     }
 
     /// Has what a response that goes on used so far written, from time to time: its figures come at its end, and a
