@@ -49,9 +49,9 @@ impl Shared {
     /// Writes a record.
     pub(super) fn append(&self, record: &str) -> io::Result<Mark> {
         let mut state = self.lock();
-        let idle = !state.log.is_behind();
+        let (idle, near) = (!state.log.is_behind(), !state.log.is_far_behind());
         let sequence = state.log.append(record)?;
-        if idle {
+        if idle || (near && state.log.is_far_behind()) {
             self.work.notify_one();
         }
         Ok(Mark { sequence, failures: self.flushed.borrow().failures })
@@ -81,7 +81,8 @@ impl Shared {
             let idle = self.work.wait_while(state, |state| !state.closed && !state.log.is_behind());
             state = idle.unwrap_or_else(PoisonError::into_inner);
             if let Flush::Within(time) = flush {
-                let waited = self.work.wait_timeout_while(state, time, |state| !state.closed);
+                let rests = |state: &mut State| !state.closed && !state.log.is_far_behind();
+                let waited = self.work.wait_timeout_while(state, time, rests);
                 (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
             }
             let last = state.closed;
