@@ -18,6 +18,8 @@ use tokio::time::{Instant, Sleep};
 
 /// From so much on a piece goes out as it is; smaller ones that are there together go out together.
 const PIECE: usize = 64 << 10;
+/// Room for what is gathered: the last that makes it a piece fits too, mostly.
+const ROOM: usize = PIECE + (16 << 10);
 /// Pieces that may wait for a client.
 const WAITING: usize = 2;
 
@@ -205,7 +207,7 @@ impl Pump {
                     Some(Next::Piece(data)) => {
                         length += data.len();
                         if self.room.capacity() < length {
-                            self.room.reserve(PIECE);
+                            self.room.reserve(ROOM);
                         }
                         if let Some(first) = single.take() {
                             self.room.extend_from_slice(&first);
