@@ -92,7 +92,7 @@ impl Attachment {
         self.enforcer.set_rules(rules);
     }
 
-    /// Puts other secrets in force; connections to hosts of old and new ones are cut.
+    /// Puts other secrets in force; connections to hosts that get others than before are cut.
     pub fn set_secrets(&self, secrets: Arc<SecretSet>) {
         self.enforcer.set_secrets(secrets);
     }

@@ -73,7 +73,7 @@ impl Enforcer {
         }
     }
 
-    /// Connects, as planned. It is recorded before the first packet.
+    /// Connects, as planned. Each address is recorded before its first packet.
     pub(crate) async fn dial(&self, plan: &Plan, port: u16) -> Result<Dialled, Refused> {
         let (host, addresses) = match &plan.route {
             Route::Address(address) => {
@@ -88,24 +88,51 @@ impl Enforcer {
                 (name.clone(), addresses)
             }
         };
-        let failed = |why: &str, address| Refused {
-            address,
+        let first = addresses.first().copied();
+        let failed = |why: &str| Refused {
+            address: first,
             ..Refused::new(Reason::ConnectFailed, format!("{host} port {port}: {why}"))
         };
-        let first = addresses.first().copied();
-        self.record_connection(plan, port, first).await?;
-        let connected =
-            tokio::time::timeout(self.shared.settings.timeouts.connect, connect(addresses, port)).await;
-        let (stream, address) = match connected {
-            Ok(Ok(connected)) => connected,
-            Ok(Err(error)) => return Err(failed(&error.to_string(), first)),
-            Err(_) => return Err(failed("it does not answer", first)),
-        };
-        if first != Some(address) {
-            // The first one did not answer, and the record is to say who did.
-            self.record_connection(plan, port, Some(address)).await?;
+        let connecting = self.connect(plan, port, addresses);
+        match tokio::time::timeout(self.shared.settings.timeouts.connect, connecting).await {
+            Ok(Ok((stream, address))) => Ok(Dialled { stream, address, told: told(plan) }),
+            Ok(Err(NoConnection::Refused(refused))) => Err(refused),
+            Ok(Err(NoConnection::Failed(error))) => Err(failed(&error.to_string())),
+            Err(_) => Err(failed("it does not answer")),
         }
-        Ok(Dialled { stream, address, told: told(plan) })
+    }
+
+    /// The first connection that is made of all that are tried, each a little after the one before.
+    async fn connect(
+        &self,
+        plan: &Plan,
+        port: u16,
+        addresses: Vec<IpAddr>,
+    ) -> Result<(TcpStream, IpAddr), NoConnection> {
+        if let [address] = addresses[..] {
+            self.record_connection(plan, port, address).await?;
+            return Ok(connect_one(address, port).await?);
+        }
+        let mut waiting = addresses.into_iter();
+        let mut tries = JoinSet::new();
+        let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        loop {
+            if let Some(address) = waiting.next() {
+                self.record_connection(plan, port, address).await?;
+                tries.spawn(connect_one(address, port));
+            } else if tries.is_empty() {
+                return Err(last.into());
+            }
+            let more = waiting.len() > 0;
+            tokio::select! {
+                Some(done) = tries.join_next() => match done {
+                    Ok(Ok(connected)) => return Ok(connected),
+                    Ok(Err(error)) => last = error,
+                    Err(error) => last = io::Error::other(error),
+                },
+                () = tokio::time::sleep(HEAD_START), if more => {}
+            }
+        }
     }
 
     /// Takes a connection that was made before all was known of it; records it again where it is not what was said.
@@ -113,18 +140,32 @@ impl Enforcer {
         if dialled.told == told(plan) {
             return Ok(());
         }
-        self.record_connection(plan, port, Some(dialled.address)).await
+        self.record_connection(plan, port, dialled.address).await
     }
 
-    async fn record_connection(
-        &self,
-        plan: &Plan,
-        port: u16,
-        address: Option<IpAddr>,
-    ) -> Result<(), Refused> {
+    async fn record_connection(&self, plan: &Plan, port: u16, address: IpAddr) -> Result<(), Refused> {
         let host = plan.basis.name().map(str::to_owned);
-        let about = About { host, address, port: Some(port), ..About::default() };
+        let about = About { host, address: Some(address), port: Some(port), ..About::default() };
         self.allow(Kind::Connect, plan.protocol, about, plan.verdict.clone()).await
+    }
+}
+
+/// Why there is no connection.
+enum NoConnection {
+    /// An address cannot be recorded.
+    Refused(Refused),
+    Failed(io::Error),
+}
+
+impl From<Refused> for NoConnection {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+impl From<io::Error> for NoConnection {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(error)
     }
 }
 
@@ -137,32 +178,6 @@ fn in_turn(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
     let (four, six): (Vec<_>, Vec<_>) = addresses.into_iter().partition(IpAddr::is_ipv4);
     let longest = four.len().max(six.len());
     (0..longest).flat_map(|index| [four.get(index), six.get(index)]).flatten().copied().collect()
-}
-
-/// The first connection that is made of all that are tried, each a little after the one before.
-async fn connect(addresses: Vec<IpAddr>, port: u16) -> io::Result<(TcpStream, IpAddr)> {
-    if let [address] = addresses[..] {
-        return connect_one(address, port).await;
-    }
-    let mut waiting = addresses.into_iter();
-    let mut tries = JoinSet::new();
-    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    loop {
-        if let Some(address) = waiting.next() {
-            tries.spawn(connect_one(address, port));
-        } else if tries.is_empty() {
-            return Err(last);
-        }
-        let more = waiting.len() > 0;
-        tokio::select! {
-            Some(done) = tries.join_next() => match done {
-                Ok(Ok(connected)) => return Ok(connected),
-                Ok(Err(error)) => last = error,
-                Err(error) => last = io::Error::other(error),
-            },
-            () = tokio::time::sleep(HEAD_START), if more => {}
-        }
-    }
 }
 
 async fn connect_one(address: IpAddr, port: u16) -> io::Result<(TcpStream, IpAddr)> {

@@ -146,14 +146,14 @@ impl Enforcer {
         }
     }
 
-    /// Takes new secrets and cuts connections to the hosts of old and new ones.
+    /// Takes new secrets and cuts connections to the hosts for which they are others than before.
     pub(crate) fn set_secrets(&self, secrets: Arc<SecretSet>) {
         let old = {
             let mut current = self.secrets.write().unwrap_or_else(PoisonError::into_inner);
             std::mem::replace(&mut *current, Arc::clone(&secrets))
         };
         for live in self.connections.all() {
-            if live.basis.name().is_some_and(|name| old.binds(name) || secrets.binds(name)) {
+            if live.basis.name().is_some_and(|name| !old.gives_the_same(&secrets, name)) {
                 live.cut.cancel();
             }
         }

@@ -3,7 +3,7 @@
 use crate::connections::Listed;
 use crate::decision::{Kind, Protocol, Reason, Refused};
 use crate::destination::Destination;
-use crate::dial::Dialled;
+use crate::dial::{Dialled, Route};
 use crate::enforcer::{About, Enforcer};
 use crate::http::Target;
 use crate::plan::{Plan, is_web, protocol};
@@ -68,22 +68,42 @@ impl Passage {
         let opened = self.to.name().is_some_and(|name| self.enforcer.opens(name, self.port));
         let waits = !is_web(self.port) && !opened;
         let quiet = waits.then_some(self.enforcer.shared.settings.timeouts.quiet);
-        let first = match self.sniff(quiet).await {
+        let meanwhile = self.meanwhile();
+        let (enforcer, port) = (Arc::clone(&self.enforcer), self.port);
+        let sniffing = async {
+            let first = self.sniff(quiet).await;
+            drop(undecided);
+            first
+        };
+        let (early, first) = match &meanwhile {
+            Some(plan) => {
+                let (dialled, first) = tokio::join!(enforcer.dial(plan, port), sniffing);
+                (Some(dialled), first)
+            }
+            None => (None, sniffing.await),
+        };
+        let first = match first {
             First::Closed if is_web(self.port) => return,
             // A client that only listens has ended its own side.
             First::Closed => First::Quiet,
             first => first,
         };
-        drop(undecided);
         let plan = match self.enforcer.plan(&self.to, self.port, &first).await {
             Ok(plan) => plan,
             Err(refused) => return self.refuse(&first, &refused).await,
         };
+        let serves = matches!(plan.protocol, Protocol::Http | Protocol::Https);
+        let spare = match early {
+            Some(Ok(dialled)) => Some(dialled),
+            Some(Err(refused)) if !serves && matches!(plan.route, Route::Address(_)) => {
+                return self.refuse(&first, &refused).await;
+            }
+            // Its host may have other addresses.
+            Some(Err(_)) | None => spare,
+        };
         let (basis, rule) = (plan.basis.clone(), plan.verdict.rule.clone());
         match self.enforcer.list(plan.protocol, basis, self.port, rule) {
-            Ok(listed) if matches!(plan.protocol, Protocol::Http | Protocol::Https) => {
-                self.serve(listed, plan, spare).await;
-            }
+            Ok(listed) if serves => self.serve(listed, plan, spare).await,
             Ok(listed) => self.splice(listed, plan, spare, first).await,
             Err(refused) => self.refuse(&first, &refused).await,
         }
@@ -126,6 +146,14 @@ impl Passage {
                 let later = asked == Asked::Absolute || enforcer.opens(name, port);
                 Ok((!later).then_some(plan))
             }
+        }
+    }
+
+    /// What is connected to while the client, which was answered, says its first words.
+    fn meanwhile(&self) -> Option<Plan> {
+        match self.asked {
+            Asked::Connect | Asked::Socks => self.enforcer.plan_meanwhile(self.to.address()?, self.port),
+            Asked::Transparent | Asked::Absolute => None,
         }
     }
 

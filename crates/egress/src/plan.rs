@@ -40,16 +40,21 @@ impl Enforcer {
     pub(crate) fn plan_ahead(&self, name: &str, port: u16) -> Result<Plan, Refused> {
         let seen = Seen::Requests;
         let verdict = self.rules().connect(name, port, seen).or_refuse(&format!("{name} port {port}"))?;
-        let protocol = match port {
-            443 => Protocol::Tls,
-            80 => Protocol::Http,
-            _ => Protocol::Tcp,
-        };
+        let protocol = usual(port);
         let (basis, route) = (
             Basis::Name { name: name.to_owned(), seen },
             Route::Name { name: name.to_owned(), prefer: None },
         );
         Ok(Plan { basis, route, protocol, verdict })
+    }
+
+    /// The plan for an address before anything was said, where a rule of its own allows it and nothing is known that could
+    /// make it the address of a host whose name decides.
+    pub(crate) fn plan_meanwhile(&self, address: IpAddr, port: u16) -> Option<Plan> {
+        let named =
+            self.rules().opens_some(port) || !self.secrets().is_empty() || !self.pinned(address).is_empty();
+        let plan = if named { None } else { self.by_address(address, None, port, usual(port)).ok() };
+        plan.filter(|plan| plan.verdict.reason == Reason::Rule)
     }
 
     /// Decides a connection.
@@ -225,6 +230,15 @@ impl Enforcer {
             }
         }
         Err(last)
+    }
+}
+
+/// What is spoken on a port.
+fn usual(port: u16) -> Protocol {
+    match port {
+        443 => Protocol::Tls,
+        80 => Protocol::Http,
+        _ => Protocol::Tcp,
     }
 }
 

@@ -92,8 +92,9 @@ async fn copy(from: &TcpStream, to: &TcpStream, count: &AtomicU64, activity: &Ac
     while copied < LONG {
         // Nothing is held for a connection on which nothing is sent.
         from.readable().await?;
-        buffer.resize(BUFFER, 0);
-        let length = match from.try_read(&mut buffer) {
+        buffer.clear();
+        buffer.reserve(BUFFER);
+        let length = match from.try_read_buf(&mut buffer) {
             Ok(0) => return Ok(End::Over),
             Ok(length) => length,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -102,7 +103,7 @@ async fn copy(from: &TcpStream, to: &TcpStream, count: &AtomicU64, activity: &Ac
             }
             Err(error) => return Err(error),
         };
-        write_all(to, &buffer[..length]).await?;
+        write_all(to, &buffer).await?;
         let length = u64::try_from(length).unwrap_or(u64::MAX);
         count.fetch_add(length, Ordering::Relaxed);
         activity.mark();

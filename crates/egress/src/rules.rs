@@ -170,6 +170,11 @@ impl Ruleset {
         self.find(|rule| rule.open_tls && rule.host.matches_name(name) && rule.has_port(port)).is_some()
     }
 
+    /// Whether TLS to some host on this port is to be opened.
+    pub(crate) fn opens_some(&self, port: u16) -> bool {
+        self.find(|rule| rule.open_tls && rule.has_port(port)).is_some()
+    }
+
     /// Whether a rule looks at the paths of a host's requests.
     #[must_use]
     pub fn looks_at_paths(&self, name: &str, port: u16) -> bool {

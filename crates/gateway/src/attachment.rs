@@ -84,7 +84,8 @@ impl Listener {
 pub struct Attachment {
     seat: Arc<Seat>,
     end: CancellationToken,
-    doors: TaskTracker,
+    /// Its doors with their connections, and the answers on their way.
+    tasks: TaskTracker,
     left: AtomicBool,
 }
 
@@ -111,15 +112,14 @@ impl Attachment {
             .collect::<io::Result<Vec<_>>>()
             .map_err(|error| Error::Door { sandbox: sandbox.clone(), detail: error.to_string() })?;
         core.ledger.attach(&sandbox, access.labels, access.budget)?;
-        let seat = Arc::new(Seat::new(Arc::clone(core), sandbox, access.token));
         let room = Arc::new(Room::new(core.limits.connections));
-        let doors = TaskTracker::new();
+        let own = TaskTracker::new();
+        let both = [tasks.clone(), own.clone()];
+        let seat = Arc::new(Seat::new(Arc::clone(core), sandbox, access.token, both));
         for listener in listeners {
-            let guarded = guard(listener, Arc::clone(&seat), Arc::clone(&room), end.clone());
-            // The gateway waits for it at its end, and so does whoever closes this.
-            tasks.spawn(doors.track_future(guarded));
+            seat.spawn(guard(listener, Arc::clone(&seat), Arc::clone(&room), end.clone()));
         }
-        Ok(Self { seat, end, doors, left: AtomicBool::new(false) })
+        Ok(Self { seat, end, tasks: own, left: AtomicBool::new(false) })
     }
 
     /// Sets what the sandbox may use in its life; it holds from the next request on.
@@ -145,12 +145,12 @@ impl Attachment {
     /// Closes the doors, cuts what goes on, and returns when nothing does any more. What was used until then counts.
     pub async fn close(&self) {
         self.leave();
-        self.doors.wait().await;
+        self.tasks.wait().await;
     }
 
     fn leave(&self) {
         self.end.cancel();
-        self.doors.close();
+        self.tasks.close();
         // Once only: the next attachment of the same sandbox must not be detached by the end of this one.
         if !self.left.swap(true, Ordering::Relaxed) {
             self.seat.core.ledger.detach(&self.seat.sandbox);

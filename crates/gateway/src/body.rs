@@ -1,4 +1,6 @@
-//! The body of a response on its way through: passed on piece by piece, and read for its usage as it goes.
+//! The body of a response on its way through. A task reads it for its usage and gathers what is there together; the
+//! client's connection gets it in large pieces. So an upstream that sends each event in a chunk of its own costs one
+//! write for many, and the task that writes is woken once for them.
 
 use crate::forward::Answer;
 use crate::store::End;
@@ -7,18 +9,26 @@ use crate::usage::Meter;
 use bytes::{Bytes, BytesMut};
 use http_body_util::Full;
 use hyper::body::{Body, Frame, SizeHint};
+use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, Sleep};
+
+/// From so much on a piece goes out as it is; smaller ones that are there together go out together.
+const PIECE: usize = 64 << 10;
+/// Room for what is gathered: the last that makes it a piece fits too, mostly.
+const ROOM: usize = PIECE + (16 << 10);
+/// Pieces that may wait for a client.
+const WAITING: usize = 2;
 
 /// What a client gets.
 pub(crate) enum Reply {
     /// Something of ours.
     Local(Full<Bytes>),
     /// An upstream's response.
-    Upstream(Box<Metered>),
+    Upstream(Passed),
 }
 
 /// Why a response broke off.
@@ -28,14 +38,51 @@ pub(crate) enum Broken {
     Upstream(#[from] reqwest::Error),
     #[error("the upstream was silent for {0:?}")]
     Silent(Duration),
+    #[error("the gateway ended")]
+    Ended,
 }
 
-/// From so much on a piece goes out as it is; smaller ones that are there together go out together.
-const PIECE: usize = 16 << 10;
+/// A piece, or nothing at the proper end.
+type Step = Result<Option<Bytes>, Broken>;
 
-type Next = Option<Result<Frame<Bytes>, Broken>>;
+/// What comes of a response's body to its client. Dropping it tells the task that the client went away.
+pub(crate) struct Passed {
+    steps: mpsc::Receiver<Step>,
+    over: bool,
+}
 
-pub(crate) struct Metered {
+impl Passed {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        // A task that ended without a word was ended in the middle: that is no proper end.
+        let step = ready!(self.steps.poll_recv(context)).unwrap_or(Err(Broken::Ended));
+        self.over = !matches!(step, Ok(Some(_)));
+        Poll::Ready(step.map(|piece| piece.map(Frame::data)).transpose())
+    }
+}
+
+/// What comes next from an upstream.
+enum Next {
+    Piece(Bytes),
+    End,
+    Broken(Broken),
+}
+
+impl Next {
+    /// `None` for what is passed over: trailers, which no client of models reads, and pieces with nothing in them.
+    fn of(frame: Option<Result<Frame<Bytes>, reqwest::Error>>) -> Option<Self> {
+        match frame {
+            Some(Ok(frame)) => frame.into_data().ok().filter(|data| !data.is_empty()).map(Self::Piece),
+            Some(Err(error)) => Some(Self::Broken(error.into())),
+            None => Some(Self::End),
+        }
+    }
+}
+
+/// Reads a response's body. Dropped before the end, it records that the client went away.
+pub(crate) struct Pump {
     inner: reqwest::Body,
     meter: Meter,
     /// Until the end is recorded.
@@ -46,23 +93,27 @@ pub(crate) struct Metered {
     /// What `content-length` leaves.
     left: Option<u64>,
     idle: Duration,
+    /// Fires no later than the upstream was silent for too long; looks then whether it was.
     silence: Pin<Box<Sleep>>,
-    waiting: bool,
-    /// Small pieces that go out next.
-    gathered: BytesMut,
-    /// Whether to look once more for another before they do.
-    looks: bool,
-    /// What came behind them.
-    behind: Option<Next>,
-    _place: OwnedSemaphorePermit,
+    /// Where small pieces are gathered.
+    room: BytesMut,
+    /// Until the upstream has sent all.
+    place: Option<OwnedSemaphorePermit>,
+    steps: mpsc::Sender<Step>,
 }
 
-impl Metered {
-    /// Takes over a response whose head was passed on.
-    pub(crate) fn new(answer: Answer, content_type: &str, length: Option<u64>, succeeded: bool) -> Self {
+impl Pump {
+    /// Takes over a response whose head was passed on. There is nothing to do for an empty one.
+    pub(crate) fn new(
+        answer: Answer,
+        content_type: &str,
+        length: Option<u64>,
+        succeeded: bool,
+    ) -> (Reply, Option<Self>) {
         let inner: reqwest::Body = answer.response.into();
         let empty = inner.is_end_stream();
-        let mut body = Self {
+        let (steps, received) = mpsc::channel(WAITING);
+        let mut pump = Self {
             meter: if succeeded { Meter::new(content_type) } else { Meter::none() },
             succeeded,
             inner,
@@ -71,34 +122,151 @@ impl Metered {
             left: length,
             idle: answer.idle,
             silence: Box::pin(tokio::time::sleep(answer.idle)),
-            waiting: false,
-            gathered: BytesMut::new(),
-            looks: false,
-            behind: None,
-            _place: answer.place,
+            room: BytesMut::new(),
+            place: Some(answer.place),
+            steps,
         };
         if empty {
-            body.finish(End::Done);
+            pump.finish(End::Done);
+            return (Reply::Local(Full::default()), None);
         }
-        body
+        (Reply::Upstream(Passed { steps: received, over: false }), Some(pump))
     }
 
-    fn piece(&mut self, piece: &[u8]) {
+    /// Passes on until the end of either side.
+    pub(crate) async fn run(mut self) {
+        let mut behind = None;
+        loop {
+            let next = match behind.take() {
+                Some(next) => next,
+                None => match self.next().await {
+                    Some(next) => next,
+                    None => return,
+                },
+            };
+            let last = match next {
+                Next::Piece(first) => {
+                    let (piece, after) = self.gather(first).await;
+                    self.read(&piece, after.as_ref());
+                    if self.steps.send(Ok(Some(piece))).await.is_err() {
+                        return;
+                    }
+                    behind = after;
+                    self.tell().await;
+                    continue;
+                }
+                Next::End => Ok(None),
+                Next::Broken(broken) => Err(broken),
+            };
+            self.end(last.is_err());
+            let steps = self.steps.clone();
+            drop(self);
+            // A client that is gone by now misses nothing.
+            let _ = steps.send(last).await;
+            return;
+        }
+    }
+
+    /// Waits for the next piece or the end; `None` where the client is gone.
+    async fn next(&mut self) -> Option<Next> {
+        let since = Instant::now();
+        loop {
+            tokio::select! {
+                biased;
+                frame = poll_fn(|context| Pin::new(&mut self.inner).poll_frame(context)) => {
+                    if let Some(next) = Next::of(frame) {
+                        return Some(next);
+                    }
+                }
+                () = self.steps.closed() => return None,
+                () = self.silence.as_mut() => {
+                    // Setting it anew for each piece would cost more than looking now.
+                    let until = since + self.idle;
+                    if Instant::now() >= until {
+                        return Some(Next::Broken(Broken::Silent(self.idle)));
+                    }
+                    self.silence.as_mut().reset(until);
+                }
+            }
+        }
+    }
+
+    /// Gathers small pieces; with what came behind them. The next is not there at once, for the upstream's connection is
+    /// read by another task: that one gets a turn after each, and nothing is waited for.
+    async fn gather(&mut self, first: Bytes) -> (Bytes, Option<Next>) {
+        let (mut length, mut single, mut looked) = (first.len(), Some(first), false);
+        let mut behind = None;
+        while length < PIECE && !self.inner.is_end_stream() {
+            match poll_fn(|context| Poll::Ready(Pin::new(&mut self.inner).poll_frame(context))).await {
+                Poll::Pending if looked => break,
+                Poll::Pending => {
+                    looked = true;
+                    tokio::task::yield_now().await;
+                }
+                Poll::Ready(frame) => match Next::of(frame) {
+                    Some(Next::Piece(data)) => {
+                        length += data.len();
+                        if self.room.capacity() < length {
+                            self.room.reserve(ROOM);
+                        }
+                        if let Some(first) = single.take() {
+                            self.room.extend_from_slice(&first);
+                        }
+                        self.room.extend_from_slice(&data);
+                        looked = false;
+                    }
+                    Some(end) => {
+                        behind = Some(end);
+                        break;
+                    }
+                    None => {}
+                },
+            }
+        }
+        (single.unwrap_or_else(|| self.room.split().freeze()), behind)
+    }
+
+    /// Reads a piece before it goes out: its receiver may ask again at once, and must then find this counted.
+    fn read(&mut self, piece: &[u8], behind: Option<&Next>) {
         if let Some(left) = &mut self.left {
             *left = left.saturating_sub(u64::try_from(piece.len()).unwrap_or(u64::MAX));
         }
-        let Some(ticket) = &mut self.ticket else { return };
-        if self.meter.feed(piece) {
-            ticket.seen(self.meter.model(), self.meter.tokens());
-        } else {
-            ticket.going_on(|| self.meter.so_far());
+        if let Some(ticket) = &mut self.ticket {
+            if self.meter.feed(piece) {
+                ticket.seen(self.meter.model(), self.meter.tokens());
+            } else {
+                ticket.going_on(|| self.meter.so_far());
+            }
         }
-        // Before the last piece goes out: its receiver may ask again at once, and must then find this counted.
-        if self.meter.is_complete() || self.left == Some(0) || self.inner.is_end_stream() {
+        let has_all = self.left == Some(0) || self.inner.is_end_stream();
+        if self.meter.is_complete() || has_all {
             self.finish(End::Done);
+        }
+        if has_all {
+            self.place = None;
+        }
+        if let Some(next) = behind {
+            self.end(matches!(next, Next::Broken(_)));
         }
     }
 
+    /// Has what was seen first written, once the client's connection had its turn to write.
+    async fn tell(&mut self) {
+        if self.ticket.as_ref().is_some_and(Ticket::has_news) {
+            tokio::task::yield_now().await;
+            if let Some(ticket) = &mut self.ticket {
+                ticket.tell();
+            }
+        }
+    }
+
+    /// Nothing more comes from the upstream.
+    fn end(&mut self, broken: bool) {
+        self.finish(if broken || self.says_end { End::UpstreamCut } else { End::Done });
+        self.place = None;
+    }
+
+    /// Only the first counts.
     fn finish(&mut self, end: End) {
         let Some(mut ticket) = self.ticket.take() else { return };
         self.meter.end();
@@ -107,86 +275,11 @@ impl Metered {
             tracing::warn!("a response told no usage; its prompt is estimated");
         }
         ticket.seen(self.meter.model(), tokens);
-        ticket.end(end);
-    }
-
-    fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<Broken> {
-        if !self.waiting {
-            self.waiting = true;
-            let idle = self.idle;
-            self.silence.as_mut().reset(Instant::now() + idle);
-        }
-        self.silence.as_mut().poll(context).map(|()| Broken::Silent(self.idle))
-    }
-
-    /// Gathers small pieces: an upstream that sends each event in a chunk of its own would cost a write for each. The
-    /// next is not there at once, for the upstream's connection is read by another task; that one gets a turn.
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Next> {
-        if let Some(next) = self.behind.take() {
-            return Poll::Ready(next);
-        }
-        loop {
-            match self.poll_piece(context) {
-                Poll::Ready(Some(Ok(frame))) if frame.is_data() => {
-                    let Ok(data) = frame.into_data() else { continue };
-                    if self.gathered.is_empty() && data.len() >= PIECE {
-                        return Poll::Ready(Some(Ok(Frame::data(data))));
-                    }
-                    self.gathered.extend_from_slice(&data);
-                    if self.gathered.len() >= PIECE {
-                        return Poll::Ready(self.gathered());
-                    }
-                    self.looks = true;
-                }
-                Poll::Pending if self.gathered.is_empty() => return Poll::Pending,
-                Poll::Pending if std::mem::take(&mut self.looks) => {
-                    context.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
-                Poll::Pending => return Poll::Ready(self.gathered()),
-                Poll::Ready(next) if self.gathered.is_empty() => return Poll::Ready(next),
-                Poll::Ready(next) => {
-                    self.behind = Some(next);
-                    return Poll::Ready(self.gathered());
-                }
-            }
-        }
-    }
-
-    fn gathered(&mut self) -> Next {
-        self.looks = false;
-        Some(Ok(Frame::data(self.gathered.split().freeze())))
-    }
-
-    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Next> {
-        let Poll::Ready(next) = Pin::new(&mut self.inner).poll_frame(context) else {
-            return self.poll_silence(context).map(|broken| {
-                self.finish(End::UpstreamCut);
-                Some(Err(broken))
-            });
-        };
-        self.waiting = false;
-        match next {
-            Some(Ok(frame)) => {
-                if let Some(piece) = frame.data_ref() {
-                    let piece = piece.clone();
-                    self.piece(&piece);
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Some(Err(error)) => {
-                self.finish(End::UpstreamCut);
-                Poll::Ready(Some(Err(error.into())))
-            }
-            None => {
-                self.finish(if self.says_end { End::UpstreamCut } else { End::Done });
-                Poll::Ready(None)
-            }
-        }
+        ticket.end(end, self.meter.guessed());
     }
 }
 
-impl Drop for Metered {
+impl Drop for Pump {
     fn drop(&mut self) {
         self.finish(End::ClientGone);
     }
@@ -209,17 +302,14 @@ impl Body for Reply {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Local(body) => body.is_end_stream(),
-            Self::Upstream(body) => {
-                body.gathered.is_empty() && body.behind.is_none() && body.inner.is_end_stream()
-            }
+            Self::Upstream(body) => body.over,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Local(body) => body.size_hint(),
-            // What is gathered here still counts.
-            Self::Upstream(body) if body.gathered.is_empty() => body.inner.size_hint(),
+            // Where the upstream told a length, its header does.
             Self::Upstream(_) => SizeHint::default(),
         }
     }

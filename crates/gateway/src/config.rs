@@ -93,13 +93,14 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Bodies of one sandbox that are held at the same time, in bytes; further ones wait. 64 MiB by default.
     pub held_bytes: usize,
-    /// Bodies of all sandboxes that are held at the same time, in bytes; further ones wait. 1 GiB by default.
+    /// Bodies of all sandboxes that are held at the same time, in bytes; further ones wait. 1 GiB by default. A quarter
+    /// is for bodies of at most 1 MiB alone, of which one sandbox has at most 4 MiB there.
     pub node_held_bytes: usize,
     /// How long a body waits for room before its request is refused. 30 s by default.
     pub room_timeout: Duration,
     /// Until the head of a request is there; also how long an idle connection is kept. 2 min by default.
     pub header_timeout: Duration,
-    /// Until the body of a request is there. 2 min by default.
+    /// Until the body of a request is there, and a second more for each MiB that it may have. 10 s by default.
     pub body_timeout: Duration,
     /// How long a client may take nothing of what is written to it before it is cut off. 2 min by default.
     pub write_timeout: Duration,
@@ -125,7 +126,7 @@ impl Default for Limits {
             node_held_bytes: 1 << 30,
             room_timeout: Duration::from_secs(30),
             header_timeout: Duration::from_secs(120),
-            body_timeout: Duration::from_secs(120),
+            body_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(120),
             linger: Duration::from_secs(5),
             commit_timeout: Duration::from_secs(10),

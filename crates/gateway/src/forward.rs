@@ -11,7 +11,10 @@ use crate::upstream::{Line, Outgoing, SendFailure, is_failure};
 use hostel_sandbox::SandboxId;
 use http::header::{CONTENT_ENCODING, RETRY_AFTER};
 use reqwest::Response;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -74,7 +77,8 @@ pub(crate) async fn forward(
             ticket = Some(taken.map_err(Failure::Denied)?);
         }
         let is_last = index + 1 == core.lines.len();
-        match owing(&mut ticket, order, attempt(core, line, order, is_last)).await {
+        let asked = owing(&mut ticket, order, attempt(core, line, order, is_last)).await;
+        match asked.map_err(Failure::Denied)? {
             Ok(response) => {
                 let failed = is_failure(response.status());
                 spare = Some((response, line, place));
@@ -91,7 +95,7 @@ pub(crate) async fn forward(
     }
     let Some((response, line, place)) = spare else {
         if let Some(mut ticket) = ticket {
-            ticket.end(End::Unanswered);
+            ticket.end(End::Unanswered, false);
         }
         return Err(failure);
     };
@@ -102,30 +106,40 @@ pub(crate) async fn forward(
     if encoding.is_some_and(|encoding| encoding.as_bytes() != b"identity") {
         tracing::warn!(upstream = %line.name, "the upstream compressed a response that must be read");
         if let Some(mut ticket) = ticket {
-            ticket.end(End::UpstreamCut);
+            ticket.end(End::UpstreamCut, false);
         }
         return Err(Failure::Unreadable);
     }
     Ok(Answer { response, idle: line.timeouts.idle, ticket, place })
 }
 
-/// Makes an attempt with the prompt owed meanwhile, and afterwards where it may have been used.
+/// Makes an attempt with the prompt owed meanwhile, and afterwards where it may have been used. The ticket's row is
+/// sent once the request is out.
 async fn owing(
     ticket: &mut Option<Ticket>,
     order: &Outgoing,
     attempt: impl Future<Output = Result<Response, SendFailure>>,
-) -> Result<Response, SendFailure> {
-    let Some(ticket) = ticket else { return attempt.await };
-    let owed_before = ticket.owes(&order.body);
-    let outcome = attempt.await;
+) -> Result<Result<Response, SendFailure>, Denied> {
+    let Some(ticket) = ticket else { return Ok(attempt.await) };
+    ticket.owes(&order.body);
+    let mut attempt = pin!(attempt);
+    let outcome = match poll_fn(|context| Poll::Ready(attempt.as_mut().poll(context))).await {
+        Poll::Ready(outcome) => outcome,
+        Poll::Pending => {
+            // Another task writes to the upstream's connection: it has its turn here.
+            tokio::task::yield_now().await;
+            ticket.begin().await?;
+            attempt.await
+        }
+    };
     let used = match &outcome {
         Ok(response) => response.status().is_success(),
         Err(failure) => failure.was_sent(),
     };
-    if !used && !owed_before {
-        ticket.owes_nothing();
+    if !used {
+        ticket.unused();
     }
-    outcome
+    Ok(outcome)
 }
 
 /// Asks one upstream, at most twice.

@@ -5,7 +5,7 @@ use crate::budget::{BudgetStatus, LabelBudget, Spent};
 use crate::config::Config;
 use crate::counters::{Counters, Tally};
 use crate::error::{Error, Result};
-use crate::intake;
+use crate::intake::Room;
 use crate::ledger::Ledger;
 use crate::report::{Query, UsageRow};
 use crate::shared::Core;
@@ -54,7 +54,7 @@ impl Gateway {
             for (budget, spent) in kept.budgets {
                 ledger.put_budget(budget, Some(spent));
             }
-            let (next_id, room) = (AtomicU64::new(kept.next_id), intake::room(limits.node_held_bytes));
+            let (next_id, room) = (AtomicU64::new(kept.next_id), Room::of_node(&limits));
             Ok::<_, Error>(Core {
                 limits,
                 prices,

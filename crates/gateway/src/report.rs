@@ -62,8 +62,8 @@ pub struct UsageRow {
     pub key: Option<String>,
     /// Requests that were admitted.
     pub requests: u64,
-    /// Of them, those that a crash interrupted, and those whose figures are an estimate because the client or the
-    /// upstream left before it told them.
+    /// Of them, those that a crash interrupted, and those of whose figures some are an estimate because the client or an
+    /// upstream left before they were told.
     pub interrupted: u64,
     /// Their tokens.
     pub tokens: Tokens,

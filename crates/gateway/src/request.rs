@@ -1,9 +1,9 @@
 //! One request of a client inside: whether it may, what goes on, and what comes back.
 
-use crate::body::{Metered, Reply};
+use crate::body::{Pump, Reply};
 use crate::forward::{Answer, Sender, forward};
 use crate::headers;
-use crate::intake;
+use crate::intake::{self, Room};
 use crate::reply;
 use crate::shared::Core;
 use crate::ticket::look;
@@ -18,7 +18,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Instant;
 use subtle::ConstantTimeEq as _;
-use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
 
 /// Longest session id that is kept, in bytes.
 const MAX_SESSION: usize = 128;
@@ -30,13 +30,27 @@ pub(crate) struct Seat {
     /// What its programs send in place of a key.
     pub token: SecretString,
     /// For bodies of its requests; see [`intake`].
-    pub room: Arc<Semaphore>,
+    pub room: Room,
+    /// The gateway's tasks, and of them the sandbox's, which its attachment waits for.
+    pub tasks: [TaskTracker; 2],
 }
 
 impl Seat {
-    pub(crate) fn new(core: Arc<Core>, sandbox: SandboxId, token: SecretString) -> Self {
-        let room = intake::room(core.limits.held_bytes);
-        Self { core, sandbox, token, room }
+    pub(crate) fn new(
+        core: Arc<Core>,
+        sandbox: SandboxId,
+        token: SecretString,
+        tasks: [TaskTracker; 2],
+    ) -> Self {
+        let room = Room::of_sandbox(&core.limits);
+        Self { core, sandbox, token, room, tasks }
+    }
+
+    /// Does something beside the connections. The gateway waits for it at its end, and so does whoever closes the
+    /// attachment.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let [all, own] = &self.tasks;
+        all.spawn(own.track_future(work));
     }
 }
 
@@ -116,17 +130,20 @@ async fn pass(
     let session = session(&head.headers);
     let sender = Sender { sandbox: &seat.sandbox, session: &session, arrived, counted };
     let answer = Box::pin(forward(core, &order, &sender)).await;
-    answer.map(respond).map_err(|failure| refuse(reply::failure(&failure)))
+    answer.map(|answer| respond(seat, answer)).map_err(|failure| refuse(reply::failure(&failure)))
 }
 
-fn respond(answer: Answer) -> Response<Reply> {
+fn respond(seat: &Seat, answer: Answer) -> Response<Reply> {
     let status = answer.response.status();
     let headers = headers::downstream(answer.response.headers());
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let length = text(CONTENT_LENGTH).and_then(|length| length.parse().ok());
     let content_type = text(CONTENT_TYPE).unwrap_or_default().to_ascii_lowercase();
-    let body = Metered::new(answer, &content_type, length, status.is_success());
-    let mut response = Response::new(Reply::Upstream(Box::new(body)));
+    let (reply, pump) = Pump::new(answer, &content_type, length, status.is_success());
+    if let Some(pump) = pump {
+        seat.spawn(pump.run());
+    }
+    let mut response = Response::new(reply);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response

@@ -2,13 +2,13 @@
 
 use crate::config::Limits;
 use crate::counters::Tally;
+use crate::intake::Room;
 use crate::ledger::Ledger;
 use crate::price::Prices;
 use crate::store::Store;
 use crate::upstream::Line;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use tokio::sync::Semaphore;
 
 pub(crate) struct Core {
     pub limits: Limits,
@@ -17,7 +17,7 @@ pub(crate) struct Core {
     pub store: Store,
     pub tally: Tally,
     /// For bodies of requests of all sandboxes; see [`crate::intake`].
-    pub room: Arc<Semaphore>,
+    pub room: Room,
     /// In failover order.
     pub lines: Vec<Line>,
     /// Of the next row.

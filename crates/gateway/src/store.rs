@@ -1,9 +1,9 @@
 //! The usage database: one row for every request to a model, totals, and label budgets.
 //!
 //! One thread owns the writing connection (WAL, `synchronous=FULL`); what waits is committed together. A request's
-//! row is on its way before the request is forwarded, and written, without a flush, before a byte goes back, so that
-//! it outlives the process; its final figures are
-//! flushed to the disk, and only then does the ledger hear of it. Reports read on connections of their own.
+//! row is sent once the request is out, and written, without a flush, before a byte goes back, so that it outlives the
+//! process; its final figures are flushed to the disk, and only then does the ledger hear of it. Reports read on
+//! connections of their own.
 
 mod read;
 mod schema;

@@ -34,7 +34,9 @@ pub(crate) struct Ticket {
     core: Arc<Core>,
     charge: Charge,
     permit: Option<Permit>,
-    /// Until it is known that the row is written.
+    /// Whether the row was sent to be written.
+    sent: bool,
+    /// From then on, until it is known that it is written.
     written: Option<Written>,
     id: u64,
     /// Milliseconds of Unix time.
@@ -48,13 +50,17 @@ pub(crate) struct Ticket {
     cost_micros: u64,
     /// What went out and may have cost something, until its usage is told.
     owed: Option<Arc<Held>>,
+    /// To how many upstreams a prompt went out whose usage was not told.
+    untold: u64,
+    /// The tokens of such a prompt, by estimate.
+    prompt: u64,
     /// When what was seen was last sent to be written.
     told: Option<Instant>,
 }
 
 impl Ticket {
     /// Admits a request of a sandbox, or says why not. Waits for usage that is on its way to the disk. The request's
-    /// own row is on its way then; where rows failed to be written before, this waits for it too.
+    /// own row is [sent](Self::begin) later; but where rows failed to be written before, it is written first.
     pub(crate) async fn take(
         core: &Arc<Core>,
         sandbox: &SandboxId,
@@ -75,6 +81,7 @@ impl Ticket {
             core: Arc::clone(core),
             charge,
             permit: Some(permit),
+            sent: false,
             written: None,
             id,
             started,
@@ -86,24 +93,39 @@ impl Ticket {
             tokens: Tokens::default(),
             cost_micros: 0,
             owed: None,
+            untold: 0,
+            prompt: 0,
             told: None,
         };
-        let commands = core.store.commands();
-        match tokio::time::timeout(deadline, commands.begin(ticket.begun())).await {
-            Ok(Ok(written)) => ticket.written = Some(written),
-            Ok(Err(error)) => return Err(ticket.withdraw(error)),
-            Err(_) => return Err(ticket.withdraw(late_error())),
-        }
-        if !commands.are_well() {
+        if !core.store.commands().are_well() {
             ticket = ticket.written().await?;
         }
         core.tally.admitted(arrived.elapsed());
         Ok(ticket)
     }
 
+    /// Sends the row to be written, once: as soon as the request is out, for the thread that writes would take the
+    /// processor from what sends it. Where it cannot be sent, this is the end.
+    pub(crate) async fn begin(&mut self) -> Result<(), Denied> {
+        if self.sent {
+            return Ok(());
+        }
+        let sending = self.core.store.commands().begin(self.begun());
+        let error = match tokio::time::timeout(self.core.limits.commit_timeout, sending).await {
+            Ok(Ok(written)) => {
+                (self.sent, self.written) = (true, Some(written));
+                return Ok(());
+            }
+            Ok(Err(error)) => error,
+            Err(_) => late_error(),
+        };
+        Err(self.unrecorded(error, true))
+    }
+
     /// Returns once the row is written. Nothing may go back to the client before: the disk works while the model
     /// does, which is longer. Where it cannot be written, what was used until then counts all the same.
     pub(crate) async fn written(mut self) -> Result<Self, Denied> {
+        self.begin().await?;
         let Some(written) = self.written.take() else { return Ok(self) };
         let (error, is_absent) = match tokio::time::timeout(self.core.limits.commit_timeout, written).await {
             Ok(Ok(Ok(()))) => return Ok(self),
@@ -112,17 +134,17 @@ impl Ticket {
             // It may be written yet.
             Err(_) => (late_error(), false),
         };
-        if is_absent && self.owed.is_none() {
-            return Err(self.withdraw(error));
-        }
-        self.end(End::Unanswered);
-        Err(Denied::Unrecorded(error))
+        Err(self.unrecorded(error, is_absent))
     }
 
-    /// There is no row, so nothing is ended.
-    fn withdraw(mut self, error: Error) -> Denied {
-        self.permit = None;
-        self.core.ledger.withdraw(&self.charge);
+    /// There is no row, or perhaps none. Where nothing went out either, nothing is ended.
+    fn unrecorded(&mut self, error: Error, is_absent: bool) -> Denied {
+        if is_absent && self.untold == 0 {
+            self.permit = None;
+            self.core.ledger.withdraw(&self.charge);
+        } else {
+            self.end(End::Unanswered, false);
+        }
         Denied::Unrecorded(error)
     }
 
@@ -147,13 +169,20 @@ impl Ticket {
         self.core.ledger.seen(&self.charge, more_tokens, more_cost);
         self.tokens = tokens;
         self.cost_micros = self.cost_micros.max(cost);
-        if tokens.prompt() > 0 {
-            self.owed = None;
+        if tokens.prompt() > 0 && self.owed.take().is_some() {
+            self.untold = self.untold.saturating_sub(1);
         }
-        if self.told.is_none() {
-            self.told = Some(Instant::now());
-            self.core.store.commands().progress(self.progress());
-        }
+    }
+
+    /// Whether what was seen first is still to be [told](Self::tell).
+    pub(crate) fn has_news(&self) -> bool {
+        self.told.is_none() && self.tokens.total() > 0
+    }
+
+    /// Has what was seen so far written, for a crash. After the piece that told it: a thread is woken for this.
+    pub(crate) fn tell(&mut self) {
+        self.told = Some(Instant::now());
+        self.core.store.commands().progress(self.progress());
     }
 
     /// Has what a response that goes on used so far written, from time to time: its figures come at its end, and a
@@ -168,22 +197,31 @@ impl Ticket {
         self.core.store.commands().progress(Progress { tokens, cost_micros, ..self.progress() });
     }
 
-    /// The request goes out. Unless its usage is told, or [none](Self::owes_nothing) was, its prompt is charged by
-    /// estimate at the end. Returns whether it was so before.
-    pub(crate) fn owes(&mut self, body: &Arc<Held>) -> bool {
-        self.owed.replace(Arc::clone(body)).is_some()
+    /// The request goes out to an upstream. Unless its usage is told, or it [was not used](Self::unused), its prompt is
+    /// charged by estimate at the end: once for each upstream that took it.
+    pub(crate) fn owes(&mut self, body: &Arc<Held>) {
+        self.prompt = prompt(&body.bytes).input;
+        self.untold = self.untold.saturating_add(1);
+        self.owed = Some(Arc::clone(body));
     }
 
-    /// What went out was not used.
-    pub(crate) fn owes_nothing(&mut self) {
-        self.owed = None;
+    /// What went out last was not used.
+    pub(crate) fn unused(&mut self) {
+        self.untold = self.untold.saturating_sub(1);
+        if self.untold == 0 {
+            self.owed = None;
+        }
     }
 
-    /// Charges what is still owed; whether something was.
+    /// Charges what nobody told; whether there is something.
     fn estimate(&mut self) -> bool {
-        let Some(body) = self.owed.take() else { return false };
-        let asked = if self.model.is_empty() { asked_model(&body.bytes) } else { None };
-        let input = prompt(&body.bytes).input;
+        let untold = std::mem::take(&mut self.untold);
+        let body = self.owed.take();
+        if untold == 0 {
+            return false;
+        }
+        let asked = body.filter(|_| self.model.is_empty()).and_then(|body| asked_model(&body.bytes));
+        let input = self.tokens.input.saturating_add(self.prompt.saturating_mul(untold));
         self.seen(asked.as_deref(), Tokens { input, ..self.tokens });
         true
     }
@@ -207,10 +245,11 @@ impl Ticket {
         }
     }
 
-    /// The request is over. Its scopes admit nobody until this is on the disk. Only the first end counts.
-    pub(crate) fn end(&mut self, end: End) {
+    /// The request is over; `guessed` where its output is not what was told. Its scopes admit nobody until this is on the
+    /// disk. Only the first end counts.
+    pub(crate) fn end(&mut self, end: End, guessed: bool) {
         let Some(permit) = self.permit.take() else { return };
-        let is_estimated = self.estimate();
+        let is_estimated = self.estimate() || guessed;
         self.core.ledger.finished(&self.charge);
         permit.end(Ended {
             progress: self.progress(),
@@ -228,7 +267,7 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.end(End::ClientGone);
+        self.end(End::ClientGone, false);
     }
 }
 

@@ -149,6 +149,11 @@ impl Meter {
         self.figures.tokens
     }
 
+    /// Whether its output is not what was told, but what went by.
+    pub(crate) fn guessed(&self) -> bool {
+        !self.figures.told && self.figures.visible > 0
+    }
+
     /// Which model answered, once it said so.
     pub(crate) fn model(&self) -> Option<&str> {
         self.figures.model.as_deref()

@@ -163,11 +163,15 @@ impl Inside {
 
 fn tunnel(to: SocketAddr) -> Result<TcpStream> {
     let mut stream = wire::connect(PROXY.into())?;
-    write!(stream, "CONNECT {to} HTTP/1.1\r\nhost: {to}\r\n\r\n").context("ask the proxy")?;
-    let (mut answer, mut byte) = (Vec::new(), [0]);
+    // At once: each argument would be a segment of its own.
+    let asked = format!("CONNECT {to} HTTP/1.1\r\nhost: {to}\r\n\r\n");
+    stream.write_all(asked.as_bytes()).context("ask the proxy")?;
+    // Nothing comes behind it before something is sent.
+    let (mut answer, mut part) = (Vec::new(), [0; 1024]);
     while !answer.ends_with(b"\r\n\r\n") {
-        stream.read_exact(&mut byte).context("the proxy's answer")?;
-        answer.push(byte[0]);
+        let count = stream.read(&mut part).context("the proxy's answer")?;
+        ensure!(count > 0, "the proxy ended: {}", String::from_utf8_lossy(&answer));
+        answer.extend_from_slice(part.get(..count).unwrap_or_default());
     }
     ensure!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
     Ok(stream)

@@ -96,7 +96,12 @@ impl Watcher {
         }
     }
 
+    /// Waits for a client that does not read, but not beyond the daemon's end.
     async fn tell(&self, event: Event) -> bool {
-        self.sender.send(Ok(v1::WatchNetworkResponse { event: Some(event) })).await.is_ok()
+        tokio::select! {
+            biased;
+            sent = self.sender.send(Ok(v1::WatchNetworkResponse { event: Some(event) })) => sent.is_ok(),
+            () = self.sandboxes.stopping().cancelled() => false,
+        }
     }
 }

@@ -14,12 +14,16 @@ pub(super) const MAX_LINE: u64 = 64 * 1024;
 
 /// Most bytes that are written and not on the disk.
 const MAX_BEHIND: usize = 1 << 20;
+/// From so many on they are brought there at once, so that nobody who writes has to wait for that.
+const MUCH_BEHIND: usize = MAX_BEHIND / 4;
 
 /// The log while it is written.
 #[derive(Debug)]
 pub(super) struct Log {
     settings: AuditSettings,
     file: Arc<File>,
+    /// Which file it is: its device and inode.
+    own: (u64, u64),
     /// Bytes in the file that are known to be good.
     length: u64,
     link: Link,
@@ -68,8 +72,8 @@ impl Log {
         file.sync_data().and_then(|()| sync_directory(&path)).map_err(wrong)?;
         let first = first_sequence(&path).map_err(wrong)?.unwrap_or(link.sequence + 1);
         let flushed = (length, link);
-        let file = Arc::new(file);
-        Ok(Self { settings, file, length, link, first, flushed, behind: Vec::new(), doubtful: false })
+        let (own, file) = (identity(&file).map_err(wrong)?, Arc::new(file));
+        Ok(Self { settings, file, own, length, link, first, flushed, behind: Vec::new(), doubtful: false })
     }
 
     /// Appends a record and returns its sequence. It is in the file afterwards, and on the disk later.
@@ -100,6 +104,11 @@ impl Log {
     /// Whether something is written and not on the disk.
     pub(super) fn is_behind(&self) -> bool {
         !self.behind.is_empty()
+    }
+
+    /// Whether that is much.
+    pub(super) fn is_far_behind(&self) -> bool {
+        self.behind.len() >= MUCH_BEHIND
     }
 
     /// The last sequence that is on the disk.
@@ -163,10 +172,9 @@ impl Log {
 
     /// Somebody may have moved or removed the file; what is written into it then would be lost.
     fn still_there(&mut self) -> io::Result<()> {
-        let own = self.file.metadata()?;
         match std::fs::metadata(&self.settings.path) {
-            Ok(there) if (there.dev(), there.ino()) == (own.dev(), own.ino()) => {
-                if own.len() == self.length {
+            Ok(there) if (there.dev(), there.ino()) == self.own => {
+                if there.len() == self.length {
                     return Ok(());
                 }
                 Err(io::Error::other("somebody else changed its length"))
@@ -182,7 +190,9 @@ impl Log {
 
     /// Begins a new file with the chain as it is.
     fn begin(&mut self) -> io::Result<()> {
-        self.file = Arc::new(open_file(&self.settings.path)?);
+        let file = open_file(&self.settings.path)?;
+        self.own = identity(&file)?;
+        self.file = Arc::new(file);
         self.length = 0;
         self.first = self.link.sequence + 1;
         self.all_flushed();
@@ -220,8 +230,13 @@ impl Log {
 
 /// Whether two open files are the same one.
 pub(super) fn is_same(one: &File, other: &File) -> io::Result<bool> {
-    let (one, other) = (one.metadata()?, other.metadata()?);
-    Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
+    Ok(identity(one)? == identity(other)?)
+}
+
+/// What tells a file from all others, as long as it is open: device and inode.
+fn identity(file: &File) -> io::Result<(u64, u64)> {
+    let metadata = file.metadata()?;
+    Ok((metadata.dev(), metadata.ino()))
 }
 
 /// Takes the log's name from a file that is full and has its own already: who turned it died in between.
@@ -318,6 +333,14 @@ mod tests {
     use super::*;
     use crate::audit::verify;
     use std::time::Duration;
+
+    impl Log {
+        /// As on a file system that became so while something was to be brought to the disk.
+        pub(in crate::audit) fn become_read_only(&mut self) {
+            self.file = Arc::new(File::open(&self.settings.path).unwrap());
+            self.doubt();
+        }
+    }
 
     fn log(path: &Path, flush: Flush) -> Log {
         Log::open(AuditSettings { flush, ..AuditSettings::new(path) }).unwrap()

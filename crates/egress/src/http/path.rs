@@ -7,7 +7,8 @@ use http::StatusCode;
 use std::net::IpAddr;
 
 /// The path that rules are held against. With `strict` it is decoded, and one that servers read in different ways is
-/// refused: dot segments, `//`, encoded separators, parameters that hide a dot segment.
+/// refused: dot segments, `//`, encoded separators, parameters (RFC 3986 §3.3) before the last segment: some servers pass
+/// over them, and a rule about what is below would not match.
 pub(super) fn for_rules(path: &str, strict: bool) -> Result<String, Denied> {
     if !strict {
         return Ok(path.to_owned());
@@ -31,6 +32,9 @@ pub(super) fn for_rules(path: &str, strict: bool) -> Result<String, Denied> {
             "." | ".." => return ambiguous("a dot segment"),
             _ => {}
         }
+    }
+    if decoded.rsplit_once('/').is_some_and(|(before, _)| before.contains(';')) {
+        return ambiguous("parameters before its last segment");
     }
     if decoded.contains('\\') {
         return ambiguous("a backslash");
@@ -140,6 +144,8 @@ mod tests {
             "/a%252e",
             "/..;/a",
             "/;x/a",
+            "/admin;x/users",
+            "/admin;x/",
             "/%",
             "/%4",
             "/%zz",

@@ -157,6 +157,19 @@ impl SecretSet {
         self.entries.iter().any(|entry| entry.binds(host))
     }
 
+    /// Whether another set gives this host the same: what goes on with it may go on. Values that are looked up again
+    /// are the same wherever they are; of others nothing is known.
+    pub(crate) fn gives_the_same(&self, other: &Self, host: &str) -> bool {
+        let own = self.of_host(host).map(|entry| entry.described());
+        let others = other.of_host(host).map(|entry| entry.described());
+        let looked_up = self.live.is_some() && other.live.is_some();
+        own.eq(others) && (looked_up || !self.binds(host))
+    }
+
+    fn of_host(&self, host: &str) -> impl Iterator<Item = &Arc<Entry>> {
+        self.entries.iter().filter(move |entry| entry.binds(host))
+    }
+
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -174,7 +187,7 @@ impl SecretSet {
     /// The secrets of a host with their values of now.
     pub(crate) async fn bound(&self, host: &str) -> Vec<Bound> {
         let mut all = Vec::new();
-        for entry in self.entries.iter().filter(|entry| entry.binds(host)) {
+        for entry in self.of_host(host) {
             if let Some(live) = &self.live
                 && entry.known().read.elapsed() > FRESH
             {
@@ -200,6 +213,11 @@ impl Entry {
         let form = Form::new(&secret)?;
         let known = Mutex::new(Known { value, previous: None, read: Instant::now() });
         Ok(Arc::new(Self { secret, form, placeholder, known }))
+    }
+
+    /// All of it but its value.
+    fn described(&self) -> (&SecretRef, &str) {
+        (&self.secret, &self.placeholder)
     }
 
     fn binds(&self, host: &str) -> bool {

@@ -1,12 +1,13 @@
 //! What happens to open connections, and to decisions that cannot be recorded.
 
-use crate::world::{World, allow, ask, deny, get, read_all, rules};
+use crate::world::{World, allow, ask, deny, get, ip, read_all, rules};
 use async_trait::async_trait;
 use hostel_egress::audit::{AuditLog, AuditSettings, verify};
-use hostel_egress::{Decision, Error, Kind, Limits, Protocol, Recorder, Settings};
+use hostel_egress::{Decision, Discard, Error, Kind, Limits, Protocol, Recorder, Settings, Timeouts};
 use hostel_sandbox::network::{NetworkPolicy, NetworkRule};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::test]
@@ -129,6 +130,31 @@ async fn what_cannot_be_recorded_does_not_happen() {
     assert_eq!(world.table.asked(), 1);
 }
 
+/// Fails for one address.
+struct AllBut(std::net::IpAddr);
+
+#[async_trait]
+impl Recorder for AllBut {
+    async fn record(&self, decision: &Decision) -> Result<(), Error> {
+        if decision.address == Some(self.0) { Err(Error::Resolver("full".to_owned())) } else { Ok(()) }
+    }
+}
+
+#[tokio::test]
+async fn each_address_is_recorded_before_it_is_tried() {
+    let second = std::net::TcpListener::bind("127.1.0.2:0").unwrap();
+    second.set_nonblocking(true).unwrap();
+    let at = second.local_addr().unwrap();
+    let world = World::with(Settings::default(), Arc::new(AllBut(at.ip()))).await;
+    // Nobody listens at the first.
+    world.table.set("api.example.com", &[ip("127.1.0.1"), at.ip()]);
+    world.policy(vec![allow("api.example.com", at.port())]);
+    let answer = world.connect(&format!("api.example.com:{}", at.port())).await.unwrap_err();
+    assert!(answer.contains("audit_failed"), "{answer}");
+    assert_eq!(world.allowed().address, Some(ip("127.1.0.1")));
+    assert_eq!(second.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+}
+
 #[tokio::test]
 async fn who_says_nothing_after_connect_is_in_the_record() {
     let mut world = World::new().await;
@@ -213,4 +239,21 @@ async fn decisions_are_in_the_audit_log() {
     let text = std::fs::read_to_string(&path).unwrap();
     assert!(text.contains("\"host\":\"evil.example.net\"") && text.contains("\"reason\":\"no_rule\""));
     assert!(text.contains(&format!("\"rule\":\"allow api.example.com port {}\"", host.address.port())));
+}
+
+#[tokio::test]
+async fn an_allowed_address_is_connected_to_before_the_client_says_a_word() {
+    let timeouts = Timeouts { quiet: Duration::from_secs(600), ..Timeouts::default() };
+    let world = World::with(Settings { timeouts, ..Settings::default() }, Arc::new(Discard)).await;
+    let host = tokio::net::TcpListener::bind("127.1.0.1:0").await.unwrap();
+    let at = host.local_addr().unwrap();
+    world.policy(vec![allow("127.1.0.1/32", at.port())]);
+    let mut client = world.connect(&at.to_string()).await.unwrap();
+    let (mut server, _) =
+        tokio::time::timeout(Duration::from_secs(20), host.accept()).await.unwrap().unwrap();
+    assert_eq!(world.allowed().address, Some(at.ip()));
+    client.write_all(b"\x01ping").await.unwrap();
+    let mut heard = [0; 5];
+    server.read_exact(&mut heard).await.unwrap();
+    assert_eq!((&heard, world.sandbox.recent().len()), (b"\x01ping", 1), "recorded once");
 }

@@ -159,7 +159,7 @@ impl Writer {
             while open && !self.unwritten.is_empty() {
                 open = self.retry(&mut queue);
             }
-            self.keep_house(queue.is_empty());
+            self.keep_house(&queue);
         }
         if !self.unwritten.is_empty() {
             self.commit(Batch::default());
@@ -267,8 +267,10 @@ impl Writer {
         Ok(())
     }
 
-    fn keep_house(&mut self, idle: bool) {
-        if (self.commits < TIDY_WHEN_IDLE || !idle) && self.commits < TIDY_AT_ONCE {
+    /// Tidies now and then, where nobody waits: a request that goes on will have its figures written.
+    fn keep_house(&mut self, queue: &mpsc::Receiver<Command>) {
+        let idle = || queue.is_empty() && self.ledger.in_flight() == 0;
+        if self.commits < TIDY_WHEN_IDLE || (self.commits < TIDY_AT_ONCE && !idle()) {
             return;
         }
         self.commits = 0;

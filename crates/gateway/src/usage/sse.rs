@@ -3,7 +3,9 @@
 //! Nearly all bytes of a stream are deltas of content, which tell no usage. Those are known by their `event` field or
 //! by how their data begins, and only looked through for the end of the line.
 
-use memchr::{memchr2, memmem};
+use memchr::memchr2;
+use memchr::memmem::Finder;
+use std::sync::LazyLock;
 
 /// Longest event that is read, in bytes. Longer ones go by unread; what matters here is far shorter.
 const MAX_EVENT: usize = 1 << 20;
@@ -11,6 +13,10 @@ const MAX_EVENT: usize = 1 << 20;
 const HEAD: usize = 256;
 /// What stands behind the text of a delta: `"}}`.
 const TAIL: usize = 3;
+
+/// What stands before the text of a delta.
+static FIELDS: LazyLock<[Finder<'static>; 3]> =
+    LazyLock::new(|| ["\"text\":", "\"thinking\":", "\"partial_json\":"].map(Finder::new));
 
 /// What is found in a stream.
 #[derive(Debug, PartialEq, Eq)]
@@ -200,8 +206,7 @@ fn value<'a>(line: &'a [u8], field: &[u8]) -> Option<&'a [u8]> {
 /// Where the output of a delta begins, if it has any.
 fn text_begin(data: &[u8]) -> Option<usize> {
     let head = &data[..data.len().min(HEAD)];
-    let fields: [&[u8]; 3] = [b"\"text\":", b"\"thinking\":", b"\"partial_json\":"];
-    let colon =
-        fields.iter().filter_map(|field| memmem::find(head, field).map(|at| at + field.len())).min()?;
+    let ends = FIELDS.iter().filter_map(|field| field.find(head).map(|at| at + field.needle().len()));
+    let colon = ends.min()?;
     memchr::memchr(b'"', &head[colon..]).map(|quote| colon + quote + 1)
 }

@@ -229,3 +229,34 @@ async fn bodies_are_bounded_for_the_node_too() {
     assert_eq!(other.ask_whole().await.0, 200, "what it did not become is free again");
     release.send(()).unwrap();
 }
+
+#[tokio::test]
+async fn who_announces_much_keeps_no_small_request_waiting() {
+    const MIB: usize = 1 << 20;
+    let model = Model::always(|| message(1, 1)).await;
+    let stage = Stage::with(vec![upstream("first", &model.url)], ModelBudget::default(), |limits| {
+        (limits.body_bytes, limits.held_bytes, limits.node_held_bytes) = (3 * MIB, 3 * MIB, 8 * MIB);
+        limits.room_timeout = Duration::from_secs(1);
+    })
+    .await;
+    let (mut greedy, mut silent) = (Vec::new(), Vec::new());
+    for (id, length) in [("sb-b", 3 * MIB), ("sb-c", 3 * MIB), ("sb-d", 2 * MIB)] {
+        let inside = Inside::attach(&stage.gateway, id, access(ModelBudget::default()));
+        let mut socket = TcpStream::connect(inside.address).await.unwrap();
+        let head = format!(
+            "POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: {TOKEN}\r\ncontent-length: {length}\r\n\r\n"
+        );
+        socket.write_all(head.as_bytes()).await.unwrap();
+        greedy.push(inside);
+        silent.push(socket);
+    }
+    let large = "x".repeat(2 * MIB);
+    let full = async {
+        while whole(stage.inside.send(stage.inside.request("POST", "/v1/messages", &large)).await).await.0
+            == 200
+        {}
+    };
+    soon(full).await;
+    assert!(stage.gateway.snapshot().refusals["room"] > 0);
+    assert_eq!(stage.inside.ask_whole().await.0, 200);
+}
