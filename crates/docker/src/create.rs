@@ -109,10 +109,7 @@ impl Inner {
             return Err(Error::Unavailable { what: "engine", detail });
         }
         let capabilities = self.capabilities();
-        let mut limits = spec.limits.clone();
-        limits.memory_bytes = limits.memory_bytes.filter(|_| facts.memory);
-        limits.cpu_millis = limits.cpu_millis.filter(|_| facts.cpu);
-        limits.pids = limits.pids.filter(|_| facts.pids);
+        let mut limits = facts.held(&spec.limits);
         limits.disk_inodes = limits.disk_inodes.filter(|_| capabilities.has(Capability::InodeLimit));
         let told = [
             Capability::MemoryLimit,

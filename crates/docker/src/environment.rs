@@ -132,14 +132,14 @@ impl Environment {
     }
 
     async fn update_engine(&self, limits: &ResourceLimits) -> Result<()> {
-        if limits.memory_bytes.is_none() && limits.cpu_millis.is_none() && limits.pids.is_none() {
+        if !asks_engine(limits) {
             return Ok(());
         }
         let facts = self.inner.facts().await?;
         let memory = limits.memory_bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
         let body = ContainerUpdateBody {
             memory,
-            memory_swap: memory.filter(|_| facts.swap),
+            memory_swap: facts.memory_swap(memory),
             nano_cpus: limits.cpu_millis.map(|millis| i64::from(millis) * 1_000_000),
             pids_limit: limits.pids.map(i64::from),
             ..ContainerUpdateBody::default()
@@ -149,6 +149,11 @@ impl Environment {
             .await
             .map_err(|fault| fault.during("change limits"))
     }
+}
+
+/// Whether some of the limits are the engine's to hold.
+fn asks_engine(limits: &ResourceLimits) -> bool {
+    limits.memory_bytes.is_some() || limits.cpu_millis.is_some() || limits.pids.is_some()
 }
 
 #[async_trait]
@@ -197,10 +202,21 @@ impl ExecutionEnvironment for Environment {
             return Err(Error::missing(Capability::DiskLimit, detail));
         }
         limits.needs().try_for_each(|capability| self.inner.capabilities().require(capability))?;
+        let limits =
+            if asks_engine(limits) { self.inner.facts().await?.held(limits) } else { limits.clone() };
         let changed = limits.or(&current);
-        self.update_engine(limits).await?;
-        if limits.open_files.is_some() || limits.output_bytes_per_second.is_some() {
-            self.guest()?.configure(base_config(&self.defaults(), &changed)).await?;
+        let tells = limits.open_files.is_some() || limits.output_bytes_per_second.is_some();
+        // Before anything is changed: it refuses while it is frozen.
+        let guest = if tells { Some(self.guest()?) } else { None };
+        self.update_engine(&limits).await?;
+        if let Some(guest) = guest
+            && let Err(error) = guest.configure(base_config(&self.defaults(), &changed)).await
+        {
+            // All of it, or nothing.
+            if let Err(error) = self.update_engine(&current.changes_to(&changed)).await {
+                tracing::warn!(sandbox = %self.id, %error, "limits that were changed in part could not be put back");
+            }
+            return Err(error);
         }
         self.limits.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&changed);
         Ok(changed)
