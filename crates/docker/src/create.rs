@@ -240,9 +240,9 @@ impl Inner {
             Err(fault) if fault.is_conflict() => {
                 return Err(Error::AlreadyExists { kind: "sandbox", id: id.to_string() });
             }
-            Err(Fault::Answer { message, .. }) if message.contains("bind source path does not exist") => {
-                let detail =
-                    format!("the engine does not see this host's files, so it is elsewhere: {message}");
+            Err(fault) if fault.is_unseen_source() => {
+                let said = fault.during("make a container");
+                let detail = format!("the engine does not see this host's files, so it is elsewhere: {said}");
                 return Err(Error::Unavailable { what: "engine", detail });
             }
             Err(fault) => return Err(fault.during("make a container")),
