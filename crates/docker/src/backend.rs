@@ -288,6 +288,12 @@ impl Inner {
             return Ok(Environment::start(Arc::clone(self), guest, handle, paused == Some(true)));
         }
         if let Err(error) = guest.ping(ADOPTION).await {
+            if handle.remote {
+                // Its container runs, and so does its guest: it is the way to it that does not carry now. A process
+                // more may be beyond the sandbox's limit, or the engine slow.
+                tracing::warn!(sandbox = %id, %error, "the guest of a sandbox cannot be reached now; it is taken back as it is");
+                return Ok(Environment::start(Arc::clone(self), guest, handle, false));
+            }
             tracing::warn!(sandbox = %id, %error, "a guest from before the restart does not answer; its sandbox is removed");
             let _ = self.remove_everything(id, Some(&handle.container)).await;
             return Err(Error::not_found("sandbox", id));
