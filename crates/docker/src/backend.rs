@@ -9,6 +9,7 @@ use crate::environment::Environment;
 use crate::ground::{Ground, SOCKET};
 use crate::handle::Handle;
 use crate::remote::{COSTS, NO_DISK, NO_OWNER};
+use crate::removal::Removal;
 use crate::template::{DEFAULT, Templates};
 use async_trait::async_trait;
 use bollard::query_parameters::InspectContainerOptions;
@@ -73,7 +74,7 @@ pub(crate) struct Inner {
     believed: Capabilities,
     standing: Mutex<HashMap<SandboxId, Standing>>,
     /// What could not be removed because the engine was away.
-    unfinished: Mutex<Vec<Handle>>,
+    pub(crate) unfinished: Mutex<Vec<Removal>>,
     /// The adoptions are over: what is not standing is nobody's.
     swept: AtomicBool,
     /// Why the engine cannot be used now.
@@ -164,44 +165,6 @@ impl Inner {
     /// Notes that it is gone.
     pub(crate) fn unstand(&self, id: &SandboxId) {
         self.standing().remove(id);
-    }
-
-    /// Notes that a sandbox is over, but could not be removed: it is once the engine is back.
-    pub(crate) fn removal_failed(&self, handle: &Handle) {
-        let mut unfinished = lock(&self.unfinished);
-        if !unfinished.iter().any(|known| known.container == handle.container) {
-            unfinished.push(handle.clone());
-        }
-    }
-
-    /// Removes what could not be removed before. What is not done when this is dropped is done the next time.
-    pub(crate) async fn finish_removals(&self) {
-        let unfinished = lock(&self.unfinished).clone();
-        for handle in unfinished {
-            if self.remove_everything(&handle.sandbox, Some(&handle.container)).await.is_err() {
-                continue;
-            }
-            if handle.own_image {
-                self.remove_image(&handle.image).await;
-            }
-            lock(&self.unfinished).retain(|known| known.container != handle.container);
-            self.unstand(&handle.sandbox);
-        }
-    }
-
-    /// Removes what is on this host of sandboxes that are not standing.
-    ///
-    /// # Errors
-    /// `Internal`.
-    pub(crate) async fn clean_ground(self: &Arc<Self>) -> Result<()> {
-        let inner = Arc::clone(self);
-        let cleaned = tokio::task::spawn_blocking(move || {
-            for sandbox in inner.ground.found().into_iter().filter(|sandbox| !inner.stands(sandbox)) {
-                inner.ground.remove_disk(&sandbox);
-                inner.ground.remove_control(&sandbox);
-            }
-        });
-        cleaned.await.map_err(|error| Error::internal("remove what is left on this host", error))
     }
 
     pub(crate) fn stands(&self, id: &SandboxId) -> bool {
@@ -376,6 +339,12 @@ impl Docker {
         Ok(Self { inner, events: Mutex::new(Some(events)) })
     }
 
+    /// Whether a sandbox stands: it was made or adopted, and is not gone since, or is being made or removed.
+    #[must_use]
+    pub fn stands(&self, sandbox: &SandboxId) -> bool {
+        self.inner.stands(sandbox)
+    }
+
     /// Names of what is on this host or engine of ours and belongs to no sandbox: being made, being removed, or lost.
     /// What stays in this list is lost; the next start removes it.
     ///
@@ -393,7 +362,7 @@ impl Docker {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -5,6 +5,7 @@ use crate::create::base_config;
 use crate::engine::{Fault, QUESTION, WORK, bounded};
 use crate::handle::Handle;
 use crate::namespace;
+use crate::removal::Removal;
 use crate::stats;
 use async_trait::async_trait;
 use bollard::models::ContainerUpdateBody;
@@ -35,8 +36,7 @@ pub(crate) struct Environment {
     paused: AtomicBool,
     /// Held by whoever pauses or resumes.
     pub(crate) pausing: tokio::sync::Mutex<()>,
-    /// Held by whoever removes it; true once it is gone.
-    removing: tokio::sync::Mutex<bool>,
+    gone: Arc<tokio::sync::Mutex<bool>>,
 }
 
 impl Environment {
@@ -51,7 +51,7 @@ impl Environment {
             defaults: Mutex::new(handle.defaults.clone()),
             paused: AtomicBool::new(paused),
             pausing: tokio::sync::Mutex::default(),
-            removing: tokio::sync::Mutex::default(),
+            gone: Arc::default(),
             inner,
             handle,
         })
@@ -163,26 +163,8 @@ impl ExecutionEnvironment for Environment {
     }
 
     async fn destroy(&self) -> Result<()> {
-        let mut gone = self.removing.lock().await;
-        if *gone {
-            return Ok(());
-        }
-        self.inner.ending(&self.id);
-        // At once: a disk that is still in use goes with its last user.
-        let (inner, id) = (Arc::clone(&self.inner), self.id.clone());
-        let disk = tokio::task::spawn_blocking(move || inner.ground.remove_disk(&id));
-        let (removed, disk) = tokio::join!(self.inner.remove_container(&self.handle.container), disk);
-        removed.inspect_err(|_| self.inner.removal_failed(&self.handle))?;
-        *gone = true;
-        self.guest.close().await;
-        let image = self.handle.own_image.then(|| self.handle.image.clone());
-        disk.map_err(|error| Error::internal("remove a disk", error))?;
-        self.inner.ground.remove_control(&self.id);
-        self.inner.unstand(&self.id);
-        if let Some(image) = image {
-            self.inner.remove_image(&image).await;
-        }
-        Ok(())
+        let (handle, guest, gone) = (self.handle.clone(), self.guest.clone(), Arc::clone(&self.gone));
+        self.inner.remove(Removal { handle, guest, gone }).await
     }
 
     async fn pause(&self) -> Result<()> {
