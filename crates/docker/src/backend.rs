@@ -75,6 +75,8 @@ pub(crate) struct Inner {
     standing: Mutex<HashMap<SandboxId, Standing>>,
     /// What could not be removed because the engine was away.
     pub(crate) unfinished: Mutex<Vec<Removal>>,
+    /// Names of the helpers that somebody works with.
+    pub(crate) helpers: Mutex<HashSet<String>>,
     /// The adoptions are over: what is not standing is nobody's.
     swept: AtomicBool,
     /// Why the engine cannot be used now.
@@ -325,6 +327,7 @@ impl Docker {
             capabilities: OnceLock::new(),
             standing: Mutex::default(),
             unfinished: Mutex::default(),
+            helpers: Mutex::default(),
             swept: AtomicBool::new(false),
             trouble: Mutex::default(),
         });

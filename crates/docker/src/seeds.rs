@@ -3,13 +3,13 @@
 //! The engine hands the content out as archives, which are kept by image and unpacked by `hostel-guest unpack`, a
 //! process that has changed its root into the disk first.
 
-use crate::backend::Inner;
+use crate::backend::{Inner, lock};
 use crate::container::LABEL_INSTANCE;
 use crate::disk::{self, Place};
 use crate::engine::{Fault, QUESTION, TRANSFER, WORK, bounded};
 use crate::image::Image;
 use crate::tools;
-use bollard::models::{ContainerCreateBody, HostConfig};
+use bollard::models::{ContainerCreateBody, ContainerSummary, HostConfig};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder, InspectContainerOptions,
 };
@@ -267,12 +267,21 @@ impl Inner {
             host_config: Some(HostConfig { network_mode: Some("none".to_owned()), ..HostConfig::default() }),
             ..ContainerCreateBody::default()
         };
-        // By its name: whoever waits for the engine may be dropped.
+        // By its name, and before it is there: whoever waits for the engine may be dropped, and whoever tidies up
+        // sees it from its first moment.
+        lock(&self.helpers).insert(name.clone());
         let helper = Helper { inner: Arc::clone(self), container: name };
         bounded(WORK, client.create_container(Some(options), body))
             .await
             .map_err(|fault| fault.during("make a container to look into an image"))?;
         Ok(helper)
+    }
+
+    /// Whether somebody works with a container of ours as a helper.
+    pub(crate) fn is_helper(&self, container: &ContainerSummary) -> bool {
+        let helpers = lock(&self.helpers);
+        // The engine puts a slash before them.
+        container.names.iter().flatten().any(|name| helpers.contains(name.trim_start_matches('/')))
     }
 }
 
@@ -319,6 +328,7 @@ pub(crate) struct Helper {
 impl Drop for Helper {
     fn drop(&mut self) {
         let (inner, container) = (Arc::clone(&self.inner), std::mem::take(&mut self.container));
+        lock(&inner.helpers).remove(&container);
         self.inner.tasks.spawn(async move {
             if let Err(error) = inner.remove_container(&container).await {
                 tracing::debug!(container, %error, "a helper is left for the next sweep");
