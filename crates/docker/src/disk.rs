@@ -84,6 +84,12 @@ impl Place {
         Self { path: path.to_owned(), mode: 0o755, owned, directory: format!("{MORE}/{name}/{last}") }
     }
 
+    /// What is at a cleaned path, usual or not.
+    fn of(path: &str) -> Self {
+        let usual = PLACES.into_iter().find(|(usual, _)| *usual == path);
+        usual.map_or_else(|| Self::more(path, false), Self::usual)
+    }
+
     /// Where it is in the disk that is mounted there.
     pub(crate) fn within(&self, disk: &Path) -> PathBuf {
         disk.join(&self.directory)
@@ -152,6 +158,11 @@ pub(crate) fn places(workdir: &str, volumes: &[String]) -> Vec<Place> {
         places.push(Place::more(&workdir, true));
     }
     places
+}
+
+/// Where a cleaned path is in a disk, if it is a place of its own there.
+pub(crate) fn directory_of(path: &str) -> String {
+    Place::of(path).directory
 }
 
 /// The size of each of the engine's own places.
