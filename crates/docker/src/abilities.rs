@@ -3,7 +3,7 @@
 use crate::ground::Ground;
 use crate::remote;
 use bollard::models::{SystemInfo, SystemInfoCgroupVersionEnum};
-use hostel_sandbox::{Capabilities, Capability};
+use hostel_sandbox::{Capabilities, Capability, ResourceLimits};
 
 /// What an engine says about itself.
 #[derive(Debug, Clone, Default)]
@@ -18,6 +18,8 @@ pub(crate) struct Facts {
     pub(crate) memory: bool,
     pub(crate) swap: bool,
     pub(crate) cpu: bool,
+    /// Its processors, in thousandths of one; `None` where it does not say. It refuses a container that may use more.
+    pub(crate) cpu_millis: Option<u32>,
     pub(crate) pids: bool,
     pub(crate) seccomp: bool,
     /// Version 1 of control groups, which knows swappiness.
@@ -55,6 +57,11 @@ impl Facts {
             memory: info.memory_limit.unwrap_or(false),
             swap: info.swap_limit.unwrap_or(false),
             cpu: info.cpu_cfs_quota.unwrap_or(false),
+            cpu_millis: info
+                .ncpu
+                .and_then(|count| u32::try_from(count).ok())
+                .filter(|count| *count > 0)
+                .map(|count| count.saturating_mul(1000)),
             pids: info.pids_limit.unwrap_or(false),
             seccomp: has("name=seccomp"),
             cgroup1: info.cgroup_version == Some(SystemInfoCgroupVersionEnum::_1),
@@ -69,6 +76,24 @@ impl Facts {
     pub(crate) fn usual(remote: bool) -> Self {
         let yes = true;
         Self { memory: yes, swap: yes, cpu: yes, pids: yes, seccomp: yes, remote, ..Self::default() }
+    }
+
+    /// Limits as the engine holds them: without those that its kernel cannot, and of processors no more than it has.
+    pub(crate) fn held(&self, limits: &ResourceLimits) -> ResourceLimits {
+        let most = self.cpu_millis.unwrap_or(u32::MAX);
+        ResourceLimits {
+            memory_bytes: limits.memory_bytes.filter(|_| self.memory),
+            cpu_millis: limits.cpu_millis.filter(|_| self.cpu).map(|millis| millis.min(most)),
+            pids: limits.pids.filter(|_| self.pids),
+            ..limits.clone()
+        }
+    }
+
+    /// What the engine is told about memory and swap together, beside so many bytes of memory: the same, which is no
+    /// swap. Where its kernel does not count swap it is told so; left open, the engine takes twice the memory, finds
+    /// that it cannot have that, and warns.
+    pub(crate) fn memory_swap(&self, memory: Option<i64>) -> Option<i64> {
+        memory.map(|bytes| if self.swap { bytes } else { -1 })
     }
 }
 
@@ -171,5 +196,22 @@ mod tests {
         assert!(facts.quota && facts.seccomp && facts.memory && !facts.pids);
         assert_eq!(facts.first_id, 231_072);
         assert_eq!(first_id("/var/lib/docker"), 0);
+    }
+
+    #[test]
+    fn limits_are_what_the_engine_can_hold() {
+        let info = SystemInfo {
+            ncpu: Some(2),
+            memory_limit: Some(true),
+            cpu_cfs_quota: Some(true),
+            ..SystemInfo::default()
+        };
+        let asked = ResourceLimits { cpu_millis: Some(64_000), ..ResourceLimits::defaults() };
+        let held = Facts::read(&info, false).held(&asked);
+        assert_eq!((held.cpu_millis, held.pids), (Some(2000), None));
+        assert_eq!(held, ResourceLimits { cpu_millis: Some(2000), pids: None, ..asked.clone() });
+        let less = ResourceLimits { cpu_millis: Some(1500), ..asked.clone() };
+        assert_eq!(Facts::read(&info, false).held(&less).cpu_millis, Some(1500));
+        assert_eq!(Facts::usual(false).held(&asked), asked, "of an engine that did not say");
     }
 }

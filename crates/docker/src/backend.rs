@@ -9,6 +9,7 @@ use crate::environment::Environment;
 use crate::ground::{Ground, SOCKET};
 use crate::handle::Handle;
 use crate::remote::{COSTS, NO_DISK, NO_OWNER};
+use crate::removal::Removal;
 use crate::template::{DEFAULT, Templates};
 use async_trait::async_trait;
 use bollard::query_parameters::InspectContainerOptions;
@@ -73,7 +74,9 @@ pub(crate) struct Inner {
     believed: Capabilities,
     standing: Mutex<HashMap<SandboxId, Standing>>,
     /// What could not be removed because the engine was away.
-    unfinished: Mutex<Vec<Handle>>,
+    pub(crate) unfinished: Mutex<Vec<Removal>>,
+    /// Names of the helpers that somebody works with.
+    pub(crate) helpers: Mutex<HashSet<String>>,
     /// The adoptions are over: what is not standing is nobody's.
     swept: AtomicBool,
     /// Why the engine cannot be used now.
@@ -166,44 +169,6 @@ impl Inner {
         self.standing().remove(id);
     }
 
-    /// Notes that a sandbox is over, but could not be removed: it is once the engine is back.
-    pub(crate) fn removal_failed(&self, handle: &Handle) {
-        let mut unfinished = lock(&self.unfinished);
-        if !unfinished.iter().any(|known| known.container == handle.container) {
-            unfinished.push(handle.clone());
-        }
-    }
-
-    /// Removes what could not be removed before. What is not done when this is dropped is done the next time.
-    pub(crate) async fn finish_removals(&self) {
-        let unfinished = lock(&self.unfinished).clone();
-        for handle in unfinished {
-            if self.remove_everything(&handle.sandbox, Some(&handle.container)).await.is_err() {
-                continue;
-            }
-            if handle.own_image {
-                self.remove_image(&handle.image).await;
-            }
-            lock(&self.unfinished).retain(|known| known.container != handle.container);
-            self.unstand(&handle.sandbox);
-        }
-    }
-
-    /// Removes what is on this host of sandboxes that are not standing.
-    ///
-    /// # Errors
-    /// `Internal`.
-    pub(crate) async fn clean_ground(self: &Arc<Self>) -> Result<()> {
-        let inner = Arc::clone(self);
-        let cleaned = tokio::task::spawn_blocking(move || {
-            for sandbox in inner.ground.found().into_iter().filter(|sandbox| !inner.stands(sandbox)) {
-                inner.ground.remove_disk(&sandbox);
-                inner.ground.remove_control(&sandbox);
-            }
-        });
-        cleaned.await.map_err(|error| Error::internal("remove what is left on this host", error))
-    }
-
     pub(crate) fn stands(&self, id: &SandboxId) -> bool {
         self.standing().contains_key(id)
     }
@@ -288,6 +253,12 @@ impl Inner {
             return Ok(Environment::start(Arc::clone(self), guest, handle, paused == Some(true)));
         }
         if let Err(error) = guest.ping(ADOPTION).await {
+            if handle.remote {
+                // Its container runs, and so does its guest: it is the way to it that does not carry now. A process
+                // more may be beyond the sandbox's limit, or the engine slow.
+                tracing::warn!(sandbox = %id, %error, "the guest of a sandbox cannot be reached now; it is taken back as it is");
+                return Ok(Environment::start(Arc::clone(self), guest, handle, false));
+            }
             tracing::warn!(sandbox = %id, %error, "a guest from before the restart does not answer; its sandbox is removed");
             let _ = self.remove_everything(id, Some(&handle.container)).await;
             return Err(Error::not_found("sandbox", id));
@@ -356,6 +327,7 @@ impl Docker {
             capabilities: OnceLock::new(),
             standing: Mutex::default(),
             unfinished: Mutex::default(),
+            helpers: Mutex::default(),
             swept: AtomicBool::new(false),
             trouble: Mutex::default(),
         });
@@ -368,6 +340,12 @@ impl Docker {
         let watcher = Arc::clone(&inner);
         inner.tasks.spawn(watcher.watch());
         Ok(Self { inner, events: Mutex::new(Some(events)) })
+    }
+
+    /// Whether a sandbox stands: it was made or adopted, and is not gone since, or is being made or removed.
+    #[must_use]
+    pub fn stands(&self, sandbox: &SandboxId) -> bool {
+        self.inner.stands(sandbox)
     }
 
     /// Names of what is on this host or engine of ours and belongs to no sandbox: being made, being removed, or lost.
@@ -387,7 +365,7 @@ impl Docker {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -156,6 +156,7 @@ impl Plan<'_> {
         let (limits, facts) = (self.limits, self.facts);
         let memory = limits.memory_bytes.filter(|_| facts.memory).map(number);
         let mut security = vec!["no-new-privileges:true".to_owned()];
+        // Without it the guest's own filter holds, which is the same and without which no guest starts.
         if facts.seccomp {
             security.push(format!("seccomp={}", seccomp::profile()));
         }
@@ -164,8 +165,7 @@ impl Plan<'_> {
         let root_bytes = root_bytes.map(|bytes| bytes.saturating_add(own));
         HostConfig {
             memory,
-            // The same: no swap.
-            memory_swap: memory.filter(|_| facts.swap),
+            memory_swap: facts.memory_swap(memory),
             memory_swappiness: (facts.cgroup1 && memory.is_some()).then_some(0),
             nano_cpus: limits.cpu_millis.filter(|_| facts.cpu).map(|millis| i64::from(millis) * 1_000_000),
             pids_limit: limits.pids.filter(|_| facts.pids).map(i64::from),
@@ -244,4 +244,39 @@ impl Plan<'_> {
 
 fn ulimit(name: &str, most: i64) -> ResourcesUlimits {
     ResourcesUlimits { name: Some(name.to_owned()), soft: Some(most), hard: Some(most) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn an_engine_that_does_not_count_swap_is_not_asked_to() {
+        let home = tempfile::tempdir().unwrap();
+        let ground =
+            Ground::open(&Config::new(home.path().join("s"), home.path().join("r"), b"guest")).unwrap();
+        let (sandbox, template) = (SandboxId::generate(), TemplateId::generate());
+        let limits = ResourceLimits { memory_bytes: Some(64 << 20), ..ResourceLimits::defaults() };
+        let asked = |facts: &Facts| {
+            let plan = Plan {
+                sandbox: &sandbox,
+                template: &template,
+                image: "sha256:0",
+                image_bytes: 0,
+                limits: &limits,
+                disk: Kind::Root,
+                places: &[],
+                volumes: &[],
+                facts,
+                ground: &ground,
+            };
+            let host = plan.host_config();
+            (host.memory, host.memory_swap)
+        };
+        assert_eq!(asked(&Facts::usual(false)), (Some(64 << 20), Some(64 << 20)));
+        // Nothing said would be twice the memory, with a warning.
+        assert_eq!(asked(&Facts { swap: false, ..Facts::usual(false) }), (Some(64 << 20), Some(-1)));
+        assert_eq!(asked(&Facts { memory: false, ..Facts::usual(false) }), (None, None));
+    }
 }

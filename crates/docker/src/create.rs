@@ -109,10 +109,7 @@ impl Inner {
             return Err(Error::Unavailable { what: "engine", detail });
         }
         let capabilities = self.capabilities();
-        let mut limits = spec.limits.clone();
-        limits.memory_bytes = limits.memory_bytes.filter(|_| facts.memory);
-        limits.cpu_millis = limits.cpu_millis.filter(|_| facts.cpu);
-        limits.pids = limits.pids.filter(|_| facts.pids);
+        let mut limits = facts.held(&spec.limits);
         limits.disk_inodes = limits.disk_inodes.filter(|_| capabilities.has(Capability::InodeLimit));
         let told = [
             Capability::MemoryLimit,
@@ -243,9 +240,9 @@ impl Inner {
             Err(fault) if fault.is_conflict() => {
                 return Err(Error::AlreadyExists { kind: "sandbox", id: id.to_string() });
             }
-            Err(Fault::Answer { message, .. }) if message.contains("bind source path does not exist") => {
-                let detail =
-                    format!("the engine does not see this host's files, so it is elsewhere: {message}");
+            Err(fault) if fault.is_unseen_source() => {
+                let said = fault.during("make a container");
+                let detail = format!("the engine does not see this host's files, so it is elsewhere: {said}");
                 return Err(Error::Unavailable { what: "engine", detail });
             }
             Err(fault) => return Err(fault.during("make a container")),

@@ -42,6 +42,8 @@ const UNCAPPED: u64 = 16 << 30;
 const SMALLEST: u64 = 1 << 20;
 /// A place of the engine's own is in memory: this part of it.
 const MEMORY_PER_DISK: u64 = 2;
+/// What an archive says about one file, whose path may be long.
+const HEADERS: u64 = 8 << 10;
 
 /// What a sandbox's files are on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +84,12 @@ impl Place {
         let name: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         let last = path.rsplit('/').next().unwrap_or_default();
         Self { path: path.to_owned(), mode: 0o755, owned, directory: format!("{MORE}/{name}/{last}") }
+    }
+
+    /// What is at a cleaned path, usual or not.
+    fn of(path: &str) -> Self {
+        let usual = PLACES.into_iter().find(|(usual, _)| *usual == path);
+        usual.map_or_else(|| Self::more(path, false), Self::usual)
     }
 
     /// Where it is in the disk that is mounted there.
@@ -152,6 +160,19 @@ pub(crate) fn places(workdir: &str, volumes: &[String]) -> Vec<Place> {
         places.push(Place::more(&workdir, true));
     }
     places
+}
+
+/// Where a cleaned path is in a disk, if it is a place of its own there.
+pub(crate) fn directory_of(path: &str) -> String {
+    Place::of(path).directory
+}
+
+/// Most bytes that a plain archive of a full disk has: what its files have, once more for headers and for what a file
+/// system packs tightly, and the headers of many empty files where those take no room. More is of files that are
+/// longer than what is in them.
+pub(crate) fn archive_bytes(limits: &ResourceLimits) -> u64 {
+    let bytes = limits.disk_bytes.unwrap_or(UNCAPPED).saturating_mul(2);
+    bytes.saturating_add(limits.disk_inodes.unwrap_or(0).saturating_mul(HEADERS))
 }
 
 /// The size of each of the engine's own places.

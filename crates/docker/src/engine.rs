@@ -27,6 +27,8 @@ pub(crate) const CLIENT_DEADLINE: u64 = 1000;
 const NO_IMAGE: &str = "hostel.invalid/there-is-none:none";
 /// Most of what an engine says that is passed on.
 const MOST_SAID: usize = 600;
+/// What [`Engine::place`] does, for people.
+const PLACING: &str = "ask what the engine sees of this host";
 
 /// Why a call gave nothing.
 #[derive(Debug)]
@@ -56,6 +58,22 @@ impl Fault {
     pub(crate) fn is_full(&self) -> bool {
         matches!(self, Self::Answer { message, .. }
             if message.contains("no space left") || message.contains("disk quota exceeded"))
+    }
+
+    /// Whether the engine says that it does not see a file of this host.
+    pub(crate) fn is_unseen_source(&self) -> bool {
+        matches!(self, Self::Answer { message, .. } if message.contains("bind source path does not exist"))
+    }
+
+    /// Of a container that cannot be, of an image that there is nowhere: whether what it binds is not seen, either.
+    fn is_about_a_far_mark(self) -> Result<bool> {
+        if self.is_unseen_source() {
+            Ok(true)
+        } else if self.is_missing() {
+            Ok(false)
+        } else {
+            Err(self.during(PLACING))
+        }
     }
 
     /// For a caller; `operation` says what was tried.
@@ -202,7 +220,7 @@ impl Engine {
     /// engine looks for what it shall bind before it looks for the image.
     ///
     /// # Errors
-    /// `Unavailable`.
+    /// `Unavailable`; `Internal` for any other answer, after which it is still not known.
     pub(crate) async fn place(&self, mark: &Path) -> Result<()> {
         let host_config =
             HostConfig { mounts: Some(vec![bind(mark, "/mark", true)]), ..HostConfig::default() };
@@ -214,12 +232,11 @@ impl Engine {
         let client = self.client().await?;
         let options = CreateContainerOptionsBuilder::default().build();
         match bounded(QUESTION, client.create_container(Some(options), body)).await {
-            Err(Fault::Answer { message, .. }) => {
-                let _ = self.remote.set(message.contains("bind source path does not exist"));
+            Err(fault) => {
+                let _ = self.remote.set(fault.is_about_a_far_mark()?);
                 Ok(())
             }
-            Err(fault) => Err(fault.during("ask what the engine sees of this host")),
-            Ok(_) => Err(Error::internal("ask what the engine sees of this host", "it made a container")),
+            Ok(_) => Err(Error::internal(PLACING, "it made a container")),
         }
     }
 
@@ -328,6 +345,22 @@ mod tests {
         assert!(matches!(&error, Error::Unavailable { what: "engine", .. }), "{error:?}");
         assert!(error.to_string().contains("/nowhere/docker.sock"), "{error}");
         assert!(engine.known().is_none());
+    }
+
+    #[test]
+    fn only_a_clear_answer_says_where_an_engine_is() {
+        let said = |status, message: &str| {
+            Fault::Answer { status, message: message.to_owned() }.is_about_a_far_mark()
+        };
+        let unseen = "invalid mount config for type \"bind\": bind source path does not exist: /state/mark";
+        assert!(said(400, unseen).unwrap());
+        assert!(!said(404, "No such image: hostel.invalid/there-is-none:none").unwrap());
+        for (status, odd) in
+            [(500, "no space left on device"), (503, "starting"), (403, "denied by a plugin")]
+        {
+            assert!(said(status, odd).unwrap_err().to_string().contains(odd));
+        }
+        assert!(matches!(Fault::Late(QUESTION).is_about_a_far_mark(), Err(Error::Unavailable { .. })));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use crate::create::base_config;
 use crate::engine::{Fault, QUESTION, WORK, bounded};
 use crate::handle::Handle;
 use crate::namespace;
+use crate::removal::Removal;
 use crate::stats;
 use async_trait::async_trait;
 use bollard::models::ContainerUpdateBody;
@@ -35,8 +36,7 @@ pub(crate) struct Environment {
     paused: AtomicBool,
     /// Held by whoever pauses or resumes.
     pub(crate) pausing: tokio::sync::Mutex<()>,
-    /// Held by whoever removes it; true once it is gone.
-    removing: tokio::sync::Mutex<bool>,
+    gone: Arc<tokio::sync::Mutex<bool>>,
 }
 
 impl Environment {
@@ -51,7 +51,7 @@ impl Environment {
             defaults: Mutex::new(handle.defaults.clone()),
             paused: AtomicBool::new(paused),
             pausing: tokio::sync::Mutex::default(),
-            removing: tokio::sync::Mutex::default(),
+            gone: Arc::default(),
             inner,
             handle,
         })
@@ -132,14 +132,14 @@ impl Environment {
     }
 
     async fn update_engine(&self, limits: &ResourceLimits) -> Result<()> {
-        if limits.memory_bytes.is_none() && limits.cpu_millis.is_none() && limits.pids.is_none() {
+        if !asks_engine(limits) {
             return Ok(());
         }
         let facts = self.inner.facts().await?;
         let memory = limits.memory_bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
         let body = ContainerUpdateBody {
             memory,
-            memory_swap: memory.filter(|_| facts.swap),
+            memory_swap: facts.memory_swap(memory),
             nano_cpus: limits.cpu_millis.map(|millis| i64::from(millis) * 1_000_000),
             pids_limit: limits.pids.map(i64::from),
             ..ContainerUpdateBody::default()
@@ -151,6 +151,11 @@ impl Environment {
     }
 }
 
+/// Whether some of the limits are the engine's to hold.
+fn asks_engine(limits: &ResourceLimits) -> bool {
+    limits.memory_bytes.is_some() || limits.cpu_millis.is_some() || limits.pids.is_some()
+}
+
 #[async_trait]
 impl ExecutionEnvironment for Environment {
     fn id(&self) -> &SandboxId {
@@ -158,26 +163,8 @@ impl ExecutionEnvironment for Environment {
     }
 
     async fn destroy(&self) -> Result<()> {
-        let mut gone = self.removing.lock().await;
-        if *gone {
-            return Ok(());
-        }
-        self.inner.ending(&self.id);
-        // At once: a disk that is still in use goes with its last user.
-        let (inner, id) = (Arc::clone(&self.inner), self.id.clone());
-        let disk = tokio::task::spawn_blocking(move || inner.ground.remove_disk(&id));
-        let (removed, disk) = tokio::join!(self.inner.remove_container(&self.handle.container), disk);
-        removed.inspect_err(|_| self.inner.removal_failed(&self.handle))?;
-        *gone = true;
-        self.guest.close().await;
-        let image = self.handle.own_image.then(|| self.handle.image.clone());
-        disk.map_err(|error| Error::internal("remove a disk", error))?;
-        self.inner.ground.remove_control(&self.id);
-        self.inner.unstand(&self.id);
-        if let Some(image) = image {
-            self.inner.remove_image(&image).await;
-        }
-        Ok(())
+        let (handle, guest, gone) = (self.handle.clone(), self.guest.clone(), Arc::clone(&self.gone));
+        self.inner.remove(Removal { handle, guest, gone }).await
     }
 
     async fn pause(&self) -> Result<()> {
@@ -197,10 +184,21 @@ impl ExecutionEnvironment for Environment {
             return Err(Error::missing(Capability::DiskLimit, detail));
         }
         limits.needs().try_for_each(|capability| self.inner.capabilities().require(capability))?;
+        let limits =
+            if asks_engine(limits) { self.inner.facts().await?.held(limits) } else { limits.clone() };
         let changed = limits.or(&current);
-        self.update_engine(limits).await?;
-        if limits.open_files.is_some() || limits.output_bytes_per_second.is_some() {
-            self.guest()?.configure(base_config(&self.defaults(), &changed)).await?;
+        let tells = limits.open_files.is_some() || limits.output_bytes_per_second.is_some();
+        // Before anything is changed: it refuses while it is frozen.
+        let guest = if tells { Some(self.guest()?) } else { None };
+        self.update_engine(&limits).await?;
+        if let Some(guest) = guest
+            && let Err(error) = guest.configure(base_config(&self.defaults(), &changed)).await
+        {
+            // All of it, or nothing.
+            if let Err(error) = self.update_engine(&current.changes_to(&changed)).await {
+                tracing::warn!(sandbox = %self.id, %error, "limits that were changed in part could not be put back");
+            }
+            return Err(error);
         }
         self.limits.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&changed);
         Ok(changed)

@@ -21,6 +21,7 @@ mod image;
 mod namespace;
 mod parents;
 mod remote;
+mod removal;
 mod seccomp;
 mod seeds;
 mod snapshot;

@@ -3,13 +3,13 @@
 //! The engine hands the content out as archives, which are kept by image and unpacked by `hostel-guest unpack`, a
 //! process that has changed its root into the disk first.
 
-use crate::backend::Inner;
+use crate::backend::{Inner, lock};
 use crate::container::LABEL_INSTANCE;
 use crate::disk::{self, Place};
 use crate::engine::{Fault, QUESTION, TRANSFER, WORK, bounded};
 use crate::image::Image;
 use crate::tools;
-use bollard::models::{ContainerCreateBody, HostConfig};
+use bollard::models::{ContainerCreateBody, ContainerSummary, HostConfig};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder, InspectContainerOptions,
 };
@@ -40,7 +40,7 @@ const TYPE_FLAG: usize = 156;
 const SCRATCH: [&str; 3] = ["/run", "/tmp", "/var/tmp"];
 /// Bytes read at once.
 const PIECE: usize = 256 << 10;
-/// Most bytes of one place of an image.
+/// Most bytes of one place of an image, unless the image itself is larger than half of that.
 const MOST: u64 = 8 << 30;
 
 /// Archives of an image's content, by place.
@@ -120,46 +120,54 @@ impl Inner {
     }
 
     async fn take_seeds(&self, helper: &str, image: &Image, seeds: &Seeds, places: &[Place]) -> Result<()> {
+        // What an archive adds to an image's own files is less than they are.
+        let most = MOST.max(image.bytes.saturating_mul(2));
         if !seeds.has(PASSWD) {
-            self.take_seed(helper, &[PASSWD.to_owned()], &seeds.file(PASSWD)).await?;
+            self.take_seed(helper, &[PASSWD.to_owned()], &seeds.file(PASSWD), most).await?;
         }
         for place in places.iter().filter(|place| !seeds.has(&place.path)) {
-            let sources = match image.labels.get(LABEL_SEEDS) {
-                None => vec![place.path.clone()],
-                // The second is where snapshots of earlier daemons have it, or another place of this one.
-                Some(below) => vec![format!("{below}/{}", place.directory), format!("{below}{}", place.path)],
-            };
-            self.take_seed(helper, &sources, &seeds.file(&place.path)).await?;
+            let sources = sources(image.labels.get(LABEL_SEEDS).map(String::as_str), &place.path);
+            self.take_seed(helper, &sources, &seeds.file(&place.path), most).await?;
         }
         Ok(())
     }
 
-    /// Keeps the first that is there of some paths.
-    async fn take_seed(&self, helper: &str, sources: &[String], file: &Path) -> Result<()> {
+    /// Keeps the first that is there of some paths, which has no more than `most` bytes.
+    async fn take_seed(&self, helper: &str, sources: &[String], file: &Path, most: u64) -> Result<()> {
         let new = file.with_extension("new");
         let failed = |error: io::Error| Error::internal(format!("make {}", file.display()), error);
-        let mut found = false;
+        let taken = match self.fetch_first(helper, sources, &new, most).await {
+            Ok(true) => Ok(()),
+            Ok(false) => std::fs::write(&new, NOTHING).map_err(failed),
+            Err(error) => Err(error),
+        };
+        let kept = taken.and_then(|()| std::fs::rename(&new, file).map_err(failed));
+        if kept.is_err() {
+            let _ = std::fs::remove_file(&new);
+        }
+        kept
+    }
+
+    /// Writes an archive of the first that is there of some paths into a file. → whether there is one.
+    async fn fetch_first(&self, helper: &str, sources: &[String], file: &Path, most: u64) -> Result<bool> {
         for source in sources {
-            found = tokio::time::timeout(TRANSFER, self.fetch_archive(helper, source, &new))
+            let found = tokio::time::timeout(TRANSFER, self.fetch_archive(helper, source, file, most))
                 .await
                 .map_err(|_| Error::DeadlineExceeded { what: format!("reading {source} of an image") })??;
             if found {
-                break;
+                return Ok(true);
             }
         }
-        if !found {
-            // Somebody may have removed the helper; its image has the path all the same.
-            let client = self.engine.client().await?;
-            bounded(QUESTION, client.inspect_container(helper, None::<InspectContainerOptions>))
-                .await
-                .map_err(|fault| fault.during("look into an image"))?;
-            std::fs::write(&new, NOTHING).map_err(failed)?;
-        }
-        std::fs::rename(&new, file).map_err(failed)
+        // Somebody may have removed the helper; its image has the path all the same.
+        let client = self.engine.client().await?;
+        bounded(QUESTION, client.inspect_container(helper, None::<InspectContainerOptions>))
+            .await
+            .map_err(|fault| fault.during("look into an image"))?;
+        Ok(false)
     }
 
     /// Writes an archive of a path into a file. → whether there is such a path.
-    async fn fetch_archive(&self, container: &str, path: &str, file: &Path) -> Result<bool> {
+    async fn fetch_archive(&self, container: &str, path: &str, file: &Path, most: u64) -> Result<bool> {
         let fail = |error: io::Error| Error::internal(format!("write {}", file.display()), error);
         let client = self.engine.client().await?;
         let mut output = tokio::fs::File::create(file).await.map_err(fail)?;
@@ -170,8 +178,8 @@ impl Inner {
             match piece.map_err(Fault::from) {
                 Ok(piece) => {
                     total += piece.len() as u64;
-                    if total > MOST {
-                        let detail = format!("{path} of the image has more than {MOST} bytes");
+                    if total > most {
+                        let detail = format!("{path} of the image has more than {most} bytes");
                         return Err(Error::LimitReached { what: "disk", detail });
                     }
                     output.write_all(&piece).await.map_err(fail)?;
@@ -267,13 +275,43 @@ impl Inner {
             host_config: Some(HostConfig { network_mode: Some("none".to_owned()), ..HostConfig::default() }),
             ..ContainerCreateBody::default()
         };
-        // By its name: whoever waits for the engine may be dropped.
+        // By its name, and before it is there: whoever waits for the engine may be dropped, and whoever tidies up
+        // sees it from its first moment.
+        lock(&self.helpers).insert(name.clone());
         let helper = Helper { inner: Arc::clone(self), container: name };
         bounded(WORK, client.create_container(Some(options), body))
             .await
             .map_err(|fault| fault.during("make a container to look into an image"))?;
         Ok(helper)
     }
+
+    /// Whether somebody works with a container of ours as a helper.
+    pub(crate) fn is_helper(&self, container: &ContainerSummary) -> bool {
+        let helpers = lock(&self.helpers);
+        // The engine puts a slash before them.
+        container.names.iter().flatten().any(|name| helpers.contains(name.trim_start_matches('/')))
+    }
+}
+
+/// Where an image may have what belongs into a place, the best first; `below` is where a snapshot keeps the places of
+/// its sandbox.
+fn sources(below: Option<&str>, path: &str) -> Vec<String> {
+    let mut sources = Vec::new();
+    if let Some(below) = below {
+        // It may have been a place there, or in one.
+        let mut upper = path;
+        while !upper.is_empty() {
+            let within = path.strip_prefix(upper).unwrap_or_default();
+            sources.push(format!("{below}/{}{within}", disk::directory_of(upper)));
+            upper = upper.rsplit_once('/').map_or("", |(upper, _)| upper);
+        }
+        // Where snapshots of earlier daemons have it.
+        sources.push(format!("{below}{path}"));
+        sources.dedup();
+    }
+    // What was no place in a snapshot's sandbox could not be written there: the image has it as it was.
+    sources.push(path.to_owned());
+    sources
 }
 
 /// What an archive of a place begins with.
@@ -319,6 +357,7 @@ pub(crate) struct Helper {
 impl Drop for Helper {
     fn drop(&mut self) {
         let (inner, container) = (Arc::clone(&self.inner), std::mem::take(&mut self.container));
+        lock(&inner.helpers).remove(&container);
         self.inner.tasks.spawn(async move {
             if let Err(error) = inner.remove_container(&container).await {
                 tracing::debug!(container, %error, "a helper is left for the next sweep");
@@ -349,6 +388,17 @@ mod tests {
         std::fs::write(home.path().join("nothing"), NOTHING).unwrap();
         assert!(matches!(start_of(&home.path().join("nothing")), Ok(Start::Other)));
         assert!(start_of(&home.path().join("none")).is_err(), "what was removed meanwhile is not nothing");
+    }
+
+    #[test]
+    fn a_snapshot_has_what_was_a_place_and_what_was_in_one_and_what_was_none() {
+        assert_eq!(sources(None, "/srv/x"), ["/srv/x"]);
+        assert_eq!(sources(Some("/s"), "/tmp"), ["/s/tmp", "/tmp"]);
+        let kept = |path: &str| format!("/s/{}", disk::directory_of(path));
+        assert!(kept("/srv/x").ends_with("/x") && kept("/srv/x") != "/s/srv/x");
+        let nested = [kept("/srv/x"), kept("/srv") + "/x", "/s/srv/x".to_owned(), "/srv/x".to_owned()];
+        assert_eq!(sources(Some("/s"), "/srv/x"), nested);
+        assert_eq!(sources(Some("/s"), "/home/a")[1..], ["/s/home/a", "/home/a"]);
     }
 
     #[test]

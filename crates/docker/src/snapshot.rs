@@ -4,7 +4,7 @@
 use crate::backend::Inner;
 use crate::container::LABEL_INSTANCE;
 use crate::create::Recipe;
-use crate::disk::SPILL;
+use crate::disk::{self, SPILL};
 use crate::engine::{QUESTION, TRANSFER, bounded};
 use crate::environment::Environment;
 use crate::image::Image;
@@ -12,7 +12,9 @@ use crate::seeds::{LABEL_SEEDS, SEEDS_INSIDE};
 use crate::template::{self, LABEL_TEMPLATE};
 use crate::tools::{self, Packer};
 use bollard::models::ContainerConfig;
-use bollard::query_parameters::{CommitContainerOptionsBuilder, UploadToContainerOptionsBuilder};
+use bollard::query_parameters::{
+    CommitContainerOptionsBuilder, InspectContainerOptionsBuilder, UploadToContainerOptionsBuilder,
+};
 use bytes::Bytes;
 use futures::stream;
 use hostel_sandbox::template::{Template, TemplateSource};
@@ -42,14 +44,26 @@ impl Environment {
     /// Makes an image of the files as they are, with labels; a name where it is for others.
     async fn commit(&self, labels: HashMap<String, String>, name: Option<&str>) -> Result<String> {
         if !self.handle.disk.has_places() {
-            let _turn = self.pausing.lock().await;
             let _frozen = Frozen::new(self);
-            let pause = !self.is_paused();
-            return self.inner.commit_container(&self.handle.container, labels, name, pause).await;
+            let still = self.hold_still().await?;
+            let made = self.commit_root(labels, name).await;
+            still.release().await;
+            return made;
         }
         // The root never changed: the same image, with the disk's files kept apart in it.
         let helper = self.inner.make_helper(&self.handle.image).await?;
         self.commit_disk(&helper.container, labels, name).await
+    }
+
+    /// Of a container that does nothing meanwhile.
+    async fn commit_root(&self, labels: HashMap<String, String>, name: Option<&str>) -> Result<String> {
+        if let Some(bytes) = self.handle.limits.disk_bytes {
+            let image = Image::look_up(&self.inner.engine, &self.handle.image).await?;
+            // A file of the image that was changed in part counts as a whole.
+            let most = bytes.saturating_mul(2).saturating_add(image.bytes);
+            self.inner.must_fit(&self.handle.container, most).await?;
+        }
+        self.inner.commit_container(&self.handle.container, labels, name).await
     }
 
     async fn commit_disk(
@@ -62,11 +76,12 @@ impl Environment {
         // Every snapshot has a directory of its own: what an earlier one had must not come back.
         let below = format!("{SEEDS_INSIDE}/{}", uuid::Uuid::new_v4().simple());
         let still = self.hold_still().await?;
-        let sent = self.inner.upload_directory(helper, &disk, below.trim_start_matches('/')).await;
+        let most = disk::archive_bytes(&self.handle.limits);
+        let sent = self.inner.upload_directory(helper, &disk, below.trim_start_matches('/'), most).await;
         still.release().await;
         sent?;
         labels.insert(LABEL_SEEDS.to_owned(), below);
-        self.inner.commit_container(helper, labels, name, false).await
+        self.inner.commit_container(helper, labels, name).await
     }
 
     /// A template of its files.
@@ -110,19 +125,31 @@ impl Environment {
 }
 
 impl Inner {
+    /// Fails where a container's own files are longer than `most` bytes: the engine writes them to its disk with every
+    /// hole that they have.
+    async fn must_fit(&self, container: &str, most: u64) -> Result<()> {
+        let client = self.engine.client().await?;
+        let options = InspectContainerOptionsBuilder::default().size(true).build();
+        let found = bounded(TRANSFER, client.inspect_container(container, Some(options)))
+            .await
+            .map_err(|fault| fault.during("look how large a sandbox is"))?;
+        let bytes = found.size_rw.and_then(|bytes| u64::try_from(bytes).ok());
+        if bytes.is_some_and(|bytes| bytes > most) { Err(too_long()) } else { Ok(()) }
+    }
+
+    /// Makes an image of a container that nothing changes meanwhile.
     async fn commit_container(
         &self,
         container: &str,
         mut labels: HashMap<String, String>,
         name: Option<&str>,
-        pause: bool,
     ) -> Result<String> {
         let client = self.engine.client().await?;
         labels.insert(LABEL_INSTANCE.to_owned(), self.ground.instance.clone());
         let fork_of = if name.is_none() { self.ground.instance.clone() } else { String::new() };
         labels.insert(LABEL_FORK.to_owned(), fork_of);
         let repository = name.map(|name| format!("hostel/{name}"));
-        let mut options = CommitContainerOptionsBuilder::default().container(container).pause(pause);
+        let mut options = CommitContainerOptionsBuilder::default().container(container).pause(false);
         if let Some(repository) = &repository {
             options = options.repo(repository).tag("latest");
         }
@@ -139,17 +166,25 @@ impl Inner {
         Ok(made.id)
     }
 
-    /// Packs a directory of the host into a container that does not run, below a path of its root.
-    async fn upload_directory(&self, container: &str, directory: &Path, below: &str) -> Result<()> {
+    /// Packs a directory of the host into a container that does not run, below a path of its root: no more than `most`
+    /// bytes, for the engine writes every hole of a sparse file to its disk.
+    async fn upload_directory(
+        &self,
+        container: &str,
+        directory: &Path,
+        below: &str,
+        most: u64,
+    ) -> Result<()> {
         let (exclude, transform) = (format!("--exclude=./{SPILL}"), format!("--transform=s,^\\.,{below},S"));
-        let options = ["--sparse", "--one-file-system", "--format=pax", &exclude, &transform, "--directory"];
+        let options = ["--one-file-system", "--format=pax", &exclude, &transform, "--directory"];
         let arguments = options.into_iter().map(OsStr::new).chain([directory.as_os_str(), OsStr::new(".")]);
         let packer = Packer::start(arguments)?;
         let client = self.engine.client().await?;
         let options = UploadToContainerOptionsBuilder::default().path("/").build();
         // The engine does not tell why a source broke.
         let failed = Arc::new(Mutex::new(None));
-        let body = bollard::body_try_stream(stream::unfold(Some((packer, Arc::clone(&failed))), next_piece));
+        let packing = Packing { packer, left: most, failed: Arc::clone(&failed) };
+        let body = bollard::body_try_stream(stream::unfold(Some(packing), next_piece));
         let sent = bounded(TRANSFER, client.upload_to_container(container, Some(options), body)).await;
         if let Some(error) = failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return Err(error);
@@ -158,17 +193,37 @@ impl Inner {
     }
 }
 
-/// A packer, and where its failure is left.
-type Packing = (Packer, Arc<Mutex<Option<Error>>>);
+fn too_long() -> Error {
+    let detail = "its files are longer than its disk is large; sparse ones cannot be snapshotted";
+    Error::LimitReached { what: "disk", detail: detail.to_owned() }
+}
+
+/// An archive on its way to the engine.
+struct Packing {
+    packer: Packer,
+    /// Bytes that may still come.
+    left: u64,
+    /// Where its failure is left.
+    failed: Arc<Mutex<Option<Error>>>,
+}
+
+impl Packing {
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        let Some(piece) = self.packer.next().await? else { return Ok(None) };
+        let length = u64::try_from(piece.len()).unwrap_or(u64::MAX);
+        self.left = self.left.checked_sub(length).ok_or_else(too_long)?;
+        Ok(Some(piece))
+    }
+}
 
 /// The next bytes of a packer; its failure is the stream's.
 async fn next_piece(state: Option<Packing>) -> Option<(io::Result<Bytes>, Option<Packing>)> {
-    let (mut packer, failed) = state?;
-    match packer.next().await {
-        Ok(piece) => piece.map(|piece| (Ok(piece), Some((packer, failed)))),
+    let mut packing = state?;
+    match packing.next().await {
+        Ok(piece) => piece.map(|piece| (Ok(piece), Some(packing))),
         Err(error) => {
             let text = io::Error::other(error.to_string());
-            *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            *packing.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
             Some((Err(text), None))
         }
     }
@@ -236,5 +291,35 @@ impl Environment {
             still.ours = self.set_engine_pause(true).await?;
         }
         Ok(still)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::StreamExt as _;
+
+    async fn pack(directory: &Path, most: u64) -> (usize, Option<Error>) {
+        let packer =
+            Packer::start([OsStr::new("--directory"), directory.as_os_str(), OsStr::new(".")]).unwrap();
+        let failed = Arc::new(Mutex::new(None));
+        let packing = Packing { packer, left: most, failed: Arc::clone(&failed) };
+        let pieces = stream::unfold(Some(packing), next_piece);
+        let sent = pieces.map(|piece| piece.map_or(0, |piece| piece.len()));
+        let sent = sent.fold(0, |sum, length| std::future::ready(sum + length)).await;
+        (sent, failed.lock().unwrap().take())
+    }
+
+    #[tokio::test]
+    async fn a_sparse_file_does_not_become_more_than_a_disk_holds() {
+        let home = tempfile::tempdir().unwrap();
+        let file = std::fs::File::create(home.path().join("file")).unwrap();
+        file.set_len(1 << 20).unwrap();
+        let (sent, failed) = pack(home.path(), 2 << 20).await;
+        assert!(sent > 1 << 20 && failed.is_none(), "{failed:?}");
+        file.set_len(1 << 34).unwrap();
+        let (sent, failed) = pack(home.path(), 2 << 20).await;
+        assert!(sent <= 2 << 20, "{sent}");
+        assert!(matches!(failed, Some(Error::LimitReached { what: "disk", .. })), "{failed:?}");
     }
 }

@@ -9,10 +9,6 @@ use bollard::query_parameters::ListImagesOptionsBuilder;
 use hostel_sandbox::SandboxId;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::SystemTime;
-
-/// Longer than a helper may take, in seconds.
-const HELPER_LIFETIME: i64 = 900;
 
 impl Inner {
     /// Removes, while others go on, what no sandbox needs any more: of the containers `found`, and of images where
@@ -51,8 +47,7 @@ impl Inner {
             let sandbox = labels.and_then(|labels| labels.get(LABEL_SANDBOX));
             let kept = match sandbox.and_then(|id| SandboxId::parse(id).ok()) {
                 Some(sandbox) => self.stands(&sandbox),
-                // A helper: one that works is a moment old.
-                None => container.created.is_some_and(is_recent),
+                None => self.is_helper(container),
             };
             if kept {
                 continue;
@@ -87,9 +82,4 @@ impl Inner {
             self.remove_image(&image.id).await;
         }
     }
-}
-
-fn is_recent(created: i64) -> bool {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_secs()).is_ok_and(|now| now - created < HELPER_LIFETIME)
 }

@@ -52,7 +52,7 @@ pub(crate) fn containers(engine: &TestEngine) -> usize {
 }
 
 /// The guest of a container.
-fn first_process(engine: &TestEngine, daemon: &TestDaemon, id: &str) -> u32 {
+pub(crate) fn first_process(engine: &TestEngine, daemon: &TestDaemon, id: &str) -> u32 {
     let name = format!("hostel-{}-{id}", instance(daemon));
     engine.docker(&["inspect", "--format", "{{.State.Pid}}", &name]).success().parse().unwrap()
 }

@@ -225,6 +225,32 @@ fn links_of_an_image_or_a_sandbox_lead_to_nothing_of_the_host() {
 }
 
 #[test]
+fn a_sandbox_of_a_snapshot_may_work_elsewhere() {
+    let Some((host, base)) = shared_engine() else { return };
+    let place = tempfile::tempdir().unwrap();
+    let data = place.path().join("data");
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("file"), "from the image").unwrap();
+    let image = TestImage::with(&host, &base, "elsewhere", (&data, "/data"), r#"["/volume"]"#);
+    let mut daemon = daemon_with(&host, &image.name, "");
+    let id = daemon.sandbox(&["--backend", "docker", "--template", "t", "--workdir", "/srv"]);
+    assert_eq!(daemon.shell(&id, "mkdir x && echo mine >x/file && pwd"), "/srv");
+    let name = format!("elsewhere-{}", std::process::id());
+    let snapshot = daemon.hostel(&["sandbox", "snapshot", "-q", &id, &name]);
+    if snapshot.code != Some(0) {
+        assert!(snapshot.stderr.contains("a disk of our own"), "{snapshot:?}");
+        return daemon.finish();
+    }
+    for (directory, content) in [("/data", "from the image"), ("/srv", ""), ("/srv/x", "mine")] {
+        let run = ["run", "--backend", "docker", "--template", &name, "--workdir", directory];
+        let read = ["--", "sh", "-c", "if [ -e file ]; then cat file; fi"];
+        assert_eq!(daemon.hostel(&[&run[..], &read[..]].concat()).success(), content, "{directory}");
+    }
+    let _ = daemon.hostel(&["template", "rm", &name]).success();
+    daemon.finish();
+}
+
+#[test]
 fn what_is_kept_of_images_goes_with_them() {
     let Some((host, base)) = shared_engine() else { return };
     let image = TestImage::with_one_program(&host, "gone", &[]);

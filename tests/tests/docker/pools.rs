@@ -29,6 +29,15 @@ fn ready(daemon: &TestDaemon, size: u64) {
     });
 }
 
+/// A name of an image that goes with its test.
+struct Tag<'a>(&'a str, String);
+
+impl Drop for Tag<'_> {
+    fn drop(&mut self) {
+        let _ = docker(self.0, &["rmi", "--force", &self.1]);
+    }
+}
+
 fn claim() -> CreateSandboxRequest {
     CreateSandboxRequest { backend: "docker".into(), ..Default::default() }
 }
@@ -102,4 +111,25 @@ fn refills_fail_while_the_engine_is_away_and_go_on_after() {
     assert_eq!(pool(&daemon)["status"]["health"], "healthy");
     let ran = daemon.hostel(&["--json", "run", "--backend", "docker", "--", "true"]);
     assert!(ran.success().contains("\"start_kind\":\"warm\""), "{ran:?}");
+}
+
+#[test]
+fn another_image_behind_the_tag_rolls_the_pool_over() {
+    let Some((host, image)) = shared_engine() else { return };
+    let tag = Tag(&host, format!("hostel-test-rolling:{}", std::process::id()));
+    let _ = docker(&host, &["tag", &image, &tag.1]).success();
+    let mut daemon = daemon_on(&host, &tag.1);
+    make_pool(&daemon, "1");
+    ready(&daemon, 1);
+    let helper = docker(&host, &["create", &image, "true"]).success().to_owned();
+    let _ = docker(&host, &["commit", "--change", "ENV ROLLED=yes", &helper, &tag.1]).success();
+    let _ = docker(&host, &["rm", &helper]).success();
+    eventually("what was warm is replaced", || pool(&daemon)["counters"]["recycled"] == 1);
+    ready(&daemon, 1);
+    let ran =
+        daemon.hostel(&["--json", "run", "--backend", "docker", "--", "sh", "-c", "echo rolled $ROLLED"]);
+    assert!(ran.success().contains("\"start_kind\":\"warm\""), "{ran:?}");
+    assert!(ran.stdout.contains("\"text\":\"rolled yes\\n\""), "{ran:?}");
+    assert_eq!(pool(&daemon)["counters"]["recycled"], 1);
+    daemon.finish();
 }

@@ -1,8 +1,9 @@
 //! Engines that are reached by TCP: what goes through them, and what of it outlives a daemon or an engine.
 
-use crate::engine_away::{check_count, containers, count, is_back, is_told};
+use crate::engine_away::{check_count, containers, count, first_process, is_back, is_told};
 use crate::setup::{container, daemon_on, health};
-use hostel_tests::{Setup, TestDaemon, TestEngine, eventually};
+use hostel_tests::{Setup, TestDaemon, TestEngine, eventually, signal};
+use rustix::process::Signal;
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::process::Stdio;
@@ -95,6 +96,23 @@ fn what_runs_on_a_far_engine_outlives_daemon_and_engine() {
         assert_eq!(daemon.shell(&id, "echo still here"), "still here");
     }
     check_count(&daemon, &id, counting);
+    daemon.finish();
+    eventually("no container is left", || containers(&engine) == 0);
+}
+
+#[test]
+fn a_far_guest_that_does_not_answer_a_new_daemon_keeps_its_sandbox() {
+    let Some((engine, mut daemon)) = far_engine() else { return };
+    let id = container(&daemon);
+    let _ = daemon.shell(&id, "echo kept >/tmp/file");
+    let guest = first_process(&engine, &daemon, &id);
+    signal(guest, Signal::STOP);
+    daemon.kill();
+    daemon.restart();
+    signal(guest, Signal::CONT);
+    eventually("it is reached again", || {
+        daemon.hostel(&["exec", &id, "--", "cat", "/tmp/file"]).stdout.trim() == "kept"
+    });
     daemon.finish();
     eventually("no container is left", || containers(&engine) == 0);
 }

@@ -24,6 +24,7 @@ cases! { "limits":
     memory_can_be_changed_live [MemoryLimit],
     processes_can_be_changed_live [PidsLimit],
     processor_time_can_be_changed_live [CpuLimit],
+    more_processors_than_there_are_can_be_asked_for [CpuLimit],
 }
 
 type H = Arc<Harness>;
@@ -231,5 +232,17 @@ async fn processor_time_can_be_changed_live(h: H) -> Outcome {
     let probe = sandbox.probe().await?;
     let (used, allowed) = spin(&sandbox, 200, &format!("{probe} spin 3000")).await?;
     ensure!(used <= allowed, "used {used:?} of {allowed:?}");
+    Ok(())
+}
+
+async fn more_processors_than_there_are_can_be_asked_for(h: H) -> Outcome {
+    let many = ResourceLimits { cpu_millis: Some(1_024_000), ..ResourceLimits::default() };
+    let sandbox = limited(&h, |limits| limits.cpu_millis = many.cpu_millis).await?;
+    let told = sandbox.limits.cpu_millis;
+    ensure!(told.is_some_and(|told| told >= 1000), "told {told:?}");
+    let less = ResourceLimits { cpu_millis: Some(500), ..ResourceLimits::default() };
+    ensure_eq!(sandbox.update_limits(&less).await?.cpu_millis, Some(500));
+    ensure_eq!(sandbox.update_limits(&many).await?.cpu_millis, told);
+    ensure_eq!(sandbox.sh("echo alive").await?, "alive\n");
     Ok(())
 }

@@ -1,10 +1,11 @@
 //! Pausing, and usage.
 
+use super::limits::{limited, refused};
 use crate::case::cases;
 use crate::failure::{Failure, Outcome, ensure, ensure_eq, ensure_err};
 use crate::harness::{Harness, command, eventually, script};
 use crate::session::patiently;
-use hostel_sandbox::Error;
+use hostel_sandbox::{Error, ResourceLimits};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ cases! { "pause":
     nothing_can_be_started_while_paused [Pause],
     a_paused_sandbox_can_be_destroyed [Pause],
     pausing_again_changes_nothing [Pause],
+    limits_of_a_paused_sandbox_change_wholly_or_not_at_all [Pause, PidsLimit, OpenFilesLimit],
     usage_grows_with_use [Stats],
     usage_counts_out_of_memory_kills [Stats, MemoryLimit],
     usage_of_one_is_not_that_of_another [Stats],
@@ -148,5 +150,17 @@ async fn usage_of_one_is_not_that_of_another(h: H) -> Outcome {
     if let (Some(before), Some(after)) = (before.cpu_time, after.cpu_time) {
         ensure!(after - before < Duration::from_millis(300), "the idle one used {:?}", after - before);
     }
+    Ok(())
+}
+
+async fn limits_of_a_paused_sandbox_change_wholly_or_not_at_all(h: H) -> Outcome {
+    let sandbox = limited(&h, |limits| limits.pids = Some(100)).await?;
+    sandbox.pause().await?;
+    // The second may need what is frozen.
+    let both = ResourceLimits { pids: Some(24), open_files: Some(100), ..ResourceLimits::default() };
+    let changed = sandbox.update_limits(&both).await;
+    sandbox.resume().await?;
+    let count = refused(&sandbox.run_probe(&["eat-pids", "2000"]).await?.success()?.text())?;
+    ensure_eq!((count < 24, sandbox.sh("ulimit -n").await? == "100\n"), (changed.is_ok(), changed.is_ok()));
     Ok(())
 }

@@ -20,6 +20,7 @@ cases! { "snapshot":
     a_taken_name_is_refused [Snapshot],
     a_snapshot_outlives_its_sandbox [Snapshot],
     a_snapshot_can_be_deleted_while_used [Snapshot],
+    a_sparse_file_takes_no_more_than_a_disk_holds [Snapshot, DiskLimit],
     a_fork_sees_the_files_and_diverges [Fork],
     a_fork_has_no_processes [Fork],
     a_fork_outlives_its_parent [Fork],
@@ -271,5 +272,25 @@ async fn a_fork_has_limits_of_its_own(h: H) -> Outcome {
     ensure!(count < 20, "{count} processes of 20");
     let count = super::limits::refused(&parent.run_probe(&["eat-pids", "2000"]).await?.success()?.text())?;
     ensure!(count > 20, "the parent has {count} processes");
+    Ok(())
+}
+
+async fn a_sparse_file_takes_no_more_than_a_disk_holds(h: H) -> Outcome {
+    let sandbox = h.sandbox_with(|spec| spec.limits.disk_bytes = Some(16 << 20)).await?;
+    sandbox.sh("truncate -s 4G /tmp/sparse").await?;
+    let base = TemplateId::parse("host")?;
+    let template = h.template(TemplateSource::Snapshot { base, sandbox: None });
+    let id = template.id.clone();
+    // Where its holes cannot be kept it is refused.
+    match patiently("a snapshot", sandbox.snapshot(template)).await? {
+        Ok(_) => {
+            let copy = h.sandbox_from(&id).await?;
+            ensure_eq!(copy.sh("stat -c %s /tmp/sparse").await?, "4294967296\n");
+        }
+        refused => ensure_err!(refused, Error::LimitReached { what: "disk", .. }),
+    }
+    sandbox.sh("rm /tmp/sparse; echo small > /tmp/small").await?;
+    let id = snapshot(&h, &sandbox).await?;
+    ensure_eq!(h.sandbox_from(&id).await?.sh("cat /tmp/small").await?, "small\n");
     Ok(())
 }

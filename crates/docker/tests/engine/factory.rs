@@ -70,11 +70,15 @@ impl Factory for DockerFactory {
         // Removal of half-made ones goes on behind, and other cases come and go.
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
-            let left = match self.docker().strays().await {
+            let mut left = match self.docker().strays().await {
                 Ok(left) => left,
                 Err(error) => vec![error.to_string()],
             };
-            let left: Vec<String> = left.into_iter().filter(|name| name == sandbox.as_str()).collect();
+            left.retain(|name| name == sandbox.as_str());
+            // What stands is no stray.
+            if self.docker().stands(sandbox) {
+                left.push(format!("the sandbox {sandbox}"));
+            }
             if left.is_empty() || Instant::now() > deadline {
                 return left;
             }
