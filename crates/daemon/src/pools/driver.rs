@@ -41,12 +41,14 @@ impl Pools {
     async fn write(&self) {
         // Whoever changes or deletes a pool writes it too; what was read here before that must not come after it.
         let _turn = self.0.changing.lock().await;
-        let changed: Vec<_> = self.all().iter().filter_map(|pool| pool.to_write()).collect();
+        let to_write = |pool: Arc<LivePool>| pool.to_write().map(|stored| (pool, stored));
+        let (pools, changed): (Vec<_>, Vec<_>) = self.all().into_iter().filter_map(to_write).unzip();
         if changed.is_empty() {
             return;
         }
         if let Err(error) = self.0.store.keep_pools(changed).await {
-            tracing::warn!(%error, "what pools did could not be written; a restart forgets the last of it");
+            tracing::warn!(%error, "what pools did could not be written and is tried again; a restart before that forgets it");
+            pools.iter().for_each(|pool| lock(&pool.state).unwritten = true);
         }
     }
 }
