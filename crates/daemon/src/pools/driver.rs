@@ -66,7 +66,7 @@ impl LivePool {
     async fn let_claims_through(&self) {
         let through = async {
             while self.claims.load(Ordering::Acquire) > 0 {
-                self.wake.notified().await;
+                self.through.notified().await;
             }
         };
         let _ = tokio::time::timeout(BEHIND_CLAIMS, through).await;
@@ -75,13 +75,14 @@ impl LivePool {
     async fn drive(self: Arc<Self>, sandboxes: Sandboxes) {
         loop {
             self.let_claims_through().await;
-            self.renew(&sandboxes).await;
+            self.renew_beside(&sandboxes);
             let (actions, next, changed) = {
                 let mut state = lock(&self.state);
                 let followed = state.follow_the_node(sandboxes.is_draining(), self.clock.now());
                 let actions = state.brain.poll(self.clock.now());
                 state.unwritten |= !actions.is_empty();
                 let changed = followed || !actions.is_empty();
+                self.heed_draining(&state);
                 (actions, state.brain.next_wake(), changed)
             };
             for action in actions {
