@@ -79,26 +79,41 @@ impl Pools {
         let _turn = self.0.changing.lock().await;
         let pool = self.get(name)?;
         let mut new = stored(&lock(&pool.state));
-        let before = new.record.spec.clone();
+        let before = new.record.clone();
         update(&mut new.record)?;
-        if new.record.spec.backend != before.backend {
+        let remade = makes_others(&before, &new.record);
+        if remade {
+            // What is warm is of the generation before from this moment on, here and after a restart alike. What the
+            // new one is made from, the driver finds out.
+            new.record.generation += 1;
+            new.record.made_from.clear();
+        }
+        if new.record.spec.backend != before.spec.backend {
             return Err(DomainError::invalid("spec.backend", "cannot be changed: make another pool").into());
         }
         // A pool whose template is gone can still be made smaller, or drained.
-        if new.record.spec.template == before.template && new.record.spec.limits == before.limits {
+        if new.record.spec.template == before.spec.template && new.record.spec.limits == before.spec.limits {
             new.record.spec.validate()?;
         } else {
             check(sandboxes, &new.record).await?;
         }
         new.record.updated = SystemTime::now();
-        let record = new.record.clone();
+        let (record, written) = (new.record.clone(), new.record.generation);
         self.0.store.keep_pools(vec![new]).await?;
-        pool.tell(|state, now| {
+        let told = pool.tell(|state, now| {
             // What it is made from is the driver's to say, also meanwhile.
-            let (generation, made_from) = (state.record.generation, state.record.made_from.clone());
+            let made_from = if remade { String::new() } else { std::mem::take(&mut state.record.made_from) };
+            let generation = state.record.generation + u64::from(remade);
             state.record = PoolRecord { generation, made_from, ..record };
+            state.renewed = None;
             state.brain.update(state.wanted(), now);
+            state.brain.new_generation(generation, now);
+            (generation != written).then(|| stored(state))
         });
+        // The driver had begun another generation meanwhile: what was kept must not call the one before the newest.
+        if let Some(newer) = told {
+            self.0.store.keep_pools(vec![newer]).await?;
+        }
         tracing::info!(pool = %name, op = "update", "pool changed");
         Ok(pool.view())
     }
@@ -168,6 +183,13 @@ impl LivePool {
             }
         }
     }
+}
+
+/// Whether what is made from now on is something else than what is warm.
+fn makes_others(before: &PoolRecord, after: &PoolRecord) -> bool {
+    before.spec.template != after.spec.template
+        || before.spec.limits != after.spec.limits
+        || before.warm_process != after.warm_process
 }
 
 fn draining() -> PoolUpdate {

@@ -9,7 +9,10 @@ use crate::record::WarmRecord;
 use crate::store::Change;
 use bytes::Bytes;
 use hostel_pool::{Fit, Needs, PoolName};
-use hostel_sandbox::{ExecutionEnvironment, ResourceLimits, SandboxId, SandboxSpec, Stage, Stopwatch};
+use hostel_sandbox::{
+    Error as DomainError, ExecutionEnvironment, ResourceLimits, SandboxId, SandboxSpec, Stage, Stopwatch,
+    TemplateId,
+};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::task::TaskTracker;
@@ -51,7 +54,7 @@ impl Pools {
                     "the pool {name} holds sandboxes of the template {} of {}",
                     made.template, made.backend
                 );
-                return Err(hostel_sandbox::Error::invalid("pool", problem).into());
+                return Err(DomainError::invalid("pool", problem).into());
             }
             return Ok(Some(pool));
         }
@@ -81,16 +84,18 @@ impl LivePool {
         Some((state.record.spec.draining, other_limits, state.warm.is_empty()))
     }
 
-    /// Takes a warm sandbox and gives it to the caller, as `equip` says of its id; nothing where none is there or fits, or binding failed.
+    /// Takes a warm sandbox of the wanted template and gives it to the caller, as `equip` says of its id; nothing where
+    /// none is there or fits, or binding failed.
     pub(crate) async fn claim(
         self: &Arc<Self>,
+        wanted: Option<&TemplateId>,
         equip: &(dyn Fn(&SandboxId) -> SandboxSpec + Sync),
         requested: &ResourceLimits,
         tasks: &TaskTracker,
     ) -> Option<Claimed> {
         let (begin, claiming) = (Instant::now(), self.claiming());
         for _ in 0..TRIES {
-            let mut warm = self.take(requested)?;
+            let mut warm = self.take(wanted, requested)?;
             let spec = equip(&warm.record.id);
             let mut stopwatch = Stopwatch::start();
             match self.bind(&mut warm, &spec, requested).await {
@@ -121,12 +126,13 @@ impl LivePool {
     }
 
     /// Takes one out of the pool, in one step: nobody else gets it.
-    fn take(&self, requested: &ResourceLimits) -> Option<Warm> {
+    fn take(&self, wanted: Option<&TemplateId>, requested: &ResourceLimits) -> Option<Warm> {
         self.tell(|state, now| {
             // The one that would be given; none of the others says anything about it.
             let best = state.brain.best().and_then(|id| state.warm.get(id));
             let fits = match best {
-                Some(warm) => fits(warm, requested),
+                // Until all are replaced after the pool was given another template, some are of the one before.
+                Some(warm) => warm.record.spec.template.as_ref() == wanted && fits(warm, requested),
                 // What the pool says nothing of, the next one may well have as it is asked for.
                 None => same_disk(requested, &state.record.spec.limits.or(requested)),
             };
@@ -161,8 +167,7 @@ impl LivePool {
         self.forget(&warm.record.id).await?;
         let spec = SandboxSpec { limits, ..spec.clone() };
         let bound = tokio::time::timeout(BINDING, warm.environment.bind(&spec)).await;
-        let bound = bound
-            .map_err(|_| hostel_sandbox::Error::DeadlineExceeded { what: "binding it".to_owned() })??;
+        let bound = bound.map_err(|_| DomainError::DeadlineExceeded { what: "binding it".to_owned() })??;
         Ok((bound.handle, bound.limits))
     }
 

@@ -100,7 +100,8 @@ impl Sandboxes {
             fresh_record(id.clone().unwrap_or_else(SandboxId::generate), resolved, expires, actor)?;
         let begin = Instant::now();
         let equip = |warm: &SandboxId| self.0.reach.equip(id.as_ref().unwrap_or(warm), &resolved.spec);
-        let claimed = pool.claim(&equip, &resolved.requested_limits, &self.0.tasks).await;
+        let wanted = resolved.spec.template.as_ref();
+        let claimed = pool.claim(wanted, &equip, &resolved.requested_limits, &self.0.tasks).await;
         let Some(claimed) = claimed else { return Ok(None) };
         self.0.metrics.claimed(pool.name().as_str(), begin.elapsed());
         let besides = claimed.removal();
