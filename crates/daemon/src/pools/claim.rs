@@ -1,9 +1,9 @@
 //! A warm sandbox becomes somebody's.
 
-use super::live::{Claiming, Warm};
+use super::live::{Claiming, State, Warm};
 use super::{LivePool, Pools};
 use crate::capacity::Room;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::lock::lock;
 use crate::record::WarmRecord;
 use crate::store::Change;
@@ -64,23 +64,28 @@ impl Pools {
     }
 }
 
-impl LivePool {
+impl State {
     fn fits(&self, spec: &SandboxSpec, requested: &ResourceLimits) -> Fit {
-        let state = lock(&self.state);
         match (&spec.backend, &spec.template) {
-            (Some(backend), Some(template)) => state.record.spec.fits(backend, template, requested),
+            (Some(backend), Some(template)) => self.record.spec.fits(backend, template, requested),
             _ => Fit::No,
         }
+    }
+}
+
+impl LivePool {
+    fn fits(&self, spec: &SandboxSpec, requested: &ResourceLimits) -> Fit {
+        lock(&self.state).fits(spec, requested)
     }
 
     /// How well it suits a request, the least is best; nothing where it does not.
     fn rank(&self, spec: &SandboxSpec, requested: &ResourceLimits) -> Option<(bool, bool, bool)> {
-        let other_limits = match self.fits(spec, requested) {
+        let state = lock(&self.state);
+        let other_limits = match state.fits(spec, requested) {
             Fit::Exact => false,
             Fit::WithOtherLimits => true,
             Fit::No => return None,
         };
-        let state = lock(&self.state);
         Some((state.record.spec.draining, other_limits, state.warm.is_empty()))
     }
 
@@ -119,6 +124,10 @@ impl LivePool {
                     tracing::warn!(pool = %self.name, sandbox = %warm.record.id, %error, "a warm sandbox could not be given and is removed");
                     self.tell(|state, now| state.brain.claim_failed(&warm.record.id, now));
                     tasks.spawn(Arc::clone(self).dispose(warm));
+                    // What one cannot become, the next cannot either.
+                    if matches!(error, Error::Domain(DomainError::CapabilityMissing { .. })) {
+                        return None;
+                    }
                 }
             }
         }
@@ -180,12 +189,17 @@ impl LivePool {
     }
 }
 
-/// Whether a warm sandbox can become what is asked for. What the node has no room for waits as a cold start, and takes
-/// no warm sandbox with it.
+/// Whether a warm sandbox can become what is asked for. What its backend cannot change is made cold, what the node has
+/// no room for waits as a cold start, and neither takes a warm sandbox with it.
 fn fits(warm: &Warm, requested: &ResourceLimits) -> bool {
     let made = &warm.record.spec.limits;
-    let changed = requested.changes_to(made).or(&warm.record.limits);
-    same_disk(requested, made) && warm.room.may_become(Needs::of(&changed))
+    let changes = requested.changes_to(made);
+    if changes == ResourceLimits::default() {
+        return true;
+    }
+    same_disk(requested, made)
+        && warm.environment.can_become(&changes)
+        && warm.room.may_become(Needs::of(&changes.or(&warm.record.limits)))
 }
 
 /// Disks do not change their size live.
