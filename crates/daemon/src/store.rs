@@ -143,9 +143,13 @@ impl Store {
         self.read(|connection| Ok((connection.pools()?, connection.warm()?))).await
     }
 
-    /// Writes pools, new or changed.
-    pub(crate) async fn keep_pools(&self, pools: Vec<StoredPool>) -> Result<()> {
-        self.read(move |connection| connection.keep_pools(&pools)).await
+    /// Writes pools, new or changed, and the request that this fulfils: all of it, or nothing.
+    pub(crate) async fn keep_pools(
+        &self,
+        pools: Vec<StoredPool>,
+        request: Option<(RequestKey, StoredRequest)>,
+    ) -> Result<()> {
+        self.read(move |connection| connection.keep_pools(&pools, request.as_ref())).await
     }
 
     /// Forgets a pool. Its warm sandboxes are forgotten one by one.

@@ -36,6 +36,7 @@ impl Pools {
         repeat: Option<Repeat>,
     ) -> Result<PoolView> {
         let _turn = self.0.changing.lock().await;
+        let mut fulfilled = repeat.as_ref().map(|repeat| repeat.fulfilled(record.name.to_string()));
         if let Some(repeat) = &repeat
             && let Some(earlier) = self.0.store.request(&repeat.key).await?
         {
@@ -43,6 +44,8 @@ impl Pools {
             if let Ok(pool) = self.get(&record.name) {
                 return Ok(pool.view());
             }
+            // The pool that it made is gone; that it was asked is kept already.
+            fulfilled = None;
         }
         let name = record.name.clone();
         if self.get(&name).is_ok() {
@@ -56,10 +59,7 @@ impl Pools {
         let brain = Pool::new(record.spec.clone(), record.generation, self.0.clock.now());
         let pool = LivePool::new(self, record, brain, HashMap::new());
         let kept = stored(&lock(&pool.state));
-        self.0.store.keep_pools(vec![kept]).await?;
-        if let Some((key, request)) = repeat.map(|repeat| repeat.fulfilled(name.to_string())) {
-            self.0.store.claim_request(&key, request).await?;
-        }
+        self.0.store.keep_pools(vec![kept], fulfilled).await?;
         lock(&self.0.live).insert(name.clone(), Arc::clone(&pool));
         pool.start(sandboxes);
         tracing::info!(pool = %name, op = "create", "pool made");
@@ -99,7 +99,7 @@ impl Pools {
         }
         new.record.updated = SystemTime::now();
         let (record, written) = (new.record.clone(), new.record.generation);
-        self.0.store.keep_pools(vec![new]).await?;
+        self.0.store.keep_pools(vec![new], None).await?;
         let told = pool.tell(|state, now| {
             // What it is made from is the driver's to say, also meanwhile.
             let made_from = if remade { String::new() } else { std::mem::take(&mut state.record.made_from) };
@@ -112,7 +112,7 @@ impl Pools {
         });
         // The driver had begun another generation meanwhile: what was kept must not call the one before the newest.
         if let Some(newer) = told {
-            self.0.store.keep_pools(vec![newer]).await?;
+            self.0.store.keep_pools(vec![newer], None).await?;
         }
         tracing::info!(pool = %name, op = "update", "pool changed");
         Ok(pool.view())

@@ -46,7 +46,7 @@ impl Pools {
         if changed.is_empty() {
             return;
         }
-        if let Err(error) = self.0.store.keep_pools(changed).await {
+        if let Err(error) = self.0.store.keep_pools(changed, None).await {
             tracing::warn!(%error, "what pools did could not be written and is tried again; a restart before that forgets it");
             pools.iter().for_each(|pool| lock(&pool.state).unwritten = true);
         }
