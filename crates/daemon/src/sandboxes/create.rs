@@ -109,10 +109,13 @@ impl Sandboxes {
         }
         if let Some(pool) = self.pool_for(pool.as_ref(), &mut resolved)? {
             let identity = Identity { id: id.clone(), expires, actor };
-            if let Some(outcome) = self.claim(&pool, &resolved, identity, repeat.clone()).await? {
+            if let Some(outcome) = self.claim(&pool, &resolved, identity, repeat.clone(), cancel).await? {
                 self.tell_created(&outcome, begin);
                 return Ok(outcome);
             }
+        }
+        if cancel.is_cancelled() {
+            return Err(gone_caller());
         }
         let asked = Instant::now();
         let room = tokio::select! {

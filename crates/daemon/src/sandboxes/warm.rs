@@ -87,13 +87,15 @@ impl Sandboxes {
     /// Claims a warm sandbox; nothing where none could be had.
     ///
     /// # Errors
-    /// `AlreadyExists` for an id that was chosen and that another creation took meanwhile; where it cannot be recorded.
+    /// `AlreadyExists` for an id that was chosen and that another creation took meanwhile; where it cannot be recorded;
+    /// where the caller went away, who then has none.
     pub(super) async fn claim(
         &self,
         pool: &Arc<LivePool>,
         resolved: &Resolved,
         identity: Identity<'_>,
         repeat: Option<Repeat>,
+        cancel: &CancellationToken,
     ) -> Result<Option<CreateOutcome>> {
         let Identity { id, expires, actor } = identity;
         let mut record =
@@ -123,7 +125,7 @@ impl Sandboxes {
         let record_id = record.id.clone();
         let given = match self.reserve(record, claimed.room).await {
             Ok((entry, _operation)) => {
-                let given = self.hand_over(&entry, created, &resolved.spec, repeat, besides).await;
+                let given = self.hand_over(&entry, created, &resolved.spec, repeat, besides, cancel).await;
                 if !matches!(given, Ok(Some(_))) {
                     self.unreserve(&entry);
                 }
@@ -149,13 +151,15 @@ impl Sandboxes {
         spec: &SandboxSpec,
         repeat: Option<Repeat>,
         besides: Change,
+        cancel: &CancellationToken,
     ) -> Result<Option<CreateOutcome>> {
         // Since the pool gave it until it was reserved, its end found nobody to be told to.
         if self.has_died(created.environment.id()) {
             self.undo_unconnected(entry.id(), &created).await;
             return Ok(None);
         }
-        match self.connect(entry.id(), &mut created, spec).await {
+        let connected = self.connect(entry.id(), &mut created, spec).await;
+        match connected.and_then(|()| if cancel.is_cancelled() { Err(gone_caller()) } else { Ok(()) }) {
             Ok(()) => self.commit_created(entry, created, repeat, besides).await.map(Some),
             Err(error) => {
                 self.undo(entry.id(), &created).await;
