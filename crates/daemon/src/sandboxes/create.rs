@@ -60,17 +60,20 @@ impl Sandboxes {
         let this = self.clone();
         let Some(repeat) = repeat else {
             let cancel = CancellationToken::new();
-            let _cancelled_with_the_caller = cancel.clone().drop_guard();
-            let work = Box::pin(async move { this.create_now(new, &actor, None, &cancel).await });
-            return self.to_the_end(work).await;
+            let caller = cancel.clone();
+            let work = self.to_the_end(async move { this.create_now(new, &actor, None, &cancel).await });
+            let mut work = std::pin::pin!(work);
+            // Dropped before the work is: what goes on without the caller knows that.
+            let _cancelled_with_the_caller = caller.drop_guard();
+            return work.as_mut().await;
         };
         let asked = repeat.clone();
-        let work = Box::pin(async move {
+        let work = async move {
             if let Some(earlier) = this.0.store.request(&asked.key).await? {
                 return this.created_before(&asked, &earlier);
             }
             this.create_now(new, &actor, Some(asked), &CancellationToken::new()).await
-        });
+        };
         self.0.creations.once(&self.0.tasks, &repeat, work).await
     }
 
