@@ -96,7 +96,7 @@ struct Inner {
     capacity: Capacity,
     metrics: Metrics,
     watchers: Arc<Semaphore>,
-    templates: Mutex<HashMap<(BackendName, TemplateId), hostel_sandbox::template::Template>>,
+    templates: Mutex<HashMap<(BackendName, TemplateId), Arc<hostel_sandbox::template::Template>>>,
     creations: InFlight<CreateOutcome>,
     forks: InFlight<Vec<ForkOutcome>>,
     snapshots: InFlight<hostel_sandbox::template::Template>,

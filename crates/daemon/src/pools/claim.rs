@@ -13,6 +13,7 @@ use hostel_sandbox::{
     Error as DomainError, ExecutionEnvironment, ResourceLimits, SandboxId, SandboxSpec, Stage, Stopwatch,
     TemplateId,
 };
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::task::TaskTracker;
@@ -91,10 +92,10 @@ impl LivePool {
 
     /// Takes a warm sandbox of the wanted template and gives it to the caller, as `equip` says of its id; nothing where
     /// none is there or fits, or binding failed.
-    pub(crate) async fn claim(
+    pub(crate) async fn claim<'a>(
         self: &Arc<Self>,
         wanted: Option<&TemplateId>,
-        equip: &(dyn Fn(&SandboxId) -> SandboxSpec + Sync),
+        equip: &(dyn Fn(&SandboxId) -> Cow<'a, SandboxSpec> + Sync),
         requested: &ResourceLimits,
         tasks: &TaskTracker,
     ) -> Option<Claimed> {

@@ -12,7 +12,6 @@ use crate::metrics::Start;
 use crate::record::{Event, EventKind, SandboxRecord};
 use crate::store::{Change, StoredRequest};
 use hostel_pool::{Needs, PoolName, Priority};
-use hostel_sandbox::template::Template;
 use hostel_sandbox::{
     Created, Error as DomainError, NetworkPolicy, SandboxId, SandboxSpec, SandboxState, Stage, Transition,
 };
@@ -165,7 +164,7 @@ impl Sandboxes {
         let prepared = async {
             self.connect(id, &mut created, &resolved.spec).await?;
             begin = Instant::now();
-            prepare(&created.environment, resolved.template.as_ref()).await
+            prepare(&created.environment, resolved.template.as_deref()).await
         };
         let prepared = tokio::select! {
             biased;
@@ -176,7 +175,7 @@ impl Sandboxes {
             self.undo(id, &created).await;
             return Err(error);
         }
-        if resolved.template.as_ref().is_some_and(Template::prepares) {
+        if resolved.template.as_ref().is_some_and(|template| template.prepares()) {
             created.stages.push(Stage { name: "prepare", duration: begin.elapsed() });
         }
         Ok(created)

@@ -141,7 +141,7 @@ impl Sandboxes {
     ) -> Result<Created> {
         let mut created = parent.fork(entry.id(), &self.0.reach.equip(entry.id(), &resolved.spec)).await?;
         let prepared = match self.connect(entry.id(), &mut created, &resolved.spec).await {
-            Ok(()) => prepare(&created.environment, resolved.template.as_ref()).await,
+            Ok(()) => prepare(&created.environment, resolved.template.as_deref()).await,
             Err(error) => Err(error),
         };
         if let Err(error) = prepared {

@@ -58,7 +58,7 @@ impl Sandboxes {
         // what it may reach then is the claim's.
         self.0.reach.disconnect(&id).await;
         super::resolve::merge(&mut created.weaknesses, resolved.weaknesses);
-        Ok(MadeWarm { spec: self.0.reach.equip(&id, &resolved.spec), created, room, begin })
+        Ok(MadeWarm { spec: self.0.reach.equip(&id, &resolved.spec).into_owned(), created, room, begin })
     }
 
     /// Variables for a process that waits in a warm sandbox.
