@@ -246,7 +246,7 @@ impl Sandboxes {
     ) -> Result<Arc<SandboxRecord>> {
         let record = Arc::new(record);
         let handle = if record.state().is_final() { bytes::Bytes::new() } else { entry.handle() };
-        let mut change = Change::of((*record).clone(), handle, event);
+        let mut change = Change::of(Arc::clone(&record), handle, event);
         change.request = request;
         let (shown, target) = (Arc::clone(&record), Arc::clone(entry));
         self.0.store.commit_then(change, move || target.show(shown)).await?;

@@ -204,7 +204,7 @@ impl Sandboxes {
     /// # Errors
     /// `AlreadyExists`.
     pub(super) async fn reserve(&self, record: SandboxRecord, room: Room) -> Result<(Arc<Entry>, Operation)> {
-        let entry = Arc::new(Entry::new(record, bytes::Bytes::new(), Some(room)));
+        let entry = Arc::new(Entry::new(Arc::new(record), bytes::Bytes::new(), Some(room)));
         let operation = entry.operate().await;
         match lock(&self.0.entries).entry(entry.id().clone()) {
             hash_map::Entry::Occupied(_) => {
@@ -239,7 +239,7 @@ impl Sandboxes {
         repeat: Option<Repeat>,
         besides: Change,
     ) -> Result<CreateOutcome> {
-        let (record, change) = self.ready(entry, &created);
+        let (record, change) = self.ready(entry, &created, None);
         let request = repeat.map(|repeat| repeat.fulfilled(entry.id().to_string()));
         let change = Change { request, remove_warm: besides.remove_warm, ..change };
         let (target, shown) = (Arc::clone(entry), Arc::clone(&record));
@@ -284,16 +284,23 @@ impl Sandboxes {
     }
 
     /// The record of a sandbox that was just made, and the change that makes it known.
-    pub(super) fn ready(&self, entry: &Entry, created: &Created) -> (Arc<SandboxRecord>, Change) {
+    pub(super) fn ready(
+        &self,
+        entry: &Entry,
+        created: &Created,
+        parent: Option<&SandboxId>,
+    ) -> (Arc<SandboxRecord>, Change) {
         let mut record = (*entry.record()).clone();
+        record.parent = parent.cloned();
         let actor = record.transition.actor.clone();
         record.enter(SandboxState::Ready, "created", &actor, String::new());
         record.ready = Some(record.updated);
         record.limits = created.limits.clone();
         resolve::merge(&mut record.weaknesses, created.weaknesses.clone());
         let event = Event::of(EventKind::Created, None, &record);
-        let change = Change::of(record.clone(), created.handle.clone(), event);
-        (Arc::new(record), change)
+        let record = Arc::new(record);
+        let change = Change::of(Arc::clone(&record), created.handle.clone(), event);
+        (record, change)
     }
 }
 

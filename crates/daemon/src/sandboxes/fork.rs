@@ -162,15 +162,9 @@ impl Sandboxes {
         let mut shown = Vec::new();
         for fork in made {
             let outcome = fork.map(|fork| {
-                let (record, one) = self.ready(&fork.entry, &fork.created);
-                let mut record = (*record).clone();
-                record.parent = Some(parent.id().clone());
-                change.put.extend(one.put.into_iter().map(|mut sandbox| {
-                    sandbox.record.parent.clone_from(&record.parent);
-                    sandbox
-                }));
+                let (record, one) = self.ready(&fork.entry, &fork.created, Some(parent.id()));
+                change.put.extend(one.put);
                 change.events.extend(one.events);
-                let record = Arc::new(record);
                 shown.push((fork, Arc::clone(&record)));
                 record
             });

@@ -1,6 +1,6 @@
 //! Pools and their warm sandboxes in the database.
 
-use super::change::{Change, StoredWarm};
+use super::change::{Prepared, StoredWarm};
 use super::connection::Connection;
 use super::requests::{RequestKey, StoredRequest};
 use crate::error::{Error, Result};
@@ -78,9 +78,12 @@ impl Connection {
     }
 
     /// The part of a change that is about warm sandboxes, inside the open transaction.
-    pub(super) fn apply_warm(&self, change: &Change) -> Result<()> {
-        for StoredWarm { record, handle } in &change.put_warm {
-            self.keep("INSERT OR REPLACE INTO warm VALUES (?1, ?2, ?3)", &record.id, record, handle)?;
+    pub(super) fn apply_warm(&self, change: &Prepared) -> Result<()> {
+        for row in &change.put_warm {
+            self.keep(
+                "INSERT INTO warm VALUES (?1, ?2, ?3) ON CONFLICT (id) DO UPDATE SET record = ?2, handle = ?3",
+                row,
+            )?;
         }
         for id in &change.remove_warm {
             self.drop_kept("DELETE FROM warm WHERE id = ?1", id)?;
