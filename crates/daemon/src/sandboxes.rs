@@ -2,7 +2,7 @@
 //!
 //! The map is the truth for readers; the store is the truth across restarts. A change is made in this order: the
 //! backend does it, the store commits it, the map shows it, watchers hear of it. Changes of one sandbox's life are
-//! made one at a time, under its operation lock, in tasks that go on when the caller goes away.
+//! made one at a time, under its operation lock, and go on when the caller goes away (`to_the_end.rs`).
 
 mod build;
 mod create;
@@ -21,6 +21,7 @@ mod resolve;
 mod snapshot;
 mod stop;
 mod templates;
+mod to_the_end;
 mod update;
 mod warm;
 mod watch;
@@ -31,6 +32,7 @@ pub(crate) use entry::{Entry, Lease};
 pub(crate) use fork::{ForkOutcome, ForkRequest};
 pub(crate) use list::Position;
 pub(crate) use repeat::Repeat;
+pub(crate) use to_the_end::ToTheEnd;
 pub(crate) use update::Update;
 pub(crate) use warm::MadeWarm;
 pub(crate) use watch::{WatchFilter, WatchItem};
@@ -94,7 +96,7 @@ struct Inner {
     capacity: Capacity,
     metrics: Metrics,
     watchers: Arc<Semaphore>,
-    templates: Mutex<HashMap<(BackendName, TemplateId), hostel_sandbox::template::Template>>,
+    templates: Mutex<HashMap<(BackendName, TemplateId), Arc<hostel_sandbox::template::Template>>>,
     creations: InFlight<CreateOutcome>,
     forks: InFlight<Vec<ForkOutcome>>,
     snapshots: InFlight<hostel_sandbox::template::Template>,
@@ -226,16 +228,12 @@ impl Sandboxes {
         self.0.tasks.wait().await;
     }
 
-    /// Runs work to its end whatever becomes of the caller.
-    pub(crate) async fn to_the_end<T: Send + 'static>(
+    /// Runs work to its end whatever becomes of the caller; nothing of it before it is awaited.
+    pub(crate) fn to_the_end<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T>> + Send + 'static,
-    ) -> Result<T> {
-        self.0
-            .tasks
-            .spawn(work)
-            .await
-            .unwrap_or_else(|panic| Err(hostel_sandbox::Error::internal("run a task", panic).into()))
+    ) -> ToTheEnd<T> {
+        ToTheEnd::new(&self.0.tasks, work)
     }
 
     /// Commits a new record of a sandbox with its event, and shows it.
@@ -248,7 +246,7 @@ impl Sandboxes {
     ) -> Result<Arc<SandboxRecord>> {
         let record = Arc::new(record);
         let handle = if record.state().is_final() { bytes::Bytes::new() } else { entry.handle() };
-        let mut change = Change::of((*record).clone(), handle, event);
+        let mut change = Change::of(Arc::clone(&record), handle, event);
         change.request = request;
         let (shown, target) = (Arc::clone(&record), Arc::clone(entry));
         self.0.store.commit_then(change, move || target.show(shown)).await?;

@@ -1,11 +1,12 @@
 //! The daemon's durable records: sandboxes, their events, and requests that may be repeated.
 //!
-//! One thread owns the SQLite connection. Writers send it a [`Change`]; what waits is committed together, in one
+//! One thread owns the SQLite connection; another has one of its own that only writes the log back. Writers send it a [`Change`]; what waits is committed together, in one
 //! transaction. After the commit, and in its order, each change's `on_commit` runs and its events are broadcast:
 //! nothing is visible before it is durable, and no event comes before what it tells about. Durable here means that
 //! it survives the daemon (WAL with `synchronous=NORMAL`), not a power cut: no fsync on the way.
 
 mod change;
+mod checkpoints;
 mod connection;
 mod events;
 mod pools;
@@ -19,6 +20,7 @@ pub(crate) use requests::{RequestKey, StoredRequest};
 
 use crate::error::{Error, Result};
 use crate::record::{Cursor, Event};
+use checkpoints::Checkpoints;
 use connection::Connection;
 use hostel_pool::PoolName;
 use requests::KnownRequests;
@@ -63,13 +65,15 @@ impl Store {
     /// # Errors
     /// [`Error::Store`] where the database cannot be opened, is damaged, or is of a newer version.
     pub(crate) fn open(directory: &Path) -> Result<(Self, StoreThread)> {
-        let connection = Connection::open(&directory.join("hosteld.db"))?;
+        let path = directory.join("hosteld.db");
+        let connection = Connection::open(&path)?;
         let identity = connection.identity()?;
         let known_requests = connection.known.clone();
         let latest = Arc::new(AtomicU64::new(connection.latest_cursor()?));
         let (commands, queue) = mpsc::channel(QUEUE);
         let (events, _) = broadcast::channel(BROADCAST);
-        let writer = writer::Writer::new(connection, events.clone(), Arc::clone(&latest));
+        let writer =
+            writer::Writer::new(connection, Checkpoints::start(&path)?, events.clone(), Arc::clone(&latest));
         let thread = std::thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || writer.run(queue))
@@ -87,9 +91,10 @@ impl Store {
         change: Change,
         on_commit: impl FnOnce() + Send + 'static,
     ) -> Result<()> {
+        let change = Box::new(change.prepare()?);
         let (reply, answer) = oneshot::channel();
         let on_commit: OnCommit = Box::new(on_commit);
-        self.send(Command::Write { change: Box::new(change), on_commit, reply }).await?;
+        self.send(Command::Write { change, on_commit, reply }).await?;
         answer.await.map_err(|_| closed())?
     }
 
@@ -143,9 +148,13 @@ impl Store {
         self.read(|connection| Ok((connection.pools()?, connection.warm()?))).await
     }
 
-    /// Writes pools, new or changed.
-    pub(crate) async fn keep_pools(&self, pools: Vec<StoredPool>) -> Result<()> {
-        self.read(move |connection| connection.keep_pools(&pools)).await
+    /// Writes pools, new or changed, and the request that this fulfils: all of it, or nothing.
+    pub(crate) async fn keep_pools(
+        &self,
+        pools: Vec<StoredPool>,
+        request: Option<(RequestKey, StoredRequest)>,
+    ) -> Result<()> {
+        self.read(move |connection| connection.keep_pools(&pools, request.as_ref())).await
     }
 
     /// Forgets a pool. Its warm sandboxes are forgotten one by one.

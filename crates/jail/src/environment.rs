@@ -228,6 +228,11 @@ impl ExecutionEnvironment for Environment {
         Ok(())
     }
 
+    fn can_become(&self, changes: &ResourceLimits) -> bool {
+        // The same that [`Self::update_limits`] refuses.
+        changes.disk_inodes.is_none() && (changes.pids.is_none() || self.inner.ground.cgroups.is_some())
+    }
+
     async fn bind(&self, spec: &SandboxSpec) -> Result<Bound> {
         let limits = self.update_limits(&spec.limits).await?;
         let defaults = self.defaults();

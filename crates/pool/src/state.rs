@@ -31,7 +31,7 @@ use std::time::Duration;
 const CALM: Duration = Duration::from_secs(60);
 
 /// How long what a member uses is taken to be as much as it was at most, so that a size at the bound of idle memory
-/// does not go up and down with every check.
+/// does not go up and down with every check. As long one that is larger than the bound keeps another from being tried.
 const COST_HOLDS: Duration = Duration::from_secs(600);
 
 /// What the owner is to do.
@@ -255,6 +255,7 @@ impl Pool {
             self.spec.schedules.iter().filter_map(|schedule| schedule.next_change(self.now)).min(),
             self.easing.map(|(_, until)| until).filter(|until| *until > self.now),
             self.retry_time(self.now).max(self.refills_wait).filter(|_| lacks),
+            self.next_trial(),
         ]
         .into_iter()
         .flatten()
@@ -276,7 +277,7 @@ impl Pool {
         if self.spec.draining {
             return 0;
         }
-        let target = self.sizer.target(&self.spec, now).min(self.affordable());
+        let target = self.sizer.target(&self.spec, now).min(self.affordable(now));
         match self.held_pressure(now) {
             Pressure::None => target,
             Pressure::High => target.min(self.spec.min_size),
@@ -284,12 +285,22 @@ impl Pool {
         }
     }
 
-    /// The most that the bound of idle memory allows, by what members used when they were checked.
-    fn affordable(&self) -> u32 {
-        match (self.spec.max_idle_memory_bytes, self.cost) {
-            (Some(most), Some((each, _))) => u32::try_from(most / each.max(1)).unwrap_or(u32::MAX),
-            _ => u32::MAX,
+    /// The most that the bound of idle memory allows, by what members used when they were checked. Where that is none,
+    /// there is none to learn from that it is less by now: after a while one is allowed to try.
+    fn affordable(&self, now: Time) -> u32 {
+        let (Some(most), Some((each, since))) = (self.spec.max_idle_memory_bytes, self.cost) else {
+            return u32::MAX;
+        };
+        match u32::try_from(most / each.max(1)).unwrap_or(u32::MAX) {
+            0 => u32::from(now >= since.after(COST_HOLDS)),
+            affordable => affordable,
         }
+    }
+
+    /// When one is allowed although none is affordable.
+    fn next_trial(&self) -> Option<Time> {
+        let (_, since) = self.cost.filter(|_| self.affordable(self.now) == 0)?;
+        Some(since.after(COST_HOLDS))
     }
 
     /// What the ready ones use of memory together, in bytes; those that were not measured yet as one is taken to.

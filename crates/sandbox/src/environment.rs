@@ -238,6 +238,13 @@ pub trait ExecutionEnvironment: Send + Sync {
         Ok(())
     }
 
+    /// Whether these limits, which are others than it has, can be changed while it runs, as far as that is known without
+    /// trying. Asked before [`Self::bind`], which is not undone where it fails.
+    fn can_become(&self, changes: &ResourceLimits) -> bool {
+        let _ = changes;
+        true
+    }
+
     /// Gives a sandbox that was made ahead of time, and in which nothing ran for anybody yet, what `spec` says of
     /// environment, user, directory and limits, over what it was made with. Limits that are absent stay. The rest of
     /// `spec` is what it was made with already. Not undone where it fails: the sandbox is then for nobody.

@@ -36,6 +36,7 @@ impl Pools {
         repeat: Option<Repeat>,
     ) -> Result<PoolView> {
         let _turn = self.0.changing.lock().await;
+        let mut fulfilled = repeat.as_ref().map(|repeat| repeat.fulfilled(record.name.to_string()));
         if let Some(repeat) = &repeat
             && let Some(earlier) = self.0.store.request(&repeat.key).await?
         {
@@ -43,6 +44,8 @@ impl Pools {
             if let Ok(pool) = self.get(&record.name) {
                 return Ok(pool.view());
             }
+            // The pool that it made is gone; that it was asked is kept already.
+            fulfilled = None;
         }
         let name = record.name.clone();
         if self.get(&name).is_ok() {
@@ -56,10 +59,7 @@ impl Pools {
         let brain = Pool::new(record.spec.clone(), record.generation, self.0.clock.now());
         let pool = LivePool::new(self, record, brain, HashMap::new());
         let kept = stored(&lock(&pool.state));
-        self.0.store.keep_pools(vec![kept]).await?;
-        if let Some((key, request)) = repeat.map(|repeat| repeat.fulfilled(name.to_string())) {
-            self.0.store.claim_request(&key, request).await?;
-        }
+        self.0.store.keep_pools(vec![kept], fulfilled).await?;
         lock(&self.0.live).insert(name.clone(), Arc::clone(&pool));
         pool.start(sandboxes);
         tracing::info!(pool = %name, op = "create", "pool made");
@@ -79,26 +79,41 @@ impl Pools {
         let _turn = self.0.changing.lock().await;
         let pool = self.get(name)?;
         let mut new = stored(&lock(&pool.state));
-        let before = new.record.spec.clone();
+        let before = new.record.clone();
         update(&mut new.record)?;
-        if new.record.spec.backend != before.backend {
+        let remade = makes_others(&before, &new.record);
+        if remade {
+            // What is warm is of the generation before from this moment on, here and after a restart alike. What the
+            // new one is made from, the driver finds out.
+            new.record.generation += 1;
+            new.record.made_from.clear();
+        }
+        if new.record.spec.backend != before.spec.backend {
             return Err(DomainError::invalid("spec.backend", "cannot be changed: make another pool").into());
         }
         // A pool whose template is gone can still be made smaller, or drained.
-        if new.record.spec.template == before.template && new.record.spec.limits == before.limits {
+        if new.record.spec.template == before.spec.template && new.record.spec.limits == before.spec.limits {
             new.record.spec.validate()?;
         } else {
             check(sandboxes, &new.record).await?;
         }
         new.record.updated = SystemTime::now();
-        let record = new.record.clone();
-        self.0.store.keep_pools(vec![new]).await?;
-        pool.tell(|state, now| {
+        let (record, written) = (new.record.clone(), new.record.generation);
+        self.0.store.keep_pools(vec![new], None).await?;
+        let told = pool.tell(|state, now| {
             // What it is made from is the driver's to say, also meanwhile.
-            let (generation, made_from) = (state.record.generation, state.record.made_from.clone());
+            let made_from = if remade { String::new() } else { std::mem::take(&mut state.record.made_from) };
+            let generation = state.record.generation + u64::from(remade);
             state.record = PoolRecord { generation, made_from, ..record };
+            state.renewed = None;
             state.brain.update(state.wanted(), now);
+            state.brain.new_generation(generation, now);
+            (generation != written).then(|| stored(state))
         });
+        // The driver had begun another generation meanwhile: what was kept must not call the one before the newest.
+        if let Some(newer) = told {
+            self.0.store.keep_pools(vec![newer], None).await?;
+        }
         tracing::info!(pool = %name, op = "update", "pool changed");
         Ok(pool.view())
     }
@@ -168,6 +183,13 @@ impl LivePool {
             }
         }
     }
+}
+
+/// Whether what is made from now on is something else than what is warm.
+fn makes_others(before: &PoolRecord, after: &PoolRecord) -> bool {
+    before.spec.template != after.spec.template
+        || before.spec.limits != after.spec.limits
+        || before.warm_process != after.warm_process
 }
 
 fn draining() -> PoolUpdate {

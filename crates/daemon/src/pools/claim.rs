@@ -1,15 +1,19 @@
 //! A warm sandbox becomes somebody's.
 
-use super::live::{Claiming, Warm};
+use super::live::{Claiming, State, Warm};
 use super::{LivePool, Pools};
 use crate::capacity::Room;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::lock::lock;
 use crate::record::WarmRecord;
 use crate::store::Change;
 use bytes::Bytes;
 use hostel_pool::{Fit, Needs, PoolName};
-use hostel_sandbox::{ExecutionEnvironment, ResourceLimits, SandboxId, SandboxSpec, Stage, Stopwatch};
+use hostel_sandbox::{
+    Error as DomainError, ExecutionEnvironment, ResourceLimits, SandboxId, SandboxSpec, Stage, Stopwatch,
+    TemplateId,
+};
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::task::TaskTracker;
@@ -51,7 +55,7 @@ impl Pools {
                     "the pool {name} holds sandboxes of the template {} of {}",
                     made.template, made.backend
                 );
-                return Err(hostel_sandbox::Error::invalid("pool", problem).into());
+                return Err(DomainError::invalid("pool", problem).into());
             }
             return Ok(Some(pool));
         }
@@ -61,36 +65,43 @@ impl Pools {
     }
 }
 
-impl LivePool {
+impl State {
     fn fits(&self, spec: &SandboxSpec, requested: &ResourceLimits) -> Fit {
-        let state = lock(&self.state);
         match (&spec.backend, &spec.template) {
-            (Some(backend), Some(template)) => state.record.spec.fits(backend, template, requested),
+            (Some(backend), Some(template)) => self.record.spec.fits(backend, template, requested),
             _ => Fit::No,
         }
+    }
+}
+
+impl LivePool {
+    fn fits(&self, spec: &SandboxSpec, requested: &ResourceLimits) -> Fit {
+        lock(&self.state).fits(spec, requested)
     }
 
     /// How well it suits a request, the least is best; nothing where it does not.
     fn rank(&self, spec: &SandboxSpec, requested: &ResourceLimits) -> Option<(bool, bool, bool)> {
-        let other_limits = match self.fits(spec, requested) {
+        let state = lock(&self.state);
+        let other_limits = match state.fits(spec, requested) {
             Fit::Exact => false,
             Fit::WithOtherLimits => true,
             Fit::No => return None,
         };
-        let state = lock(&self.state);
         Some((state.record.spec.draining, other_limits, state.warm.is_empty()))
     }
 
-    /// Takes a warm sandbox and gives it to the caller, as `equip` says of its id; nothing where none is there or fits, or binding failed.
-    pub(crate) async fn claim(
+    /// Takes a warm sandbox of the wanted template and gives it to the caller, as `equip` says of its id; nothing where
+    /// none is there or fits, or binding failed.
+    pub(crate) async fn claim<'a>(
         self: &Arc<Self>,
-        equip: &(dyn Fn(&SandboxId) -> SandboxSpec + Sync),
+        wanted: Option<&TemplateId>,
+        equip: &(dyn Fn(&SandboxId) -> Cow<'a, SandboxSpec> + Sync),
         requested: &ResourceLimits,
         tasks: &TaskTracker,
     ) -> Option<Claimed> {
         let (begin, claiming) = (Instant::now(), self.claiming());
         for _ in 0..TRIES {
-            let mut warm = self.take(requested)?;
+            let mut warm = self.take(wanted, requested)?;
             let spec = equip(&warm.record.id);
             let mut stopwatch = Stopwatch::start();
             let bound = match warm.environment.stand_back(false).await {
@@ -100,7 +111,8 @@ impl LivePool {
             match bound {
                 Ok((handle, limits)) => {
                     stopwatch.lap("bind");
-                    self.tell(|state, _| state.brain.claim_took(begin.elapsed()));
+                    // That it was taken was told; this is only counted.
+                    lock(&self.state).brain.claim_took(begin.elapsed());
                     let Warm { record, environment, room, .. } = warm;
                     let stages = stopwatch.stages();
                     return Some(Claimed {
@@ -117,6 +129,10 @@ impl LivePool {
                     tracing::warn!(pool = %self.name, sandbox = %warm.record.id, %error, "a warm sandbox could not be given and is removed");
                     self.tell(|state, now| state.brain.claim_failed(&warm.record.id, now));
                     tasks.spawn(Arc::clone(self).dispose(warm));
+                    // What one cannot become, the next cannot either.
+                    if matches!(error, Error::Domain(DomainError::CapabilityMissing { .. })) {
+                        return None;
+                    }
                 }
             }
         }
@@ -124,12 +140,13 @@ impl LivePool {
     }
 
     /// Takes one out of the pool, in one step: nobody else gets it.
-    fn take(&self, requested: &ResourceLimits) -> Option<Warm> {
+    fn take(&self, wanted: Option<&TemplateId>, requested: &ResourceLimits) -> Option<Warm> {
         self.tell(|state, now| {
             // The one that would be given; none of the others says anything about it.
             let best = state.brain.best().and_then(|id| state.warm.get(id));
             let fits = match best {
-                Some(warm) => fits(warm, requested),
+                // Until all are replaced after the pool was given another template, some are of the one before.
+                Some(warm) => warm.record.spec.template.as_ref() == wanted && fits(warm, requested),
                 // What the pool says nothing of, the next one may well have as it is asked for.
                 None => same_disk(requested, &state.record.spec.limits.or(requested)),
             };
@@ -164,8 +181,7 @@ impl LivePool {
         self.forget(&warm.record.id).await?;
         let spec = SandboxSpec { limits, ..spec.clone() };
         let bound = tokio::time::timeout(BINDING, warm.environment.bind(&spec)).await;
-        let bound = bound
-            .map_err(|_| hostel_sandbox::Error::DeadlineExceeded { what: "binding it".to_owned() })??;
+        let bound = bound.map_err(|_| DomainError::DeadlineExceeded { what: "binding it".to_owned() })??;
         Ok((bound.handle, bound.limits))
     }
 
@@ -178,12 +194,17 @@ impl LivePool {
     }
 }
 
-/// Whether a warm sandbox can become what is asked for. What the node has no room for waits as a cold start, and takes
-/// no warm sandbox with it.
+/// Whether a warm sandbox can become what is asked for. What its backend cannot change is made cold, what the node has
+/// no room for waits as a cold start, and neither takes a warm sandbox with it.
 fn fits(warm: &Warm, requested: &ResourceLimits) -> bool {
     let made = &warm.record.spec.limits;
-    let changed = requested.changes_to(made).or(&warm.record.limits);
-    same_disk(requested, made) && warm.room.may_become(Needs::of(&changed))
+    let changes = requested.changes_to(made);
+    if changes == ResourceLimits::default() {
+        return true;
+    }
+    same_disk(requested, made)
+        && warm.environment.can_become(&changes)
+        && warm.room.may_become(Needs::of(&changes.or(&warm.record.limits)))
 }
 
 /// Disks do not change their size live.

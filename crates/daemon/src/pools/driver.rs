@@ -41,12 +41,14 @@ impl Pools {
     async fn write(&self) {
         // Whoever changes or deletes a pool writes it too; what was read here before that must not come after it.
         let _turn = self.0.changing.lock().await;
-        let changed: Vec<_> = self.all().iter().filter_map(|pool| pool.to_write()).collect();
+        let to_write = |pool: Arc<LivePool>| pool.to_write().map(|stored| (pool, stored));
+        let (pools, changed): (Vec<_>, Vec<_>) = self.all().into_iter().filter_map(to_write).unzip();
         if changed.is_empty() {
             return;
         }
-        if let Err(error) = self.0.store.keep_pools(changed).await {
-            tracing::warn!(%error, "what pools did could not be written; a restart forgets the last of it");
+        if let Err(error) = self.0.store.keep_pools(changed, None).await {
+            tracing::warn!(%error, "what pools did could not be written and is tried again; a restart before that forgets it");
+            pools.iter().for_each(|pool| lock(&pool.state).unwritten = true);
         }
     }
 }
@@ -64,7 +66,7 @@ impl LivePool {
     async fn let_claims_through(&self) {
         let through = async {
             while self.claims.load(Ordering::Acquire) > 0 {
-                self.wake.notified().await;
+                self.through.notified().await;
             }
         };
         let _ = tokio::time::timeout(BEHIND_CLAIMS, through).await;
@@ -73,13 +75,14 @@ impl LivePool {
     async fn drive(self: Arc<Self>, sandboxes: Sandboxes) {
         loop {
             self.let_claims_through().await;
-            self.renew(&sandboxes).await;
+            self.renew_beside(&sandboxes);
             let (actions, next, changed) = {
                 let mut state = lock(&self.state);
                 let followed = state.follow_the_node(sandboxes.is_draining(), self.clock.now());
                 let actions = state.brain.poll(self.clock.now());
                 state.unwritten |= !actions.is_empty();
                 let changed = followed || !actions.is_empty();
+                self.heed_draining(&state);
                 (actions, state.brain.next_wake(), changed)
             };
             for action in actions {

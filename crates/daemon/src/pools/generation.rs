@@ -8,7 +8,9 @@ use crate::sandboxes::Sandboxes;
 use hostel_sandbox::template::{Template, TemplateSource};
 use hostel_sandbox::{BackendName, TemplateId};
 use sha2::{Digest as _, Sha256};
-use std::time::{Instant, SystemTime};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
 
 /// What stood behind a template's name when the backend was asked last.
 #[derive(Clone)]
@@ -19,31 +21,72 @@ pub(super) struct Behind {
     version: Option<String>,
 }
 
+/// The shortest time between two looks, however often the pool is woken.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+
+/// A look under way.
+struct Renewing(Arc<LivePool>);
+
+impl Drop for Renewing {
+    fn drop(&mut self) {
+        self.0.renewing.store(false, Ordering::Release);
+    }
+}
+
 impl LivePool {
+    /// Looks what warm sandboxes are made from, where that was not done just now. Beside the driver: a backend that is
+    /// slow to say keeps nothing of the pool waiting.
+    pub(super) fn renew_beside(self: &Arc<Self>, sandboxes: &Sandboxes) {
+        {
+            let mut state = lock(&self.state);
+            if state.renewed.is_some_and(|last| last.elapsed() < BETWEEN_LOOKS)
+                || self.renewing.swap(true, Ordering::AcqRel)
+            {
+                return;
+            }
+            state.renewed = Some(Instant::now());
+        }
+        let (renewing, sandboxes) = (Renewing(Arc::clone(self)), sandboxes.clone());
+        sandboxes.clone().tasks().spawn(async move {
+            let this = &renewing.0;
+            tokio::select! {
+                () = this.renew(&sandboxes) => {}
+                () = this.gone.cancelled() => {}
+                () = sandboxes.stopping().cancelled() => {}
+            }
+        });
+    }
+
     /// Begins a new generation where the template, what stands behind its name, the limits or the pool's own process
     /// are others than the last time. A template that is not there, or of which that cannot be told now, changes
     /// nothing: what is warm was made from it, and refills will say so.
-    pub(super) async fn renew(&self, sandboxes: &Sandboxes) {
-        let (backend, template) = {
+    async fn renew(&self, sandboxes: &Sandboxes) {
+        let (backend, named) = {
             let state = lock(&self.state);
             (state.record.spec.backend.clone(), state.record.spec.template.clone())
         };
-        let Ok(Some(template)) = sandboxes.template_named(&backend, &template).await else { return };
+        let Ok(Some(template)) = sandboxes.template_named(&backend, &named).await else { return };
         let Some(version) = self.version(sandboxes, &backend, &template.id).await else { return };
         let mut state = lock(&self.state);
+        // It was given another template meanwhile, which is looked at next.
+        if state.record.spec.template != named {
+            return;
+        }
         let made_from = fingerprint(&state.record, &template, &version);
         if state.record.made_from == made_from {
             return;
         }
-        // Nothing was ever made of the first.
+        // Nothing was ever made of the first, or what changed it has begun the generation.
         if !state.record.made_from.is_empty() {
             state.record.generation += 1;
-            tracing::info!(pool = %self.name, generation = state.record.generation, "the pool's template or limits changed: warm sandboxes are replaced");
+            tracing::info!(pool = %self.name, generation = state.record.generation, "the pool's template changed: warm sandboxes are replaced");
         }
         state.record.made_from = made_from;
         state.unwritten = true;
         let (generation, now) = (state.record.generation, self.clock.now());
         state.brain.new_generation(generation, now);
+        drop(state);
+        self.wake();
     }
 
     /// What stands behind the template's name, asked of the backend no more often than pools look.

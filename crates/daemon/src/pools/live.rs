@@ -13,6 +13,7 @@ use hostel_sandbox::{ExecutionEnvironment, ResourceLimits, SandboxId};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -26,12 +27,18 @@ pub(crate) struct LivePool {
     pub(super) wake: Notify,
     /// Told after each change of what is warm or being made.
     pub(super) changed: watch::Sender<()>,
+    /// Whether nothing of it is wanted any more, for those that make some of it.
+    pub(super) draining: watch::Sender<bool>,
     /// Cancelled once it was deleted.
     pub(super) gone: CancellationToken,
+    /// Whether what warm sandboxes are made from is being looked up.
+    pub(super) renewing: AtomicBool,
     /// Whether its driver runs.
     pub(super) driven: AtomicBool,
     /// Claims under way. Refills begin behind them: on a small machine they would take the time that callers wait.
     pub(super) claims: AtomicUsize,
+    /// The last of them is over.
+    pub(super) through: Notify,
 }
 
 /// A claim under way, until its caller has the sandbox.
@@ -40,7 +47,7 @@ pub(super) struct Claiming(Arc<LivePool>);
 impl Drop for Claiming {
     fn drop(&mut self) {
         if self.0.claims.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.wake.notify_one();
+            self.0.through.notify_one();
         }
     }
 }
@@ -53,6 +60,8 @@ pub(super) struct State {
     pub(super) node_draining: bool,
     pub(super) pressure: Pressure,
     pub(super) behind: Option<Behind>,
+    /// When it was last seen to what warm sandboxes are made from. Nothing: that is to be done at once.
+    pub(super) renewed: Option<Instant>,
     /// Counters or history changed since they were written.
     pub(super) unwritten: bool,
 }
@@ -75,6 +84,7 @@ impl LivePool {
         brain: Pool,
         warm: HashMap<SandboxId, Warm>,
     ) -> Arc<Self> {
+        let draining = watch::Sender::new(brain.spec().draining);
         Arc::new(Self {
             name: record.name.clone(),
             clock: pools.0.clock,
@@ -86,13 +96,17 @@ impl LivePool {
                 node_draining: false,
                 pressure: Pressure::None,
                 behind: None,
+                renewed: None,
                 unwritten: false,
             }),
             wake: Notify::new(),
             changed: watch::Sender::new(()),
+            draining,
             gone: CancellationToken::new(),
+            renewing: AtomicBool::new(false),
             driven: AtomicBool::new(false),
             claims: AtomicUsize::new(0),
+            through: Notify::new(),
         })
     }
 
@@ -127,11 +141,19 @@ impl LivePool {
         let answer = {
             let mut state = lock(&self.state);
             state.unwritten = true;
-            what(&mut state, self.clock.now())
+            let answer = what(&mut state, self.clock.now());
+            self.heed_draining(&state);
+            answer
         };
         self.wake.notify_one();
         self.changed.send_replace(());
         answer
+    }
+
+    /// Tells those that make some of it whether it is wanted, where that changed.
+    pub(super) fn heed_draining(&self, state: &State) {
+        let draining = state.brain.spec().draining;
+        self.draining.send_if_modified(|known| std::mem::replace(known, draining) != draining);
     }
 
     /// What the store keeps of it; nothing where that is what it has.

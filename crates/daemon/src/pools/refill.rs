@@ -35,7 +35,8 @@ impl LivePool {
         let record = lock(&self.state).record.clone();
         let unwanted = CancellationToken::new();
         let give_up = async {
-            self.drains().await;
+            // The sender is ours.
+            let _ = self.draining.subscribe().wait_for(|draining| *draining).await;
             unwanted.cancel();
             std::future::pending::<()>().await;
         };
@@ -68,17 +69,6 @@ impl LivePool {
             Err(error) => {
                 tracing::warn!(pool = %self.name, %error, "a warm sandbox could not be made");
                 self.tell(|state, now| state.brain.make_failed(attempt, error.to_string(), now));
-            }
-        }
-    }
-
-    /// Resolves once nothing of the pool is wanted any more.
-    async fn drains(&self) {
-        let mut changed = self.changed.subscribe();
-        while !lock(&self.state).brain.spec().draining {
-            // The sender is ours.
-            if changed.changed().await.is_err() {
-                return;
             }
         }
     }

@@ -3,6 +3,7 @@
 use super::Reach;
 use super::trust::{BUNDLE, CERTIFICATE};
 use hostel_sandbox::{SandboxId, SandboxSpec};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// Where programs that know proxies find ours, inside the sandbox. Those that do not reach it all the same.
@@ -13,8 +14,12 @@ pub(super) const MODEL_PORT: u16 = 3129;
 
 impl Reach {
     /// The specification as the backend gets it: with the variables that make programs find their way. What the
-    /// caller set of proxies and certificates stays; placeholders and the gateway's address are ours.
-    pub(crate) fn equip(&self, id: &SandboxId, spec: &SandboxSpec) -> SandboxSpec {
+    /// caller set of proxies and certificates stays; placeholders and the gateway's address are ours. One that asks for
+    /// nothing is as it was.
+    pub(crate) fn equip<'a>(&self, id: &SandboxId, spec: &'a SandboxSpec) -> Cow<'a, SandboxSpec> {
+        if spec.network.is_none() && spec.secrets.is_empty() && spec.model.is_none() {
+            return Cow::Borrowed(spec);
+        }
         let mut spec = spec.clone();
         if !spec.network.is_none() {
             let mut env = proxies();
@@ -31,7 +36,7 @@ impl Reach {
         if spec.model.is_some() {
             spec.env.extend(self.model(id));
         }
-        spec
+        Cow::Owned(spec)
     }
 
     /// What a process is told that waits in a warm sandbox: should whoever claims the sandbox let it ask models, the way

@@ -216,7 +216,7 @@ impl Sandboxes {
                 }
             };
             match backend.capabilities().require(Capability::Snapshot) {
-                Ok(()) => return Ok((backend, found)),
+                Ok(()) => return Ok((backend, Template::clone(&found))),
                 Err(error) => refused = Some(error.into()),
             }
         }

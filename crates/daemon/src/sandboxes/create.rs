@@ -12,7 +12,6 @@ use crate::metrics::Start;
 use crate::record::{Event, EventKind, SandboxRecord};
 use crate::store::{Change, StoredRequest};
 use hostel_pool::{Needs, PoolName, Priority};
-use hostel_sandbox::template::Template;
 use hostel_sandbox::{
     Created, Error as DomainError, NetworkPolicy, SandboxId, SandboxSpec, SandboxState, Stage, Transition,
 };
@@ -60,17 +59,20 @@ impl Sandboxes {
         let this = self.clone();
         let Some(repeat) = repeat else {
             let cancel = CancellationToken::new();
-            let _cancelled_with_the_caller = cancel.clone().drop_guard();
-            let work = Box::pin(async move { this.create_now(new, &actor, None, &cancel).await });
-            return self.to_the_end(work).await;
+            let caller = cancel.clone();
+            let work = self.to_the_end(async move { this.create_now(new, &actor, None, &cancel).await });
+            let mut work = std::pin::pin!(work);
+            // Dropped before the work is: what goes on without the caller knows that.
+            let _cancelled_with_the_caller = caller.drop_guard();
+            return work.as_mut().await;
         };
         let asked = repeat.clone();
-        let work = Box::pin(async move {
+        let work = async move {
             if let Some(earlier) = this.0.store.request(&asked.key).await? {
                 return this.created_before(&asked, &earlier);
             }
             this.create_now(new, &actor, Some(asked), &CancellationToken::new()).await
-        });
+        };
         self.0.creations.once(&self.0.tasks, &repeat, work).await
     }
 
@@ -109,10 +111,13 @@ impl Sandboxes {
         }
         if let Some(pool) = self.pool_for(pool.as_ref(), &mut resolved)? {
             let identity = Identity { id: id.clone(), expires, actor };
-            if let Some(outcome) = self.claim(&pool, &resolved, identity, repeat.clone()).await? {
+            if let Some(outcome) = self.claim(&pool, &resolved, identity, repeat.clone(), cancel).await? {
                 self.tell_created(&outcome, begin);
                 return Ok(outcome);
             }
+        }
+        if cancel.is_cancelled() {
+            return Err(gone_caller());
         }
         let asked = Instant::now();
         let room = tokio::select! {
@@ -159,7 +164,7 @@ impl Sandboxes {
         let prepared = async {
             self.connect(id, &mut created, &resolved.spec).await?;
             begin = Instant::now();
-            prepare(&created.environment, resolved.template.as_ref()).await
+            prepare(&created.environment, resolved.template.as_deref()).await
         };
         let prepared = tokio::select! {
             biased;
@@ -170,7 +175,7 @@ impl Sandboxes {
             self.undo(id, &created).await;
             return Err(error);
         }
-        if resolved.template.as_ref().is_some_and(Template::prepares) {
+        if resolved.template.as_ref().is_some_and(|template| template.prepares()) {
             created.stages.push(Stage { name: "prepare", duration: begin.elapsed() });
         }
         Ok(created)
@@ -199,7 +204,7 @@ impl Sandboxes {
     /// # Errors
     /// `AlreadyExists`.
     pub(super) async fn reserve(&self, record: SandboxRecord, room: Room) -> Result<(Arc<Entry>, Operation)> {
-        let entry = Arc::new(Entry::new(record, bytes::Bytes::new(), Some(room)));
+        let entry = Arc::new(Entry::new(Arc::new(record), bytes::Bytes::new(), Some(room)));
         let operation = entry.operate().await;
         match lock(&self.0.entries).entry(entry.id().clone()) {
             hash_map::Entry::Occupied(_) => {
@@ -234,7 +239,7 @@ impl Sandboxes {
         repeat: Option<Repeat>,
         besides: Change,
     ) -> Result<CreateOutcome> {
-        let (record, change) = self.ready(entry, &created);
+        let (record, change) = self.ready(entry, &created, None);
         let request = repeat.map(|repeat| repeat.fulfilled(entry.id().to_string()));
         let change = Change { request, remove_warm: besides.remove_warm, ..change };
         let (target, shown) = (Arc::clone(entry), Arc::clone(&record));
@@ -279,16 +284,23 @@ impl Sandboxes {
     }
 
     /// The record of a sandbox that was just made, and the change that makes it known.
-    pub(super) fn ready(&self, entry: &Entry, created: &Created) -> (Arc<SandboxRecord>, Change) {
+    pub(super) fn ready(
+        &self,
+        entry: &Entry,
+        created: &Created,
+        parent: Option<&SandboxId>,
+    ) -> (Arc<SandboxRecord>, Change) {
         let mut record = (*entry.record()).clone();
+        record.parent = parent.cloned();
         let actor = record.transition.actor.clone();
         record.enter(SandboxState::Ready, "created", &actor, String::new());
         record.ready = Some(record.updated);
         record.limits = created.limits.clone();
         resolve::merge(&mut record.weaknesses, created.weaknesses.clone());
         let event = Event::of(EventKind::Created, None, &record);
-        let change = Change::of(record.clone(), created.handle.clone(), event);
-        (Arc::new(record), change)
+        let record = Arc::new(record);
+        let change = Change::of(Arc::clone(&record), created.handle.clone(), event);
+        (record, change)
     }
 }
 

@@ -26,8 +26,16 @@ pub(super) struct Deadlines {
 
 impl Deadlines {
     fn add(&self, time: SystemTime, id: SandboxId) {
-        lock(&self.alarms).push(Reverse((time, id)));
-        self.changed.notify_one();
+        let soonest = {
+            let mut alarms = lock(&self.alarms);
+            let soonest = alarms.peek().is_none_or(|Reverse((first, _))| time < *first);
+            alarms.push(Reverse((time, id)));
+            soonest
+        };
+        // Behind another the timer wakes in time anyway.
+        if soonest {
+            self.changed.notify_one();
+        }
     }
 
     /// Alarms that are due, and how long to sleep until the next.

@@ -4,7 +4,7 @@ use super::Sandboxes;
 use crate::lock::lock;
 use crate::record::{Event, EventKind};
 use hostel_sandbox::{BackendEvent, SandboxId, SandboxState};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Mutex;
 
 /// Deaths that are remembered. Only those matter that come while a sandbox is on its way from one holder to the next.
@@ -12,19 +12,31 @@ const REMEMBERED: usize = 1024;
 
 /// Who died lately.
 #[derive(Default)]
-pub(super) struct Deaths(Mutex<VecDeque<SandboxId>>);
+pub(super) struct Deaths(Mutex<Remembered>);
+
+#[derive(Default)]
+struct Remembered {
+    ids: HashSet<SandboxId>,
+    /// The same in the order of their coming.
+    order: VecDeque<SandboxId>,
+}
 
 impl Deaths {
     fn note(&self, id: &SandboxId) {
         let mut deaths = lock(&self.0);
-        if deaths.len() == REMEMBERED {
-            deaths.pop_front();
+        if !deaths.ids.insert(id.clone()) {
+            return;
         }
-        deaths.push_back(id.clone());
+        deaths.order.push_back(id.clone());
+        if deaths.order.len() > REMEMBERED
+            && let Some(oldest) = deaths.order.pop_front()
+        {
+            deaths.ids.remove(&oldest);
+        }
     }
 
     fn has(&self, id: &SandboxId) -> bool {
-        lock(&self.0).contains(id)
+        lock(&self.0).ids.contains(id)
     }
 }
 

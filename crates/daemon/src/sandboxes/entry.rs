@@ -45,13 +45,13 @@ struct View {
 }
 
 impl Entry {
-    pub(super) fn new(record: SandboxRecord, handle: Bytes, room: Option<Room>) -> Self {
+    pub(super) fn new(record: Arc<SandboxRecord>, handle: Bytes, room: Option<Room>) -> Self {
         Self {
             id: record.id.clone(),
             operation: Arc::default(),
             ending: CancellationToken::new(),
             view: Mutex::new(View {
-                record: Arc::new(record),
+                record,
                 handle,
                 environment: None,
                 room,

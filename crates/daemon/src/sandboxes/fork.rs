@@ -141,7 +141,7 @@ impl Sandboxes {
     ) -> Result<Created> {
         let mut created = parent.fork(entry.id(), &self.0.reach.equip(entry.id(), &resolved.spec)).await?;
         let prepared = match self.connect(entry.id(), &mut created, &resolved.spec).await {
-            Ok(()) => prepare(&created.environment, resolved.template.as_ref()).await,
+            Ok(()) => prepare(&created.environment, resolved.template.as_deref()).await,
             Err(error) => Err(error),
         };
         if let Err(error) = prepared {
@@ -162,15 +162,9 @@ impl Sandboxes {
         let mut shown = Vec::new();
         for fork in made {
             let outcome = fork.map(|fork| {
-                let (record, one) = self.ready(&fork.entry, &fork.created);
-                let mut record = (*record).clone();
-                record.parent = Some(parent.id().clone());
-                change.put.extend(one.put.into_iter().map(|mut sandbox| {
-                    sandbox.record.parent.clone_from(&record.parent);
-                    sandbox
-                }));
+                let (record, one) = self.ready(&fork.entry, &fork.created, Some(parent.id()));
+                change.put.extend(one.put);
                 change.events.extend(one.events);
-                let record = Arc::new(record);
                 shown.push((fork, Arc::clone(&record)));
                 record
             });

@@ -143,8 +143,9 @@ impl Sandboxes {
             }
             record.enter(SandboxState::Failed, "lost_on_restart", "daemon", String::new());
             change.events.push(Event::of(EventKind::StateChanged, Some(old), &record));
-            change.put.push(StoredSandbox { record: record.clone(), handle: Bytes::new() });
-            shown.push((Arc::clone(entry), Arc::new(record)));
+            let record = Arc::new(record);
+            change.put.push(StoredSandbox { record: Arc::clone(&record), handle: Bytes::new() });
+            shown.push((Arc::clone(entry), record));
         }
         let lost = shown.len();
         if lost > 0 {

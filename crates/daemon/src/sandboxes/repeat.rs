@@ -1,5 +1,6 @@
 //! Requests that may be repeated: one at a time for each request id, and the same answer for all.
 
+use super::to_the_end::ToTheEnd;
 use crate::error::{Error, Result};
 use crate::lock::lock;
 use crate::store::{RequestKey, StoredRequest};
@@ -52,25 +53,29 @@ impl<T: Clone + Send + Sync + 'static> InFlight<T> {
         repeat: &Repeat,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
-        let mut answer = {
+        let (mut answer, lead) = {
             let mut requests = lock(&self.0);
             if let Some((body, answer)) = requests.get(&repeat.key) {
                 repeat.check(body)?;
-                answer.clone()
+                (answer.clone(), None)
             } else {
                 let (sender, answer) = watch::channel(None);
                 requests.insert(repeat.key.clone(), (repeat.body, answer.clone()));
                 let (requests, key) = (Arc::clone(&self.0), repeat.key.clone());
-                tasks.spawn(async move {
+                let lead = ToTheEnd::new(tasks, async move {
                     let done = Removal { requests, key };
                     let result = work.await;
                     // First gone from the map, then answered: who asks again finds it in the store.
                     drop(done);
-                    sender.send_replace(Some(result));
+                    sender.send_replace(Some(result.clone()));
+                    result
                 });
-                answer
+                (answer, Some(lead))
             }
         };
+        if let Some(lead) = lead {
+            return lead.await;
+        }
         let answered = answer.wait_for(Option::is_some).await;
         answered.ok().and_then(|answer| answer.clone()).unwrap_or_else(|| {
             Err(hostel_sandbox::Error::internal("answer a request", "its task ended").into())

@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub(super) struct Resolved {
     pub backend: Arc<dyn Backend>,
     pub spec: SandboxSpec,
-    pub template: Option<Template>,
+    pub template: Option<Arc<Template>>,
     pub requested_limits: ResourceLimits,
     /// Defaults that were dropped because this host cannot hold them.
     pub weaknesses: Vec<Weakness>,

@@ -6,6 +6,7 @@ use crate::record::{Event, EventKind, SandboxRecord};
 use hostel_sandbox::label::{self, Labels};
 use hostel_sandbox::template::{Template, TemplateSource};
 use hostel_sandbox::{Error as DomainError, SandboxId, TemplateId};
+use std::sync::Arc;
 use std::time::Instant;
 
 impl Sandboxes {
@@ -57,14 +58,14 @@ impl Sandboxes {
         };
         let Some(backend) = backend else { return Ok(None) };
         match self.template_for(&backend, Some(name)).await {
-            Ok(found) => Ok(found),
+            Ok(found) => Ok(found.as_deref().cloned()),
             Err(Error::Domain(DomainError::NotFound { .. })) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
     /// The template that a sandbox was made from, where it is still there.
-    pub(super) async fn template_of(&self, record: &SandboxRecord) -> Result<Option<Template>> {
+    pub(super) async fn template_of(&self, record: &SandboxRecord) -> Result<Option<Arc<Template>>> {
         match self.0.backends.get(&record.backend) {
             Some(backend) => self.template_for(&backend, record.spec.template.as_ref()).await,
             None => Ok(None),
@@ -98,10 +99,10 @@ impl Sandboxes {
         template.workdir.clone_from(&record.spec.workdir);
         template.limits.clone_from(&record.requested_limits);
         if let Ok(Some(base)) = self.template_of(&record).await {
-            template.max_limits = base.max_limits;
+            template.max_limits.clone_from(&base.max_limits);
             template.network.clone_from(&base.network);
-            template.start_commands = base.start_commands;
-            template.probe = base.probe;
+            template.start_commands.clone_from(&base.start_commands);
+            template.probe.clone_from(&base.probe);
         }
         let template = environment.snapshot(template).await?;
         self.template_made(record.backend.clone(), template.clone());

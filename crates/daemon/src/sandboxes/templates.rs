@@ -16,7 +16,7 @@ impl Sandboxes {
         &self,
         backend: &Arc<dyn Backend>,
         named: Option<&TemplateId>,
-    ) -> Result<Option<Template>> {
+    ) -> Result<Option<Arc<Template>>> {
         let id = match named {
             Some(id) => id.clone(),
             None => TemplateId::parse(backend.default_template())?,
@@ -45,7 +45,7 @@ impl Sandboxes {
         &self,
         backend: &BackendName,
         id: &TemplateId,
-    ) -> Result<Option<Template>> {
+    ) -> Result<Option<Arc<Template>>> {
         let named = self.0.backends.get(backend);
         let backend = named.ok_or_else(|| DomainError::not_found("backend", backend))?;
         self.template_for(&backend, Some(id)).await
@@ -57,8 +57,8 @@ impl Sandboxes {
         let templates = backend.templates().await?;
         let mut known = lock(&self.0.templates);
         known.retain(|(owner, _), _| *owner != name);
-        known
-            .extend(templates.iter().map(|template| ((name.clone(), template.id.clone()), template.clone())));
+        let named = |template: &Template| ((name.clone(), template.id.clone()), Arc::new(template.clone()));
+        known.extend(templates.iter().map(named));
         drop(known);
         Ok(templates)
     }
@@ -84,7 +84,7 @@ impl Sandboxes {
 
     /// Notes a template that was just made.
     pub(crate) fn template_made(&self, backend: BackendName, template: Template) {
-        lock(&self.0.templates).insert((backend, template.id.clone()), template);
+        lock(&self.0.templates).insert((backend, template.id.clone()), Arc::new(template));
     }
 
     /// Forgets a template that was just removed.

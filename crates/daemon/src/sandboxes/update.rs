@@ -138,7 +138,7 @@ impl Sandboxes {
         let equipped = reach.equip(entry.id(), after);
         if equipped.env != reach.equip(entry.id(), before).env {
             // Limits are changed elsewhere.
-            let spec = SandboxSpec { limits: ResourceLimits::default(), ..equipped };
+            let spec = SandboxSpec { limits: ResourceLimits::default(), ..equipped.into_owned() };
             rebind(entry, environment, &spec).await?;
         }
         Ok(())

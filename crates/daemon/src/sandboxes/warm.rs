@@ -58,7 +58,7 @@ impl Sandboxes {
         // what it may reach then is the claim's.
         self.0.reach.disconnect(&id).await;
         super::resolve::merge(&mut created.weaknesses, resolved.weaknesses);
-        Ok(MadeWarm { spec: self.0.reach.equip(&id, &resolved.spec), created, room, begin })
+        Ok(MadeWarm { spec: self.0.reach.equip(&id, &resolved.spec).into_owned(), created, room, begin })
     }
 
     /// Variables for a process that waits in a warm sandbox.
@@ -87,20 +87,23 @@ impl Sandboxes {
     /// Claims a warm sandbox; nothing where none could be had.
     ///
     /// # Errors
-    /// `AlreadyExists` for an id that was chosen and that another creation took meanwhile; where it cannot be recorded.
+    /// `AlreadyExists` for an id that was chosen and that another creation took meanwhile; where it cannot be recorded;
+    /// where the caller went away, who then has none.
     pub(super) async fn claim(
         &self,
         pool: &Arc<LivePool>,
         resolved: &Resolved,
         identity: Identity<'_>,
         repeat: Option<Repeat>,
+        cancel: &CancellationToken,
     ) -> Result<Option<CreateOutcome>> {
         let Identity { id, expires, actor } = identity;
         let mut record =
             fresh_record(id.clone().unwrap_or_else(SandboxId::generate), resolved, expires, actor)?;
         let begin = Instant::now();
         let equip = |warm: &SandboxId| self.0.reach.equip(id.as_ref().unwrap_or(warm), &resolved.spec);
-        let claimed = pool.claim(&equip, &resolved.requested_limits, &self.0.tasks).await;
+        let wanted = resolved.spec.template.as_ref();
+        let claimed = pool.claim(wanted, &equip, &resolved.requested_limits, &self.0.tasks).await;
         let Some(claimed) = claimed else { return Ok(None) };
         self.0.metrics.claimed(pool.name().as_str(), begin.elapsed());
         let besides = claimed.removal();
@@ -122,7 +125,7 @@ impl Sandboxes {
         let record_id = record.id.clone();
         let given = match self.reserve(record, claimed.room).await {
             Ok((entry, _operation)) => {
-                let given = self.hand_over(&entry, created, &resolved.spec, repeat, besides).await;
+                let given = self.hand_over(&entry, created, &resolved.spec, repeat, besides, cancel).await;
                 if !matches!(given, Ok(Some(_))) {
                     self.unreserve(&entry);
                 }
@@ -148,13 +151,15 @@ impl Sandboxes {
         spec: &SandboxSpec,
         repeat: Option<Repeat>,
         besides: Change,
+        cancel: &CancellationToken,
     ) -> Result<Option<CreateOutcome>> {
         // Since the pool gave it until it was reserved, its end found nobody to be told to.
         if self.has_died(created.environment.id()) {
             self.undo_unconnected(entry.id(), &created).await;
             return Ok(None);
         }
-        match self.connect(entry.id(), &mut created, spec).await {
+        let connected = self.connect(entry.id(), &mut created, spec).await;
+        match connected.and_then(|()| if cancel.is_cancelled() { Err(gone_caller()) } else { Ok(()) }) {
             Ok(()) => self.commit_created(entry, created, repeat, besides).await.map(Some),
             Err(error) => {
                 self.undo(entry.id(), &created).await;

@@ -1,19 +1,19 @@
 //! The SQLite connection: opening it, and the statements over sandboxes and settings.
 
-use super::change::{Change, StoredSandbox};
+use super::change::{Prepared, Row, StoredSandbox};
 use super::requests::KnownRequests;
 use super::schema;
 use crate::error::{Error, Result};
-use crate::record::{Cursor, Event};
+use crate::record::Cursor;
 use bytes::Bytes;
 use hostel_sandbox::SandboxId;
 use rusqlite::OptionalExtension as _;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-/// The only connection to the database. Lives on the store's thread.
+/// The connection that reads and writes. Lives on the store's thread.
 pub(super) struct Connection {
     pub(super) sqlite: rusqlite::Connection,
     pub(super) known: KnownRequests,
@@ -24,7 +24,7 @@ impl Connection {
         let failed = |error: rusqlite::Error| Error::store(&format!("open {}", path.display()), error);
         let mut sqlite = rusqlite::Connection::open(path).map_err(failed)?;
         sqlite.busy_timeout(Duration::from_secs(5)).map_err(failed)?;
-        // The thread makes checkpoints itself, when nobody waits: they are the only writes that reach the disk.
+        // Checkpoints are made beside: they are the only writes that wait for the disk.
         sqlite
             .execute_batch(
                 "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA wal_autocheckpoint=0;
@@ -58,7 +58,10 @@ impl Connection {
 
     pub(super) fn sandboxes(&self) -> Result<Vec<StoredSandbox>> {
         let kept = self.kept("SELECT id, record, handle FROM sandboxes")?;
-        Ok(kept.into_iter().map(|(record, handle)| StoredSandbox { record, handle }).collect())
+        Ok(kept
+            .into_iter()
+            .map(|(record, handle)| StoredSandbox { record: Arc::new(record), handle })
+            .collect())
     }
 
     /// Records with their handles, of one of the tables that have both.
@@ -80,17 +83,10 @@ impl Connection {
     }
 
     /// Writes one into such a table.
-    pub(super) fn keep(
-        &self,
-        sql: &str,
-        id: &SandboxId,
-        record: &impl Serialize,
-        handle: &[u8],
-    ) -> Result<()> {
-        let record = serde_json::to_string(record).map_err(|error| Error::store("write a record", error))?;
+    pub(super) fn keep(&self, sql: &str, row: &Row) -> Result<()> {
         self.sqlite
             .prepare_cached(sql)
-            .and_then(|mut statement| statement.execute((id.as_str(), record, handle)))
+            .and_then(|mut statement| statement.execute((row.id.as_str(), &row.record, &row.handle[..])))
             .map(|_| ())
             .map_err(|error| Error::store("write a change", error))
     }
@@ -105,16 +101,20 @@ impl Connection {
     }
 
     /// Writes one change inside the open transaction and gives its events their cursors.
-    pub(super) fn apply(&self, change: &mut Change) -> Result<()> {
-        for StoredSandbox { record, handle } in &change.put {
-            self.keep("INSERT OR REPLACE INTO sandboxes VALUES (?1, ?2, ?3)", &record.id, record, handle)?;
+    pub(super) fn apply(&self, change: &mut Prepared) -> Result<()> {
+        for row in &change.put {
+            self.keep(
+                "INSERT INTO sandboxes VALUES (?1, ?2, ?3)
+                 ON CONFLICT (id) DO UPDATE SET record = ?2, handle = ?3",
+                row,
+            )?;
         }
         for id in &change.remove {
             self.drop_kept("DELETE FROM sandboxes WHERE id = ?1", id)?;
         }
         self.apply_warm(change)?;
-        for event in &mut change.events {
-            event.cursor = self.append_event(event)?;
+        for (event, text) in &mut change.events {
+            event.cursor = self.append_event(text)?;
         }
         if let Some((key, request)) = &change.request {
             self.keep_request(key, request)?;
@@ -122,8 +122,7 @@ impl Connection {
         Ok(())
     }
 
-    fn append_event(&self, event: &Event) -> Result<Cursor> {
-        let text = serde_json::to_string(event).map_err(|error| Error::store("write an event", error))?;
+    fn append_event(&self, text: &str) -> Result<Cursor> {
         self.sqlite
             .prepare_cached("INSERT INTO events (event) VALUES (?1)")
             .and_then(|mut statement| statement.insert([text]))
@@ -140,14 +139,7 @@ impl Connection {
             .map_err(|error| Error::store(sql, error))
     }
 
-    /// Writes the log back into the database file; the log's space is used again.
-    pub(super) fn write_back(&self) -> Result<()> {
-        self.sqlite
-            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
-            .map_err(|error| Error::store("checkpoint", error))
-    }
-
-    /// The same, and empties the log; for an orderly end.
+    /// Writes the log back into the database file and empties it; for an orderly end.
     pub(super) fn checkpoint(&self) -> Result<()> {
         self.sqlite
             .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))

@@ -1,7 +1,8 @@
 //! Pools and their warm sandboxes in the database.
 
-use super::change::{Change, StoredWarm};
+use super::change::{Prepared, StoredWarm};
 use super::connection::Connection;
+use super::requests::{RequestKey, StoredRequest};
 use crate::error::{Error, Result};
 use crate::record::PoolRecord;
 use hostel_pool::{Counters, PoolName};
@@ -42,7 +43,11 @@ impl Connection {
         Ok(kept.into_iter().map(|(record, handle)| StoredWarm { record, handle }).collect())
     }
 
-    pub(super) fn keep_pools(&self, pools: &[StoredPool]) -> Result<()> {
+    pub(super) fn keep_pools(
+        &self,
+        pools: &[StoredPool],
+        request: Option<&(RequestKey, StoredRequest)>,
+    ) -> Result<()> {
         let unwritable = |error| Error::store("write a pool", error);
         self.run("BEGIN IMMEDIATE")?;
         let written = pools.iter().try_for_each(|pool| {
@@ -56,10 +61,13 @@ impl Connection {
                 .map(|_| ())
                 .map_err(|error| Error::store("write a pool", error))
         });
-        match written {
-            Ok(()) => self.run("COMMIT"),
-            Err(error) => self.run("ROLLBACK").and(Err(error)),
-        }
+        let written = written
+            .and_then(|()| request.map_or(Ok(()), |(key, request)| self.keep_request(key, request)))
+            .and_then(|()| self.run("COMMIT"));
+        written.inspect_err(|_| {
+            // Nothing is open any more where the commit itself had undone it.
+            let _ = self.run("ROLLBACK");
+        })
     }
 
     pub(super) fn forget_pool(&self, name: &PoolName) -> Result<()> {
@@ -70,9 +78,12 @@ impl Connection {
     }
 
     /// The part of a change that is about warm sandboxes, inside the open transaction.
-    pub(super) fn apply_warm(&self, change: &Change) -> Result<()> {
-        for StoredWarm { record, handle } in &change.put_warm {
-            self.keep("INSERT OR REPLACE INTO warm VALUES (?1, ?2, ?3)", &record.id, record, handle)?;
+    pub(super) fn apply_warm(&self, change: &Prepared) -> Result<()> {
+        for row in &change.put_warm {
+            self.keep(
+                "INSERT INTO warm VALUES (?1, ?2, ?3) ON CONFLICT (id) DO UPDATE SET record = ?2, handle = ?3",
+                row,
+            )?;
         }
         for id in &change.remove_warm {
             self.drop_kept("DELETE FROM warm WHERE id = ?1", id)?;

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub(crate) const REQUESTS_KEPT: Duration = Duration::from_secs(24 * 3600);
 
 /// How many are kept, the newest. Who asks again does so within seconds.
-const MOST_REQUESTS: i64 = 100_000;
+const MOST_REQUESTS: usize = 100_000;
 
 /// Which requests may be kept, so that one that comes for the first time, as nearly all do, need not be looked for.
 /// Clones share it. It may name too many, never too few.
@@ -35,8 +35,19 @@ impl KnownRequests {
         lock(&self.0).insert(Self::hash_of(key));
     }
 
+    fn forget(&self, hashes: &[u64]) {
+        let mut known = lock(&self.0);
+        for hash in hashes {
+            known.remove(hash);
+        }
+    }
+
     fn replace(&self, hashes: HashSet<u64>) {
         *lock(&self.0) = hashes;
+    }
+
+    fn len(&self) -> usize {
+        lock(&self.0).len()
     }
 
     /// Whether there may be a request with this key.
@@ -131,14 +142,24 @@ impl Connection {
 
     /// Forgets requests that are too old to count, and the oldest where there are too many.
     pub(super) fn trim_requests(&self) -> Result<()> {
-        self.sqlite
-            .execute(
-                "DELETE FROM requests WHERE time <= ?1 OR time <
-                 (SELECT time FROM requests ORDER BY time DESC LIMIT 1 OFFSET ?2)",
-                (oldest(), MOST_REQUESTS),
-            )
+        self.drop_requests("time <= ?1", oldest())?;
+        // To look which are the newest takes long, and mostly there are far fewer.
+        if self.known.len() > MOST_REQUESTS {
+            let newest = "time < (SELECT time FROM requests ORDER BY time DESC LIMIT 1 OFFSET ?1)";
+            self.drop_requests(newest, i64::try_from(MOST_REQUESTS).unwrap_or(i64::MAX))?;
+        }
+        Ok(())
+    }
+
+    fn drop_requests(&self, which: &str, parameter: i64) -> Result<()> {
+        let sql = format!("DELETE FROM requests WHERE {which} RETURNING principal, method, request_id");
+        let gone: Vec<u64> = self
+            .sqlite
+            .prepare_cached(&sql)
+            .and_then(|mut statement| statement.query_map([parameter], hash_of_row)?.collect())
             .map_err(|error| Error::store("trim requests", error))?;
-        self.know_requests()
+        self.known.forget(&gone);
+        Ok(())
     }
 
     /// Reads which requests there are.
@@ -146,17 +167,15 @@ impl Connection {
         let failed = |error: rusqlite::Error| Error::store("read the requests", error);
         let mut statement =
             self.sqlite.prepare("SELECT principal, method, request_id FROM requests").map_err(failed)?;
-        let hashes = statement
-            .query_map([], |row| {
-                let (principal, method, id): (String, String, String) =
-                    (row.get(0)?, row.get(1)?, row.get(2)?);
-                Ok(KnownRequests::hash(&principal, &method, &id))
-            })
-            .and_then(Iterator::collect)
-            .map_err(failed)?;
+        let hashes = statement.query_map([], hash_of_row).and_then(Iterator::collect).map_err(failed)?;
         self.known.replace(hashes);
         Ok(())
     }
+}
+
+fn hash_of_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<u64> {
+    let (principal, method, id): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+    Ok(KnownRequests::hash(&principal, &method, &id))
 }
 
 fn oldest() -> i64 {

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use rusqlite::Connection;
 
 /// Each step brings the database from `user_version` = its index to the next. Steps are never changed, only added.
-const MIGRATIONS: &[&str] = &[
+pub(super) const MIGRATIONS: &[&str] = &[
     r"
     CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE sandboxes (id TEXT PRIMARY KEY, record TEXT NOT NULL, handle BLOB NOT NULL) WITHOUT ROWID;
@@ -22,6 +22,18 @@ const MIGRATIONS: &[&str] = &[
         name TEXT PRIMARY KEY, record TEXT NOT NULL, counters TEXT NOT NULL, history BLOB NOT NULL
     ) WITHOUT ROWID;
     CREATE TABLE warm (id TEXT PRIMARY KEY, record TEXT NOT NULL, handle BLOB NOT NULL) WITHOUT ROWID;
+",
+    // Rows of more than a quarter of a page, as most records are, have a page of their own behind each row where there
+    // is no row id.
+    r"
+    CREATE TABLE sandboxes_3 (id TEXT NOT NULL PRIMARY KEY, record TEXT NOT NULL, handle BLOB NOT NULL);
+    INSERT INTO sandboxes_3 SELECT id, record, handle FROM sandboxes;
+    DROP TABLE sandboxes;
+    ALTER TABLE sandboxes_3 RENAME TO sandboxes;
+    CREATE TABLE warm_3 (id TEXT NOT NULL PRIMARY KEY, record TEXT NOT NULL, handle BLOB NOT NULL);
+    INSERT INTO warm_3 SELECT id, record, handle FROM warm;
+    DROP TABLE warm;
+    ALTER TABLE warm_3 RENAME TO warm;
 ",
 ];
 

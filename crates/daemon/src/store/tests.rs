@@ -1,5 +1,5 @@
 use super::*;
-use crate::record::{EventKind, SandboxRecord};
+use crate::record::{EventKind, SandboxRecord, WarmRecord};
 use bytes::Bytes;
 use hostel_sandbox::{
     BackendName, ResourceLimits, SandboxId, SandboxSpec, SandboxState, TemplateId, Transition,
@@ -36,7 +36,7 @@ fn record(id: &str) -> SandboxRecord {
 fn creation(id: &str) -> Change {
     let record = record(id);
     let event = Event::of(EventKind::Created, None, &record);
-    Change::of(record, Bytes::from_static(b"\0handle"), event)
+    Change::of(Arc::new(record), Bytes::from_static(b"\0handle"), event)
 }
 
 fn key(id: &str) -> RequestKey {
@@ -148,6 +148,104 @@ async fn a_request_is_claimed_once_until_it_is_released() {
     assert_eq!(store.claim_request(&key("r"), claim("b")).await.unwrap(), Some(claim("a")));
     store.release_request(&key("r")).await.unwrap();
     assert_eq!(store.claim_request(&key("r"), claim("b")).await.unwrap(), None);
+    close(store, thread);
+}
+
+#[tokio::test]
+async fn a_change_that_fails_takes_no_other_of_its_batch_along() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, thread) = Store::open(directory.path()).unwrap();
+    let asked = |id: &str| Change {
+        request: Some((key("r"), StoredRequest { body: [7; 32], outcome: id.into() })),
+        ..creation(id)
+    };
+    store.commit_then(asked("a"), || ()).await.unwrap();
+    // While the thread is busy the changes come together.
+    let (go_on, wait) = std::sync::mpsc::sync_channel(1);
+    let busy = store.read(move |_| Ok(wait.recv().unwrap()));
+    let let_go = async { go_on.send(()).unwrap() };
+    let (b, again, c) = (creation("b"), asked("again"), creation("c"));
+    let (_, b, again, c, ()) = tokio::join!(
+        busy,
+        store.commit_then(b, || ()),
+        store.commit_then(again, || panic!("it was not committed")),
+        store.commit_then(c, || ()),
+        let_go,
+    );
+    assert!(b.is_ok() && c.is_ok());
+    assert!(matches!(again, Err(Error::RequestAnswered { .. })));
+    let mut ids: Vec<_> =
+        store.sandboxes().await.unwrap().iter().map(|stored| stored.record.id.to_string()).collect();
+    ids.sort();
+    assert_eq!(ids, ["a", "b", "c"]);
+    let events = store.events_after(0, 10).await.unwrap();
+    assert_eq!(events.iter().map(|event| event.cursor).collect::<Vec<_>>(), [1, 2, 3]);
+    close(store, thread);
+}
+
+#[tokio::test]
+async fn records_of_before_row_ids_are_taken_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let old = rusqlite::Connection::open(directory.path().join("hosteld.db")).unwrap();
+    for step in &schema::MIGRATIONS[..2] {
+        old.execute_batch(step).unwrap();
+    }
+    old.pragma_update(None, "user_version", 2).unwrap();
+    let kept = serde_json::to_string(&record("a")).unwrap();
+    old.execute("INSERT INTO sandboxes VALUES ('a', ?1, ?2)", (&kept, b"handle")).unwrap();
+    let warm = WarmRecord {
+        id: SandboxId::parse("w").unwrap(),
+        pool: PoolName::parse("p").unwrap(),
+        backend: BackendName::parse("jail").unwrap(),
+        generation: 3,
+        spec: SandboxSpec::default(),
+        limits: ResourceLimits::defaults(),
+        weaknesses: vec![],
+        made: SystemTime::now(),
+    };
+    let kept_warm = serde_json::to_string(&warm).unwrap();
+    old.execute("INSERT INTO warm VALUES ('w', ?1, ?2)", (&kept_warm, b"warm")).unwrap();
+    drop(old);
+
+    let (store, thread) = Store::open(directory.path()).unwrap();
+    let found = store.sandboxes().await.unwrap();
+    assert_eq!(serde_json::to_string(&*found[0].record).unwrap(), kept);
+    assert_eq!((found.len(), &found[0].handle[..]), (1, &b"handle"[..]));
+    let (_, found) = store.pools().await.unwrap();
+    assert_eq!((&found[0].record, &found[0].handle[..]), (&warm, &b"warm"[..]));
+    // The same once more is the same row.
+    store.commit_then(creation("a"), || ()).await.unwrap();
+    assert_eq!(store.sandboxes().await.unwrap().len(), 1);
+    let claimed = Change { remove_warm: vec![warm.id], ..Change::default() };
+    store.commit_then(claimed, || ()).await.unwrap();
+    assert!(store.pools().await.unwrap().1.is_empty());
+    let pages = |connection: &Connection| {
+        let sql =
+            "SELECT count(*) FROM sqlite_master WHERE name IN ('sandboxes', 'warm') AND sql LIKE '%ROWID%'";
+        connection
+            .sqlite
+            .query_row(sql, [], |row| row.get::<_, i64>(0))
+            .map_err(|error| Error::store("count", error))
+    };
+    assert_eq!(store.read(pages).await.unwrap(), 0);
+    close(store, thread);
+}
+
+#[tokio::test]
+async fn requests_that_count_no_more_are_forgotten() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, thread) = Store::open(directory.path()).unwrap();
+    let request = StoredRequest { body: [1; 32], outcome: "a".into() };
+    for id in ["old", "new"] {
+        store.claim_request(&key(id), request.clone()).await.unwrap();
+    }
+    let age = |connection: &Connection| {
+        connection.run("UPDATE requests SET time = 0 WHERE request_id = 'old'")?;
+        connection.trim_requests()
+    };
+    store.read(age).await.unwrap();
+    assert!(!store.known_requests.may_hold(&key("old")));
+    assert_eq!(store.request(&key("new")).await.unwrap(), Some(request));
     close(store, thread);
 }
 

@@ -41,6 +41,10 @@ pub(crate) struct Host {
     pub(crate) unbindable: AtomicBool,
     /// Whether `bind` waits, after it did its work.
     pub(crate) holding: AtomicBool,
+    /// Whether the limit on processes cannot change while a sandbox runs.
+    pub(crate) fixed_pids: AtomicBool,
+    /// Whether it is not answered what stands behind a template's name.
+    pub(crate) silent: AtomicBool,
     /// What stands behind every template's name.
     pub(crate) version: Mutex<Option<String>>,
 }
@@ -212,6 +216,9 @@ impl Backend for Fake {
     }
 
     async fn template_version(&self, _: &TemplateId) -> Result<Option<String>> {
+        while self.host.silent.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         Ok(self.host.version.lock().unwrap().clone())
     }
 
@@ -325,6 +332,10 @@ impl ExecutionEnvironment for Sandbox {
         let mut held = self.limits.lock().unwrap();
         *held = limits.or(&held);
         Ok(held.clone())
+    }
+
+    fn can_become(&self, changes: &ResourceLimits) -> bool {
+        changes.pids.is_none() || !self.host.fixed_pids.load(Ordering::SeqCst)
     }
 
     async fn bind(&self, spec: &SandboxSpec) -> Result<Bound> {

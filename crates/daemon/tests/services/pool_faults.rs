@@ -131,6 +131,84 @@ async fn what_no_size_would_serve_is_no_demand() {
     }
 }
 
+#[tokio::test]
+async fn a_claim_whose_caller_goes_away_is_undone() {
+    let node = Node::new();
+    let daemon = node.start().await;
+    pool_of_one(&daemon).await;
+    node.host.holding.store(true, Ordering::SeqCst);
+    tokio::select! {
+        made = claim(&daemon, with_token()) => panic!("{made:?}"),
+        () = eventually("one is bound", || !bound(&node).is_empty()) => {}
+    }
+    // That the caller is gone is heard before what comes later over the same connection is answered.
+    for _ in 0..10 {
+        assert_eq!(daemon.get("mine").await.unwrap_err().code(), Code::NotFound);
+    }
+    node.host.holding.store(false, Ordering::SeqCst);
+    eventually("what was bound is removed", || bound(&node).is_empty()).await;
+    let pool =
+        until(&daemon, "p", "undone", |pool| pool.counters.as_ref().unwrap().claim_failures == 1).await;
+    assert_eq!(pool.counters.unwrap().hits, 1);
+    assert_eq!(daemon.get("mine").await.unwrap_err().code(), Code::NotFound);
+    full(&daemon, 1).await;
+    daemon.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_limit_that_cannot_change_takes_no_warm_sandbox_with_it() {
+    let node = Node::new();
+    node.host.fixed_pids.store(true, Ordering::SeqCst);
+    let daemon = node.start().await;
+    pool_of_one(&daemon).await;
+    let limits = Some(ResourceLimits { pids: Some(33), ..Default::default() });
+    let made = claim(&daemon, CreateSandboxRequest { limits, ..Default::default() }).await.unwrap();
+    assert_eq!((made.start_kind(), made.sandbox.unwrap().limits.unwrap().pids), (StartKind::Cold, Some(33)));
+    let counters = full(&daemon, 1).await.counters.unwrap();
+    assert_eq!((counters.misses_unfit, counters.claim_failures, counters.created), (1, 0, 1));
+    daemon.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pool_goes_on_while_its_backend_does_not_say_what_stands_behind_its_template() {
+    let node = Node::new();
+    node.host.silent.store(true, Ordering::SeqCst);
+    let daemon = node.start().await;
+    pool_of_one(&daemon).await;
+    assert_eq!(claim(&daemon, CreateSandboxRequest::default()).await.unwrap().start_kind(), StartKind::Warm);
+    full(&daemon, 1).await;
+    daemon.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn nobody_gets_a_sandbox_of_the_template_that_the_pool_had_before() {
+    let node = Node::new();
+    let id = TemplateId::parse("other").unwrap();
+    let template = Template::new(id.clone(), TemplateSource::Imported);
+    node.host.templates.lock().unwrap().insert(id, template);
+    let daemon = node.start().await;
+    pool_of_one(&daemon).await;
+    node.host.creation_ms.store(600_000, Ordering::SeqCst);
+    let other = PoolSpec { template: "other".into(), ..spec(1) };
+    crate::pools::update(&daemon, other, &["template"]).await.unwrap();
+    eventually("its successor is being made", || node.host.creations.load(Ordering::SeqCst) == 2).await;
+    node.host.creation_ms.store(0, Ordering::SeqCst);
+    let request = CreateSandboxRequest { template: "other".into(), ..Default::default() };
+    assert_eq!(claim(&daemon, request.clone()).await.unwrap().start_kind(), StartKind::Cold);
+    let pool = get(&daemon, "p").await.unwrap();
+    assert_eq!((pool.status.unwrap().ready, pool.counters.unwrap().hits), (1, 0));
+    daemon.kill().await;
+
+    // After a restart what is warm is still of the template before.
+    node.host.creation_ms.store(600_000, Ordering::SeqCst);
+    let daemon = node.start().await;
+    full(&daemon, 1).await;
+    eventually("its successor is being made", || node.host.creations.load(Ordering::SeqCst) == 4).await;
+    node.host.creation_ms.store(0, Ordering::SeqCst);
+    assert_eq!(claim(&daemon, request).await.unwrap().start_kind(), StartKind::Cold);
+    daemon.kill().await;
+}
+
 fn rolled_over(pool: &Pool) -> bool {
     let (status, counters) = (pool.status.as_ref().unwrap(), pool.counters.as_ref().unwrap());
     counters.recycled == 1 && status.ready == 1 && status.creating == 0 && status.removing == 0

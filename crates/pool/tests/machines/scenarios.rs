@@ -165,10 +165,26 @@ fn a_bound_of_idle_memory_keeps_fewer_the_oldest_go_and_the_size_does_not_flap()
     host.measured(0, 80);
     host.carry_out();
     assert_eq!(host.waiting(), 4);
-    // One that is larger than the bound: none is kept until somebody says otherwise.
+    // One that is larger than the bound: none is kept, but now and then one is made to see whether that is still so.
     host.measured(0, 2000);
     host.carry_out();
     assert_eq!(host.waiting(), 0);
+    let trial = host.now.after(Duration::from_secs(600));
+    assert!(host.pool.next_wake().is_some_and(|wake| wake <= trial));
+    host.pass(Duration::from_secs(600));
+    host.carry_out();
+    assert_eq!(host.waiting(), 1);
+    host.measured(0, 2000);
+    host.carry_out();
+    assert_eq!(host.waiting(), 0);
+    host.pass(Duration::from_secs(600));
+    host.carry_out();
+    host.measured(0, 80);
+    host.carry_out();
+    assert_eq!(host.waiting(), 4);
+    host.measured(0, 2000);
+    host.carry_out();
+    assert_eq!(host.waiting(), 0, "by the mean, not even one");
     host.update(|spec| spec.max_idle_memory_bytes = None);
     host.carry_out();
     assert_eq!(host.waiting(), 10);
