@@ -68,8 +68,8 @@ const MASKED: [&str; 30] = [
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// `(name, most)` of getrlimit(2), for every process. An engine may not raise what it has less of itself; the guest
-/// sets the others, and how many files may be open.
-const LIMITS: [(&str, i64); 3] = [("core", 0), ("msgqueue", 819_200), ("sigpending", 4096)];
+/// sets the others: how many files may be open, and that on cores, which must not be 0 (`confine.rs` of the guest).
+const LIMITS: [(&str, i64); 2] = [("msgqueue", 819_200), ("sigpending", 4096)];
 
 /// Everything that decides what a container is.
 pub(crate) struct Plan<'a> {

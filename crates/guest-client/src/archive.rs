@@ -26,7 +26,7 @@ impl Guest {
         let path = Path { path: path.to_owned() };
         let here = self.hands_descriptors();
         let ask = if here { Ask::Import(path) } else { Ask::ImportFrames(path) };
-        let (connection, answer, descriptor) = self.converse(ask, &subject, Some(CALL_DEADLINE)).await?;
+        let (connection, answer, descriptor) = self.occupy(ask, &subject, Some(CALL_DEADLINE)).await?;
         convert::done(answer)?;
         let mut sink = if here {
             Sink::Pipe(Some(WriteEnd::new(with_descriptor(descriptor)?)?), connection)
@@ -53,7 +53,7 @@ impl Guest {
         let path = Path { path: path.to_owned() };
         let here = self.hands_descriptors();
         let ask = if here { Ask::Export(path) } else { Ask::ExportFrames(path) };
-        let (connection, answer, descriptor) = self.converse(ask, &subject, Some(CALL_DEADLINE)).await?;
+        let (connection, answer, descriptor) = self.occupy(ask, &subject, Some(CALL_DEADLINE)).await?;
         convert::done(answer)?;
         let source = if here {
             Source::Pipe(ReadEnd::new(with_descriptor(descriptor)?)?, connection)

@@ -13,6 +13,7 @@ use prost::Message;
 use std::os::fd::OwnedFd;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Longest greeting, in bytes.
 const MOST_WELCOME: usize = 64 << 10;
@@ -43,6 +44,8 @@ pub(crate) struct Connection {
     first: bool,
     /// Whether it takes requests again after an attachment.
     returns: bool,
+    /// Its place among those that are in use for longer.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl Connection {
@@ -50,18 +53,37 @@ impl Connection {
     pub(crate) async fn open(endpoint: &Endpoint) -> Result<Self, Fault> {
         let stream = endpoint.connect().await?;
         let hello = Hello { version: VERSION, token: endpoint.token().to_vec() };
-        let hello = Some(encode_message(&hello));
-        let (inbox, owed) = (Inbox::default(), Vec::new());
-        Ok(Self { stream, inbox, hello, owed, answering: false, first: false, returns: false })
+        Ok(Self { hello: Some(encode_message(&hello)), ..Self::of(stream) })
     }
 
     /// The one that a guest is born with.
     pub(crate) fn born(socket: OwnedFd) -> std::io::Result<Self> {
         let stream = std::os::unix::net::UnixStream::from(socket);
         stream.set_nonblocking(true)?;
-        let stream = UnixStream::from_std(stream)?;
-        let (inbox, owed) = (Inbox::default(), Vec::new());
-        Ok(Self { stream, inbox, hello: None, owed, answering: false, first: true, returns: false })
+        Ok(Self { first: true, ..Self::of(UnixStream::from_std(stream)?) })
+    }
+
+    fn of(stream: UnixStream) -> Self {
+        Self {
+            stream,
+            inbox: Inbox::default(),
+            hello: None,
+            owed: Vec::new(),
+            answering: false,
+            first: false,
+            returns: false,
+            place: None,
+        }
+    }
+
+    /// It is in use for longer than an answer, and has a place for that.
+    pub(crate) fn occupy(&mut self, place: OwnedSemaphorePermit) {
+        self.place = Some(place);
+    }
+
+    /// It no longer is.
+    pub(crate) fn free(&mut self) {
+        self.place = None;
     }
 
     /// Whether the guest was born with it.

@@ -33,7 +33,7 @@ impl Guest {
     ) -> Result<(FileInfo, ByteStream)> {
         let subject = Subject::file(path);
         let ask = Ask::ReadFile(ReadFile { path: path.to_owned(), offset, length });
-        let (connection, answer, _) = self.converse(ask, &subject, Some(CALL_DEADLINE)).await?;
+        let (connection, answer, _) = self.occupy(ask, &subject, Some(CALL_DEADLINE)).await?;
         let info = regular(convert::file(answer, path)?)?;
         let mut source = FrameSource::new(connection, length.unwrap_or(u64::MAX));
         let guest = self.clone();
@@ -67,7 +67,7 @@ impl Guest {
         let path = open.path.clone();
         let subject = Subject::file(&path);
         let ask = Ask::WriteFile(WriteFile { open: Some(open), offset });
-        let (connection, answer, _) = self.converse(ask, &subject, Some(CALL_DEADLINE)).await?;
+        let (connection, answer, _) = self.occupy(ask, &subject, Some(CALL_DEADLINE)).await?;
         regular(convert::file(answer, &path)?)?;
         let mut sink = FrameSink::new(connection);
         let work = async {

@@ -83,7 +83,7 @@ impl Files for Guest {
             return self.write_frames(open, offset, content).await;
         }
         let ask = Ask::OpenWrite(open);
-        let (mut connection, answer, descriptor) = self.converse(ask, &subject, Some(CALL_DEADLINE)).await?;
+        let (mut connection, answer, descriptor) = self.occupy(ask, &subject, Some(CALL_DEADLINE)).await?;
         regular(convert::file(answer, path)?)?;
         let file = Arc::new(with_descriptor(descriptor)?.into_writable_file()?);
         let commit = crate::connection::encode(Ask::CommitWrite(Empty {}))?;
@@ -118,7 +118,7 @@ impl Files for Guest {
     async fn watch(&self, path: &str, recursive: bool) -> Result<mpsc::Receiver<Result<FileEvent>>> {
         let subject = Subject::file(path);
         let ask = Ask::WatchFiles(wire::WatchFiles { path: path.to_owned(), recursive });
-        let (mut connection, answer, _) = self.converse(ask, &subject, Some(CALL_DEADLINE)).await?;
+        let (mut connection, answer, _) = self.occupy(ask, &subject, Some(CALL_DEADLINE)).await?;
         convert::done(answer)?;
         self.feed(EVENTS, |sender| async move {
             loop {

@@ -10,6 +10,7 @@ use hostel_sandbox::{Error, Result};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -17,13 +18,17 @@ use tokio_util::task::TaskTracker;
 pub(crate) const CALL_DEADLINE: Duration = Duration::from_secs(30);
 /// Connections kept for the next request.
 const MOST_IDLE: usize = 2;
+/// Connections that are in use for longer than an answer: attachments, waits, watches, contents. A guest has 256 in
+/// all; the others are for questions.
+const MOST_OCCUPIED: usize = 224;
 /// Sentences of a guest about itself that are passed on.
 const MOST_WEAKNESSES: usize = 64;
 
 /// One sandbox's guest. Clones are the same guest.
 ///
 /// Every call may be dropped at any time; the connection it used is then closed. A call that gets no answer
-/// within 30 seconds is `Unavailable` (`guest`), and what a guest says wrongly is `Protocol` (`guest`).
+/// within 30 seconds is `Unavailable` (`guest`), and what a guest says wrongly is `Protocol` (`guest`). Beyond 224
+/// attachments, waits, watches, and files and archives on their way, another one is `LimitReached` (`attachments`).
 #[derive(Debug, Clone)]
 pub struct Guest {
     inner: Arc<Inner>,
@@ -33,6 +38,7 @@ pub struct Guest {
 struct Inner {
     endpoint: Endpoint,
     idle: Mutex<Vec<Connection>>,
+    places: Arc<Semaphore>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -42,7 +48,8 @@ impl Guest {
     #[must_use]
     pub fn new(endpoint: Endpoint) -> Self {
         let (idle, tasks, stop) = (Mutex::default(), TaskTracker::new(), CancellationToken::new());
-        Self { inner: Arc::new(Inner { endpoint, idle, tasks, stop }) }
+        let places = Arc::new(Semaphore::new(MOST_OCCUPIED));
+        Self { inner: Arc::new(Inner { endpoint, idle, places, tasks, stop }) }
     }
 
     /// Waits on the socket that a guest is born with until it is ready; at most as long as `deadline`. The socket
@@ -202,6 +209,25 @@ impl Guest {
         }
     }
 
+    /// The same for what occupies the connection for longer, until it is kept again or dropped.
+    ///
+    /// # Errors
+    /// `LimitReached` where too many are.
+    pub(crate) async fn occupy(
+        &self,
+        ask: Ask,
+        subject: &Subject,
+        deadline: Option<Duration>,
+    ) -> Result<(Connection, Answer, Option<Descriptor>)> {
+        let place = self.inner.places.clone().try_acquire_owned().map_err(|_| Error::LimitReached {
+            what: "attachments",
+            detail: format!("{MOST_OCCUPIED} at a time in one sandbox"),
+        })?;
+        let (mut connection, answer, descriptor) = self.converse(ask, subject, deadline).await?;
+        connection.occupy(place);
+        Ok((connection, answer, descriptor))
+    }
+
     async fn exchange(&self, request: &[u8]) -> Result<(Connection, Answer, Option<Descriptor>), Fault> {
         if let Some(mut connection) = self.take_idle() {
             match connection.ask(request).await {
@@ -250,6 +276,7 @@ impl Guest {
             return Err(broken("it said more than was asked"));
         }
         connection.inbox.release_all();
+        connection.free();
         let mut idle = self.idle();
         if idle.len() < MOST_IDLE && !self.inner.stop.is_cancelled() {
             idle.push(connection);

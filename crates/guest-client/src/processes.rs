@@ -7,9 +7,7 @@ use async_trait::async_trait;
 use hostel_guest_protocol as wire;
 use hostel_guest_protocol::{Ask, Empty, ProcessRef};
 use hostel_sandbox::id::ProcessId;
-use hostel_sandbox::process::{
-    AttachOptions, Attachment, ExitStatus, Output, ProcessInfo, ProcessSpec, TerminalSize,
-};
+use hostel_sandbox::process::{AttachOptions, Attachment, Output, ProcessInfo, ProcessSpec, TerminalSize};
 use hostel_sandbox::{Error, Processes, Result};
 use std::time::Duration;
 
@@ -65,7 +63,7 @@ impl Processes for Guest {
     async fn attach(&self, process: &ProcessId, options: AttachOptions) -> Result<Attachment> {
         let ask = Ask::Attach(convert::attach(process, &options));
         let subject = Subject::process(process);
-        let (connection, answer, _) = self.converse(ask, &subject, Some(CALL_DEADLINE)).await?;
+        let (connection, answer, _) = self.occupy(ask, &subject, Some(CALL_DEADLINE)).await?;
         self.attached(connection, answer, process, &options)
     }
 
@@ -73,7 +71,7 @@ impl Processes for Guest {
         let (id, subject) = identify(&spec);
         let attach = Some(convert::attach(&id, &options));
         let ask = Ask::Exec(wire::Exec { spec: Some(convert::spec(spec, &id)), attach });
-        let (connection, answer, _) = self.converse(ask, &subject, Some(CALL_DEADLINE)).await?;
+        let (connection, answer, _) = self.occupy(ask, &subject, Some(CALL_DEADLINE)).await?;
         self.attached(connection, answer, &id, &options)
     }
 
@@ -99,12 +97,15 @@ impl Processes for Guest {
         convert::done(self.call(ask, &Subject::process(process)).await?.0)
     }
 
-    async fn wait(&self, process: &ProcessId) -> Result<ExitStatus> {
+    async fn wait(&self, process: &ProcessId) -> Result<ProcessInfo> {
         let ask = Ask::Wait(ProcessRef { id: process.to_string() });
-        let (connection, answer, _) = self.converse(ask, &Subject::process(process), None).await?;
+        let (connection, answer, _) = self.occupy(ask, &Subject::process(process), None).await?;
         self.keep(connection)?;
         let process = convert::process(answer, process)?;
-        process.exit.ok_or_else(|| broken("a process that is said to be over has no end"))
+        if process.exit.is_none() {
+            return Err(broken("a process that is said to be over has no end"));
+        }
+        Ok(process)
     }
 
     async fn rehearse(&self) -> Result<()> {

@@ -66,6 +66,7 @@ pub fn main() -> ExitCode {
     let Ok(Some(first)) = socket.receive() else { return ExitCode::FAILURE };
     let Ok(setup) = Setup::decode(&*first.bytes) else { return ExitCode::FAILURE };
     confine::auto_reap_children();
+    confine::no_cores();
     let mut reply = world::enter(&setup);
     let pool = reply.pool.take();
     let failed = !reply.message.failure.is_empty();

@@ -25,6 +25,7 @@ use hostel_sandbox::{
     Backend, BackendEvent, BackendName, Capabilities, Capability, Created, Error, ExecutionEnvironment,
     Result, SandboxId, SandboxSpec, TemplateId,
 };
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -269,11 +270,16 @@ impl Inner {
             .is_ok_and(|standing| standing.values().any(|jail| jail.layers.iter().any(|own| own == layer)))
     }
 
-    /// Notes that it no longer does, and has the cell removed.
-    pub(crate) fn bury(&self, cell: Cell) {
+    /// Notes that it no longer does.
+    fn fall(&self, cell: &Cell) {
         if let Ok(mut standing) = self.standing.lock() {
             standing.remove(&cell.name);
         }
+    }
+
+    /// Notes that it no longer does, and has the cell removed.
+    pub(crate) fn bury(&self, cell: Cell) {
+        self.fall(&cell);
         self.reaper.bury(cell);
     }
 
@@ -289,12 +295,19 @@ impl Inner {
         }
         self.stand(id, &cell, &handle.layers)?;
         self.ground.keep(&cell);
+        let adopting = Adopting { inner: self, cell: Some(cell.clone()) };
         let pidfd =
-            Pid::from_raw(handle.pid.cast_signed()).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+            match Pid::from_raw(handle.pid.cast_signed()).map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
+                Some(Err(errno)) if errno != Errno::SRCH => {
+                    return Err(Error::internal("open a jail's first process", errno));
+                }
+                found => found.and_then(std::result::Result::ok),
+            };
         // The number may have gone to another process since: it is ours only if it is as old as ours.
         let pidfd = pidfd.filter(|_| handle::started(handle.pid) == Some(handle.started));
         let endpoint = Endpoint::open(&self.ground.runtime_of(&cell), SOCKET, handle.token.clone());
         let (Some(pidfd), Ok(endpoint)) = (pidfd, endpoint) else {
+            adopting.done();
             self.bury(cell);
             return Err(gone());
         };
@@ -302,18 +315,41 @@ impl Inner {
         let environment = Environment::new(id.clone(), self.clone(), guest.clone(), pidfd, handle)?;
         environment.recall_share();
         if environment.is_frozen() {
+            adopting.done();
             return Ok(environment);
         }
         if let Err(error) = guest.ping(ADOPTION).await {
             if environment.has_ended() {
                 environment.destroy().await?;
+                adopting.done();
                 return Err(gone());
             }
             // A busy host is no reason to end what lives.
             tracing::warn!(sandbox = %id, %error, "a guest from before the restart does not answer yet; its sandbox stays and it is asked again");
             environment.ask_until_it_answers(ADOPTION);
         }
+        adopting.done();
         Ok(environment)
+    }
+}
+
+/// An adoption under way. What it noted is forgotten where it fails, so that it can be tried again.
+struct Adopting<'a> {
+    inner: &'a Inner,
+    cell: Option<Cell>,
+}
+
+impl Adopting<'_> {
+    fn done(mut self) {
+        self.cell = None;
+    }
+}
+
+impl Drop for Adopting<'_> {
+    fn drop(&mut self) {
+        let Some(cell) = self.cell.take() else { return };
+        self.inner.fall(&cell);
+        self.inner.ground.forget(&cell);
     }
 }
 

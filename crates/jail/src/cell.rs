@@ -147,10 +147,11 @@ impl Ground {
         Ok((listener, spill, doors.unwrap_or_default()))
     }
 
-    /// Gives back ranges of ids that were taken for cells of which nothing else was made.
+    /// Gives back ranges of ids that were taken for cells of which nothing else was made, or is there any more.
     pub(crate) fn give_back_ranges(&self) {
         let (Some(ranges), Ok(living)) = (&self.ranges, self.living.lock()) else { return };
-        let used: HashSet<Range> = living.iter().filter_map(|name| range_in(name)).collect();
+        let mut used: HashSet<Range> = living.iter().filter_map(|name| range_in(name)).collect();
+        used.extend(self.found().into_iter().filter_map(|cell| cell.range));
         ranges
             .ours()
             .into_iter()
@@ -162,6 +163,13 @@ impl Ground {
     pub(crate) fn keep(&self, cell: &Cell) {
         if let Ok(mut living) = self.living.lock() {
             living.insert(cell.name.clone());
+        }
+    }
+
+    /// Takes back what [`Self::keep`] noted.
+    pub(crate) fn forget(&self, cell: &Cell) {
+        if let Ok(mut living) = self.living.lock() {
+            living.remove(&cell.name);
         }
     }
 
@@ -186,28 +194,30 @@ impl Ground {
     }
 
     /// Removes every part of a cell whose processes are dead or dying. Blocks; what fails is logged and found
-    /// again at the next start.
+    /// again at the next start, and nobody else has its ids until then.
     pub(crate) fn remove(&self, cell: &Cell) {
+        let mut whole = true;
         if let Some(cgroups) = &self.cgroups {
             cgroups.kill(&cell.name);
-            log(&cell.name, cgroups.remove(&cell.name));
+            whole &= log(&cell.name, cgroups.remove(&cell.name));
         }
         if let Some(pool) = self.pool.as_ref().filter(|_| cell.on_disk) {
-            log(&cell.name, pool.destroy(&cell.name));
+            whole &= log(&cell.name, pool.destroy(&cell.name));
         }
         for directory in [self.runtime.join(&cell.name), self.spill.join(&cell.name)] {
-            match fs::remove_dir_all(&directory) {
+            whole &= match fs::remove_dir_all(&directory) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    log(&cell.name, Err(Error::internal(format!("remove {}", directory.display()), error)));
+                    log(&cell.name, Err(Error::internal(format!("remove {}", directory.display()), error)))
                 }
-                _ => {}
-            }
+                _ => true,
+            };
         }
-        if let (Some(ranges), Some(range)) = (&self.ranges, cell.range) {
+        let Ok(mut living) = self.living.lock() else { return };
+        living.remove(&cell.name);
+        if let (true, Some(ranges), Some(range)) = (whole, &self.ranges, cell.range)
+            && !living.iter().any(|name| range_in(name) == Some(range))
+        {
             ranges.give_back(range);
-        }
-        if let Ok(mut living) = self.living.lock() {
-            living.remove(&cell.name);
         }
     }
 
@@ -251,10 +261,12 @@ fn range_in(name: &str) -> Option<Range> {
     Range::from_number(name.strip_prefix('c')?.split_once('-')?.0.parse().ok()?)
 }
 
-fn log(cell: &str, outcome: Result<()>) {
-    if let Err(error) = outcome {
+/// → whether it went well.
+fn log(cell: &str, outcome: Result<()>) -> bool {
+    if let Err(error) = &outcome {
         tracing::warn!(cell, %error, "a part of a cell could not be removed; the next start tries again");
     }
+    outcome.is_ok()
 }
 
 /// What a cell's disk is.

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::file::{ByteStream, Compression, FileEvent, FileInfo, WriteOptions};
 use crate::id::ProcessId;
 use crate::listener::ListenAddress;
-use crate::process::{AttachOptions, Attachment, ExitStatus, ProcessInfo, ProcessSpec, TerminalSize};
+use crate::process::{AttachOptions, Attachment, ProcessInfo, ProcessSpec, TerminalSize};
 use async_trait::async_trait;
 use std::os::fd::OwnedFd;
 use tokio::sync::mpsc;
@@ -53,8 +53,8 @@ pub trait Processes: Send + Sync {
     /// Gives the terminal a new size. # Errors: `NotFound`; `WrongState` without a terminal.
     async fn resize(&self, process: &ProcessId, size: TerminalSize) -> Result<()>;
 
-    /// Waits for the end. # Errors: `NotFound`.
-    async fn wait(&self, process: &ProcessId) -> Result<ExitStatus>;
+    /// Waits for the end, which is in what it returns. # Errors: `NotFound`.
+    async fn wait(&self, process: &ProcessId) -> Result<ProcessInfo>;
 
     /// Has the sandbox do what it will do for its first caller — start a process of no consequence, where it has the
     /// program for that, and give back its end —, so that this caller finds everything at hand. Nothing is left of it:

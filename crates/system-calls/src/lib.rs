@@ -28,8 +28,17 @@ impl SystemCall {
 
 /// Namespace flags of clone(2), `CLONE_NEWTIME` included: a clone may have none of them.
 pub const NEW_NAMESPACES: u32 = 0x7e02_0080;
-/// Families that a socket may have: AF_UNIX, AF_INET, AF_INET6.
-pub const SOCKET_FAMILIES: [u32; 3] = [1, 2, 10];
+/// A socket may have this family, whatever its type and protocol.
+pub const AF_UNIX: u32 = 1;
+/// A socket may have these families, AF_INET and AF_INET6, with the types and protocols that follow.
+pub const INTERNET_FAMILIES: [u32; 2] = [2, 10];
+/// Types of their sockets, in the bits of [`SOCKET_TYPE_MASK`]: stream, datagram and raw, for which nobody inside has
+/// the right. For others the host would be made to load modules: SCTP's, DCCP's.
+pub const INTERNET_TYPES: [u32; 3] = [1, 2, 3];
+/// The bits of a socket's type that are no flags (socket(2)).
+pub const SOCKET_TYPE_MASK: u32 = 0xf;
+/// Protocols of their sockets, for the same reason: the usual one, ICMP, TCP, UDP, ICMPv6, MPTCP.
+pub const INTERNET_PROTOCOLS: [u32; 6] = [0, 1, 6, 17, 58, 262];
 /// A socket may have this family too, with protocol 0: towards routing.
 pub const AF_NETLINK: u32 = 16;
 /// What personality(2) may be asked: plain Linux, or which it is.

@@ -55,9 +55,9 @@ async fn many_may_wait_for_one_end(h: H) -> Outcome {
     let talk = session.talk("go\n");
     let (exits, finished) = patiently("waiting", futures::future::join(waits, talk)).await?;
     let finished = finished?;
-    for exit in exits? {
-        ensure_eq!(exit.code, Some(9));
-        ensure_eq!(exit, finished.exit);
+    ensure_eq!(finished.exit.code, Some(9));
+    for ended in exits? {
+        ensure_eq!(ended.exit.as_ref(), Some(&finished.exit));
     }
     Ok(())
 }
@@ -66,7 +66,7 @@ async fn an_ended_process_stays_listed_and_can_be_waited_for(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
     let finished = sandbox.finish(script("echo out; echo err >&2; exit 4")).await?;
     let id = finished.process.id;
-    ensure_eq!(sandbox.inside()?.wait(&id).await?, finished.exit);
+    ensure_eq!(sandbox.inside()?.wait(&id).await?.exit.as_ref(), Some(&finished.exit));
     let listed = sandbox.inside()?.processes().await?;
     let known = listed.iter().find(|process| process.id == id);
     ensure!(known.is_some_and(|known| known.exit.as_ref() == Some(&finished.exit)), "listed: {listed:?}");
@@ -232,8 +232,8 @@ async fn kill_on_disconnect_kills(h: H) -> Outcome {
     session.reader.until("on").await?;
     let id = session.reader.process.id.clone();
     drop(session);
-    let exit = patiently("the end after the disconnect", sandbox.inside()?.wait(&id)).await??;
-    ensure_eq!(exit.reason, ExitReason::Signaled);
+    let ended = patiently("the end after the disconnect", sandbox.inside()?.wait(&id)).await??;
+    ensure_eq!(ended.exit.map(|exit| exit.reason), Some(ExitReason::Signaled));
     Ok(())
 }
 
@@ -245,7 +245,10 @@ async fn without_it_a_disconnect_changes_nothing(h: H) -> Outcome {
     let id = session.reader.process.id.clone();
     drop(session);
     sandbox.sh("touch /tmp/go").await?;
-    ensure_eq!(patiently("the end", sandbox.inside()?.wait(&id)).await??.code, Some(8));
+    ensure_eq!(
+        patiently("the end", sandbox.inside()?.wait(&id)).await??.exit.and_then(|exit| exit.code),
+        Some(8)
+    );
     let options = AttachOptions { stdin: false, ..AttachOptions::everything() };
     ensure_eq!(sandbox.attach_with(&id, options).await?.finish().await?.text(), "on\noff\n");
     Ok(())
@@ -280,6 +283,9 @@ async fn a_dropped_wait_leaves_the_process_alone(h: H) -> Outcome {
         ensure!(waited.is_err(), "ended early: {waited:?}");
     }
     sandbox.sh("touch /tmp/go").await?;
-    ensure_eq!(patiently("the end", sandbox.inside()?.wait(&process.id)).await??.code, Some(2));
+    ensure_eq!(
+        patiently("the end", sandbox.inside()?.wait(&process.id)).await??.exit.and_then(|exit| exit.code),
+        Some(2)
+    );
     Ok(())
 }

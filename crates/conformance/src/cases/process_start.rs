@@ -227,7 +227,7 @@ async fn the_caller_may_choose_the_id(h: H) -> Outcome {
     let id = ProcessId::parse("my-own-process")?;
     let started = sandbox.inside()?.start(ProcessSpec { id: Some(id.clone()), ..script("exit 5") }).await?;
     ensure_eq!(started.id, id);
-    ensure_eq!(sandbox.inside()?.wait(&id).await?.code, Some(5));
+    ensure_eq!(sandbox.inside()?.wait(&id).await?.exit.and_then(|exit| exit.code), Some(5));
     ensure_eq!(sandbox.inside()?.process(&id).await?.argv, script("exit 5").argv);
     Ok(())
 }
@@ -238,7 +238,10 @@ async fn an_id_is_never_used_twice(h: H) -> Outcome {
         |text: &str| Ok::<_, Error>(ProcessSpec { id: Some(ProcessId::parse("twice")?), ..script(text) });
     sandbox.inside()?.start(named("exit 1")?).await?;
     ensure_err!(sandbox.inside()?.start(named("exit 2")?).await, Error::AlreadyExists { .. });
-    ensure_eq!(sandbox.inside()?.wait(&ProcessId::parse("twice")?).await?.code, Some(1));
+    ensure_eq!(
+        sandbox.inside()?.wait(&ProcessId::parse("twice")?).await?.exit.and_then(|exit| exit.code),
+        Some(1)
+    );
     ensure_err!(sandbox.inside()?.start(named("exit 2")?).await, Error::AlreadyExists { .. });
     Ok(())
 }

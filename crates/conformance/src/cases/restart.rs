@@ -97,8 +97,8 @@ async fn a_process_that_ended_meanwhile_is_known(h: H) -> Outcome {
     h.restart().await?;
     let sandbox = h.adopt(&sandbox).await?;
     for (millis, id) in ids {
-        let exit = patiently("the end", sandbox.inside()?.wait(&id)).await??;
-        ensure_eq!(exit.code, Some(7), "after {millis} ms");
+        let ended = patiently("the end", sandbox.inside()?.wait(&id)).await??;
+        ensure_eq!(ended.exit.and_then(|exit| exit.code), Some(7), "after {millis} ms");
         let finished = sandbox.attach_with(&id, from(0)).await?.finish().await?;
         ensure_eq!(finished.text(), format!("done {millis}\n"));
     }
@@ -111,7 +111,7 @@ async fn what_ended_before_is_known(h: H) -> Outcome {
     let before = sandbox.finish(script("echo out; echo err >&2; exit 9")).await?;
     h.restart().await?;
     let sandbox = h.adopt(&sandbox).await?;
-    ensure_eq!(sandbox.inside()?.wait(&before.process.id).await?, before.exit);
+    ensure_eq!(sandbox.inside()?.wait(&before.process.id).await?.exit, Some(before.exit));
     let after = sandbox.attach_with(&before.process.id, from(0)).await?.finish().await?;
     ensure_eq!((after.text().as_str(), after.complaint().as_str()), ("out\n", "err\n"));
     // Its id is still taken.
@@ -219,7 +219,10 @@ async fn a_paused_sandbox_can_be_resumed(h: H) -> Outcome {
     let sandbox = patiently("adopting a paused sandbox", h.adopt(&sandbox)).await??;
     sandbox.resume().await?;
     sandbox.sh("touch /tmp/go").await?;
-    ensure_eq!(patiently("the end", sandbox.inside()?.wait(&process.id)).await??.code, Some(3));
+    ensure_eq!(
+        patiently("the end", sandbox.inside()?.wait(&process.id)).await??.exit.and_then(|exit| exit.code),
+        Some(3)
+    );
     Ok(())
 }
 

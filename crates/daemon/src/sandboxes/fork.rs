@@ -1,6 +1,6 @@
 //! Forks: new sandboxes whose files begin as a copy of a live one's.
 
-use super::create::fresh_record;
+use super::create::{fresh_record, gone_caller};
 use super::entry::Operation;
 use super::ready::prepare;
 use super::resolve::Resolved;
@@ -18,6 +18,7 @@ use hostel_sandbox::{
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
+use tokio_util::sync::CancellationToken;
 
 /// Forks of one parent that are made at a time.
 const AT_ONCE: usize = 8;
@@ -48,7 +49,8 @@ struct Forked {
 }
 
 impl Sandboxes {
-    /// Makes the forks, each on its own; those that were made become known together.
+    /// Makes the forks, each on its own; those that were made become known together. With `repeat` it goes on when the
+    /// caller goes away, and the same request again returns the same ones; without, they are undone then.
     ///
     /// # Errors
     /// Only where none could be tried: `NotFound`, `WrongState`, `InvalidArgument`, `CapabilityMissing`.
@@ -60,14 +62,16 @@ impl Sandboxes {
     ) -> Result<Vec<ForkOutcome>> {
         let this = self.clone();
         let Some(repeat) = repeat else {
-            return self.to_the_end(async move { this.fork_now(request, &actor, None).await }).await;
+            let cancel = CancellationToken::new();
+            let _cancelled_with_the_caller = cancel.clone().drop_guard();
+            return self.to_the_end(async move { this.fork_now(request, &actor, None, &cancel).await }).await;
         };
         let asked = repeat.clone();
         let work = async move {
             if let Some(earlier) = this.0.store.request(&asked.key).await? {
                 return this.forked_before(&asked, &earlier);
             }
-            this.fork_now(request, &actor, Some(asked)).await
+            this.fork_now(request, &actor, Some(asked), &CancellationToken::new()).await
         };
         self.0.forks.once(&self.0.tasks, &repeat, work).await
     }
@@ -90,6 +94,7 @@ impl Sandboxes {
         request: ForkRequest,
         actor: &str,
         repeat: Option<Repeat>,
+        cancel: &CancellationToken,
     ) -> Result<Vec<ForkOutcome>> {
         let begin = Instant::now();
         if self.is_draining() {
@@ -100,9 +105,17 @@ impl Sandboxes {
         self.still_there(&parent)?;
         let environment = parent.live()?;
         let spec = child_spec(&parent.record(), &request);
-        let forks = futures::stream::iter(0..request.count)
-            .map(|_| self.fork_one(&environment, spec.clone(), request.expires, actor));
+        let forks = futures::stream::iter(0..request.count).map(|_| {
+            let made = self.fork_one(&environment, spec.clone(), &request, actor);
+            async move { if cancel.is_cancelled() { Err(gone_caller()) } else { made.await } }
+        });
         let made: Vec<Result<Forked>> = forks.buffered(AT_ONCE).collect().await;
+        if cancel.is_cancelled() {
+            for fork in made.iter().flatten() {
+                self.undo_fork(fork).await;
+            }
+            return Err(gone_caller());
+        }
         if let [Err(error)] = &made[..] {
             return Err(error.clone());
         }
@@ -120,13 +133,13 @@ impl Sandboxes {
         &self,
         parent: &Arc<dyn ExecutionEnvironment>,
         spec: SandboxSpec,
-        expires: Option<SystemTime>,
+        request: &ForkRequest,
         actor: &str,
     ) -> Result<Forked> {
         let network = Some(spec.network.clone());
-        let resolved = self.resolve(spec, network).await?;
+        let resolved = self.resolve_with(spec, &request.limits, network).await?;
         let room = self.0.capacity.take_now(Needs::of(&resolved.spec.limits)).await?;
-        let record = fresh_record(SandboxId::generate(), &resolved, expires, actor)?;
+        let record = fresh_record(SandboxId::generate(), &resolved, request.expires, actor)?;
         let (entry, operation) = self.reserve(record, room).await?;
         let forked = self.fork_into(&entry, parent, &resolved).await;
         let created = forked.inspect_err(|_| self.unreserve(&entry))?;
@@ -185,13 +198,17 @@ impl Sandboxes {
         });
         if let Err(error) = committed.await {
             for (fork, _) in &*shown {
-                self.undo(fork.entry.id(), &fork.created).await;
-                self.unreserve(&fork.entry);
+                self.undo_fork(fork).await;
             }
             return Err(error);
         }
         shown.iter().for_each(|(fork, _)| self.schedule(&fork.entry));
         Ok(outcomes)
+    }
+
+    async fn undo_fork(&self, fork: &Forked) {
+        self.undo(fork.entry.id(), &fork.created).await;
+        self.unreserve(&fork.entry);
     }
 }
 

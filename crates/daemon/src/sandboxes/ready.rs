@@ -94,7 +94,8 @@ async fn run(
 ) -> hostel_sandbox::Result<Option<Unsuccessful>> {
     let inside = environment.inside()?;
     let process = inside.start(spec).await?.id;
-    let exit = inside.wait(&process).await?;
+    let ended = inside.wait(&process).await?;
+    let exit = ended.exit.ok_or_else(|| DomainError::internal("wait for a command", "it has no end"))?;
     if exit.reason == ExitReason::Exited && exit.code == Some(0) {
         return Ok(None);
     }

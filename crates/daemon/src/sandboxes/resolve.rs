@@ -28,7 +28,22 @@ impl Sandboxes {
     /// `InvalidArgument`, `NotFound` for backend or template, `CapabilityMissing`.
     pub(super) async fn resolve(
         &self,
+        spec: SandboxSpec,
+        network: Option<NetworkPolicy>,
+    ) -> Result<Resolved> {
+        let asked = spec.limits.clone();
+        self.resolve_with(spec, &asked, network).await
+    }
+
+    /// The same where of the limits in `spec` only `asked` are the caller's own: others are not refused where the
+    /// template allows less by now, but lowered.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`].
+    pub(super) async fn resolve_with(
+        &self,
         mut spec: SandboxSpec,
+        asked: &ResourceLimits,
         network: Option<NetworkPolicy>,
     ) -> Result<Resolved> {
         spec.validate()?;
@@ -51,7 +66,7 @@ impl Sandboxes {
         let requested_limits = spec.limits.clone();
         spec.backend = Some(backend.name());
         if let Some(template) = &template {
-            template.allows(&requested_limits)?;
+            template.allows(asked)?;
             fill_from_template(&mut spec, template)?;
         }
         spec.limits = spec.limits.or(&self.0.settings.default_limits);

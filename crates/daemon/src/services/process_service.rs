@@ -180,13 +180,13 @@ impl ProcessService for Processes {
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
+        let info = tokio::select! {
             biased;
-            ended = inside.wait(&id) => { ended.map_err(Error::from)?; }
-            () = limit => {}
+            ended = inside.wait(&id) => ended,
+            () = limit => inside.process(&id).await,
             () = self.0.stopping().cancelled() => return Err(Error::Draining.into()),
-        }
-        let info = inside.process(&id).await.map_err(Error::from)?;
+        };
+        let info = info.map_err(Error::from)?;
         Ok(Response::new(v1::WaitProcessResponse { process: Some(convert::api_process(lease.id(), &info)) }))
     }
 }

@@ -72,3 +72,20 @@ async fn a_claim_gets_no_more_either_and_a_pool_asks_for_no_more() {
     assert_eq!(made.start_kind(), StartKind::Warm);
     refuses_more(&daemon, &made.sandbox.unwrap().id).await;
 }
+
+#[tokio::test]
+async fn what_a_fork_inherits_is_lowered_to_what_the_template_allows_by_now() {
+    let node = node();
+    let daemon = node.start().await;
+    let parent = daemon.create(request(pids(40))).await.unwrap().id;
+    let id = TemplateId::parse("small").unwrap();
+    node.host.templates.lock().unwrap().get_mut(&id).unwrap().max_limits.pids = Some(30);
+    let fork = |limits| v1::ForkSandboxRequest { sandbox_id: parent.clone(), limits, ..Default::default() };
+    let forked = daemon.sandboxes().fork_sandbox(fork(None)).await.unwrap().into_inner();
+    let Some(v1::fork_result::Result::Sandbox(child)) = &forked.results[0].result else {
+        panic!("{forked:?}")
+    };
+    assert_eq!(child.limits.as_ref().unwrap().pids, Some(30));
+    let error = daemon.sandboxes().fork_sandbox(fork(pids(31))).await.unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+}

@@ -114,6 +114,16 @@ impl Running {
         self.sandboxes().delete_sandbox(request).await.map(|_| ())
     }
 
+    /// Waits until nothing else has a sandbox in hand.
+    pub(crate) async fn pause_and_resume(&self, id: &str) {
+        let (pause, resume) = (
+            v1::PauseSandboxRequest { sandbox_id: id.to_owned() },
+            v1::ResumeSandboxRequest { sandbox_id: id.to_owned() },
+        );
+        self.sandboxes().pause_sandbox(pause).await.unwrap();
+        self.sandboxes().resume_sandbox(resume).await.unwrap();
+    }
+
     pub(crate) async fn start_process(
         &self,
         sandbox: &str,

@@ -63,3 +63,27 @@ async fn who_waits_to_delete_a_creation_that_fails_leaves_the_next_of_that_name_
         }
     }
 }
+
+#[tokio::test]
+async fn forks_whose_caller_goes_away_are_undone_and_no_more_are_begun() {
+    let node = Node::new();
+    let daemon = node.start().await;
+    let parent = daemon.create(CreateSandboxRequest::default()).await.unwrap().id;
+    node.host.creation_ms.store(300, Ordering::SeqCst);
+    let before = node.host.creations.load(Ordering::SeqCst);
+    let fork = v1::ForkSandboxRequest { sandbox_id: parent.clone(), count: 20, ..Default::default() };
+    let mut sandboxes = daemon.sandboxes();
+    let mut forking = Box::pin(sandboxes.fork_sandbox(fork));
+    while node.host.creations.load(Ordering::SeqCst) == before {
+        assert!(futures::poll!(&mut forking).is_pending());
+        tokio::task::yield_now().await;
+    }
+    drop(forking);
+    // It takes the parent in hand only when the forking is over.
+    daemon.pause_and_resume(&parent).await;
+    assert_eq!(node.host.live(), 1, "only the parent is left");
+    let begun = node.host.creations.load(Ordering::SeqCst) - before;
+    assert!(begun < 20, "{begun} were begun");
+    let all = daemon.sandboxes().list_sandboxes(v1::ListSandboxesRequest::default()).await.unwrap();
+    assert_eq!(all.into_inner().sandboxes.len(), 1);
+}

@@ -393,3 +393,33 @@ async fn throughput() {
     guest.close().await;
     drop(acks.join());
 }
+
+#[tokio::test]
+async fn too_many_at_a_time_are_refused_and_questions_still_answered() {
+    let (guest, script) = guest();
+    let mut held = Vec::new();
+    for _ in 0..224 {
+        held.push(exec(&guest, &script, AttachOptions::everything()).await);
+    }
+    for refused in [
+        guest.exec(spec(&["sh"]), AttachOptions::everything()).await.unwrap_err(),
+        guest.wait(&id("p")).await.unwrap_err(),
+    ] {
+        assert!(matches!(refused, Error::LimitReached { what: "attachments", .. }), "{refused}");
+    }
+    let answer = async {
+        let mut peer = script.accept().await;
+        peer.ask().await;
+        peer.reply(Answer::Done(Empty {})).await;
+    };
+    let (pinged, ()) = join!(guest.ping(MUCH), answer);
+    pinged.unwrap();
+    // Its place is another's once it is gone.
+    let (attachment, mut peer) = held.pop().unwrap();
+    drop(attachment);
+    while peer.next().await.is_some() {}
+    while guest.tasks().len() > held.len() {
+        tokio::task::yield_now().await;
+    }
+    held.push(exec(&guest, &script, AttachOptions::everything()).await);
+}

@@ -104,8 +104,9 @@ async fn waiting_for_a_process_has_no_deadline() {
         peer.reply(Answer::Process(process)).await;
     };
     let (p, ()) = (id("p"), ());
-    let (status, ()) = join!(guest.wait(&p), serve);
-    assert_eq!((status.as_ref().unwrap().reason, status.unwrap().code), (ExitReason::Exited, Some(3)));
+    let (ended, ()) = join!(guest.wait(&p), serve);
+    let status = ended.unwrap().exit.unwrap();
+    assert_eq!((status.reason, status.code), (ExitReason::Exited, Some(3)));
 }
 
 #[tokio::test]

@@ -104,7 +104,7 @@ async fn real_processes() {
         guest.start(ProcessSpec { id: Some(id("later")), ..shell("") }).await.unwrap_err().reason(),
         "ALREADY_EXISTS"
     );
-    assert_eq!(guest.wait(&process.id).await.unwrap().code, Some(5));
+    assert_eq!(guest.wait(&process.id).await.unwrap().exit.unwrap().code, Some(5));
     assert_eq!(guest.signal(&process.id, 9).await.unwrap_err().reason(), "PROCESS_ENDED");
     assert_eq!(
         guest.start(spec(&["no-such-program"])).await.unwrap_err().to_string(),

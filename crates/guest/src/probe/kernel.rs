@@ -219,7 +219,7 @@ fn limits(resource: u32) -> Option<[u64; 2]> {
 }
 
 fn raise_limit(_: &Context) -> Verdict {
-    let resources = [libc::RLIMIT_NOFILE, libc::RLIMIT_NPROC, libc::RLIMIT_MEMLOCK, libc::RLIMIT_CORE];
+    let resources = [libc::RLIMIT_NOFILE, libc::RLIMIT_NPROC, libc::RLIMIT_MEMLOCK];
     all(resources.map(|resource| {
         let Some([soft, hard]) = limits(resource) else { return Verdict::skipped("no limit") };
         if hard == u64::MAX {
@@ -232,10 +232,43 @@ fn raise_limit(_: &Context) -> Verdict {
     }))
 }
 
+/// Only a limit of 1 keeps a core from a program of the host (core(5)), so nobody may change it, not even to 0.
 fn core_dumps(_: &Context) -> Verdict {
+    for wanted in [[0_u8; 16], [0xff; 16]] {
+        let (mut one, mut other) = (wanted, wanted);
+        let _ = sys!(SYS_prlimit64, 0, libc::RLIMIT_CORE, one.as_mut_slice(), 0);
+        let _ = sys!(SYS_setrlimit, libc::RLIMIT_CORE, other.as_mut_slice());
+    }
+    let piped = std::fs::read("/proc/sys/kernel/core_pattern").is_ok_and(|text| text.starts_with(b"|"));
     match limits(libc::RLIMIT_CORE) {
-        Some([_, 0]) => Verdict::refused("RLIMIT_CORE is 0"),
-        other => Verdict::escaped(format!("the host may be made to write core files: {other:?}")),
+        Some([1, 1]) => {}
+        // The daemon's own, which it cannot raise.
+        Some([0, 0]) if !piped => {}
+        other => return Verdict::escaped(format!("the host may be made to take cores: {other:?}")),
+    }
+    dies_without_a_core()
+}
+
+/// Has a child end in a way that leaves a core, where one may be had.
+fn dies_without_a_core() -> Verdict {
+    const CORE_WAS_DUMPED: i32 = 0x80;
+    let child = match sys::fork() {
+        Ok(0) => {
+            let _ = std::env::set_current_dir("/tmp");
+            let _ = sys!(SYS_prctl, libc::PR_SET_DUMPABLE, 1, 0, 0, 0);
+            let _ = sys!(SYS_kill, std::process::id(), libc::SIGQUIT);
+            sys::leave(0)
+        }
+        Ok(child) => child,
+        Err(errno) => return Verdict::skipped(format!("fork: {errno}")),
+    };
+    match sys::wait(child) {
+        Ok(status) if status & 0x7f != libc::SIGQUIT => {
+            Verdict::escaped(format!("a child did not die of SIGQUIT: {status:#x}"))
+        }
+        Ok(status) if status & CORE_WAS_DUMPED != 0 => Verdict::escaped("a core was dumped"),
+        Ok(_) => Verdict::refused("no core is dumped"),
+        Err(errno) => Verdict::skipped(format!("wait: {errno}")),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::abuse::{Context, Probe};
 use crate::sys::{self, sys};
-use crate::verdict::{Verdict, all, must_be_denied, must_fail};
+use crate::verdict::{Verdict, all, must_be_denied, must_fail, must_fail_with};
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
@@ -16,6 +16,8 @@ pub(crate) const PROBES: &[Probe] = &[
     ("socket-alg", |_| socket(libc::AF_ALG, libc::SOCK_SEQPACKET, 0)),
     ("socket-odd-families", odd_families),
     ("socket-odd-netlink", odd_netlink),
+    ("socket-odd-protocols", odd_protocols),
+    ("load-modules-by-ioctl", load_modules_by_ioctl),
     ("interfaces", interfaces),
     ("configure-interface", configure_interface),
     ("add-route", add_route),
@@ -67,6 +69,40 @@ fn odd_netlink(_: &Context) -> Verdict {
             sys!(SYS_socket, libc::AF_NETLINK, libc::SOCK_RAW, protocol),
         )
     }))
+}
+
+/// Protocols for which the kernel would load a module. A kernel that has none answers too, but not with this error.
+fn odd_protocols(_: &Context) -> Verdict {
+    const DCCP: (i32, i32) = (6, 33);
+    const UDP_LITE: (i32, i32) = (libc::SOCK_DGRAM, 136);
+    const SCTP: (i32, i32) = (libc::SOCK_SEQPACKET, libc::IPPROTO_SCTP);
+    // AF_PACKET under another name (packet(7)).
+    const PACKET: (i32, i32) = (10, 0);
+    let kinds = [SCTP, DCCP, UDP_LITE, PACKET];
+    let pairs =
+        [libc::AF_INET, libc::AF_INET6].into_iter().flat_map(|family| kinds.map(|kind| (family, kind)));
+    all(pairs.map(|(family, (kind, protocol))| {
+        let what = format!("socket of family {family}, type {kind}, protocol {protocol}");
+        must_fail_with(libc::EPROTONOSUPPORT, &what, sys!(SYS_socket, family, kind, protocol))
+    }))
+}
+
+/// Questions about bridges and VLANs for which the kernel would load a module, before it looks at rights.
+fn load_modules_by_ioctl(_: &Context) -> Verdict {
+    const GET_BRIDGES: i32 = 0x8940;
+    const GET_VLAN: i32 = 0x8982;
+    let Ok(socket) = sys!(SYS_socket, libc::AF_INET, libc::SOCK_DGRAM, 0) else {
+        return Verdict::refused("no internet sockets at all");
+    };
+    // Bridges: three longs, of which the first asks for the version. VLANs: the command for a name, of no interface.
+    let mut bridges = [0_u8; 24];
+    let mut vlan = [0_u8; 64];
+    vlan[..4].copy_from_slice(&9_u32.to_ne_bytes());
+    vlan[4..12].copy_from_slice(b"nowhere0");
+    let bridges = sys!(SYS_ioctl, socket, GET_BRIDGES, bridges.as_mut_slice());
+    let vlan = sys!(SYS_ioctl, socket, GET_VLAN, vlan.as_mut_slice());
+    sys::close(socket);
+    all([must_fail_with(libc::EPERM, "SIOCGIFBR", bridges), must_fail_with(libc::EPERM, "SIOCGIFVLAN", vlan)])
 }
 
 /// Flags of an interface (netdevice(7)), by an `ifreq`.

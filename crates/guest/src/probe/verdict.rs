@@ -62,6 +62,14 @@ pub(crate) fn must_be_denied(what: &str, outcome: Outcome) -> Verdict {
     }
 }
 
+/// Only this error is a refusal: others come from further in.
+pub(crate) fn must_fail_with(errno: i32, what: &str, outcome: Outcome) -> Verdict {
+    match outcome {
+        Err(seen) if seen.0 != errno => Verdict::escaped(format!("{what} reached the kernel: {seen}")),
+        outcome => must_fail(what, outcome),
+    }
+}
+
 /// One verdict of several attempts: escaped if one escaped, skipped if none could be tried.
 pub(crate) fn all(verdicts: impl IntoIterator<Item = Verdict>) -> Verdict {
     let (mut refused, mut escaped, mut skipped) = (Vec::new(), Vec::new(), Vec::new());

@@ -77,6 +77,13 @@ impl Supervisor {
     }
 
     pub(super) fn connection_ready(&mut self, serial: u64, events: EventFlags) {
+        let asks = |it: &Connection| matches!(it.mode, Mode::Idle | Mode::Handshake);
+        if events.intersects(EventFlags::HUP | EventFlags::ERR)
+            && self.connections.get(&serial).is_some_and(asks)
+        {
+            // A question that its asker gave up, while we were frozen say, and was told so: it is not acted on.
+            return self.close(serial);
+        }
         if events.intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR) {
             self.read_connection(serial);
         }

@@ -66,10 +66,17 @@ pub(super) fn keep_rights() -> Result<(), Failed> {
         .at("keep rights across a change of user")
 }
 
+/// One byte of core is too little for a file, and says to the kernel what zero does not: that no core goes to a program
+/// of the host either, which there is where `core_pattern` begins with `|` (core(5)). The filter of system calls keeps
+/// it at that. Root of the host may raise what the daemon was given; others stay at 0 then.
+pub(super) fn no_cores() {
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(1), maximum: Some(1) });
+}
+
 /// Resource limits that every process of the jail inherits (getrlimit(2)).
 pub(super) fn limits(max_processes: u32) -> Result<(), Failed> {
+    no_cores();
     let mut wanted = vec![
-        (Resource::Core, 0),
         (Resource::Memlock, 8 << 20),
         (Resource::Msgqueue, 819_200),
         (Resource::Sigpending, 4096),

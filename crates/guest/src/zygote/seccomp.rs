@@ -4,13 +4,17 @@
 //! What is known and refused answers `EPERM`; what is newer than this list answers `ENOSYS`, so that programs
 //! fall back as on an older kernel. Calls of another architecture kill the process.
 
-use hostel_system_calls::{AF_NETLINK, DONE_AT_ONCE, NEW_NAMESPACES, PERSONALITIES, SOCKET_FAMILIES};
+use hostel_system_calls::{
+    AF_NETLINK, AF_UNIX, DONE_AT_ONCE, INTERNET_FAMILIES, INTERNET_PROTOCOLS, INTERNET_TYPES, NEW_NAMESPACES,
+    PERSONALITIES, SOCKET_TYPE_MASK,
+};
 use rustix::io::Errno;
 use std::collections::BTreeSet;
 
 const DONE: u32 = RETURN_ERRNO;
 const EPERM: u32 = RETURN_ERRNO | 1;
 const ENOSYS: u32 = RETURN_ERRNO | 38;
+const EPROTONOSUPPORT: u32 = RETURN_ERRNO | 93;
 const EAFNOSUPPORT: u32 = RETURN_ERRNO | 97;
 
 const RETURN_ALLOW: u32 = 0x7fff_0000;
@@ -27,21 +31,29 @@ const X32_BIT: u32 = 0x4000_0000;
 /// The first number that this list has never heard of: after `file_setattr` of Linux 6.17.
 const FIRST_UNKNOWN: u32 = 470;
 
-/// Offsets in `struct seccomp_data`; arguments are read by their lower half, where every flag we test lives.
+/// Offsets in `struct seccomp_data`; arguments are read by their lower half, where every flag we test lives. Only a
+/// pointer has an upper half that counts.
 const NUMBER: u32 = 0;
 const ARCH: u32 = 4;
 const ARGUMENT_0: u32 = 16;
 const ARGUMENT_1: u32 = 24;
 const ARGUMENT_2: u32 = 32;
+const ARGUMENT_2_UPPER: u32 = 36;
 
 const LOAD: u16 = 0x20;
+const AND: u16 = 0x54;
 const JUMP_EQUAL: u16 = 0x15;
 const JUMP_GREATER_EQUAL: u16 = 0x35;
 const JUMP_ANY_BIT: u16 = 0x45;
 const RETURN: u16 = 0x06;
 
-/// Pretending input on a terminal (TIOCSTI, TIOCLINUX) and changing its line discipline (TIOCSETD).
-const FORBIDDEN_IOCTLS: [u32; 3] = [0x5412, 0x541c, 0x5423];
+/// Pretending input on a terminal (TIOCSTI, TIOCLINUX) and changing its line discipline (TIOCSETD); and what has the
+/// host load a module before it looks at rights: bridges (SIOCGIFBR, SIOCSIFBR, SIOCBRADDBR, SIOCBRDELBR) and VLANs
+/// (SIOCGIFVLAN, SIOCSIFVLAN).
+const FORBIDDEN_IOCTLS: [u32; 9] = [0x5412, 0x541c, 0x5423, 0x8940, 0x8941, 0x89a0, 0x89a1, 0x8982, 0x8983];
+
+/// Only this limit says that no core is to be written or handed to a program of the host: see [`super::confine`].
+const RLIMIT_CORE: u32 = 4;
 
 /// One instruction (`struct sock_filter`, Documentation/networking/filter.rst).
 #[repr(C)]
@@ -69,12 +81,14 @@ enum Verdict {
     Clone,
     /// Not the forbidden ones.
     Ioctl,
-    /// Only harmless families.
+    /// Only harmless families, types and protocols.
     Socket,
     /// Only asking, or the plain Linux personality.
     Personality,
-    /// Only its own limits: root inside has the supervisor's user.
+    /// Only its own limits: root inside has the supervisor's user. That on cores stays, whoever changes it.
     OwnLimits,
+    /// Not that on cores.
+    SetLimit,
 }
 
 impl Verdict {
@@ -88,17 +102,36 @@ impl Verdict {
                 op(RETURN, RETURN_ALLOW),
             ],
             Self::Ioctl => any_of(ARGUMENT_1, &FORBIDDEN_IOCTLS, EPERM, RETURN_ALLOW),
-            Self::OwnLimits => any_of(ARGUMENT_0, &[0], RETURN_ALLOW, EPERM),
+            Self::OwnLimits => {
+                let mut code = vec![op(LOAD, ARGUMENT_0)];
+                code.extend(unless_among(&[0], EPERM));
+                code.push(op(LOAD, ARGUMENT_1));
+                code.extend(unless_among(&[RLIMIT_CORE], RETURN_ALLOW));
+                // Asking for it, without a new one, is fine.
+                for half in [ARGUMENT_2, ARGUMENT_2_UPPER] {
+                    code.push(op(LOAD, half));
+                    code.extend(unless_among(&[0], DONE));
+                }
+                code.push(op(RETURN, RETURN_ALLOW));
+                code
+            }
+            Self::SetLimit => any_of(ARGUMENT_0, &[RLIMIT_CORE], DONE, RETURN_ALLOW),
             Self::Personality => any_of(ARGUMENT_0, &PERSONALITIES, RETURN_ALLOW, EPERM),
             Self::Socket => {
                 let mut code = vec![
                     op(LOAD, ARGUMENT_0),
-                    jump(JUMP_EQUAL, AF_NETLINK, 0, 3),
+                    jump(JUMP_EQUAL, AF_UNIX, 0, 1),
+                    op(RETURN, RETURN_ALLOW),
+                    jump(JUMP_EQUAL, AF_NETLINK, 0, 4),
                     op(LOAD, ARGUMENT_2),
                     jump(JUMP_EQUAL, 0, 0, 1),
                     op(RETURN, RETURN_ALLOW),
+                    op(RETURN, EAFNOSUPPORT),
                 ];
-                code.extend(any_of(ARGUMENT_0, &SOCKET_FAMILIES, RETURN_ALLOW, EAFNOSUPPORT));
+                code.extend(unless_among(&INTERNET_FAMILIES, EAFNOSUPPORT));
+                code.extend([op(LOAD, ARGUMENT_1), op(AND, SOCKET_TYPE_MASK)]);
+                code.extend(unless_among(&INTERNET_TYPES, EPROTONOSUPPORT));
+                code.extend(any_of(ARGUMENT_2, &INTERNET_PROTOCOLS, RETURN_ALLOW, EPROTONOSUPPORT));
                 code
             }
         }
@@ -108,11 +141,17 @@ impl Verdict {
 /// Loads an argument; `hit` where it equals one of the values, else `miss`.
 fn any_of(argument: u32, values: &[u32], hit: u32, miss: u32) -> Vec<Instruction> {
     let mut code = vec![op(LOAD, argument)];
-    for (index, value) in values.iter().enumerate() {
-        let to_hit = u8::try_from(values.len() - index).unwrap_or(u8::MAX);
-        code.push(jump(JUMP_EQUAL, *value, to_hit, 0));
-    }
-    code.extend([op(RETURN, miss), op(RETURN, hit)]);
+    code.extend(unless_among(values, miss));
+    code.push(op(RETURN, hit));
+    code
+}
+
+/// `miss` unless what is loaded equals one of the values; goes on behind where it does.
+fn unless_among(values: &[u32], miss: u32) -> Vec<Instruction> {
+    let behind = |index: usize| u8::try_from(values.len() - index).unwrap_or(u8::MAX);
+    let mut code: Vec<Instruction> =
+        values.iter().enumerate().map(|(index, value)| jump(JUMP_EQUAL, *value, behind(index), 0)).collect();
+    code.push(op(RETURN, miss));
     code
 }
 
@@ -136,6 +175,8 @@ fn pieces() -> Vec<(u32, Verdict)> {
             Verdict::Return(DONE)
         } else if number_of(libc::SYS_prlimit64) {
             Verdict::OwnLimits
+        } else if number_of(libc::SYS_setrlimit) {
+            Verdict::SetLimit
         } else if allowed.contains(&i64::from(number)) {
             Verdict::Return(RETURN_ALLOW)
         } else {
@@ -213,8 +254,14 @@ mod tests {
                         ARGUMENT_0 => arguments[0],
                         ARGUMENT_1 => arguments[1],
                         ARGUMENT_2 => arguments[2],
+                        // As if each pointer were below 4 GiB.
+                        ARGUMENT_2_UPPER => 0,
                         other => panic!("loads {other}"),
                     };
+                    continue;
+                }
+                AND => {
+                    accumulator &= instruction.operand;
                     continue;
                 }
                 RETURN => return instruction.operand,
@@ -281,21 +328,40 @@ mod tests {
         }
         assert_eq!(verdict(libc::SYS_ioctl, [0, 0x5412, 0]), EPERM);
         assert_eq!(verdict(libc::SYS_ioctl, [0, 0x5413, 0]), RETURN_ALLOW);
-        for (family, protocol, expected) in [
-            (1, 0, RETURN_ALLOW),
-            (10, 6, RETURN_ALLOW),
-            (16, 0, RETURN_ALLOW),
-            (16, 15, EAFNOSUPPORT),
-            (40, 0, EAFNOSUPPORT),
-            (17, 0, EAFNOSUPPORT),
-            (38, 0, EAFNOSUPPORT),
+        assert_eq!(verdict(libc::SYS_ioctl, [0, 0x8940, 0]), EPERM);
+        assert_eq!(verdict(libc::SYS_ioctl, [0, 0x8983, 0]), EPERM);
+        for (family, kind, protocol, expected) in [
+            (1, 1, 0, RETURN_ALLOW),
+            (1, 5, 0, RETURN_ALLOW),
+            (2, 2 | 0x80800, 17, RETURN_ALLOW),
+            (10, 1, 6, RETURN_ALLOW),
+            (10, 1, 262, RETURN_ALLOW),
+            (10, 2, 58, RETURN_ALLOW),
+            (2, 5, 132, EPROTONOSUPPORT),
+            (2, 1, 132, EPROTONOSUPPORT),
+            (10, 6, 33, EPROTONOSUPPORT),
+            (2, 2, 136, EPROTONOSUPPORT),
+            (2, 10 | 0x80000, 0, EPROTONOSUPPORT),
+            (2, 0, 0, EPROTONOSUPPORT),
+            (16, 3, 0, RETURN_ALLOW),
+            (16, 3, 15, EAFNOSUPPORT),
+            (40, 1, 0, EAFNOSUPPORT),
+            (17, 3, 0, EAFNOSUPPORT),
+            (38, 5, 0, EAFNOSUPPORT),
         ] {
-            assert_eq!(verdict(libc::SYS_socket, [family, 1, protocol]), expected, "family {family}");
+            let seen = verdict(libc::SYS_socket, [family, kind, protocol]);
+            assert_eq!(seen, expected, "family {family}, type {kind}, protocol {protocol}");
         }
         assert_eq!(verdict(libc::SYS_personality, [u32::MAX, 0, 0]), RETURN_ALLOW);
         assert_eq!(verdict(libc::SYS_personality, [0x0004_0000, 0, 0]), EPERM);
         assert_eq!(verdict(libc::SYS_prlimit64, [0, 7, 0]), RETURN_ALLOW);
         assert_eq!(verdict(libc::SYS_prlimit64, [1, 7, 0]), EPERM);
+        assert_eq!(verdict(libc::SYS_prlimit64, [0, 7, 0x1000]), RETURN_ALLOW);
+        assert_eq!(verdict(libc::SYS_prlimit64, [0, RLIMIT_CORE, 0]), RETURN_ALLOW);
+        assert_eq!(verdict(libc::SYS_prlimit64, [0, RLIMIT_CORE, 0x1000]), DONE);
+        assert_eq!(verdict(libc::SYS_prlimit64, [1, RLIMIT_CORE, 0x1000]), EPERM);
+        assert_eq!(verdict(libc::SYS_setrlimit, [RLIMIT_CORE, 0x1000, 0]), DONE);
+        assert_eq!(verdict(libc::SYS_setrlimit, [7, 0x1000, 0]), RETURN_ALLOW);
     }
 
     #[test]

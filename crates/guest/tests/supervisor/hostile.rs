@@ -1,6 +1,6 @@
 //! Hosts that do not keep to the protocol.
 
-use crate::client::{Guest, everything, pause, spec};
+use crate::client::{Guest, TOKEN, everything, pause, spec};
 use hostel_guest_protocol::{Answer, Ask, Empty, Frame, Hello, ProcessSpec, StreamId, VERSION, frame};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -150,4 +150,28 @@ fn garbage_of_every_kind_is_survived() {
         Ok(())
     });
     run.unwrap();
+}
+
+#[test]
+fn what_is_asked_and_given_up_while_it_stands_still_is_not_done() {
+    let guest = Guest::start();
+    let mut other = guest.connect();
+    let mut idle = guest.connect();
+    let signal = |number: i32| {
+        // SAFETY: plain kill(2) on our own child, which has not been waited for.
+        assert_eq!(unsafe { libc::kill(guest.child.id().cast_signed(), number) }, 0);
+    };
+    signal(libc::SIGSTOP);
+    idle.request(Ask::Start(spec("late", &["true"])));
+    drop(idle);
+    let mut stranger = guest.raw();
+    let request = hostel_guest_protocol::Request { ask: Some(Ask::Start(spec("later", &["true"]))) };
+    stranger.write_all(&[hello(&TOKEN), frame::encode_message(&request)].concat()).unwrap();
+    drop(stranger);
+    signal(libc::SIGCONT);
+    // Both were heard of before this one, which came last.
+    guest.connect().ask(Ask::Ping(Empty {})).unwrap();
+    for id in ["late", "later"] {
+        assert_eq!(other.get(id).unwrap_err().kind, hostel_guest_protocol::FailureKind::NotFound as i32);
+    }
 }

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use hostel_sandbox::file::{ByteStream, Compression, FileEvent, FileEventKind, FileInfo, WriteOptions};
 use hostel_sandbox::process::{
-    AttachOptions, Attachment, ExitReason, ExitStatus, Input, Output, OutputStream, ProcessInfo, ProcessSpec,
+    AttachOptions, Attachment, ExitReason, Input, Output, OutputStream, ProcessInfo, ProcessSpec,
     StartRequest, TerminalSize,
 };
 use hostel_sandbox::{Error, Files, ListenAddress, Listeners, ProcessId, Processes, Result};
@@ -134,10 +134,11 @@ impl Processes for Sandbox {
         self.find(id).map(|_| ())
     }
 
-    async fn wait(&self, id: &ProcessId) -> Result<ExitStatus> {
-        let mut ended = self.find(id)?.ended.subscribe();
-        let status = ended.wait_for(Option::is_some).await.unwrap();
-        Ok(status.clone().unwrap())
+    async fn wait(&self, id: &ProcessId) -> Result<ProcessInfo> {
+        let process = self.find(id)?;
+        process.ended.subscribe().wait_for(Option::is_some).await.unwrap();
+        // It may be forgotten by now.
+        Ok(process.info.lock().unwrap().clone())
     }
 }
 
