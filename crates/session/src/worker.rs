@@ -15,6 +15,7 @@ mod link;
 mod meaning;
 pub(crate) mod options;
 mod restore;
+mod start;
 
 pub(crate) use command::{Command, Halt, Reply};
 pub(crate) use commands::replay;
