@@ -112,9 +112,22 @@ pub trait Store: Send + Sync {
     /// [`Store`](crate::Error::Store).
     async fn has_transcripts(&self, id: &SessionId) -> Result<bool>;
 
-    /// The transcript of a session, by file.
+    /// The files that a session has transcripts of, in order of their paths.
     ///
     /// # Errors
+    /// [`Store`](crate::Error::Store).
+    async fn transcript_paths(&self, id: &SessionId) -> Result<Vec<String>>;
+
+    /// The transcript in one file; empty where there is none.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::Error::Invalid) where it has more than 512 MiB, [`Store`](crate::Error::Store).
+    async fn transcript(&self, id: &SessionId, path: &str) -> Result<String>;
+
+    /// The transcripts of a session, by file.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::Error::Invalid) where all together have more than 512 MiB,
     /// [`Store`](crate::Error::Store).
     async fn transcripts(&self, id: &SessionId) -> Result<Vec<TranscriptFile>>;
 

@@ -15,6 +15,7 @@ mod link;
 mod meaning;
 pub(crate) mod options;
 mod restore;
+mod start;
 
 pub(crate) use command::{Command, Halt, Reply};
 pub(crate) use commands::replay;
@@ -32,11 +33,14 @@ use crate::session::Session;
 use crate::store::{AgentState, Commit};
 use command::{Until, Waiter};
 use draft::{After, Deltas, Draft};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use hostel_agent::AgentDriver;
 use jobs::{Job, Progress};
 use link::{Link, Moved};
 use serde::Serialize;
 use std::collections::{BTreeSet, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -85,8 +89,7 @@ pub(crate) struct Worker {
     deltas: Deltas,
     /// Inputs for the machine that came of its own effects.
     inputs: VecDeque<Input>,
-    commits: JoinSet<Result<()>>,
-    /// What to do when the commit that is on its way is durable.
+    /// The commit that is on its way.
     committing: Option<Committing>,
     /// Commits are numbered, so that one whose answer was lost may be tried again.
     commits_made: u64,
@@ -138,8 +141,13 @@ enum Bounds {
     Changed,
 }
 
+/// How a commit went, where it did not panic.
+type Committed = std::thread::Result<Result<()>>;
+
 /// A commit on its way, and what follows.
 struct Committing {
+    /// Writes it.
+    writing: BoxFuture<'static, Committed>,
     events: Vec<Arc<Event>>,
     after: Vec<After>,
     view: Arc<Session>,
@@ -154,8 +162,8 @@ impl Worker {
     pub(crate) async fn run(mut self) -> Left {
         self.begin();
         let left = loop {
-            self.flush();
             self.answer_waiters();
+            self.flush();
             if self.cut_off.is_some()
                 || (self.committing.is_none() && self.draft.is_empty() && self.may_leave())
             {
@@ -172,7 +180,7 @@ impl Worker {
             let reads = self.draft.has_room() && !self.leaving.is_cancelled();
             let deadline = self.next_deadline();
             tokio::select! {
-                Some(done) = self.commits.join_next() => self.committed(done),
+                done = commit_ended(&mut self.committing) => self.committed(done),
                 Some(job) = self.jobs.join_next() => match job {
                     Ok(job) => self.job_done(job),
                     Err(error) if error.is_panic() => {
@@ -230,7 +238,9 @@ impl Worker {
         }
         let draft = std::mem::take(&mut self.draft);
         let mut commit = Commit::new(self.id.clone(), self.generation);
-        if draft.session || !draft.events.is_empty() {
+        // What an agent says word by word changes nothing of the record but the number of its last event, and the
+        // store counts that by itself.
+        if draft.session {
             commit.session = Some(self.session.clone());
         }
         if draft.agent {
@@ -247,18 +257,26 @@ impl Worker {
         commit.questions = draft.questions.into_values().collect();
         commit.transcript = draft.transcript;
         commit.compact = draft.compact;
+        // It is polled here and not by a task of its own, to which and back would be two more switches for each event
+        // that is seen. At once, so that it is under way before anything else is looked at.
+        let mut writing =
+            AssertUnwindSafe(commit_patiently(Arc::clone(&self.shared), commit)).catch_unwind().boxed();
+        let done = (&mut writing).now_or_never();
         self.committing = Some(Committing {
+            writing,
             events: draft.events,
             after: draft.after,
             view: Arc::new(self.session.clone()),
             input: self.input_end(),
             consumed: self.consumed(),
         });
-        self.commits.spawn(commit_patiently(Arc::clone(&self.shared), commit));
+        if let Some(done) = done {
+            self.committed(done);
+        }
     }
 
     /// What was on its way is durable: it is seen, and what waited for that is done.
-    fn committed(&mut self, done: std::result::Result<Result<()>, tokio::task::JoinError>) {
+    fn committed(&mut self, done: Committed) {
         let Some(committing) = self.committing.take() else { return };
         if let Ok(Ok(())) = done {
             self.view.send_replace(committing.view);
@@ -272,8 +290,8 @@ impl Worker {
             return;
         }
         self.cut_off = Some(match done {
-            Err(error) => {
-                tracing::error!(session = %self.id, %error, "a commit of a session broke");
+            Err(_) => {
+                tracing::error!(session = %self.id, "a commit of a session broke");
                 Left::Broken
             }
             Ok(done) => {
@@ -313,6 +331,7 @@ impl Worker {
         let data = draft::json(kind, data);
         self.count_written(data.get().len());
         let event = NewEvent { kind, message_id: message.map(Arc::from), data };
+        self.draft.session |= kind != EventKind::BlockDelta;
         self.draft.push(Event::new(seq, crate::clock::now(), event));
         seq
     }
@@ -328,12 +347,9 @@ impl Worker {
         self.draft.after.push(Box::new(act));
     }
 
-    /// Answers those who wait for what has come about. What they are told is durable.
+    /// Answers those who wait for what has come about, as soon as that is durable: what goes on meanwhile is no reason
+    /// to have them wait.
     fn answer_waiters(&mut self) {
-        if self.waiters.is_empty() || self.committing.is_some() || !self.draft.is_empty() {
-            return;
-        }
-        let mut waiting = Vec::new();
         for waiter in std::mem::take(&mut self.waiters) {
             let come = match &waiter.until {
                 Until::TurnOver(message) => {
@@ -343,13 +359,19 @@ impl Worker {
                 Until::Ended => self.session.status.is_final() && !self.machine.has_sandbox(),
                 Until::NoSandbox => !self.machine.has_sandbox(),
             };
-            if come {
-                command::answer(waiter.reply, Ok(self.session.clone()));
-            } else if !waiter.reply.is_closed() {
-                waiting.push(waiter);
+            if !come {
+                if !waiter.reply.is_closed() {
+                    self.waiters.push(waiter);
+                }
+                continue;
+            }
+            let session = self.session.clone();
+            if self.committing.is_none() && self.draft.is_empty() {
+                command::answer(waiter.reply, Ok(session));
+            } else {
+                self.when_durable(move |_| command::answer(waiter.reply, Ok(session)));
             }
         }
-        self.waiters = waiting;
     }
 
     /// Answers those who wait for the sandbox to be gone, though another may be had at once.
@@ -384,6 +406,14 @@ async fn commit_patiently(shared: Arc<Shared>, commit: Commit) -> Result<()> {
         shared.store_failed(&error);
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(STORE_PAUSE.1);
+    }
+}
+
+/// How the commit that is on its way went; never without one.
+async fn commit_ended(committing: &mut Option<Committing>) -> Committed {
+    match committing {
+        Some(committing) => (&mut committing.writing).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -275,7 +275,8 @@ impl Worker {
     }
 
     fn tell_bounds(&mut self, pause: Duration) {
-        self.jobs.spawn(jobs::tell_bounds(Arc::clone(&self.shared), self.session.clone(), pause));
+        let (session, sandbox) = (self.session.clone(), self.agent.sandbox_id.clone());
+        self.jobs.spawn(jobs::tell_bounds(Arc::clone(&self.shared), session, sandbox, pause));
     }
 
     pub(super) fn bounded(&mut self, told: Result<()>) {

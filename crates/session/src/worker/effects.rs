@@ -1,8 +1,9 @@
 //! What the machine wants done, and what comes of it.
 
 use super::Worker;
-use super::jobs::{self, Job, Progress, Start};
+use super::jobs::{self, Job, Progress};
 use super::link::Link;
+use super::start::Start;
 use crate::error::{Error, Result};
 use crate::event::EventKind;
 use crate::machine::{Effect, Input, Phase, TurnEnd};
@@ -332,7 +333,10 @@ impl Worker {
             return;
         }
         match started {
-            Ok(Started { driver, session, process, with }) => {
+            Ok(Started { driver, session, sandbox, process, with }) => {
+                // One that is used again was told to nobody since the environment failed.
+                self.agent.sandbox_id = Some(sandbox.to_string());
+                self.session.environment.sandbox_id.clone_from(&self.agent.sandbox_id);
                 self.agent.process_id = Some(process.to_string());
                 self.agent.input_offset = session.process.stdin_offset;
                 self.agent.input.clear();

@@ -4,35 +4,31 @@ use super::options;
 use crate::error::{Error, Result};
 use crate::local::Shared;
 use crate::session::Session;
-use crate::store::{AgentState, TranscriptFile};
-use hostel_agent::{AgentDriver, claude};
+use crate::store::AgentState;
+use hostel_agent::AgentDriver;
 use hostel_client::domain::process::ProcessSpec;
 use hostel_client::domain::{ProcessId, SandboxId, SandboxState};
-use hostel_client::model::{Sandbox, StartKind, UsageGroup, WriteFile};
+use hostel_client::model::{StartKind, UsageGroup};
 use hostel_client::{
-    Acknowledge, Attach, Client, CreateSandbox, ExecSession, ListSandboxes, ReconnectPolicy, StartProcess,
-    Stdin, UpdateSandbox, UsageQuery,
+    Acknowledge, Attach, Client, ExecSession, ListSandboxes, ReconnectPolicy, StartProcess, Stdin,
+    UpdateSandbox, UsageQuery,
 };
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
-/// The process that waits in a warm sandbox.
-const WARM: &str = "warm";
-/// How long a daemon that does not answer is asked again before a start fails.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How long counting what was used may take; the agent's estimate stands in after that.
+/// How long counting what was used may take. What is not known by then is counted with the next turn.
 const COUNTING: Duration = Duration::from_secs(5);
-/// The most files of a conversation that are brought back: its own, and those of subagents.
-const MAX_TRANSCRIPTS: usize = 1000;
+/// How soon a daemon that is away is asked again what was used.
+const COUNT_AGAIN: Duration = Duration::from_millis(200);
 /// Why the daemon refuses what a sandbox cannot do now: it is paused, or ends.
 const STATE: &str = "SANDBOX_STATE";
-/// Why the daemon refuses a request that comes again and is another one.
-const REUSED: &str = "REQUEST_ID_REUSED";
 /// SIGINT, signal(7).
 const INTERRUPT: i32 = 2;
+/// SIGKILL, signal(7).
+pub(super) const KILL: i32 = 9;
+/// Why the daemon refuses to signal a process: there is none any more.
+pub(super) const ENDED: &str = "PROCESS_ENDED";
 /// How long the processes of a sandbox may take to die.
 const DYING: Duration = Duration::from_secs(10);
 
@@ -58,6 +54,7 @@ pub(super) enum Job {
 pub(super) struct Started {
     pub(super) driver: Box<dyn AgentDriver>,
     pub(super) session: ExecSession,
+    pub(super) sandbox: SandboxId,
     pub(super) process: ProcessId,
     /// The session as it was when this began.
     pub(super) with: Box<Session>,
@@ -73,210 +70,8 @@ pub(super) enum Progress {
     FreshWorkspace,
 }
 
-/// What a start needs to know.
-pub(super) struct Start {
-    pub(super) shared: Arc<Shared>,
-    pub(super) session: Session,
-    pub(super) agent: AgentState,
-    pub(super) epoch: u64,
-    pub(super) progress: mpsc::Sender<(u64, Progress)>,
-    pub(super) cancel: CancellationToken,
-}
-
-impl Start {
-    pub(super) async fn run(self) -> Job {
-        Job::Started(self.epoch, self.start().await)
-    }
-
-    /// A call that makes something is never given up in the middle: what it makes is to be known, so that it can be
-    /// taken away.
-    async fn start(&self) -> Result<Started> {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
-        loop {
-            let (error, what) = match self.try_start().await {
-                Err(Error::Daemon(error)) if error.is_connection() => {
-                    (Error::Daemon(error), "Waiting for the daemon")
-                }
-                // A store that is away is waited for by everybody.
-                Err(error @ Error::Store { .. }) if !self.cancel.is_cancelled() => {
-                    self.shared.store_failed(&error);
-                    tokio::time::sleep(super::effects::PAUSE).await;
-                    continue;
-                }
-                done => return done,
-            };
-            if tokio::time::Instant::now() >= deadline || self.cancel.is_cancelled() {
-                return Err(error);
-            }
-            self.tell(Progress::Doing(what)).await;
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
-    }
-
-    async fn try_start(&self) -> Result<Started> {
-        let client = self.shared.client().await?;
-        let store = &self.shared.store;
-        let resume = !self.session.session_id.is_empty() && store.has_transcripts(&self.session.id).await?;
-        let (sandbox, warm) = match self.living_sandbox(&client).await? {
-            Some(sandbox) => {
-                self.clear(&client, &sandbox).await?;
-                (sandbox, false)
-            }
-            None => {
-                self.tell(Progress::Doing("Creating execution environment")).await;
-                let create =
-                    options::sandbox(&self.shared.config, store.name(), &self.session, self.agent.attempt)?;
-                let created = self.make_sandbox(&client, create).await?;
-                // Before it counts as there: who finds it later may rely on it.
-                if resume {
-                    let transcripts = store.transcripts(&self.session.id).await?;
-                    self.bring_back(&client, &created.id, &transcripts).await?;
-                }
-                self.tell(Progress::Sandbox(created.id.clone(), created.start_kind)).await;
-                (created.id, created.start_kind == StartKind::Warm)
-            }
-        };
-        if self.cancel.is_cancelled() {
-            return Err(Error::Stopping);
-        }
-        self.tell(Progress::Doing("Starting the agent")).await;
-        if warm
-            && !resume
-            && let Some(started) = self.claim_spare(&client, &sandbox).await?
-        {
-            return Ok(started);
-        }
-        let config = &self.session.config;
-        let launch = options::launch(&self.session, self.shared.config.gateway, resume, self.agent.attempt);
-        let (launch, driver) = config.agent.launch(&launch)?;
-        let process = self.process()?;
-        let start = StartProcess {
-            sandbox: sandbox.clone(),
-            request_id: Some(process.to_string()),
-            spec: ProcessSpec {
-                id: Some(process.clone()),
-                argv: launch.argv,
-                env: launch.env,
-                cwd: launch.cwd.or_else(|| Some(options::workspace(config).to_owned())),
-                stdin: true,
-                ..ProcessSpec::default()
-            },
-        };
-        if let Err(error) = client.start_process(start).await {
-            return Err(if error.reason() == REUSED { Error::Again } else { error.into() });
-        }
-        let session = attach(&client, &sandbox, &process, (0, 0)).await?;
-        Ok(Started { driver, session, process, with: Box::new(self.session.clone()) })
-    }
-
-    /// Makes a sandbox. Warm agents that are not there yet are no reason to have none.
-    async fn make_sandbox(&self, client: &Client, mut create: CreateSandbox) -> Result<Sandbox> {
-        let again = |id: Option<String>, how: &str| id.map(|id| format!("{id}-{how}"));
-        let error = match client.create_sandbox(create.clone()).await {
-            Ok(created) => return Ok(created.sandbox),
-            Err(error) => error,
-        };
-        if error.is_not_found() && create.pool.as_deref() == Some(options::WARM_POOL) {
-            create.pool = None;
-            // Another request: the first may be found again by then.
-            create.request_id = again(create.request_id, "cold");
-        } else if error.reason() == REUSED {
-            // Whoever began this attempt wanted another sandbox: something was changed since. What it made goes.
-            remove_all(client, self.shared.store.name(), &self.session.id).await?;
-            create.request_id = again(create.request_id, &crate::id::new_id());
-        } else {
-            return Err(error.into());
-        }
-        Ok(client.create_sandbox(create).await?.sandbox)
-    }
-
-    /// What the agent's process is called: the same whenever this attempt is made.
-    fn process(&self) -> Result<ProcessId> {
-        ProcessId::parse(format!("agent-{}", self.agent.attempt)).map_err(daemon)
-    }
-
-    /// The sandbox that there was, where it still is.
-    async fn living_sandbox(&self, client: &Client) -> Result<Option<SandboxId>> {
-        let Some(id) = &self.agent.sandbox_id else { return Ok(None) };
-        let id = SandboxId::parse(id.as_str()).map_err(daemon)?;
-        match client.get_sandbox(&id).await {
-            Ok(sandbox) if sandbox.state == SandboxState::Ready => Ok(Some(id)),
-            Ok(sandbox) if sandbox.state == SandboxState::Paused => {
-                client.resume_sandbox(&id).await?;
-                Ok(Some(id))
-            }
-            Ok(_) => Ok(None),
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Sees to it that nothing of an earlier agent runs in a sandbox that is used again, unless this very agent does:
-    /// then it was started before somebody could note that.
-    async fn clear(&self, client: &Client, sandbox: &SandboxId) -> Result<()> {
-        let own = self.process()?;
-        let processes = client.list_processes(sandbox).await?;
-        if processes.iter().any(|process| process.running && process.id == own) {
-            return Ok(());
-        }
-        kill_all(client, sandbox).await
-    }
-
-    /// Puts the conversation into a sandbox that does not know it.
-    async fn bring_back(
-        &self,
-        client: &Client,
-        sandbox: &SandboxId,
-        transcripts: &[TranscriptFile],
-    ) -> Result<()> {
-        for file in wanted(transcripts, &self.session.session_id) {
-            let write = WriteFile { path: file.path.clone(), permissions: Some(0o600), create_parents: true };
-            client.write_file(sandbox, write, file.content.as_bytes()).await?;
-        }
-        if self.session.num_turns > 0 {
-            self.tell(Progress::FreshWorkspace).await;
-        }
-        Ok(())
-    }
-
-    /// The agent that waits in the sandbox, where it is one that fits.
-    async fn claim_spare(&self, client: &Client, sandbox: &SandboxId) -> Result<Option<Started>> {
-        let mut options = options::launch(&self.session, self.shared.config.gateway, false, 1);
-        // What is in its environment was fixed before anybody knew of this session.
-        let Some(spare) = claude::spare(&options).filter(|_| self.session.config.env.is_empty()) else {
-            return Ok(None);
-        };
-        let process = ProcessId::parse(WARM).map_err(daemon)?;
-        match client.get_process(sandbox, &process).await {
-            Ok(waiting) if waiting.running && waiting.command == spare.argv => {}
-            Ok(_) => return Ok(None),
-            Err(error) if error.is_not_found() => return Ok(None),
-            Err(error) => return Err(error.into()),
-        }
-        options.claimed_spare = true;
-        let (_, driver) = self.session.config.agent.launch(&options)?;
-        let session = attach(client, sandbox, &process, (0, 0)).await?;
-        Ok(Some(Started { driver, session, process, with: Box::new(self.session.clone()) }))
-    }
-
-    async fn tell(&self, progress: Progress) {
-        // A worker that is gone needs to know nothing.
-        let _ = self.progress.send((self.epoch, progress)).await;
-    }
-}
-
-/// The transcripts to put into a sandbox: those that are where agents keep them, the conversation's own first, and not
-/// more than an agent is waited for. Another sandbox said what they are called.
-fn wanted<'a>(transcripts: &'a [TranscriptFile], conversation: &str) -> Vec<&'a TranscriptFile> {
-    let own = format!("/{conversation}.jsonl");
-    let mut wanted: Vec<_> = transcripts.iter().filter(|file| claude::is_transcript(&file.path)).collect();
-    wanted.sort_by_key(|file| !file.path.ends_with(&own));
-    wanted.truncate(MAX_TRANSCRIPTS);
-    wanted
-}
-
 /// Attaches to an agent, for as long as it takes for a daemon to come back.
-async fn attach(
+pub(super) async fn attach(
     client: &Client,
     sandbox: &SandboxId,
     process: &ProcessId,
@@ -359,7 +154,7 @@ pub(super) async fn sweep(shared: Arc<Shared>, agent: AgentState, epoch: u64) ->
 }
 
 /// Kills what runs in a sandbox, and returns when it is dead.
-async fn kill_all(client: &Client, sandbox: &SandboxId) -> Result<()> {
+pub(super) async fn kill_all(client: &Client, sandbox: &SandboxId) -> Result<()> {
     // Whoever asks is left out by the kernel, and so is the guest (kill(2)).
     let kill = ProcessSpec {
         argv: ["sh", "-c", "kill -9 -1 2>/dev/null; exit 0"].map(str::to_owned).to_vec(),
@@ -378,9 +173,9 @@ async fn kill_all(client: &Client, sandbox: &SandboxId) -> Result<()> {
         Err(error) => return Err(error.into()),
     }
     for process in client.list_processes(sandbox).await?.into_iter().filter(|process| process.running) {
-        match client.signal_process(sandbox, &process.id, 9).await {
+        match client.signal_process(sandbox, &process.id, KILL).await {
             Ok(()) => {}
-            Err(error) if error.is_not_found() || error.reason() == "PROCESS_ENDED" => continue,
+            Err(error) if error.is_not_found() || error.reason() == ENDED => continue,
             Err(error) => return Err(error.into()),
         }
         if client.wait_process(sandbox, &process.id, Some(DYING)).await?.running {
@@ -391,21 +186,28 @@ async fn kill_all(client: &Client, sandbox: &SandboxId) -> Result<()> {
     Ok(())
 }
 
-/// Asks what the session spent.
+/// Asks what the session spent; a daemon that is away for a moment is asked again.
 pub(super) async fn settle(shared: Arc<Shared>, session: crate::id::SessionId, since: Timestamp) -> Job {
-    let query = of_session(&shared, &session, since);
     let spent = tokio::time::timeout(COUNTING, async {
-        let client = shared.client().await?;
-        Result::Ok(client.get_usage(query).await?)
+        loop {
+            let counted = async {
+                let query = of_session(&shared, &session, since);
+                Result::Ok(shared.client().await?.get_usage(query).await?)
+            };
+            match counted.await {
+                Err(Error::Daemon(error)) if error.is_connection() => tokio::time::sleep(COUNT_AGAIN).await,
+                done => return done,
+            }
+        }
     });
     match spent.await {
         Ok(Ok(usage)) => Job::Settled(Some(usage.total.cost_micros)),
         Ok(Err(error)) => {
-            tracing::warn!(%session, %error, "what a turn cost is not known; the agent's estimate stands in");
+            tracing::warn!(%session, %error, "what a turn cost is not known; it is counted with the next");
             Job::Settled(None)
         }
         Err(_) => {
-            tracing::warn!(%session, limit = ?COUNTING, "what a turn cost is not known in time; the agent's estimate stands in");
+            tracing::warn!(%session, limit = ?COUNTING, "what a turn cost is not known in time; it is counted with the next");
             Job::Settled(None)
         }
     }
@@ -428,7 +230,7 @@ pub(super) async fn close(shared: Arc<Shared>, session: crate::id::SessionId) ->
     Job::Closed(closed.await)
 }
 
-async fn remove_all(client: &Client, store: &str, session: &crate::id::SessionId) -> Result<()> {
+pub(super) async fn remove_all(client: &Client, store: &str, session: &crate::id::SessionId) -> Result<()> {
     let list = ListSandboxes { label_selector: options::selector(store, session), states: Vec::new() };
     for sandbox in client.list_sandboxes(&list).await?.sandboxes {
         // One that broke by itself is still on record.
@@ -437,7 +239,7 @@ async fn remove_all(client: &Client, store: &str, session: &crate::id::SessionId
     Ok(())
 }
 
-fn daemon(error: hostel_client::domain::Error) -> Error {
+pub(super) fn daemon(error: hostel_client::domain::Error) -> Error {
     Error::Daemon(error.into())
 }
 
@@ -456,11 +258,16 @@ pub(super) async fn interrupt(shared: Arc<Shared>, agent: AgentState) -> Job {
 }
 
 /// Tells the daemon that more, or less, may be spent, and that the sandbox may live as long as its session from now.
-pub(super) async fn tell_bounds(shared: Arc<Shared>, session: Session, pause: Duration) -> Job {
+pub(super) async fn tell_bounds(
+    shared: Arc<Shared>,
+    session: Session,
+    sandbox: Option<String>,
+    pause: Duration,
+) -> Job {
     tokio::time::sleep(pause).await;
     let changed = async {
-        let Some(sandbox) = &session.environment.sandbox_id else { return Ok(()) };
-        let sandbox = SandboxId::parse(sandbox.as_str()).map_err(daemon)?;
+        let Some(sandbox) = sandbox else { return Ok(()) };
+        let sandbox = SandboxId::parse(sandbox).map_err(daemon)?;
         let client = shared.client().await?;
         let mut update =
             UpdateSandbox { lifetime: Some(options::lifetime(&session.limits)), ..UpdateSandbox::default() };
@@ -477,21 +284,4 @@ pub(super) async fn tell_bounds(shared: Arc<Shared>, session: Session, pause: Du
         Result::Ok(())
     };
     Job::Bounded(changed.await)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_transcripts_are_brought_back() {
-        let file = |path: String| TranscriptFile { path, content: String::new() };
-        let mut files: Vec<_> =
-            (0..2000).map(|number| file(format!("/s/projects/p/c/subagents/{number}.jsonl"))).collect();
-        files.insert(0, file("/home/agent/.profile".to_owned()));
-        files.push(file("/s/projects/p/c.jsonl".to_owned()));
-        let wanted = wanted(&files, "c");
-        assert_eq!((wanted.len(), wanted[0].path.as_str()), (MAX_TRANSCRIPTS, "/s/projects/p/c.jsonl"));
-        assert!(wanted.iter().all(|file| file.path.starts_with("/s/projects/")));
-    }
 }

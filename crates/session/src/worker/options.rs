@@ -21,6 +21,8 @@ pub(crate) const WARM_POOL: &str = "hostel-agents";
 pub(crate) const WORKSPACE: &str = "/workspace";
 /// How much longer a sandbox may live than its session, so that one that nobody looks after goes away.
 const SLACK: Duration = Duration::from_secs(60 * 60);
+/// How long making a sandbox may take, with the wait for room and a template's start commands.
+const MAKING: Duration = Duration::from_secs(15 * 60);
 /// The longest that a sandbox may be told to live.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
@@ -89,7 +91,7 @@ pub(crate) fn sandbox(
         pool: config.pool.clone().or_else(|| own_pool(host, config)).or_else(|| host.pool.clone()),
         spec,
         id: None,
-        wait: None,
+        wait: Some(MAKING),
     })
 }
 

@@ -69,7 +69,6 @@ impl Worker {
             draft: Default::default(),
             deltas: Default::default(),
             inputs: VecDeque::new(),
-            commits: JoinSet::new(),
             committing: None,
             jobs: JoinSet::new(),
             reports,

@@ -110,10 +110,14 @@ pub(crate) async fn numbered_commits_are_kept_once(place: &Place) {
     let again = store.take(&id("one")).await.unwrap();
     assert_eq!((again.session.last_event, again.session.num_turns), (2, 1));
     assert!(matches!(store.commit(with_all).await, Err(Error::Fenced)));
-    // Another owner counts for itself.
-    let mut first = commit(&again, events(3..=3));
+    // Another owner counts for itself. What an agent says word by word comes without the record.
+    let delta = |seq| event(seq, EventKind::BlockDelta, &json!({"delta": "x"}));
+    let mut first = commit(&again, vec![delta(3), delta(4), delta(5)]);
     first.number = Some(1);
+    store.commit(first.clone()).await.unwrap();
     store.commit(first).await.unwrap();
+    assert_eq!(store.get(&id("one")).await.unwrap(), Session { last_event: 5, ..again.session });
+    assert_eq!(numbers(&store.events(&id("one"), 2, 100).await.unwrap()), [3, 4, 5]);
     store.close().await;
 }
 
@@ -192,6 +196,12 @@ pub(crate) async fn transcripts_in_order(place: &Place) {
         |path: &str, content: &str| TranscriptFile { path: path.to_owned(), content: content.to_owned() };
     let all = [file("/a", "{}\n{}\n"), file("/b", "{\"n\":1}\n{\"n\":2}\n{\"n\":3}\n")];
     assert_eq!(store.transcripts(&id("one")).await.unwrap(), all);
+    assert_eq!(store.transcript_paths(&id("one")).await.unwrap(), ["/a", "/b"]);
+    for one in all {
+        assert_eq!(store.transcript(&id("one"), &one.path).await.unwrap(), one.content);
+    }
+    assert_eq!(store.transcript(&id("one"), "/c").await.unwrap(), "");
+    assert!(store.transcript_paths(&id("two")).await.unwrap().is_empty());
     store.close().await;
 }
 

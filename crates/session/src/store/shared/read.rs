@@ -207,15 +207,37 @@ pub(super) async fn has_transcripts(connection: &mut Connection, id: &SessionId)
     optional(query(sql).bind(id.as_str()), connection).await.map(|row| row.is_some())
 }
 
+/// The files that a session has transcripts of.
+pub(super) async fn transcript_paths(connection: &mut Connection, id: &SessionId) -> Result<Vec<String>> {
+    let sql = "SELECT DISTINCT path FROM session_transcripts WHERE session_id = $1 ORDER BY path";
+    all(query(sql).bind(id.as_str()), connection, |row| get(row, "path")).await
+}
+
+/// The transcript in one file.
+pub(super) async fn transcript(connection: &mut Connection, id: &SessionId, path: &str) -> Result<String> {
+    let sql = "SELECT lines FROM session_transcripts WHERE session_id = $1 AND path = $2 ORDER BY piece";
+    let mut pieces = query(sql).bind(id.as_str()).bind(plain(path)).fetch(&mut *connection);
+    let mut content = String::new();
+    while let Some(row) = pieces.try_next().await.map_err(failed("read a transcript"))? {
+        content.push_str(get(&row, "lines")?);
+        if u64::try_from(content.len()).unwrap_or(u64::MAX) > MAX_TRANSCRIPT_BYTES {
+            let problem = format!("{path} has more than the {MAX_TRANSCRIPT_BYTES} bytes that are given");
+            return Err(Error::invalid("transcript", problem));
+        }
+    }
+    Ok(content)
+}
+
 /// The transcripts of a session, by path.
 pub(super) async fn transcripts(connection: &mut Connection, id: &SessionId) -> Result<Vec<TranscriptFile>> {
     let size = "SELECT CAST(COALESCE(SUM(LENGTH(lines)), 0) AS BIGINT) AS size FROM session_transcripts
                 WHERE session_id = $1";
     let size = query(size).bind(id.as_str()).fetch_one(&mut *connection).await.map_err(failed(ACTION))?;
     let size = rows::count(&size, "size")?;
+    // Asking again would change nothing: the store works.
     if size > MAX_TRANSCRIPT_BYTES {
         let problem = format!("there are {size} characters, at most {MAX_TRANSCRIPT_BYTES} are given");
-        return Err(Error::Store { action: "read transcripts", problem });
+        return Err(Error::invalid("transcripts", problem));
     }
     let sql = "SELECT path, lines FROM session_transcripts WHERE session_id = $1 ORDER BY piece";
     let mut pieces = query(sql).bind(id.as_str()).fetch(&mut *connection);

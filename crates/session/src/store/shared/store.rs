@@ -95,6 +95,16 @@ impl Store for Stored {
         in_time("look for transcripts", read::has_transcripts(&mut reader, id)).await
     }
 
+    async fn transcript_paths(&self, id: &SessionId) -> Result<Vec<String>> {
+        let mut reader = self.reader().await?;
+        in_time("look for transcripts", read::transcript_paths(&mut reader, id)).await
+    }
+
+    async fn transcript(&self, id: &SessionId, path: &str) -> Result<String> {
+        let mut reader = self.reader().await?;
+        in_time("read a transcript", read::transcript(&mut reader, id, path)).await
+    }
+
     async fn transcripts(&self, id: &SessionId) -> Result<Vec<TranscriptFile>> {
         let mut reader = self.reader().await?;
         in_time("read transcripts", read::transcripts(&mut reader, id)).await

@@ -232,7 +232,7 @@ async fn refused(connection: &mut Connection, commit: &Commit, before: Option<u6
 
 /// How many events go into one statement: as many as there are of the first, then of the next. Few sizes, so that
 /// every statement is prepared once.
-const ROWS: [usize; 3] = [64, 8, 1];
+const ROWS: [usize; 4] = [64, 8, 2, 1];
 
 fn insert_sql(rows: usize) -> &'static str {
     static SQL: LazyLock<[String; ROWS.len()]> = LazyLock::new(|| ROWS.map(insert_of));

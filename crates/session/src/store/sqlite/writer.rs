@@ -137,6 +137,17 @@ async fn write_all(
     batch: &[Job],
 ) -> std::result::Result<Vec<Result<Done>>, sqlx::Error> {
     run_sql(connection, "BEGIN IMMEDIATE").await?;
+    if let [job] = batch {
+        // Alone in its transaction it needs no mark to go back to.
+        let result = write::apply(connection, &job.work).await;
+        if result.is_ok() {
+            run_sql(connection, "COMMIT").await?;
+        } else {
+            // SQLite may have done so itself.
+            let _ = run_sql(connection, "ROLLBACK").await;
+        }
+        return Ok(vec![result]);
+    }
     let mut results = Vec::with_capacity(batch.len());
     for job in batch {
         run_sql(connection, "SAVEPOINT work").await?;
