@@ -296,6 +296,29 @@ fn a_conversation_on_a_terminal_asks_is_interrupted_and_is_come_back_to() {
 }
 
 #[test]
+fn who_leaves_while_files_wait_for_a_sandbox_leaves_no_message_behind() {
+    let Some(mut stage) = Stage::start() else { return };
+    // There will be no sandbox for a while.
+    stage.daemon.kill();
+    let directory = stage.daemon.home().join("files");
+    fs::create_dir(&directory).unwrap();
+    let chat = stage.command(&["chat", "--workspace", &directory.display().to_string()]);
+    let mut terminal = Terminal::start(&chat, 40, 120);
+    terminal.expect("session ");
+    let active = || {
+        let sessions = stage.json(&["session", "list"]);
+        sessions["sessions"][0]["active_turn"].clone()
+    };
+    eventually("the message is there", || active().is_object());
+    terminal.keys(INTERRUPT);
+    terminal.ends_with(130);
+    // What it cost is asked of the daemon for some seconds.
+    eventually("nobody works on it any more", || active().is_null());
+    stage.daemon.restart();
+    stage.finish();
+}
+
+#[test]
 fn up_starts_both_servers_and_ends_both_in_good_order() {
     let daemon = TestDaemon::prepare(Setup::default());
     let up = |arguments: &[&str]| {

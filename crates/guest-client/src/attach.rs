@@ -134,7 +134,7 @@ impl Pump {
                 // Whoever waits for the end has it before we clean up.
                 tokio::task::yield_now().await;
                 self.outgoing.drop_input();
-                if self.returns && self.outgoing.is_idle() {
+                if self.returns && self.outgoing.is_idle() && !self.outgoing.is_broken() {
                     return Some(self.give_back());
                 }
                 self.leave().await

@@ -3,4 +3,5 @@
 
 mod bounds;
 mod stage;
+mod trouble;
 mod turns;

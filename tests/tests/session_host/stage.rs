@@ -3,7 +3,7 @@
 use hostel_session::client::Address;
 use hostel_session::{
     CreateSession, Delivery, Event, EventKind, HostConfig, LocalSessionHost, Pattern, SendMessage, Session,
-    SessionHost, SessionId, agent::Content, open_store,
+    SessionHost, SessionId, Store, StoreUrl, agent::Content, open_store,
 };
 use hostel_testkit::{ModelOptions, ModelServer, Script};
 use hostel_tests::{Outcome, Setup, TestDaemon, package, skip};
@@ -54,8 +54,18 @@ impl Stage {
 
     /// The host goes away in good order, and another takes over.
     pub(crate) async fn restart_host(&mut self) {
+        self.restart_host_with(HostConfig::default()).await;
+    }
+
+    /// The same, with another configuration.
+    pub(crate) async fn restart_host_with(&mut self, config: HostConfig) {
         self.host.shutdown().await;
-        self.host = open(&self.daemon, &self.place, HostConfig::default()).await;
+        self.host = open(&self.daemon, &self.place, config).await;
+    }
+
+    /// The store, beside the host's own connection to it.
+    pub(crate) async fn store(&self) -> Arc<dyn Store> {
+        open_store(&url(&self.place)).await.unwrap()
     }
 
     pub(crate) async fn create(&self, pattern: Pattern, config: Value) -> Session {
@@ -113,14 +123,17 @@ impl Stage {
     }
 }
 
+fn url(place: &tempfile::TempDir) -> StoreUrl {
+    StoreUrl::sqlite(place.path().join("sessions.db"))
+}
+
 /// A host on a daemon, with its store in a directory.
 pub(crate) async fn open(
     daemon: &TestDaemon,
     place: &tempfile::TempDir,
     config: HostConfig,
 ) -> Arc<LocalSessionHost> {
-    let url = place.path().join("sessions.db").to_str().unwrap().parse().unwrap();
     let socket = format!("unix://{}", daemon.runtime().join("hosteld.sock").display());
     let config = HostConfig { daemon: socket.parse::<Address>().unwrap(), ..config };
-    LocalSessionHost::open(open_store(&url).await.unwrap(), config).await.unwrap()
+    LocalSessionHost::open(open_store(&url(place)).await.unwrap(), config).await.unwrap()
 }

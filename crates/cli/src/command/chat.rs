@@ -19,18 +19,15 @@ const FAILED: u8 = 1;
 
 pub(crate) async fn chat(context: &Context, args: ChatArgs) -> Outcome {
     let mut signals = Signals::listen()?;
-    let client = context.connect_sessions().await?;
+    let client = signals.guard(context.connect_sessions()).await?;
     let mut screen = Screen::new(context.json, context.verbose);
     let keyboard = Keyboard::open(slash::COMMANDS)?;
     // The line editor changes the terminal while it reads, and a signal may end us there.
     let _kept = terminal::Kept::of_stdin();
-    let session = tokio::select! {
-        session = Box::pin(start::start(context, &client, &mut screen, args)) => session?,
-        signal = signals.end() => return Ok(signals::exit_code(signal)),
-    };
+    let session = Box::pin(start::start(context, &client, &mut screen, &mut signals, args)).await?;
     // Long enough for a server that is being updated.
     let policy = ReconnectPolicy { total: Duration::from_secs(120), ..ReconnectPolicy::default() };
-    let watch = client.watch_events(&session.id, session.last_event, policy).await?;
+    let watch = signals.guard(client.watch_events(&session.id, session.last_event, policy)).await?;
     let mut chat = Chat { context, client, session, watch, screen, keyboard, signals, failed: false };
     let result = Box::pin(chat.run()).await;
     chat.screen.finish_line()?;
@@ -68,7 +65,7 @@ impl Chat<'_> {
     async fn run(&mut self) -> Result<Leave, Failure> {
         if let Some(turn) = self.session.active_turn.clone() {
             self.screen.aside("a turn is under way")?;
-            let asked = self.client.questions(&self.session.id).await?;
+            let asked = self.signals.guard(self.client.questions(&self.session.id)).await?;
             let questions = asked.into_iter().map(|question| Question {
                 id: question.id,
                 tool: question.tool,
@@ -104,7 +101,9 @@ impl Chat<'_> {
             }
             // A path or anything else with a slash at the beginning is for the agent.
             if slash::COMMANDS.contains(&line) {
-                if slash::run(self.context, &self.client, &self.session.id, line, &mut self.screen).await? {
+                let (client, id) = (&self.client, &self.session.id);
+                let asked = slash::run(self.context, client, id, line, &mut self.screen);
+                if self.signals.guard(Box::pin(asked)).await? {
                     return Ok(Leave::Said);
                 }
                 continue;
@@ -118,7 +117,11 @@ impl Chat<'_> {
     /// Sends a message and shows its turn.
     async fn say(&mut self, text: &str) -> Result<Option<Leave>, Failure> {
         self.screen.spin("sending…");
-        let sent = match self.client.send(&self.session.id, SendMessage::text(text)).await {
+        let sent = tokio::select! {
+            sent = self.client.send(&self.session.id, SendMessage::text(text)) => sent,
+            signal = self.signals.end() => return Ok(Some(Leave::Signal(signal))),
+        };
+        let sent = match sent {
             Ok(sent) => sent,
             // What the server refuses is told, and the conversation goes on where it can.
             Err(error) if error.refusal().is_some() && self.keyboard.is_terminal() => {
@@ -166,7 +169,12 @@ impl Chat<'_> {
             return;
         }
         let id = &self.session.id;
-        match self.client.get(id).await {
+        let session = tokio::select! {
+            session = self.client.get(id) => session,
+            // Who is in a hurry may ask `hostel session list`.
+            _ = self.signals.end() => return,
+        };
+        match session {
             Ok(session) if session.is_over() => output::note(&format!("session {id} is {}", session.status)),
             Ok(session) => {
                 let goes_on = if session.active_turn.is_some() { "its turn goes on; " } else { "" };

@@ -181,12 +181,13 @@ async fn events(context: &Context, client: &SessionClient, args: EventsArgs) -> 
     if args.follow {
         let mut signals = Signals::listen()?;
         // Of one that has ended, what there is; nothing more is waited for.
-        let ended = client.get(&args.id).await?;
+        let ended = signals.guard(client.get(&args.id)).await?;
         let last = ended.is_over().then_some(ended.last_event);
         if last.is_some_and(|last| args.after >= last) {
             return Ok(SUCCESS);
         }
-        let mut watch = client.watch_events(&args.id, args.after, ReconnectPolicy::default()).await?;
+        let watch = client.watch_events(&args.id, args.after, ReconnectPolicy::default());
+        let mut watch = signals.guard(watch).await?;
         loop {
             tokio::select! {
                 delivery = watch.next() => match delivery? {

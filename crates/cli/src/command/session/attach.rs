@@ -14,10 +14,10 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 pub(super) async fn attach(context: &Context, client: &SessionClient, args: AttachSessionArgs) -> Outcome {
     let mut signals = Signals::listen()?;
-    let session = client.get(&args.id).await?;
+    let session = signals.guard(client.get(&args.id)).await?;
     let mut shown = Shown { screen: Screen::new(context.json, context.verbose), sent: HashSet::new() };
     if args.no_follow {
-        shown.history(client, &args.id).await?;
+        signals.guard(Box::pin(shown.history(client, &args.id))).await?;
         return Ok(SUCCESS);
     }
     if args.new && session.is_over() {
@@ -27,7 +27,8 @@ pub(super) async fn attach(context: &Context, client: &SessionClient, args: Atta
         return Ok(SUCCESS);
     }
     let from = if args.new { session.last_event } else { 0 };
-    let mut watch = client.watch_events(&args.id, from, ReconnectPolicy::default()).await?;
+    let watch = client.watch_events(&args.id, from, ReconnectPolicy::default());
+    let mut watch = signals.guard(watch).await?;
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     let mut reads = !session.is_over();
     loop {
@@ -48,9 +49,12 @@ pub(super) async fn attach(context: &Context, client: &SessionClient, args: Atta
                 Ok(Some(line)) if line.trim().is_empty() => {}
                 Ok(Some(line)) => {
                     // A message that is refused is no reason to look away from those that were not.
-                    match client.send(&args.id, SendMessage::text(line)).await {
+                    match signals.guard(client.send(&args.id, SendMessage::text(line))).await {
                         Ok(sent) => drop(shown.sent.insert(sent.message.id)),
-                        Err(error) => output::note(&format!("not sent: {}", Failure::from(error).message())),
+                        Err(Failure::Signal(signal)) => {
+                            return left(context, &args.id, signals::exit_code(signal));
+                        }
+                        Err(failure) => output::note(&format!("not sent: {}", failure.message())),
                     }
                 }
                 // Somebody at a keyboard said that it is enough; a pipe that ran dry says nothing.

@@ -20,8 +20,9 @@ const FAILED: u8 = 1;
 pub(super) async fn send(context: &Context, client: &SessionClient, args: SendArgs) -> Outcome {
     let mut signals = Signals::listen()?;
     let from_stdin = args.text.iter().any(|word| word == "-");
-    let message = SendMessage { content: content(&args).await?, request_id: args.request_id };
-    let sent = client.send(&args.id, message).await?;
+    let message =
+        SendMessage { content: signals.guard(Box::pin(content(&args))).await?, request_id: args.request_id };
+    let sent = signals.guard(client.send(&args.id, message)).await?;
     if args.no_wait {
         if context.json {
             output::json(&sent)?
@@ -30,7 +31,8 @@ pub(super) async fn send(context: &Context, client: &SessionClient, args: SendAr
         }
         return Ok(SUCCESS);
     }
-    let mut watch = client.watch_events(&args.id, sent.message.seq, ReconnectPolicy::default()).await?;
+    let watch = client.watch_events(&args.id, sent.message.seq, ReconnectPolicy::default());
+    let mut watch = signals.guard(watch).await?;
     let mut screen = Screen::new(context.json, context.verbose);
     if sent.position > 0 {
         screen.spin(&format!("{} messages are before it…", sent.position));
