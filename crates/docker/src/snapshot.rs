@@ -28,6 +28,8 @@ use tokio::sync::MutexGuard;
 
 /// On images that were made for one fork: whose. Empty on others, so that none has it from the one it was made of.
 pub(crate) const LABEL_FORK: &str = "hostel.fork";
+/// Tries to freeze a sandbox for a copy.
+const FREEZES: u32 = 5;
 
 /// Copies everything of one disk into another, empty one. Links are copied, never followed.
 ///
@@ -288,9 +290,21 @@ impl Environment {
         let mut still = Still { environment: self, ours, _turn: turn };
         if ours {
             // One that was paused while the engine was away, or by others, stays so.
-            still.ours = self.set_engine_pause(true).await?;
+            still.ours = self.freeze().await?;
         }
         Ok(still)
+    }
+
+    /// Processes that wait for a busy disk may not be frozen in one try (control groups of version 1). → whether that
+    /// changed anything.
+    async fn freeze(&self) -> Result<bool> {
+        for _ in 1..FREEZES {
+            match self.set_engine_pause(true).await {
+                Err(Error::Internal { .. }) => {}
+                done => return done,
+            }
+        }
+        self.set_engine_pause(true).await
     }
 }
 
