@@ -79,7 +79,9 @@ async fn what_a_fork_inherits_is_lowered_to_what_the_template_allows_by_now() {
     let daemon = node.start().await;
     let parent = daemon.create(request(pids(40))).await.unwrap().id;
     let id = TemplateId::parse("small").unwrap();
+    daemon.stop().await.unwrap();
     node.host.templates.lock().unwrap().get_mut(&id).unwrap().max_limits.pids = Some(30);
+    let daemon = node.start().await;
     let fork = |limits| v1::ForkSandboxRequest { sandbox_id: parent.clone(), limits, ..Default::default() };
     let forked = daemon.sandboxes().fork_sandbox(fork(None)).await.unwrap().into_inner();
     let Some(v1::fork_result::Result::Sandbox(child)) = &forked.results[0].result else {
