@@ -3,6 +3,7 @@
 use crate::case::cases;
 use crate::failure::{Outcome, ensure, ensure_eq, ensure_err};
 use crate::harness::{Harness, script};
+use crate::session::patiently;
 use crate::{archive, pattern};
 use futures::future::try_join_all;
 use hostel_sandbox::file::{FileKind, WriteOptions};
@@ -199,8 +200,12 @@ async fn a_missing_parent_is_made_only_if_asked(h: H) -> Outcome {
     let parents = WriteOptions { create_parents: true, ..WriteOptions::default() };
     sandbox.put_with("/tmp/a/b/c", parents.clone(), "x").await?;
     ensure_eq!(sandbox.get("/tmp/a/b/c").await?, b"x");
-    let below_file = sandbox.inside()?.write("/tmp/a/b/c/d", parents, archive::stream("x")).await;
+    let below_file = sandbox.inside()?.write("/tmp/a/b/c/d", parents.clone(), archive::stream("x")).await;
     ensure!(below_file.is_err(), "a file below a file");
+    // The kernel says of it that its parent is not there, which is there.
+    let in_proc = sandbox.inside()?.write("/proc/a/b/c", parents, archive::stream("x"));
+    ensure!(patiently("a refusal", in_proc).await?.is_err(), "a directory in /proc");
+    ensure_eq!(sandbox.get("/tmp/a/b/c").await?, b"x");
     Ok(())
 }
 
