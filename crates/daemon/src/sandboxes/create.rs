@@ -128,8 +128,15 @@ impl Sandboxes {
         self.0.metrics.waited(asked.elapsed());
         let record = fresh_record(id.unwrap_or_else(SandboxId::generate), &resolved, expires, actor)?;
         let (entry, _operation) = self.reserve(record, room).await?;
-        let result = match self.make(entry.id(), &resolved, cancel).await {
+        entry.is_made_until(cancel.clone());
+        let made = self.make(entry.id(), &resolved, cancel).await;
+        entry.is_made();
+        let result = match made {
             Ok(created) => self.commit_created(&entry, created, repeat, Change::default()).await,
+            Err(_) if entry.is_given_up() => {
+                let detail = "it was deleted while it was being made";
+                Err(DomainError::wrong_state("SANDBOX_STATE", detail).into())
+            }
             Err(error) => Err(error),
         };
         match result {

@@ -34,6 +34,10 @@ struct View {
     environment: Option<Arc<dyn ExecutionEnvironment>>,
     /// What it takes of the node; given back when it ends.
     room: Option<Room>,
+    /// What ends its making.
+    making: Option<CancellationToken>,
+    /// Somebody deleted it while it was being made.
+    given_up: bool,
     /// It is about to be stopped: no new calls.
     closing: bool,
     /// Calls under way.
@@ -55,6 +59,8 @@ impl Entry {
                 handle,
                 environment: None,
                 room,
+                making: None,
+                given_up: false,
                 closing: false,
                 calls: 0,
                 last_call: SystemTime::now(),
@@ -74,6 +80,30 @@ impl Entry {
 
     pub(super) fn handle(&self) -> Bytes {
         lock(&self.view).handle.clone()
+    }
+
+    /// Says what ends its making.
+    pub(super) fn is_made_until(&self, unwanted: CancellationToken) {
+        lock(&self.view).making = Some(unwanted);
+    }
+
+    /// It is made.
+    pub(super) fn is_made(&self) {
+        lock(&self.view).making = None;
+    }
+
+    /// Ends its making, if it is being made.
+    pub(super) fn give_up(&self) {
+        let mut view = lock(&self.view);
+        if let Some(unwanted) = view.making.take() {
+            view.given_up = true;
+            unwanted.cancel();
+        }
+    }
+
+    /// Whether it was deleted while it was being made.
+    pub(super) fn is_given_up(&self) -> bool {
+        lock(&self.view).given_up
     }
 
     /// Waits for the right to change its life.

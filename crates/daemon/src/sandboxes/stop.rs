@@ -17,7 +17,8 @@ const SIGTERM: i32 = 15;
 const GRACE_STEP: Duration = Duration::from_millis(20);
 
 impl Sandboxes {
-    /// Ends a sandbox and forgets it. Returns when none of its processes runs; goes on when the caller goes away.
+    /// Ends a sandbox and forgets it, or its making. Returns when none of its processes runs; goes on when the caller
+    /// goes away.
     ///
     /// # Errors
     /// `NotFound`; `Internal` where something could not be removed, then it stays `stopping` and is tried again.
@@ -25,8 +26,13 @@ impl Sandboxes {
         let (this, entry) = (self.clone(), self.get(id)?);
         self.to_the_end(async move {
             let begin = Instant::now();
+            entry.give_up();
             let _operation = entry.operate().await;
-            this.still_there(&entry)?;
+            match this.still_there(&entry) {
+                // Nothing was left of it.
+                Err(_) if entry.is_given_up() => return Ok(()),
+                there => there?,
+            }
             entry.close();
             this.end(&entry, REQUESTED, &actor, grace).await?;
             tracing::info!(sandbox = %entry.id(), op = "delete", duration = ?begin.elapsed(), actor, "sandbox gone");
