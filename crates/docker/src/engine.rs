@@ -66,7 +66,7 @@ impl Fault {
     }
 
     /// Of a container that cannot be, of an image that there is nowhere: whether what it binds is not seen, either.
-    fn is_about_a_far_mark(self) -> Result<bool> {
+    fn tells_of_a_far_mark(self) -> Result<bool> {
         if self.is_unseen_source() {
             Ok(true)
         } else if self.is_missing() {
@@ -233,7 +233,7 @@ impl Engine {
         let options = CreateContainerOptionsBuilder::default().build();
         match bounded(QUESTION, client.create_container(Some(options), body)).await {
             Err(fault) => {
-                let _ = self.remote.set(fault.is_about_a_far_mark()?);
+                let _ = self.remote.set(fault.tells_of_a_far_mark()?);
                 Ok(())
             }
             Ok(_) => Err(Error::internal(PLACING, "it made a container")),
@@ -350,7 +350,7 @@ mod tests {
     #[test]
     fn only_a_clear_answer_says_where_an_engine_is() {
         let said = |status, message: &str| {
-            Fault::Answer { status, message: message.to_owned() }.is_about_a_far_mark()
+            Fault::Answer { status, message: message.to_owned() }.tells_of_a_far_mark()
         };
         let unseen = "invalid mount config for type \"bind\": bind source path does not exist: /state/mark";
         assert!(said(400, unseen).unwrap());
@@ -360,7 +360,7 @@ mod tests {
         {
             assert!(said(status, odd).unwrap_err().to_string().contains(odd));
         }
-        assert!(matches!(Fault::Late(QUESTION).is_about_a_far_mark(), Err(Error::Unavailable { .. })));
+        assert!(matches!(Fault::Late(QUESTION).tells_of_a_far_mark(), Err(Error::Unavailable { .. })));
     }
 
     #[test]
