@@ -73,7 +73,7 @@ impl Sandboxes {
             }
             this.create_now(new, &actor, Some(asked), &CancellationToken::new()).await
         };
-        self.0.creations.once(&self.0.tasks, &repeat, work).await
+        Box::pin(self.0.creations.once(&self.0.tasks, &repeat, work)).await
     }
 
     fn created_before(&self, repeat: &Repeat, earlier: &StoredRequest) -> Result<CreateOutcome> {

@@ -162,7 +162,10 @@ async fn a_change_that_fails_takes_no_other_of_its_batch_along() {
     store.commit_then(asked("a"), || ()).await.unwrap();
     // While the thread is busy the changes come together.
     let (go_on, wait) = std::sync::mpsc::sync_channel(1);
-    let busy = store.read(move |_| Ok(wait.recv().unwrap()));
+    let busy = store.read(move |_| {
+        wait.recv().unwrap();
+        Ok(())
+    });
     let let_go = async { go_on.send(()).unwrap() };
     let (b, again, c) = (creation("b"), asked("again"), creation("c"));
     let (_, b, again, c, ()) = tokio::join!(
