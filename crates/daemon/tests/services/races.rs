@@ -54,9 +54,10 @@ async fn who_waits_to_delete_a_creation_that_fails_leaves_the_next_of_that_name_
             daemon.create(named()).await.unwrap()
         };
         let (deleted, _) = tokio::join!(delete, again);
-        // Whoever asked in time for the second one has deleted it, all of it; nobody has half of it.
+        // Whoever deleted ended the making of the first, or came in time for the second one, all of it; nobody has half
+        // of it.
         let there = daemon.get("name").await;
-        assert_eq!(deleted.is_ok(), there.is_err(), "{deleted:?} {there:?}");
+        assert!(deleted.is_ok() || there.is_ok(), "{deleted:?} {there:?}");
         assert_eq!(node.host.live(), usize::from(there.is_ok()));
         if there.is_ok() {
             daemon.delete("name").await.unwrap();
