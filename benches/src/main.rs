@@ -7,6 +7,7 @@ mod machine;
 mod measure;
 mod options;
 mod peers;
+mod quiet;
 mod report;
 mod stages;
 

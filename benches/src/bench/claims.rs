@@ -4,6 +4,7 @@ use super::docker::first_output;
 use super::{Bench, tight};
 use crate::measure::Samples;
 use crate::options::Scale;
+use crate::quiet::quiet;
 use crate::report::{Bound, Section, Unit};
 use anyhow::{Context as _, Result, ensure};
 use futures::future::try_join_all;
@@ -35,8 +36,9 @@ pub(super) fn heading(_: &Scale) -> Section {
         "Claiming from a pool",
         "From the call of `CreateSandbox` to its answer, by so many clients at the same time, each with a connection \
          of its own. Warm: the pool was full when they came. Drained: it holds none, so that each claim becomes a \
-         cold start. Without: there is no pool. In turns; the pool is full again before the next round, and \
-         deletions are not timed. \"First output\" is a claim from a pool of containers and `echo hi` until its \
+         cold start. Without: there is no pool. In turns; the pool is full again before the next warm round, and \
+         the machine at rest: what the round before it made has been removed, by the kernel too. Deletions are not \
+         timed. \"First output\" is a claim from a pool of containers and `echo hi` until its \
          output is there, beside `docker run` with the same limits.",
     )
 }
@@ -54,7 +56,9 @@ pub(super) async fn measure(bench: &Bench<'_>, section: &mut Section) -> Result<
         make_pool(&bench.client, "docker", 3).await?;
         for _ in 0..samples {
             fill(&bench.client, 3).await?;
+            quiet().await?;
             ours.add_duration(first_output(&bench.client).await?)?;
+            quiet().await?;
             theirs.add_duration(docker.first_output()?)?;
         }
         bench.client.delete_pool(POOL, true).await.context("delete the pool")?;
@@ -96,6 +100,7 @@ async fn measure_kind(bench: &Bench<'_>, section: &mut Section, kind: &Kind) -> 
             make_pool(&bench.client, kind.backend, kind.size).await?;
             for _ in 0..rounds {
                 fill(&bench.client, kind.size).await?;
+                quiet().await?;
                 ask(&connections, &mut calls).await?;
                 round(&connections, kind.backend, Some(StartKind::Warm), &mut warm).await?;
             }

@@ -72,7 +72,7 @@ pub(super) async fn sections(bench: &Bench<'_>) -> Result<Vec<Section>> {
     let mut cases = vec![creation(&staged, &stages)];
     cases.extend(life(client, docker));
     cases.extend(exec(client, &home, &container));
-    let mut measured = interleave(cases, 1, scale.containers, scale.pause).await?;
+    let mut measured = interleave(cases, 1, scale.containers, PAUSE).await?;
     measured.extend(
         interleave(output(client, &home, &container, scale.file_bytes), 1, scale.bulk_samples, PAUSE).await?,
     );
