@@ -48,6 +48,12 @@ pub fn spare(options: &LaunchOptions) -> Option<Launch> {
     start::spare(options)
 }
 
+/// Whether a command is that of a spare, which waits until it is claimed.
+#[must_use]
+pub fn is_spare(argv: &[String]) -> bool {
+    argv.iter().any(|word| word == start::AWAIT_CLAIM)
+}
+
 /// The driver.
 #[derive(Debug)]
 struct Claude {

@@ -236,6 +236,18 @@ impl Sandboxes {
         ToTheEnd::new(&self.0.tasks, work)
     }
 
+    /// Runs work to its end, and cancels what it is given once the caller goes away.
+    async fn told_of_leaving<T: Send + 'static, W: Future<Output = Result<T>> + Send + 'static>(
+        &self,
+        work: impl FnOnce(CancellationToken) -> W,
+    ) -> Result<T> {
+        let left = CancellationToken::new();
+        let mut work = std::pin::pin!(self.to_the_end(work(left.clone())));
+        // Dropped before the work is: what goes on without the caller knows that.
+        let _cancelled_with_the_caller = left.drop_guard();
+        work.as_mut().await
+    }
+
     /// Commits a new record of a sandbox with its event, and shows it.
     async fn commit(
         &self,

@@ -1,9 +1,10 @@
 //! The daemon's durable records: sandboxes, their events, and requests that may be repeated.
 //!
-//! One thread owns the SQLite connection; another has one of its own that only writes the log back. Writers send it a [`Change`]; what waits is committed together, in one
-//! transaction. After the commit, and in its order, each change's `on_commit` runs and its events are broadcast:
-//! nothing is visible before it is durable, and no event comes before what it tells about. Durable here means that
-//! it survives the daemon (WAL with `synchronous=NORMAL`), not a power cut: no fsync on the way.
+//! One thread owns the SQLite connection; another has one of its own that only writes the log back. Writers send the
+//! first a [`Change`]; what waits is committed together, in one transaction. After the commit, and in its order, each
+//! change's `on_commit` runs and its events are broadcast: nothing is visible before it is durable, and no event comes
+//! before what it tells about. Durable here means that it survives the daemon (WAL with `synchronous=NORMAL`), not a
+//! power cut: no fsync on the way.
 
 mod change;
 mod checkpoints;

@@ -26,10 +26,8 @@ const SMALL_OF_ONE: usize = 4 << 20;
 
 /// Room for bodies: the node's or a sandbox's.
 pub(crate) struct Room {
-    /// For small ones alone.
-    small: Arc<Semaphore>,
-    /// Whether there is room for them alone; a node with little has none.
-    has_small: bool,
+    /// For small ones alone; a node with little room has none for them.
+    small: Option<Arc<Semaphore>>,
     /// Of the node for all others; of a sandbox for all that it has.
     large: Arc<Semaphore>,
 }
@@ -40,12 +38,12 @@ impl Room {
         let all = limits.node_held_bytes;
         let small = (all / 4).min(all.saturating_sub(limits.body_bytes));
         let small = if small < SMALL { 0 } else { small };
-        Self { small: semaphore(small), large: semaphore(all - small), has_small: small > 0 }
+        Self { small: (small > 0).then(|| semaphore(small)), large: semaphore(all - small) }
     }
 
     /// A sandbox's.
     pub(crate) fn of_sandbox(limits: &Limits) -> Self {
-        Self { small: semaphore(SMALL_OF_ONE), large: semaphore(limits.held_bytes), has_small: true }
+        Self { small: Some(semaphore(SMALL_OF_ONE)), large: semaphore(limits.held_bytes) }
     }
 }
 
@@ -109,10 +107,10 @@ async fn take(seat: &Seat, bytes: usize) -> Option<Vec<OwnedSemaphorePermit>> {
     let units = u32::try_from(units(bytes)).unwrap_or(u32::MAX);
     let of_own = Arc::clone(&own.large).acquire_many_owned(units).await.ok()?;
     if bytes <= SMALL
-        && node.has_small
-        && let Ok(of_small) = Arc::clone(&own.small).try_acquire_many_owned(units)
+        && let (Some(small_of_own), Some(small_of_node)) = (&own.small, &node.small)
+        && let Ok(of_small) = Arc::clone(small_of_own).try_acquire_many_owned(units)
     {
-        let of_node = Arc::clone(&node.small).acquire_many_owned(units).await.ok()?;
+        let of_node = Arc::clone(small_of_node).acquire_many_owned(units).await.ok()?;
         return Some(vec![of_own, of_small, of_node]);
     }
     let of_node = Arc::clone(&node.large).acquire_many_owned(units).await.ok()?;

@@ -137,7 +137,8 @@ impl Pump {
                 if self.returns && self.outgoing.is_idle() && !self.outgoing.is_broken() {
                     return Some(self.give_back());
                 }
-                self.leave().await
+                self.leave().await;
+                None
             }
             Ending::Failed(error) => {
                 drop(last.send(Err(error)));
@@ -146,7 +147,8 @@ impl Pump {
             Ending::Left => {
                 drop(last);
                 self.take_input();
-                self.leave().await
+                self.leave().await;
+                None
             }
         }
     }
@@ -278,7 +280,7 @@ impl Pump {
     }
 
     /// Sends what there is, and says goodbye.
-    async fn leave(mut self) -> Option<Connection> {
+    async fn leave(mut self) {
         self.acknowledge();
         let stop = self.stop.clone();
         let finish = async {
@@ -287,7 +289,6 @@ impl Pump {
             let _ = tokio::time::timeout(LEAVE, self.outgoing.flush(&self.connection.stream)).await;
         };
         stop.run_until_cancelled(finish).await;
-        None
     }
 
     /// Output is read and forgotten meanwhile, because acceptance of input comes between it.

@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 /// Where a spare waits: an empty directory of every Linux (FHS 3.0, 3.12). What is in the directory that a process
 /// begins in is read once, so it must not be the one that it will work in.
 const NEUTRAL: &str = "/mnt";
+/// Makes the CLI wait until a driver claims it.
+pub(super) const AWAIT_CLAIM: &str = "--await-claim";
 /// Linux takes no longer argument (execve(2), MAX_ARG_STRLEN).
 const MAX_ARGUMENT: usize = 128 * 1024;
 /// Prompts, subagents, hooks and the like may have so many bytes together.
@@ -73,7 +75,7 @@ pub(super) fn spare(options: &LaunchOptions) -> Option<Launch> {
         options.resume.is_none() && options.mcp_servers.is_empty() && options.extra_args.is_empty();
     possible.then(|| {
         let mut argv = common(options);
-        argv.push("--await-claim".to_owned());
+        argv.push(AWAIT_CLAIM.to_owned());
         if options.strict_mcp_config {
             argv.push("--strict-mcp-config".to_owned());
         }

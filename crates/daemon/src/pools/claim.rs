@@ -104,11 +104,7 @@ impl LivePool {
             let mut warm = self.take(wanted, requested)?;
             let spec = equip(&warm.record.id);
             let mut stopwatch = Stopwatch::start();
-            let bound = match warm.environment.stand_back(false).await {
-                Ok(()) => self.bind(&mut warm, &spec, requested).await,
-                Err(error) => Err(error.into()),
-            };
-            match bound {
+            match self.bind(&mut warm, &spec, requested).await {
                 Ok((handle, limits)) => {
                     stopwatch.lap("bind");
                     // That it was taken was told; this is only counted.
@@ -159,13 +155,14 @@ impl LivePool {
         })
     }
 
-    /// Binds what differs; where nothing does, the guest is not even asked.
+    /// Gives it its share of the processors, and binds what differs; where nothing does, the guest is not even asked.
     async fn bind(
         &self,
         warm: &mut Warm,
         spec: &SandboxSpec,
         requested: &ResourceLimits,
     ) -> Result<(Bytes, ResourceLimits)> {
+        warm.environment.stand_back(false).await?;
         let made = &warm.record.spec;
         let limits = requested.changes_to(&made.limits);
         let same = limits == ResourceLimits::default()

@@ -58,13 +58,8 @@ impl Sandboxes {
     ) -> Result<CreateOutcome> {
         let this = self.clone();
         let Some(repeat) = repeat else {
-            let cancel = CancellationToken::new();
-            let caller = cancel.clone();
-            let work = self.to_the_end(async move { this.create_now(new, &actor, None, &cancel).await });
-            let mut work = std::pin::pin!(work);
-            // Dropped before the work is: what goes on without the caller knows that.
-            let _cancelled_with_the_caller = caller.drop_guard();
-            return work.as_mut().await;
+            let work = |left| async move { this.create_now(new, &actor, None, &left).await };
+            return self.told_of_leaving(work).await;
         };
         let asked = repeat.clone();
         let work = async move {

@@ -62,9 +62,8 @@ impl Sandboxes {
     ) -> Result<Vec<ForkOutcome>> {
         let this = self.clone();
         let Some(repeat) = repeat else {
-            let cancel = CancellationToken::new();
-            let _cancelled_with_the_caller = cancel.clone().drop_guard();
-            return self.to_the_end(async move { this.fork_now(request, &actor, None, &cancel).await }).await;
+            let work = |left| async move { this.fork_now(request, &actor, None, &left).await };
+            return self.told_of_leaving(work).await;
         };
         let asked = repeat.clone();
         let work = async move {

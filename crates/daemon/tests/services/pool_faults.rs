@@ -32,16 +32,21 @@ async fn pool_of_one(daemon: &Running) {
     full(daemon, 1).await;
 }
 
+/// Claims, and goes away once the sandbox is bound and not yet given.
+async fn leave_a_claim_midway(node: &Node, daemon: &Running) {
+    node.host.holding.store(true, Ordering::SeqCst);
+    tokio::select! {
+        made = claim(daemon, with_token()) => panic!("{made:?}"),
+        () = eventually("one is bound", || !bound(node).is_empty()) => {}
+    }
+}
+
 #[tokio::test]
 async fn a_daemon_that_dies_over_a_claim_leaves_the_next_caller_nothing_of_it() {
     let node = Node::new();
     let daemon = node.start().await;
     pool_of_one(&daemon).await;
-    node.host.holding.store(true, Ordering::SeqCst);
-    tokio::select! {
-        made = claim(&daemon, with_token()) => panic!("{made:?}"),
-        () = eventually("one is bound", || !bound(&node).is_empty()) => {}
-    }
+    leave_a_claim_midway(&node, &daemon).await;
     let token = bound(&node);
     daemon.kill().await;
 
@@ -136,11 +141,7 @@ async fn a_claim_whose_caller_goes_away_is_undone() {
     let node = Node::new();
     let daemon = node.start().await;
     pool_of_one(&daemon).await;
-    node.host.holding.store(true, Ordering::SeqCst);
-    tokio::select! {
-        made = claim(&daemon, with_token()) => panic!("{made:?}"),
-        () = eventually("one is bound", || !bound(&node).is_empty()) => {}
-    }
+    leave_a_claim_midway(&node, &daemon).await;
     // That the caller is gone is heard before what comes later over the same connection is answered.
     for _ in 0..10 {
         assert_eq!(daemon.get("mine").await.unwrap_err().code(), Code::NotFound);

@@ -118,7 +118,8 @@ impl Root {
                 Err(Errno::EXIST) => drop(self.open_directory(path, OFlags::PATH)?),
                 Err(Errno::NOENT) if missing.len() < MOST_PATH => {
                     let (parent, _) = split(path).ok_or(Errno::NOENT)?;
-                    // A link to nowhere looks absent for ever; in a parent that is there, as in /proc, nothing can be made.
+                    // A link to nowhere looks absent for ever; in a parent that is there, as in /proc, nothing can be
+                    // made.
                     if parent.is_empty()
                         || missing.last() == Some(&parent)
                         || self.open_directory(parent, OFlags::PATH).is_ok()

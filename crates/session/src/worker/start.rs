@@ -24,8 +24,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const MAX_TRANSCRIPTS: usize = 1000;
 /// Why the daemon refuses a request that comes again and is another one.
 const REUSED: &str = "REQUEST_ID_REUSED";
-/// What a spare's command says: that it waits to be claimed.
-const AWAITS: &str = "--await-claim";
 
 /// What a start needs to know.
 pub(super) struct Start {
@@ -286,7 +284,7 @@ async fn end_spare(client: &Client, sandbox: &SandboxId) -> Result<()> {
     let process = ProcessId::parse(WARM).map_err(daemon)?;
     let gone = |error: &hostel_client::Error| error.is_not_found() || error.reason() == ENDED;
     let waiting = match client.get_process(sandbox, &process).await {
-        Ok(known) => known.running && known.command.iter().any(|word| word == AWAITS),
+        Ok(known) => known.running && claude::is_spare(&known.command),
         Err(error) if gone(&error) => false,
         Err(error) => return Err(error.into()),
     };
