@@ -153,6 +153,14 @@ pub struct Pool {
     refills_wait: Option<Time>,
     /// What one member is taken to use of memory, in bytes, and since when.
     cost: Option<(u64, Time)>,
+    /// The first generation whose members serve anybody.
+    serves_from: u64,
+    /// Whether replacements found no room beside what they replace.
+    cramped: bool,
+    /// Whether the next poll removes an old member, so that there is room for its replacement.
+    gives_way: bool,
+    /// The first attempt after an old member last gave way. That one before got no room says nothing.
+    gave_way: u64,
     /// Whether something happened since the last poll.
     stirred: bool,
 }
@@ -183,6 +191,10 @@ impl Pool {
             easing: None,
             refills_wait: None,
             cost: None,
+            serves_from: 0,
+            cramped: false,
+            gives_way: false,
+            gave_way: 0,
             stirred: true,
         }
     }
@@ -362,16 +374,29 @@ impl Pool {
         let room = self.room(target, now);
         let coming = self.makes_possible(target, now).saturating_add(self.creating());
         let most = target.min(room.saturating_sub(coming.min(room)));
-        while self.shelf.len_old() > 0 && self.shelf.len() > most {
-            let Some(ready) = self.shelf.take_oldest_old() else { break };
-            let reason = self.reason_of_old(&ready, target, now);
-            self.remove(ready, reason, now);
+        let before = self.shelf.len_old();
+        while self.shelf.len() > most && self.retire_oldest(target, now) {}
+        if self.shelf.len_old() < before {
+            // There is room beside them, or there need not be.
+            self.cramped = false;
+        } else if self.gives_way && self.retire_oldest(target, now) {
+            self.gave_way = self.next_attempt;
         }
+        self.gives_way = false;
+        self.cramped &= self.shelf.len_old() > 0;
         while self.shelf.len_fresh() > target {
             let Some(ready) = self.shelf.take_oldest_fresh() else { break };
             let reason = self.reason_of_surplus(now);
             self.remove(ready, reason, now);
         }
+    }
+
+    /// Moves the one that is most to be replaced to removing. False where none is old.
+    fn retire_oldest(&mut self, target: u32, now: Time) -> bool {
+        let Some(ready) = self.shelf.take_oldest_old() else { return false };
+        let reason = self.reason_of_old(&ready, target, now);
+        self.remove(ready, reason, now);
+        true
     }
 
     fn reason_of_old(&self, ready: &Ready, target: u32, now: Time) -> RemoveReason {

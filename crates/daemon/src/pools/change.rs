@@ -82,6 +82,7 @@ impl Pools {
         let before = new.record.clone();
         update(&mut new.record)?;
         let remade = makes_others(&before, &new.record);
+        let renamed = before.spec.template != new.record.spec.template;
         if remade {
             // What is warm is of the generation before from this moment on, here and after a restart alike. What the
             // new one is made from, the driver finds out.
@@ -108,6 +109,10 @@ impl Pools {
             state.renewed = None;
             state.brain.update(state.wanted(), now);
             state.brain.new_generation(generation, now);
+            if renamed {
+                // Nobody who asks for the new template is served by one of the old.
+                state.brain.discard_before(generation, now);
+            }
             (generation != written).then(|| stored(state))
         });
         // The driver had begun another generation meanwhile: what was kept must not call the one before the newest.

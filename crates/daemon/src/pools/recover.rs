@@ -69,7 +69,14 @@ impl Pools {
             (record.id.clone(), record.generation, time(record.made))
         });
         let (spec, members) = (record.spec.clone(), members.collect());
-        let brain = Pool::restore(spec, record.generation, counters, &history, members, self.0.clock.now());
+        let now = self.0.clock.now();
+        let mut brain = Pool::restore(spec, record.generation, counters, &history, members, now);
+        // The pool was given another template, and the last daemon died before these were gone.
+        let template = Some(&record.spec.template);
+        let others = warm.values().filter(|warm| warm.record.spec.template.as_ref() != template);
+        if let Some(newest) = others.map(|warm| warm.record.generation).max() {
+            brain.discard_before(newest.saturating_add(1), now);
+        }
         LivePool::new(self, record, brain, warm)
     }
 

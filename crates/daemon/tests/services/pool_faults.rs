@@ -197,13 +197,14 @@ async fn nobody_gets_a_sandbox_of_the_template_that_the_pool_had_before() {
     let request = CreateSandboxRequest { template: "other".into(), ..Default::default() };
     assert_eq!(claim(&daemon, request.clone()).await.unwrap().start_kind(), StartKind::Cold);
     let pool = get(&daemon, "p").await.unwrap();
-    assert_eq!((pool.status.unwrap().ready, pool.counters.unwrap().hits), (1, 0));
+    let (status, counters) = (pool.status.unwrap(), pool.counters.unwrap());
+    assert_eq!((status.ready, counters.hits), (0, 0), "it serves nobody and takes room");
+    assert_eq!(counters.recycled, 1);
     daemon.kill().await;
 
-    // After a restart what is warm is still of the template before.
+    // Nothing of it is left for the next daemon.
     node.host.creation_ms.store(600_000, Ordering::SeqCst);
     let daemon = node.start().await;
-    full(&daemon, 1).await;
     eventually("its successor is being made", || node.host.creations.load(Ordering::SeqCst) == 4).await;
     node.host.creation_ms.store(0, Ordering::SeqCst);
     assert_eq!(claim(&daemon, request).await.unwrap().start_kind(), StartKind::Cold);
@@ -213,6 +214,24 @@ async fn nobody_gets_a_sandbox_of_the_template_that_the_pool_had_before() {
 fn rolled_over(pool: &Pool) -> bool {
     let (status, counters) = (pool.status.as_ref().unwrap(), pool.counters.as_ref().unwrap());
     counters.recycled == 1 && status.ready == 1 && status.creating == 0 && status.removing == 0
+}
+
+#[tokio::test]
+async fn a_node_without_room_to_spare_rolls_over_one_at_a_time() {
+    let node = Node::new();
+    *node.host.version.lock().unwrap() = Some("sha256:1".to_owned());
+    let daemon = node.start_with(Config { max_sandboxes: 4, ..node.config() }).await;
+    make(&daemon, "p", spec(3)).await.unwrap();
+    full(&daemon, 3).await;
+    *node.host.version.lock().unwrap() = Some("sha256:2".to_owned());
+    let all_new = |pool: &Pool| {
+        let (status, counters) = (pool.status.as_ref().unwrap(), pool.counters.as_ref().unwrap());
+        assert!(status.ready >= 2, "{pool:#?}");
+        counters.recycled == 3 && status.ready == 3 && status.removing == 0
+    };
+    // The first attempt waits half a minute for room beside the old ones.
+    crate::pools::until_within(&daemon, "p", "rolled over", Duration::from_secs(90), all_new).await;
+    daemon.stop().await.unwrap();
 }
 
 #[tokio::test]

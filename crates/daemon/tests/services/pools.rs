@@ -35,13 +35,24 @@ pub(crate) async fn until(
     daemon: &Running,
     name: &str,
     what: &str,
+    wanted: impl FnMut(&Pool) -> bool,
+) -> Pool {
+    until_within(daemon, name, what, Duration::from_secs(30), wanted).await
+}
+
+/// The same for what takes long.
+pub(crate) async fn until_within(
+    daemon: &Running,
+    name: &str,
+    what: &str,
+    limit: Duration,
     mut wanted: impl FnMut(&Pool) -> bool,
 ) -> Pool {
     let interval = Some(prost_types::Duration { seconds: 0, nanos: 100_000_000 });
     let request = v1::WatchPoolsRequest { names: vec![name.to_owned()], interval };
     let mut messages = daemon.pools().watch_pools(request).await.unwrap().into_inner();
     let mut last = None;
-    let seen = tokio::time::timeout(Duration::from_secs(30), async {
+    let seen = tokio::time::timeout(limit, async {
         loop {
             let pool = messages.message().await.unwrap().unwrap().pool.unwrap();
             if wanted(&pool) {

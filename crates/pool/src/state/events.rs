@@ -85,8 +85,15 @@ impl Pool {
             self.last_failure = None;
         }
         if !self.removing.contains_key(&member) {
-            self.shelf.put(member, generation, now, Some(now), generation < self.generation);
+            self.shelf.put(member.clone(), generation, now, Some(now), generation < self.generation);
+            if generation < self.serves_from
+                && let Some(ready) = self.shelf.take(&member)
+            {
+                self.remove(ready, RemoveReason::Stale, now);
+            }
         }
+        // The room of the one that gave way was enough for it: the next may give way too.
+        self.gives_way |= self.cramped;
     }
 
     /// An attempt failed.
@@ -102,10 +109,17 @@ impl Pool {
     /// An attempt waited for room on the node and got none. It counts as a failure and shows as one, but the next one
     /// need not wait longer: it waits for room again, and whoever gives some back lets it in. An attempt that was
     /// refused at once is one that failed.
+    ///
+    /// Where members are old there is no room for new ones beside them: from then on one of the old goes before its
+    /// replacement is made, the next once that worked or found no room either.
     pub fn make_starved(&mut self, attempt: u64, error: &str, now: Time) {
         let now = self.advance(now);
         self.stirred = true;
         self.making.remove(&attempt);
+        if self.shelf.len_old() > 0 && attempt >= self.gave_way {
+            self.cramped = true;
+            self.gives_way = true;
+        }
         self.counters.refill_failures = self.counters.refill_failures.saturating_add(1);
         self.last_failure = Some(LastFailure::new(error, now));
     }
@@ -204,6 +218,21 @@ impl Pool {
             self.generation = generation;
             self.cost = None;
             self.shelf.mark_all(generation, now, self.spec.max_age);
+        }
+    }
+
+    /// Members of generations before this one serve nobody any more, for example because they were made of another
+    /// template than the pool has now: they are removed whether or not others are there. So are those still to come.
+    pub fn discard_before(&mut self, generation: u64, now: Time) {
+        let now = self.advance(now);
+        self.stirred = true;
+        self.serves_from = self.serves_from.max(generation);
+        let discarded = self.shelf.iter().filter(|ready| ready.generation < self.serves_from);
+        let discarded: Vec<SandboxId> = discarded.map(|ready| ready.id.clone()).collect();
+        for member in discarded {
+            if let Some(ready) = self.shelf.take(&member) {
+                self.remove(ready, RemoveReason::Stale, now);
+            }
         }
     }
 

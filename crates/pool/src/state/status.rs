@@ -9,7 +9,7 @@ use std::time::Duration;
 pub enum Health {
     /// It has its target size.
     Healthy,
-    /// It has less and is refilling.
+    /// It has less and is refilling, or there is no room to replace old ones before one of them goes.
     Refilling,
     /// Refills fail, and it lacks some, or has old ones that it cannot replace.
     Failing,
@@ -104,7 +104,7 @@ impl Pool {
         }
         if self.is_failing() && self.shelf.len_fresh() < target {
             Health::Failing
-        } else if self.shelf.len() < target {
+        } else if self.shelf.len() < target || self.cramped {
             Health::Refilling
         } else {
             Health::Healthy

@@ -23,12 +23,16 @@ pub(crate) struct Host {
     pub(crate) now: Time,
     pub(crate) sandboxes: BTreeMap<SandboxId, Place>,
     attempts: Vec<u64>,
+    /// When each attempt under way was begun.
+    begun: BTreeMap<u64, Time>,
     used_attempts: BTreeSet<u64>,
     checks: Vec<SandboxId>,
     claimed: Vec<SandboxId>,
     /// When each was made or found well last.
     well: BTreeMap<SandboxId, Time>,
     generation: u64,
+    /// The first generation of the template that the pool has now.
+    serves_from: u64,
     claims: u64,
     failures: u64,
     counters: Counters,
@@ -54,11 +58,13 @@ impl Host {
             now,
             sandboxes: BTreeMap::new(),
             attempts: Vec::new(),
+            begun: BTreeMap::new(),
             used_attempts: BTreeSet::new(),
             checks: Vec::new(),
             claimed: Vec::new(),
             well: BTreeMap::new(),
             generation: 1,
+            serves_from: 0,
             claims: 0,
             failures: 0,
             counters: Counters::default(),
@@ -123,6 +129,9 @@ impl Host {
         self.sandboxes.insert(member.clone(), Place::Waiting);
         self.well.insert(member.clone(), self.now);
         let generation = self.generation - u64::from(behind && self.generation > 1);
+        if generation < self.serves_from {
+            self.sandboxes.insert(member.clone(), Place::Lost);
+        }
         self.pool.made(attempt, member, generation, Duration::from_millis(300), self.now);
     }
 
@@ -199,6 +208,16 @@ impl Host {
         self.pool.new_generation(self.generation, self.now);
     }
 
+    /// The pool is given another template: what is there serves nobody any more.
+    pub(crate) fn new_template(&mut self) {
+        self.new_generation();
+        self.serves_from = self.generation;
+        self.pool.discard_before(self.generation, self.now);
+        for place in self.sandboxes.values_mut().filter(|place| **place == Place::Waiting) {
+            *place = Place::Lost;
+        }
+    }
+
     pub(crate) fn pressure(&mut self, level: Pressure) {
         self.pool.pressure(level, self.now);
     }
@@ -210,6 +229,7 @@ impl Host {
         let history = History::decode(&self.pool.history().encode()).unwrap();
         let spec = self.pool.spec().clone();
         self.pool = Pool::restore(spec, self.generation, self.pool.counters(), &history, members, self.now);
+        self.pool.discard_before(self.serves_from, self.now);
         self.attempts.clear();
         self.used_attempts.clear();
         self.checks.clear();
@@ -231,6 +251,7 @@ impl Host {
                     makes += 1;
                     assert!(self.used_attempts.insert(*attempt), "attempt {attempt} came twice");
                     self.attempts.push(*attempt);
+                    self.begun.insert(*attempt, self.now);
                 }
                 Action::Check { member } => {
                     assert_eq!(self.sandboxes[member], Place::Waiting);
@@ -314,6 +335,55 @@ impl Host {
             }
         }
         panic!("it never comes to rest: {:?}", self.pool.status(self.now));
+    }
+
+    /// As [`Self::carry_out`] on a node with room for so many; what gets none goes on waiting.
+    fn carry_out_in(&mut self, room: u32) {
+        for _ in 0..10_000 {
+            let mut found = self.poll();
+            while !self.checks.is_empty() {
+                self.checked(0, true);
+            }
+            for _ in 0..self.count(Place::Removing) {
+                self.removed(0);
+            }
+            while !self.attempts.is_empty() && self.waiting() < room {
+                self.made(0, false);
+                found += 1;
+            }
+            self.check_books();
+            if found == 0 {
+                return;
+            }
+        }
+        panic!("it never comes to rest: {:?}", self.pool.status(self.now));
+    }
+
+    /// Lets ten minutes pass on a node that has room for so many, or for what is there where that is more. An attempt
+    /// waits half a minute for room. Returns that room.
+    pub(crate) fn settle_in(&mut self, room: u32) -> u32 {
+        const PATIENCE: Duration = Duration::from_secs(30);
+        let room = room.max(self.waiting());
+        let end = self.now.after(Duration::from_secs(600));
+        while self.now < end {
+            self.carry_out_in(room);
+            let begin = self.now;
+            self.wake();
+            let over = self.attempts.iter().map(|attempt| self.begun[attempt].after(PATIENCE)).min();
+            self.now = over.map_or(self.now, |over| over.clamp(begin, self.now));
+            while let Some(index) =
+                self.attempts.iter().position(|attempt| self.begun[attempt].after(PATIENCE) <= self.now)
+            {
+                self.make_starved(index);
+            }
+        }
+        self.carry_out_in(room);
+        for member in self.pool.members() {
+            assert_eq!(member.generation, self.generation, "{member:?}");
+            let longest = self.pool.spec().max_age + 3 * PATIENCE;
+            assert!(self.now.since(member.made) < longest, "{member:?} is too old");
+        }
+        room
     }
 
     /// Lets three minutes pass in which everything works and nobody claims: longer than any wait after failures or

@@ -27,6 +27,7 @@ enum Event {
     Bound(Option<u64>),
     Drain(bool),
     NewGeneration,
+    NewTemplate,
     Pressure(u8),
     Restart,
 }
@@ -55,6 +56,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => prop::option::of(8u64..1000).prop_map(Event::Bound),
         1 => any::<bool>().prop_map(Event::Drain),
         1 => Just(Event::NewGeneration),
+        1 => Just(Event::NewTemplate),
         1 => (0u8..3).prop_map(Event::Pressure),
         1 => Just(Event::Restart),
     ]
@@ -92,6 +94,7 @@ fn happen(host: &mut Host, event: Event) {
         }
         Event::Drain(draining) => host.update(|spec| spec.draining = draining),
         Event::NewGeneration => host.new_generation(),
+        Event::NewTemplate => host.new_template(),
         Event::Pressure(level) => host.pressure(match level {
             0 => Pressure::None,
             1 => Pressure::High,
@@ -128,5 +131,24 @@ proptest! {
         prop_assert_eq!(host.pool.status(host.now).health, Health::Drained);
         prop_assert_eq!(host.waiting(), 0);
         prop_assert_eq!(host.pool.members().count(), 0);
+    }
+
+    #[test]
+    fn what_is_outdated_is_replaced_also_where_there_is_no_room_beside_it(
+        events in prop::collection::vec((event(), prop::bool::weighted(0.7)), 0..100),
+        room in 1u32..6,
+    ) {
+        let mut host = Host::new();
+        for (event, poll) in events {
+            happen(&mut host, event);
+            if poll {
+                host.poll();
+            }
+        }
+        host.pressure(Pressure::None);
+        host.new_generation();
+        let room = host.settle_in(room);
+        let status = host.pool.status(host.now);
+        prop_assert_eq!(status.ready, status.target.min(room));
     }
 }

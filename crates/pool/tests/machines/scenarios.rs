@@ -146,6 +146,52 @@ fn refills_that_wait_for_room_show_it_and_wait_again_at_once() {
 }
 
 #[test]
+fn without_room_for_new_ones_beside_the_old_one_old_goes_at_a_time() {
+    let mut host = full(3, 3);
+    host.new_generation();
+    assert_eq!(host.poll(), 2, "they wait for room");
+    host.pass(Duration::from_secs(30));
+    host.make_starved(0);
+    assert_eq!(host.poll(), 2, "one goes, another attempt waits");
+    let status = host.pool.status(host.now);
+    assert_eq!((status.ready, status.removing, status.health), (2, 1, Health::Refilling));
+    host.make_starved(0);
+    host.poll();
+    assert_eq!(host.pool.status(host.now).ready, 2, "it began before the one gave way");
+    for fresh in 1..=3u32 {
+        host.removed(0);
+        assert_eq!(host.pool.status(host.now).health, Health::Refilling);
+        host.made(0, false);
+        host.poll();
+        let status = host.pool.status(host.now);
+        assert_eq!((status.old, status.ready), (2u32.saturating_sub(fresh), fresh.max(2)), "{status:?}");
+    }
+    let status = host.pool.status(host.now);
+    assert_eq!((status.ready, status.old, status.health), (3, 0, Health::Healthy));
+    // The next time there may be room.
+    host.new_generation();
+    host.poll();
+    assert_eq!(host.pool.status(host.now).ready, 3);
+}
+
+#[test]
+fn what_is_of_another_template_goes_at_once_and_so_does_what_still_comes() {
+    let mut host = full(3, 3);
+    host.claim();
+    host.pass(SECOND);
+    assert_eq!(host.poll(), 1);
+    host.new_template();
+    assert_eq!(host.pool.best(), None, "nobody gets what they did not ask for");
+    host.poll();
+    assert_eq!((host.waiting(), host.pool.status(host.now).creating), (0, 2));
+    host.made(0, true);
+    assert_eq!(host.pool.best(), None);
+    host.carry_out();
+    assert!(host.pool.members().all(|member| member.generation == 2));
+    assert_eq!(host.waiting(), 3);
+}
+
+#[test]
 fn a_bound_of_idle_memory_keeps_fewer_the_oldest_go_and_the_size_does_not_flap() {
     let mut host = full(10, 10);
     host.update(|spec| spec.max_idle_memory_bytes = Some(350 << 20));
