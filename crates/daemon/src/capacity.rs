@@ -194,10 +194,9 @@ fn short(needs: &Needs, status: &AdmissionStatus) -> Vec<(&'static str, u64, u64
 }
 
 impl Room {
-    /// Whether the node has room for it to be that large, now.
-    pub(crate) fn may_become(&self, needs: Needs) -> bool {
-        let (more, status) = (needs.minus(&self.needs), self.capacity.status());
-        more.fits(&status.taken, &status.ceiling)
+    /// How long it was waited for; nothing where it was free at once.
+    pub(crate) fn waited(&self) -> Option<Duration> {
+        self.waited
     }
 
     /// Takes more or less, at once or not at all.

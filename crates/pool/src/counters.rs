@@ -8,13 +8,13 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Counters {
-    /// Claims that got a warm sandbox.
+    /// Claims that got a warm sandbox. Each claim is one hit or one miss.
     pub hits: u64,
     /// Claims that became cold starts: those that found none, and those that did not fit.
     pub misses: u64,
     /// Those of `misses` that did not fit, for example because of their limits.
     pub misses_unfit: u64,
-    /// Those of `hits` whose binding failed afterwards.
+    /// Warm sandboxes that were taken for a claim and not given, for whatever reason.
     pub claim_failures: u64,
     /// Sandboxes made.
     pub created: u64,

@@ -4,7 +4,8 @@
 //! [`Pool::poll`] and carries out what that returns. Each action is given once and must be answered once: `Make` by
 //! [`Pool::made`], [`Pool::make_failed`], [`Pool::make_starved`] or [`Pool::make_given_up`], `Check` by
 //! [`Pool::checked`] (or [`Pool::died`]; a late answer about a member that was claimed meanwhile does nothing),
-//! `Remove` by [`Pool::removed`], which the owner repeats until it worked.
+//! `Remove` by [`Pool::removed`], which the owner repeats until it worked. A claim takes by [`Pool::claim`] and ends with
+//! [`Pool::given`], or with [`Pool::claim_failed`] and either [`Pool::claim_again`] or [`Pool::in_vain`].
 
 mod backoff;
 mod events;
@@ -22,7 +23,7 @@ use crate::time::Time;
 use backoff::Backoff;
 use hostel_sandbox::SandboxId;
 use shelf::{Ready, Shelf};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
@@ -133,6 +134,8 @@ pub struct Pool {
     now: Time,
     shelf: Shelf,
     removing: BTreeMap<SandboxId, Removing>,
+    /// Those that a claim took in vain and that the owner removes.
+    failed: BTreeSet<SandboxId>,
     /// Those of `removing` whose action was not given yet. Some may be gone by themselves.
     unordered: Vec<SandboxId>,
     /// Attempts under way, with the generation they were begun for.
@@ -177,6 +180,7 @@ impl Pool {
             now,
             shelf: Shelf::default(),
             removing: BTreeMap::new(),
+            failed: BTreeSet::new(),
             unordered: Vec::new(),
             making: BTreeMap::new(),
             next_attempt: 1,
@@ -200,7 +204,8 @@ impl Pool {
     }
 
     /// A pool after a restart of its owner, with the members that the owner adopted as id, generation and the moment
-    /// they were made. They can be claimed at once, after those that were checked since; a check is due for each.
+    /// they were made. They can be claimed at once, after those that were checked since; a check is due for each. Those
+    /// that did not answer the owner are [doubted](Self::doubt).
     #[must_use]
     pub fn restore(
         spec: PoolSpec,

@@ -6,6 +6,7 @@ use crate::capacity::Room;
 use crate::error::{Error, Result};
 use crate::lock::lock;
 use crate::record::WarmRecord;
+use crate::sandboxes::Sandboxes;
 use crate::store::Change;
 use bytes::Bytes;
 use hostel_pool::{Fit, Needs, PoolName};
@@ -16,12 +17,30 @@ use hostel_sandbox::{
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio_util::task::TaskTracker;
 
 /// Warm sandboxes that are tried before a claim becomes a cold start.
 const TRIES: usize = 3;
-/// How long one may take to become somebody's.
+/// How long one may take to become somebody's, all that are tried together: then a cold start is no later than it
+/// would be without a pool.
 const BINDING: Duration = Duration::from_secs(2);
+
+/// What a claim asks of a warm sandbox.
+pub(crate) struct Wanted<'a> {
+    pub(crate) template: Option<&'a TemplateId>,
+    /// What the caller says of limits.
+    pub(crate) limits: &'a ResourceLimits,
+    /// Whether a sandbox of the template may have these limits now.
+    pub(crate) allowed: &'a (dyn Fn(&ResourceLimits) -> bool + Sync),
+}
+
+/// Why a claimed sandbox came to nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotGiven {
+    /// It is not well.
+    Unfit,
+    /// Nobody wants it any more, or it could not become theirs for a reason that is not its own.
+    Unwanted,
+}
 
 /// A warm sandbox that is a caller's, but for its record.
 pub(crate) struct Claimed {
@@ -31,6 +50,8 @@ pub(crate) struct Claimed {
     pub(crate) limits: ResourceLimits,
     pub(crate) room: Room,
     pub(crate) stages: Vec<Stage>,
+    /// How long taking and binding it took.
+    pub(crate) took: Duration,
     /// Dropped once it is recorded.
     _claiming: Claiming,
 }
@@ -91,74 +112,84 @@ impl LivePool {
     }
 
     /// Takes a warm sandbox of the wanted template and gives it to the caller, as `equip` says of its id; nothing where
-    /// none is there or fits, or binding failed.
+    /// none is there or fits, or binding failed: then that is counted. What is claimed is to be answered by
+    /// [`Self::given`] or [`Self::not_given`].
     pub(crate) async fn claim<'a>(
         self: &Arc<Self>,
-        wanted: Option<&TemplateId>,
+        wanted: &Wanted<'_>,
         equip: &(dyn Fn(&SandboxId) -> Cow<'a, SandboxSpec> + Sync),
-        requested: &ResourceLimits,
-        tasks: &TaskTracker,
+        sandboxes: &Sandboxes,
     ) -> Option<Claimed> {
         let (begin, claiming) = (Instant::now(), self.claiming());
-        for _ in 0..TRIES {
-            let mut warm = self.take(wanted, requested)?;
+        let until = tokio::time::Instant::from_std(begin + BINDING);
+        for attempt in 0..TRIES {
+            let warm = self.take(wanted, attempt > 0)?;
             let spec = equip(&warm.record.id);
             let mut stopwatch = Stopwatch::start();
-            match self.bind(&mut warm, &spec, requested).await {
+            let bound = tokio::time::timeout_at(until, self.bind(&warm, &spec, wanted.limits)).await;
+            let late = || Err(DomainError::DeadlineExceeded { what: "binding it".to_owned() }.into());
+            match bound.unwrap_or_else(|_| late()) {
                 Ok((handle, limits)) => {
                     stopwatch.lap("bind");
-                    // That it was taken was told; this is only counted.
-                    lock(&self.state).brain.claim_took(begin.elapsed());
                     let Warm { record, environment, room, .. } = warm;
-                    let stages = stopwatch.stages();
                     return Some(Claimed {
                         record,
                         environment,
                         handle,
                         limits,
                         room,
-                        stages,
+                        stages: stopwatch.stages(),
+                        took: begin.elapsed(),
                         _claiming: claiming,
                     });
                 }
                 Err(error) => {
                     tracing::warn!(pool = %self.name, sandbox = %warm.record.id, %error, "a warm sandbox could not be given and is removed");
                     self.tell(|state, now| state.brain.claim_failed(&warm.record.id, now));
-                    tasks.spawn(Arc::clone(self).dispose(warm));
+                    sandboxes.tasks().spawn(Arc::clone(self).dispose(warm, sandboxes.clone()));
                     // What one cannot become, the next cannot either.
-                    if matches!(error, Error::Domain(DomainError::CapabilityMissing { .. })) {
-                        return None;
+                    let hopeless = matches!(error, Error::Domain(DomainError::CapabilityMissing { .. }));
+                    if hopeless || tokio::time::Instant::now() >= until {
+                        break;
                     }
                 }
             }
         }
+        self.tell(|state, _| state.brain.in_vain());
         None
     }
 
-    /// Takes one out of the pool, in one step: nobody else gets it.
-    fn take(&self, wanted: Option<&TemplateId>, requested: &ResourceLimits) -> Option<Warm> {
+    /// Takes one out of the pool with the room that it needs to become what is wanted, in one step: nobody else gets
+    /// either. `again`: the same claim took one before.
+    fn take(&self, wanted: &Wanted<'_>, again: bool) -> Option<Warm> {
         self.tell(|state, now| {
             // The one that would be given; none of the others says anything about it.
-            let best = state.brain.best().and_then(|id| state.warm.get(id));
-            let fits = match best {
-                // Until all are replaced after the pool was given another template, some are of the one before.
-                Some(warm) => warm.record.spec.template.as_ref() == wanted && fits(warm, requested),
+            let best = state.brain.best().cloned();
+            let fits = match best.and_then(|id| state.warm.get_mut(&id)) {
+                Some(warm) => warm.record.spec.template.as_ref() == wanted.template && fit(warm, wanted),
                 // What the pool says nothing of, the next one may well have as it is asked for.
-                None => same_disk(requested, &state.record.spec.limits.or(requested)),
+                None => same_disk(wanted.limits, &state.record.spec.limits.or(wanted.limits)),
             };
-            if !fits {
-                state.brain.missed(now);
-                return None;
-            }
-            let id = state.brain.claim(now)?;
-            state.warm.remove(&id)
+            let id = match (fits, again) {
+                (true, false) => state.brain.claim(now),
+                (true, true) => state.brain.claim_again(now),
+                (false, false) => {
+                    state.brain.missed(now);
+                    None
+                }
+                (false, true) => {
+                    state.brain.in_vain();
+                    None
+                }
+            };
+            state.warm.remove(&id?)
         })
     }
 
     /// Gives it its share of the processors, and binds what differs; where nothing does, the guest is not even asked.
     async fn bind(
         &self,
-        warm: &mut Warm,
+        warm: &Warm,
         spec: &SandboxSpec,
         requested: &ResourceLimits,
     ) -> Result<(Bytes, ResourceLimits)> {
@@ -172,36 +203,55 @@ impl LivePool {
         if same {
             return Ok((warm.handle.clone(), warm.record.limits.clone()));
         }
-        warm.room.resize(Needs::of(&limits.or(&warm.record.limits)))?;
         // From here on it holds what is the caller's. A daemon that dies before the sandbox is recorded as theirs must
         // not leave it among the warm ones: the next would give it, with all of that, to somebody else.
         self.forget(&warm.record.id).await?;
         let spec = SandboxSpec { limits, ..spec.clone() };
-        let bound = tokio::time::timeout(BINDING, warm.environment.bind(&spec)).await;
-        let bound = bound.map_err(|_| DomainError::DeadlineExceeded { what: "binding it".to_owned() })??;
+        let bound = warm.environment.bind(&spec).await?;
         Ok((bound.handle, bound.limits))
     }
 
+    /// Hears that whoever claimed one has it. That it was taken was told; this is only counted.
+    pub(crate) fn given(&self, took: Duration) {
+        lock(&self.state).brain.given(took);
+    }
+
     /// Hears that one that was claimed came to nothing: whoever claimed it has removed it.
-    pub(crate) async fn not_given(&self, id: &SandboxId) {
-        self.tell(|state, now| state.brain.claim_failed(id, now));
+    pub(crate) async fn not_given(&self, id: &SandboxId, why: NotGiven) {
+        self.tell(|state, now| {
+            match why {
+                NotGiven::Unfit => {
+                    state.brain.claim_failed(id, now);
+                    state.brain.in_vain();
+                }
+                NotGiven::Unwanted => {
+                    state.brain.not_wanted(id, now);
+                    state.brain.given(Duration::ZERO);
+                }
+            }
+            state.brain.removed(id, now);
+        });
         if let Err(error) = self.forget(id).await {
             tracing::warn!(pool = %self.name, sandbox = %id, %error, "a sandbox that was given up is still in the records; the next start forgets it");
         }
     }
 }
 
-/// Whether a warm sandbox can become what is asked for. What its backend cannot change is made cold, what the node has
-/// no room for waits as a cold start, and neither takes a warm sandbox with it.
-fn fits(warm: &Warm, requested: &ResourceLimits) -> bool {
+/// Whether a warm sandbox can become what is asked for; where it can, it has the room for that. What its template does
+/// not allow any more or its backend cannot change is made cold, what the node has no room for waits as a cold start,
+/// and none of that takes a warm sandbox with it.
+fn fit(warm: &mut Warm, wanted: &Wanted<'_>) -> bool {
     let made = &warm.record.spec.limits;
-    let changes = requested.changes_to(made);
+    let changes = wanted.limits.changes_to(made);
+    if !(wanted.allowed)(&wanted.limits.or(made)) {
+        return false;
+    }
     if changes == ResourceLimits::default() {
         return true;
     }
-    same_disk(requested, made)
+    same_disk(wanted.limits, made)
         && warm.environment.can_become(&changes)
-        && warm.room.may_become(Needs::of(&changes.or(&warm.record.limits)))
+        && warm.room.resize(Needs::of(&changes.or(&warm.record.limits))).is_ok()
 }
 
 /// Disks do not change their size live.

@@ -94,7 +94,7 @@ impl LivePool {
                     Action::Check { member } => sandboxes.tasks().spawn(this.check(member)),
                     Action::Remove { member, reason } => {
                         tracing::debug!(pool = %self.name, sandbox = %member, ?reason, "a warm sandbox is removed");
-                        sandboxes.tasks().spawn(this.remove(member))
+                        sandboxes.tasks().spawn(this.remove(member, sandboxes.clone()))
                     }
                 };
             }

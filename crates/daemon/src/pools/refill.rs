@@ -16,8 +16,9 @@ use tokio_util::sync::CancellationToken;
 const CHECK: Duration = Duration::from_secs(5);
 /// The id of a pool's own process in each of its sandboxes.
 const WARM_PROCESS: &str = "warm";
-/// How often a removal is tried before it is left to the next start.
-const REMOVALS: u32 = 5;
+/// The shortest and the longest time until a removal that failed is tried again.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LAST_RETRY: Duration = Duration::from_secs(10);
 /// How long one waits for room on the node before that is told as a failure. Then it waits again.
 const ROOM: Duration = Duration::from_secs(30);
 
@@ -154,29 +155,37 @@ impl LivePool {
     }
 
     /// Removes a member for good.
-    pub(super) async fn remove(self: Arc<Self>, id: SandboxId) {
+    pub(super) async fn remove(self: Arc<Self>, id: SandboxId, sandboxes: Sandboxes) {
         let warm = lock(&self.state).warm.remove(&id);
-        if let Some(warm) = warm {
-            Arc::clone(&self).dispose(warm).await;
+        match warm {
+            Some(warm) => self.dispose(warm, sandboxes).await,
+            None => self.tell(|state, now| state.brain.removed(&id, now)),
         }
-        self.tell(|state, now| state.brain.removed(&id, now));
     }
 
-    /// Destroys one that is in the pool no longer, and forgets it.
-    pub(super) async fn dispose(self: Arc<Self>, warm: Warm) {
+    /// Destroys one that is in the pool no longer, forgets it, and says so. Until that worked its room is taken, and the
+    /// pool has it among those that are being removed. Where the daemon stops before, the next start removes it with
+    /// other leftovers.
+    pub(super) async fn dispose(self: Arc<Self>, warm: Warm, sandboxes: Sandboxes) {
         let id = &warm.record.id;
-        let mut attempt = 1;
+        let (mut wait, mut forgotten) = (FIRST_RETRY, false);
         while let Err(error) = warm.environment.destroy().await {
-            if attempt == REMOVALS {
-                tracing::warn!(pool = %self.name, sandbox = %id, %error, "a warm sandbox could not be removed; the next start does it");
-                break;
+            tracing::warn!(pool = %self.name, sandbox = %id, %error, retry_in = ?wait, "a warm sandbox could not be removed yet");
+            // A daemon that starts over it must not take it for one that is well.
+            forgotten = forgotten || self.forget(id).await.is_ok();
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = sandboxes.stopping().cancelled() => return,
             }
-            tokio::time::sleep(Duration::from_millis(200) * attempt).await;
-            attempt += 1;
+            wait = (wait * 2).min(LAST_RETRY);
         }
-        if let Err(error) = self.forget(id).await {
+        if !forgotten && let Err(error) = self.forget(id).await {
             tracing::warn!(pool = %self.name, sandbox = %id, %error, "a removed warm sandbox is still in the records; the next start forgets it");
         }
+        let id = id.clone();
+        // Its room is free before anybody hears that it is gone.
+        drop(warm);
+        self.tell(|state, now| state.brain.removed(&id, now));
     }
 
     /// Takes one out of the records of what is warm. Unless it is recorded as something else, the next start removes

@@ -6,10 +6,10 @@ use super::{CreateOutcome, Entry, Repeat, Sandboxes};
 use crate::capacity::Room;
 use crate::error::Result;
 use crate::lock::lock;
-use crate::pools::LivePool;
+use crate::pools::{LivePool, NotGiven, Wanted};
 use crate::store::Change;
 use hostel_pool::{Needs, PoolName, Priority};
-use hostel_sandbox::{Created, Error as DomainError, SandboxId, SandboxSpec};
+use hostel_sandbox::{Created, Error as DomainError, ResourceLimits, SandboxId, SandboxSpec};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 use tokio_util::sync::CancellationToken;
@@ -100,12 +100,15 @@ impl Sandboxes {
         let Identity { id, expires, actor } = identity;
         let mut record =
             fresh_record(id.clone().unwrap_or_else(SandboxId::generate), resolved, expires, actor)?;
-        let begin = Instant::now();
         let equip = |warm: &SandboxId| self.0.reach.equip(id.as_ref().unwrap_or(warm), &resolved.spec);
-        let wanted = resolved.spec.template.as_ref();
-        let claimed = pool.claim(wanted, &equip, &resolved.requested_limits, &self.0.tasks).await;
-        let Some(claimed) = claimed else { return Ok(None) };
-        self.0.metrics.claimed(pool.name().as_str(), begin.elapsed());
+        let wanted = Wanted {
+            template: resolved.spec.template.as_ref(),
+            limits: &resolved.requested_limits,
+            allowed: &|limits| is_allowed(resolved, limits),
+        };
+        let Some(claimed) = pool.claim(&wanted, &equip, self).await else { return Ok(None) };
+        let took = claimed.took;
+        self.0.metrics.claimed(pool.name().as_str(), took);
         let besides = claimed.removal();
         if id.is_some() {
             record.backend_id = Some(claimed.record.id.clone());
@@ -123,21 +126,23 @@ impl Sandboxes {
             stages: claimed.stages,
         };
         let record_id = record.id.clone();
-        let given = match self.reserve(record, claimed.room).await {
+        let (given, reserved) = match self.reserve(record, claimed.room).await {
             Ok((entry, _operation)) => {
                 let given = self.hand_over(&entry, created, &resolved.spec, repeat, besides, cancel).await;
                 if !matches!(given, Ok(Some(_))) {
                     self.unreserve(&entry);
                 }
-                given
+                (given, true)
             }
             Err(error) => {
                 self.undo_unconnected(&record_id, &created).await;
-                Err(error)
+                (Err(error), false)
             }
         };
-        if !matches!(given, Ok(Some(_))) {
-            pool.not_given(&warm).await;
+        match &given {
+            Ok(Some(_)) => pool.given(took),
+            Err(_) if cancel.is_cancelled() || !reserved => pool.not_given(&warm, NotGiven::Unwanted).await,
+            Ok(None) | Err(_) => pool.not_given(&warm, NotGiven::Unfit).await,
         }
         given
     }
@@ -182,4 +187,12 @@ impl Sandboxes {
         let same = entries.get(id).filter(|entry| entry.record().backend_id() == id).cloned();
         same.or_else(|| entries.values().find(|entry| entry.record().backend_id() == id).cloned())
     }
+}
+
+/// Whether a sandbox with these limits is what the template allows now. What its backend cannot hold is nobody's to
+/// allow.
+fn is_allowed(resolved: &Resolved, limits: &ResourceLimits) -> bool {
+    let Some(template) = &resolved.template else { return true };
+    let lower = limits.at_most(&template.max_limits).changes_to(limits);
+    !lower.needs().any(|capability| resolved.backend.capabilities().has(capability))
 }

@@ -19,16 +19,28 @@ impl Pool {
     /// can be replaced is given too: it is healthy. A pool that is being drained gives none.
     pub fn claim(&mut self, now: Time) -> Option<SandboxId> {
         let now = self.advance(now);
-        self.stirred = true;
         self.history.arrived(now);
         self.sizer.arrived(now);
+        self.claim_again(now)
+    }
+
+    /// As [`Pool::claim`] for a claim that took one already, which failed. It is no further demand.
+    pub fn claim_again(&mut self, now: Time) -> Option<SandboxId> {
+        let now = self.advance(now);
+        self.stirred = true;
         let taken = if self.spec.draining { None } else { self.shelf.take_best() };
         self.hold_refills(taken.is_some(), now);
-        let counter = if taken.is_some() { &mut self.counters.hits } else { &mut self.counters.misses };
-        *counter = counter.saturating_add(1);
-        let ready = taken?;
+        let Some(ready) = taken else {
+            self.in_vain();
+            return None;
+        };
         self.count_idle(&ready, now);
         Some(ready.id)
+    }
+
+    /// A claim took one, or several, and gave none: it is made cold.
+    pub fn in_vain(&mut self) {
+        self.counters.misses = self.counters.misses.saturating_add(1);
     }
 
     /// The member that [`Pool::claim`] would give now.
@@ -51,24 +63,32 @@ impl Pool {
     /// [`Pool::claim`]. A miss, but no demand: no size would serve it.
     pub fn missed(&mut self, now: Time) {
         self.advance(now);
-        self.counters.misses = self.counters.misses.saturating_add(1);
+        self.in_vain();
         self.counters.misses_unfit = self.counters.misses_unfit.saturating_add(1);
     }
 
-    /// Binding failed after [`Pool::claim`] gave this member. The owner removes it; it never comes back.
+    /// A member that [`Pool::claim`] took cannot be given: it could not be bound, or died. The owner removes it and
+    /// says so by [`Pool::removed`]; it never comes back.
     pub fn claim_failed(&mut self, member: &SandboxId, now: Time) {
-        self.advance(now);
-        self.counters.claim_failures = self.counters.claim_failures.saturating_add(1);
         self.counters.unhealthy = self.counters.unhealthy.saturating_add(1);
+        self.not_wanted(member, now);
+    }
+
+    /// The same of a member that is well, but whose claim came to nothing, for example because its caller left.
+    pub fn not_wanted(&mut self, member: &SandboxId, now: Time) {
+        let now = self.advance(now);
+        self.stirred = true;
+        self.counters.claim_failures = self.counters.claim_failures.saturating_add(1);
+        self.failed.insert(member.clone());
         // It cannot be here, but must not be given again whatever the owner mixed up.
         if let Some(ready) = self.shelf.take(member) {
             self.count_idle(&ready, now);
-            self.stirred = true;
         }
     }
 
-    /// How long a claim took, for the counters.
-    pub fn claim_took(&mut self, took: Duration) {
+    /// A claim was served, and taking and binding the sandbox took so long.
+    pub fn given(&mut self, took: Duration) {
+        self.counters.hits = self.counters.hits.saturating_add(1);
         self.counters.claim_time = self.counters.claim_time.saturating_add(took);
     }
 
@@ -188,7 +208,8 @@ impl Pool {
     pub fn removed(&mut self, member: &SandboxId, now: Time) {
         let now = self.advance(now);
         self.stirred = true;
-        if self.removing.remove(member).is_none()
+        if !self.failed.remove(member)
+            && self.removing.remove(member).is_none()
             && let Some(ready) = self.shelf.take(member)
         {
             self.count_idle(&ready, now);
@@ -257,6 +278,19 @@ impl Pool {
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// An adopted member did not answer yet: it is not claimed before a check found it well.
+    pub fn doubt(&mut self, member: &SandboxId, now: Time) {
+        self.advance(now);
+        self.stirred = true;
+        self.shelf.doubt(member);
+    }
+
+    /// What one member is taken to use of memory, in bytes. `None` where that is not measured.
+    #[must_use]
+    pub fn cost(&self) -> Option<u64> {
+        self.cost.map(|(each, _)| each)
     }
 
     /// What it did.

@@ -22,6 +22,8 @@ pub(super) struct Ready {
     pub(super) made: Time,
     /// Whether it was adopted and not yet checked since.
     pub(super) unchecked: bool,
+    /// Whether it is not claimed before a check found it well.
+    pub(super) doubted: bool,
     /// Whether a check is under way.
     pub(super) checking: bool,
     /// Whether it is to be replaced, for its age or its generation.
@@ -46,6 +48,8 @@ pub(super) struct Shelf {
     checks: BTreeSet<(Time, Number)>,
     /// How many have a check under way.
     checking: u32,
+    /// How many are not claimed before a check found them well.
+    doubted: u32,
     /// What those whose memory is known use of it together, and how many they are.
     memory: u64,
     measured: u32,
@@ -77,6 +81,7 @@ impl Shelf {
             generation,
             made,
             unchecked,
+            doubted: false,
             checking: false,
             old,
             memory: None,
@@ -102,11 +107,27 @@ impl Shelf {
         self.old.remove(&(ready.generation, ready.made, number));
         self.checks.remove(&(ready.checked, number));
         self.checking -= u32::from(ready.checking);
+        self.doubted -= u32::from(ready.doubted);
         if let Some(memory) = ready.memory {
             self.memory = self.memory.saturating_sub(memory);
             self.measured -= 1;
         }
         Some(ready)
+    }
+
+    /// Has a member not be claimed before a check found it well.
+    pub(super) fn doubt(&mut self, id: &SandboxId) {
+        let Some(number) = self.numbers.get(id).copied() else { return };
+        let Some(ready) = self.members.get_mut(&number) else { return };
+        if !std::mem::replace(&mut ready.doubted, true) {
+            self.doubted += 1;
+            self.claims.remove(&claim_key(number, ready));
+        }
+    }
+
+    /// How many can be claimed.
+    pub(super) fn len_claimable(&self) -> u32 {
+        self.len().saturating_sub(self.doubted)
     }
 
     /// Notes what a member uses of memory.
@@ -200,6 +221,8 @@ impl Shelf {
         self.claims.remove(&claim_key(number, ready));
         self.checks.remove(&(ready.checked, number));
         self.checking -= u32::from(ready.checking);
+        self.doubted -= u32::from(ready.doubted);
+        ready.doubted = false;
         ready.unchecked = false;
         ready.checking = false;
         ready.checked = now;

@@ -81,10 +81,10 @@ impl Pool {
         Status {
             health: self.health(target),
             target,
-            ready: self.shelf.len(),
+            ready: self.shelf.len_claimable(),
             old: self.shelf.len_old(),
             creating: self.creating(),
-            removing: u32::try_from(self.removing.len()).unwrap_or(u32::MAX),
+            removing: u32::try_from(self.removing.len() + self.failed.len()).unwrap_or(u32::MAX),
             arrivals_per_second: self.sizer.rate(now),
             dispersion: self.sizer.dispersion(),
             saturated: self.sizer.is_saturated(),
@@ -99,12 +99,13 @@ impl Pool {
 
     fn health(&self, target: u32) -> Health {
         if self.spec.draining {
-            let empty = self.shelf.len() == 0 && self.creating() == 0 && self.removing.is_empty();
+            let leaving = !self.removing.is_empty() || !self.failed.is_empty();
+            let empty = self.shelf.len() == 0 && self.creating() == 0 && !leaving;
             return if empty { Health::Drained } else { Health::Draining };
         }
         if self.is_failing() && self.shelf.len_fresh() < target {
             Health::Failing
-        } else if self.shelf.len() < target || self.cramped {
+        } else if self.shelf.len_claimable() < target || self.cramped {
             Health::Refilling
         } else {
             Health::Healthy

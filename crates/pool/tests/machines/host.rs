@@ -14,6 +14,8 @@ pub(crate) enum Place {
     Lost,
     /// The pool asked for its removal.
     Removing,
+    /// It was taken for a claim that has not ended.
+    Taken,
     Claimed,
     Gone,
 }
@@ -27,7 +29,10 @@ pub(crate) struct Host {
     begun: BTreeMap<u64, Time>,
     used_attempts: BTreeSet<u64>,
     checks: Vec<SandboxId>,
-    claimed: Vec<SandboxId>,
+    /// What claims took that have not ended.
+    taken: Vec<SandboxId>,
+    /// Adopted ones that did not answer yet.
+    doubted: BTreeSet<SandboxId>,
     /// When each was made or found well last.
     well: BTreeMap<SandboxId, Time>,
     generation: u64,
@@ -61,7 +66,8 @@ impl Host {
             begun: BTreeMap::new(),
             used_attempts: BTreeSet::new(),
             checks: Vec::new(),
-            claimed: Vec::new(),
+            taken: Vec::new(),
+            doubted: BTreeSet::new(),
             well: BTreeMap::new(),
             generation: 1,
             serves_from: 0,
@@ -79,6 +85,15 @@ impl Host {
         self.count(Place::Waiting)
     }
 
+    /// Those that wait and can be claimed.
+    fn claimable(&self) -> u32 {
+        self.waiting() - u32::try_from(self.in_doubt().count()).unwrap()
+    }
+
+    fn in_doubt(&self) -> impl Iterator<Item = &SandboxId> {
+        self.doubted.iter().filter(|id| self.sandboxes[*id] == Place::Waiting)
+    }
+
     fn in_place(&self, place: Place) -> Vec<SandboxId> {
         self.sandboxes.iter().filter(|(_, other)| **other == place).map(|(id, _)| id.clone()).collect()
     }
@@ -86,25 +101,49 @@ impl Host {
     /// Claims; who gets one gets one that waits, and nobody else has or will.
     pub(crate) fn claim(&mut self) {
         self.claims += 1;
-        let before = self.waiting();
+        let before = self.claimable();
         let best = self.pool.best().cloned();
         let given = self.pool.claim(self.now);
         assert_eq!(best, given, "what is said to be given is given");
         if let Some(member) = given {
-            let place = self.sandboxes.insert(member.clone(), Place::Claimed);
-            assert_eq!(place, Some(Place::Waiting), "{member} was given");
-            assert!(!self.pool.spec().draining);
-            self.claimed.push(member);
+            self.took(member);
         } else {
             assert!(before == 0 || self.pool.spec().draining, "none given of {before}");
         }
     }
 
-    pub(crate) fn claim_failed(&mut self) {
-        if let Some(member) = self.claimed.pop() {
-            self.pool.claim_failed(&member, self.now);
-            self.sandboxes.insert(member, Place::Gone);
+    fn took(&mut self, member: SandboxId) {
+        let place = self.sandboxes.insert(member.clone(), Place::Taken);
+        assert_eq!(place, Some(Place::Waiting), "{member} was given");
+        assert!(!self.doubted.contains(&member), "{member} did not answer yet");
+        assert!(!self.pool.spec().draining);
+        self.taken.push(member);
+    }
+
+    /// A claim that took one ends well.
+    pub(crate) fn given(&mut self) {
+        if let Some(member) = self.taken.pop() {
+            self.sandboxes.insert(member, Place::Claimed);
+            self.pool.given(Duration::from_millis(1));
         }
+    }
+
+    /// What a claim took cannot be given; it takes another.
+    pub(crate) fn claim_failed(&mut self) {
+        let Some(member) = self.taken.pop() else { return };
+        self.pool.claim_failed(&member, self.now);
+        self.sandboxes.insert(member, Place::Removing);
+        if let Some(next) = self.pool.claim_again(self.now) {
+            self.took(next);
+        }
+    }
+
+    /// Whoever claimed goes away before having it.
+    pub(crate) fn leaves(&mut self) {
+        let Some(member) = self.taken.pop() else { return };
+        self.pool.not_wanted(&member, self.now);
+        self.pool.given(Duration::ZERO);
+        self.sandboxes.insert(member, Place::Removing);
     }
 
     pub(crate) fn missed(&mut self) {
@@ -163,6 +202,9 @@ impl Host {
         let member = self.checks.remove(place);
         self.pool.checked(&member, healthy, self.now);
         self.well.insert(member.clone(), self.now);
+        if healthy {
+            self.doubted.remove(&member);
+        }
         if !healthy && self.sandboxes[&member] == Place::Waiting {
             self.sandboxes.insert(member, Place::Lost);
         }
@@ -233,10 +275,21 @@ impl Host {
         self.attempts.clear();
         self.used_attempts.clear();
         self.checks.clear();
-        for place in
-            self.sandboxes.values_mut().filter(|place| matches!(place, Place::Lost | Place::Removing))
-        {
+        self.doubted.clear();
+        self.claims -= self.taken.drain(..).count() as u64;
+        let ends = |place: &&mut Place| matches!(place, Place::Lost | Place::Removing | Place::Taken);
+        for place in self.sandboxes.values_mut().filter(ends) {
             *place = Place::Gone;
+        }
+    }
+
+    /// The same, and one of those that were adopted does not answer.
+    pub(crate) fn restart_in_doubt(&mut self, index: usize) {
+        self.restart();
+        let waiting = self.in_place(Place::Waiting);
+        if let Some(place) = pick(&waiting, index) {
+            self.pool.doubt(&waiting[place], self.now);
+            self.doubted.insert(waiting[place].clone());
         }
     }
 
@@ -265,8 +318,7 @@ impl Host {
             }
         }
         self.checks.retain(|member| {
-            matches!(self.sandboxes[member], Place::Waiting | Place::Claimed)
-                || self.sandboxes[member] == Place::Removing
+            matches!(self.sandboxes[member], Place::Waiting | Place::Taken | Place::Claimed | Place::Removing)
         });
         assert!(self.count(Place::Lost) == 0, "a lost member is not forgotten");
         let status = self.pool.status(self.now);
@@ -296,7 +348,7 @@ impl Host {
     /// The pool and the owner agree about who is where, and counters only grow.
     pub(crate) fn check_books(&mut self) {
         let status = self.pool.status(self.now);
-        assert_eq!(status.ready, self.waiting());
+        assert_eq!(status.ready, self.claimable());
         assert_eq!(status.creating as usize, self.attempts.len());
         assert_eq!(status.removing, self.count(Place::Removing) + self.count(Place::Lost));
         for member in self.pool.members() {
@@ -307,7 +359,7 @@ impl Host {
             assert!(expected, "{member:?} is {:?}", self.sandboxes[&member.id]);
         }
         let (old, new) = (self.counters, self.pool.counters());
-        assert_eq!(new.hits + new.misses, self.claims);
+        assert_eq!(new.hits + new.misses + self.taken.len() as u64, self.claims, "one outcome each");
         assert_eq!(new.created as usize, self.sandboxes.len());
         assert_eq!(new.refill_failures, self.failures);
         assert!(new.hits >= old.hits && new.misses >= old.misses && new.recycled >= old.recycled);

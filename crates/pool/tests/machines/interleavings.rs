@@ -9,7 +9,9 @@ use std::time::Duration;
 #[derive(Debug, Clone)]
 enum Event {
     Claim,
+    Given,
     ClaimFailed,
+    Leaves,
     Missed,
     Pass(u64),
     Wake,
@@ -30,13 +32,16 @@ enum Event {
     NewTemplate,
     Pressure(u8),
     Restart,
+    RestartInDoubt(usize),
 }
 
 fn event() -> impl Strategy<Value = Event> {
     let index = 0usize..64;
     prop_oneof![
         8 => Just(Event::Claim),
+        6 => Just(Event::Given),
         1 => Just(Event::ClaimFailed),
+        1 => Just(Event::Leaves),
         1 => Just(Event::Missed),
         5 => (0u64..20_000).prop_map(Event::Pass),
         5 => Just(Event::Wake),
@@ -48,7 +53,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (index.clone(), 0u64..200).prop_map(|(index, mebibytes)| Event::Measured { index, mebibytes }),
         2 => index.clone().prop_map(Event::Died),
         4 => index.clone().prop_map(Event::Removed),
-        1 => index.prop_map(Event::TakenAway),
+        1 => index.clone().prop_map(Event::TakenAway),
         1 => (0u32..6, 1u32..12, 0u32..4, any::<bool>())
             .prop_map(|(min, more, headroom, pin)| Event::Sizes { min, more, headroom, pin }),
         1 => (1u32..8, 10u64..100, 1u64..40)
@@ -59,13 +64,16 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::NewTemplate),
         1 => (0u8..3).prop_map(Event::Pressure),
         1 => Just(Event::Restart),
+        1 => index.prop_map(Event::RestartInDoubt),
     ]
 }
 
 fn happen(host: &mut Host, event: Event) {
     match event {
         Event::Claim => host.claim(),
+        Event::Given => host.given(),
         Event::ClaimFailed => host.claim_failed(),
+        Event::Leaves => host.leaves(),
         Event::Missed => host.missed(),
         Event::Pass(millis) => host.pass(Duration::from_millis(millis)),
         Event::Wake => host.wake(),
@@ -101,6 +109,7 @@ fn happen(host: &mut Host, event: Event) {
             _ => Pressure::Critical,
         }),
         Event::Restart => host.restart(),
+        Event::RestartInDoubt(index) => host.restart_in_doubt(index),
     }
 }
 

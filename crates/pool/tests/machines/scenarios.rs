@@ -303,6 +303,21 @@ fn adopted_members_are_claimed_at_once_but_after_those_that_were_checked() {
 }
 
 #[test]
+fn an_adopted_member_that_does_not_answer_is_given_after_a_good_check_only() {
+    let mut host = full(2, 2);
+    host.pass(SECOND);
+    host.restart_in_doubt(0);
+    let status = host.pool.status(host.now);
+    assert_eq!((status.ready, status.health), (1, Health::Refilling));
+    assert_eq!(host.pool.best().map(SandboxId::as_str), Some("sb-1"));
+    host.claim();
+    assert_eq!(host.pool.best(), None);
+    host.poll();
+    host.checked(0, true);
+    assert_eq!(host.pool.best().map(SandboxId::as_str), Some("sb-0"));
+}
+
+#[test]
 fn an_unhealthy_member_is_never_given() {
     let mut host = full(2, 2);
     host.pass(Duration::from_secs(30));
@@ -401,11 +416,50 @@ fn every_wait_is_counted_once() {
     host.taken_away(0);
     host.pass(SECOND);
     host.carry_out();
-    host.pool.claim_took(SECOND / 100);
+    host.given();
     let counters = host.pool.counters();
     assert_eq!(counters.idle_time, (10 + 15 + 16) * SECOND);
-    assert_eq!((counters.claim_time, counters.hits, counters.unhealthy), (SECOND / 100, 1, 1));
+    assert_eq!((counters.claim_time, counters.hits, counters.unhealthy), (SECOND / 1000, 1, 1));
     assert_eq!(counters.created, 6);
+}
+
+#[test]
+fn a_claim_is_one_arrival_and_one_outcome_however_many_it_takes() {
+    let mut host = full(3, 3);
+    host.claim();
+    host.claim_failed();
+    host.claim_failed();
+    host.given();
+    let counters = host.pool.counters();
+    assert_eq!((counters.hits, counters.misses, counters.claim_failures), (1, 0, 2));
+    let arrivals: u64 = host.pool.history().arrivals().map(|arrivals| u64::from(arrivals.count)).sum();
+    assert_eq!(arrivals, 1);
+    host.claim();
+    assert_eq!(host.pool.counters().misses, 1, "nothing was left");
+    host.carry_out();
+    host.claim();
+    host.leaves();
+    let counters = host.pool.counters();
+    assert_eq!((counters.hits, counters.claim_failures, counters.unhealthy), (2, 3, 2), "it was well");
+    host.update(|spec| spec.draining = true);
+    host.poll();
+    host.removed(0);
+    host.removed(0);
+    host.removed(0);
+    assert_eq!(host.pool.status(host.now).health, Health::Drained);
+}
+
+#[test]
+fn what_a_claim_took_in_vain_is_not_drained_before_it_is_gone() {
+    let mut host = full(2, 2);
+    host.claim();
+    host.claim();
+    host.claim_failed();
+    host.update(|spec| spec.draining = true);
+    host.poll();
+    assert_eq!(host.pool.status(host.now).health, Health::Draining);
+    host.removed(0);
+    assert_eq!(host.pool.status(host.now).health, Health::Drained);
 }
 
 #[test]
