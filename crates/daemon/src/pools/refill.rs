@@ -1,7 +1,7 @@
 //! A warm sandbox is made, looked at, and removed.
 
 use super::LivePool;
-use super::live::Warm;
+use super::live::{State, Warm};
 use crate::error::{Error as DaemonError, Result};
 use crate::lock::lock;
 use crate::record::{PoolRecord, WarmRecord};
@@ -22,6 +22,32 @@ const LAST_RETRY: Duration = Duration::from_secs(10);
 /// How long one waits for room on the node before that is told as a failure. Then it waits again.
 const ROOM: Duration = Duration::from_secs(30);
 
+/// What the pool is told in any case of work that it waits for. Dropped before that, it tells that the work failed: it
+/// panicked.
+struct Told<F: FnOnce(&mut State, hostel_pool::Time)> {
+    pool: Arc<LivePool>,
+    failed: Option<F>,
+}
+
+impl<F: FnOnce(&mut State, hostel_pool::Time)> Told<F> {
+    fn new(pool: &Arc<LivePool>, failed: F) -> Self {
+        Self { pool: Arc::clone(pool), failed: Some(failed) }
+    }
+
+    /// It is told by other means, or nobody needs to be.
+    fn done(mut self) {
+        self.failed = None;
+    }
+}
+
+impl<F: FnOnce(&mut State, hostel_pool::Time)> Drop for Told<F> {
+    fn drop(&mut self) {
+        if let Some(failed) = self.failed.take() {
+            self.pool.tell(failed);
+        }
+    }
+}
+
 /// A refill that succeeded.
 struct Made {
     warm: Warm,
@@ -32,6 +58,8 @@ struct Made {
 impl LivePool {
     /// Makes one. Nothing is left of it where that fails, the pool begins to drain, or the daemon stops.
     pub(super) async fn make(self: Arc<Self>, sandboxes: Sandboxes, attempt: u64) {
+        let failed = "making it panicked, see the daemon's log".to_owned();
+        let told = Told::new(&self, move |state, now| state.brain.make_failed(attempt, failed, now));
         let until = Instant::now() + ROOM;
         let record = lock(&self.state).record.clone();
         let unwanted = CancellationToken::new();
@@ -43,9 +71,10 @@ impl LivePool {
         };
         let made = tokio::select! {
             made = self.make_one(&sandboxes, &record, until, &unwanted) => made,
-            () = sandboxes.stopping().cancelled() => return,
-            () = give_up => return,
+            () = sandboxes.stopping().cancelled() => return told.done(),
+            () = give_up => return told.done(),
         };
+        told.done();
         match made {
             Ok(Made { warm, took }) => {
                 let (id, generation) = (warm.record.id.clone(), warm.record.generation);
@@ -124,6 +153,8 @@ impl LivePool {
         };
         // Claimed meanwhile: it is nobody's business here any more.
         let Some((environment, rehearsed, bounded)) = found else { return };
+        let member = id.clone();
+        let told = Told::new(&self, move |state, now| state.brain.checked(&member, false, now));
         let asked = async {
             let inside = environment.inside()?;
             if !rehearsed {
@@ -143,6 +174,7 @@ impl LivePool {
             }
         };
         let memory = if bounded && well { memory_of(&environment).await } else { None };
+        told.done();
         self.tell(|state, now| {
             if let Some(warm) = state.warm.get_mut(&id) {
                 warm.rehearsed |= well;
