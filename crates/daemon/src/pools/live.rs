@@ -75,6 +75,8 @@ pub(super) struct Warm {
     pub(super) room: Room,
     /// Whether a process was run in it by this daemon, the way that its owner's first will be.
     pub(super) rehearsed: bool,
+    /// Whether it answered this daemon when it was made or taken back.
+    pub(super) answered: bool,
 }
 
 impl LivePool {

@@ -9,11 +9,15 @@ use crate::sandboxes::Sandboxes;
 use crate::store::{Change, StoredPool, StoredWarm};
 use futures::StreamExt as _;
 use hostel_pool::{History, Needs, Pool, PoolName};
-use hostel_sandbox::SandboxId;
+use hostel_sandbox::{ExecutionEnvironment, SandboxId};
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
 
 /// Warm sandboxes that are taken back at a time.
 const AT_ONCE: usize = 32;
+/// How long one of them may take to answer before it is given to nobody until it was checked.
+const ANSWER: Duration = Duration::from_secs(1);
 
 impl Pools {
     /// Takes back what the last daemon left. What could not be, the backends remove with their other leftovers.
@@ -57,7 +61,7 @@ impl Pools {
         Ok(())
     }
 
-    fn restore(&self, pool: StoredPool, warm: HashMap<SandboxId, Warm>) -> std::sync::Arc<LivePool> {
+    fn restore(&self, pool: StoredPool, warm: HashMap<SandboxId, Warm>) -> Arc<LivePool> {
         let StoredPool { record, counters, history } = pool;
         // Without it the pool learns its demand anew.
         let history = History::decode(&history).unwrap_or_else(|error| {
@@ -77,6 +81,8 @@ impl Pools {
         if let Some(newest) = others.map(|warm| warm.record.generation).max() {
             brain.discard_before(newest.saturating_add(1), now);
         }
+        let silent = warm.iter().filter(|(_, warm)| !warm.answered);
+        silent.for_each(|(id, _)| brain.doubt(id, now));
         LivePool::new(self, record, brain, warm)
     }
 
@@ -91,12 +97,23 @@ async fn adopt(sandboxes: &Sandboxes, stored: StoredWarm) -> Result<Warm, Sandbo
     match sandboxes.adopt(&record.backend, &record.id, &handle).await {
         Ok(environment) => {
             let room = sandboxes.capacity().adopt(Needs::of(&record.limits));
+            let answered = answers(&environment).await;
+            if !answered {
+                tracing::warn!(sandbox = %record.id, pool = %record.pool, "a warm sandbox does not answer yet and is given to nobody before it does");
+            }
             // The way to its guest is new: its first check goes it.
-            Ok(Warm { record, environment, handle, room, rehearsed: false })
+            Ok(Warm { record, environment, handle, room, rehearsed: false, answered })
         }
         Err(error) => {
             tracing::warn!(sandbox = %record.id, pool = %record.pool, %error, "a warm sandbox did not outlive the last daemon");
             Err(record.id)
         }
     }
+}
+
+/// Whether its guest is there. A backend takes back what is alive, also where that did not answer, is frozen, or its
+/// engine is away.
+async fn answers(environment: &Arc<dyn ExecutionEnvironment>) -> bool {
+    let asked = async { environment.inside()?.processes().await };
+    matches!(tokio::time::timeout(ANSWER, asked).await, Ok(Ok(_)))
 }

@@ -140,7 +140,7 @@ impl LivePool {
             return Err(error);
         }
         let (environment, handle) = (created.environment, created.handle);
-        let warm = Warm { record: warm, environment, handle, room, rehearsed: true };
+        let warm = Warm { record: warm, environment, handle, room, rehearsed: true, answered: true };
         Ok(Made { warm, took: begin.elapsed() })
     }
 
