@@ -31,3 +31,23 @@ pub struct Counters {
     /// How long sandboxes waited in all, claimed or not. A wait is added when it ends.
     pub idle_time: Duration,
 }
+
+impl Counters {
+    /// What came since `earlier`, an older value of the same counters.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            hits: self.hits.saturating_sub(earlier.hits),
+            misses: self.misses.saturating_sub(earlier.misses),
+            misses_unfit: self.misses_unfit.saturating_sub(earlier.misses_unfit),
+            claim_failures: self.claim_failures.saturating_sub(earlier.claim_failures),
+            created: self.created.saturating_sub(earlier.created),
+            refill_failures: self.refill_failures.saturating_sub(earlier.refill_failures),
+            recycled: self.recycled.saturating_sub(earlier.recycled),
+            unhealthy: self.unhealthy.saturating_sub(earlier.unhealthy),
+            surplus: self.surplus.saturating_sub(earlier.surplus),
+            claim_time: self.claim_time.saturating_sub(earlier.claim_time),
+            idle_time: self.idle_time.saturating_sub(earlier.idle_time),
+        }
+    }
+}

@@ -151,7 +151,7 @@ fn schedule(schedule: &v1::PoolSchedule) -> Result<Schedule> {
 }
 
 pub(crate) fn api_pool(view: &PoolView) -> v1::Pool {
-    let PoolView { record, status, counters } = view;
+    let PoolView { record, status, counters, .. } = view;
     let health = match status.health {
         Health::Healthy => v1::PoolHealth::Healthy,
         Health::Refilling => v1::PoolHealth::Refilling,

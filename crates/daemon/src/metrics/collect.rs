@@ -110,7 +110,7 @@ const HEALTH: [(Health, &str); 5] = [
 
 fn counters(encoder: &mut DescriptorEncoder<'_>, pools: &[PoolView]) -> Result<(), Error> {
     let claims = pools.iter().flat_map(|pool| {
-        let counters = &pool.counters;
+        let counters = &pool.since_start;
         let outcomes = [
             ("hit", counters.hits),
             ("miss", counters.misses - counters.misses_unfit.min(counters.misses)),
@@ -125,7 +125,7 @@ fn counters(encoder: &mut DescriptorEncoder<'_>, pools: &[PoolView]) -> Result<(
         claims.collect(),
     )?;
     let removed = pools.iter().flat_map(|pool| {
-        let counters = &pool.counters;
+        let counters = &pool.since_start;
         let reasons = [
             ("recycled", counters.recycled),
             ("unhealthy", counters.unhealthy),
@@ -142,15 +142,15 @@ fn counters(encoder: &mut DescriptorEncoder<'_>, pools: &[PoolView]) -> Result<(
             pools.iter().map(|pool| (vec![("pool", name(pool))], value(pool))).collect(),
         )
     };
-    of_each("pool_created", "Warm sandboxes made", &|pool| pool.counters.created)?;
+    of_each("pool_created", "Warm sandboxes made", &|pool| pool.since_start.created)?;
     of_each("pool_refill_failures", "Attempts to make one that failed", &|pool| {
-        pool.counters.refill_failures
+        pool.since_start.refill_failures
     })?;
     of_each("pool_claim_failures", "Hits that could not be given after all", &|pool| {
-        pool.counters.claim_failures
+        pool.since_start.claim_failures
     })?;
     of_each("pool_idle_milliseconds", "How long warm sandboxes waited in all", &|pool| {
-        u64::try_from(pool.counters.idle_time.as_millis()).unwrap_or(u64::MAX)
+        u64::try_from(pool.since_start.idle_time.as_millis()).unwrap_or(u64::MAX)
     })
 }
 

@@ -18,6 +18,8 @@ pub(crate) struct PoolView {
     pub(crate) record: PoolRecord,
     pub(crate) status: Status,
     pub(crate) counters: Counters,
+    /// What of `counters` came since the daemon started.
+    pub(crate) since_start: Counters,
 }
 
 /// A change of what a pool shall be.
@@ -164,10 +166,12 @@ impl LivePool {
     /// It as it is now.
     pub(crate) fn view(&self) -> PoolView {
         let state = lock(&self.state);
+        let counters = state.brain.counters();
         PoolView {
             record: state.record.clone(),
             status: state.brain.status(self.clock.now()),
-            counters: state.brain.counters(),
+            counters,
+            since_start: counters.since(&self.at_start),
         }
     }
 

@@ -8,7 +8,7 @@ use crate::lock::lock;
 use crate::record::{PoolRecord, WarmRecord};
 use crate::store::{Store, StoredPool};
 use bytes::Bytes;
-use hostel_pool::{Pool, PoolName, PoolSpec, Pressure};
+use hostel_pool::{Counters, Pool, PoolName, PoolSpec, Pressure};
 use hostel_sandbox::{ExecutionEnvironment, ResourceLimits, SandboxId};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -23,6 +23,9 @@ pub(crate) struct LivePool {
     pub(super) clock: Clock,
     pub(super) store: Store,
     pub(super) state: Mutex<State>,
+    /// Its counters when the daemon started. What a daemon that was killed had counted since it wrote them last is in
+    /// none of them, so what is told of them to Prometheus begins at 0 with each daemon.
+    pub(super) at_start: Counters,
     /// Something happened that the driver has to look at.
     pub(super) wake: Notify,
     /// Told after each change of what is warm or being made.
@@ -87,6 +90,7 @@ impl LivePool {
         warm: HashMap<SandboxId, Warm>,
     ) -> Arc<Self> {
         let draining = watch::Sender::new(brain.spec().draining);
+        let at_start = brain.counters();
         Arc::new(Self {
             name: record.name.clone(),
             clock: pools.0.clock,
@@ -101,6 +105,7 @@ impl LivePool {
                 renewed: None,
                 unwritten: false,
             }),
+            at_start,
             wake: Notify::new(),
             changed: watch::Sender::new(()),
             draining,
