@@ -48,6 +48,8 @@ struct Waiter {
 pub(crate) struct Room {
     capacity: Capacity,
     needs: Needs,
+    /// How long it was waited for. Absent where it was free at once.
+    waited: Option<Duration>,
 }
 
 /// One that waits; gone from the queue when dropped.
@@ -88,7 +90,7 @@ impl Capacity {
     /// Counts what is there already: a sandbox of before a restart.
     pub(crate) fn adopt(&self, needs: Needs) -> Room {
         lock(&self.0.state).admission.adopt(&needs);
-        Room { capacity: self.clone(), needs }
+        Room { capacity: self.clone(), needs, waited: None }
     }
 
     /// Takes room, or waits for it until then. Safe to drop.
@@ -98,7 +100,7 @@ impl Capacity {
     pub(crate) async fn take(&self, needs: Needs, priority: Priority, until: Instant) -> Result<Room> {
         let begin = Instant::now();
         let (place, mut answer) = match self.ask(needs, priority, until) {
-            Asked::Taken => return Ok(Room { capacity: self.clone(), needs }),
+            Asked::Taken => return Ok(Room { capacity: self.clone(), needs, waited: None }),
             Asked::Refused(why, retry_after) => return Err(self.no_room(&needs, why, retry_after, begin)),
             Asked::Waiting(place, answer) => (place, answer),
         };
@@ -150,7 +152,9 @@ impl Capacity {
         // Without the lock: room that nobody takes any more comes back through it.
         for (Waiter { needs, since, answer }, outcome) in decided {
             let _ = answer.send(match outcome {
-                Outcome::Admitted => Ok(Room { capacity: self.clone(), needs }),
+                Outcome::Admitted => {
+                    Ok(Room { capacity: self.clone(), needs, waited: Some(since.elapsed()) })
+                }
                 Outcome::Refused { why, retry_after } => Err(self.no_room(&needs, why, retry_after, since)),
             });
         }

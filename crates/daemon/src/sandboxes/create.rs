@@ -17,8 +17,12 @@ use hostel_sandbox::{
 };
 use std::collections::hash_map;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tokio_util::sync::CancellationToken;
+
+/// The longest wait for room, whatever the caller's deadline: whoever went away meanwhile, and left a request that may
+/// be repeated, keeps a place in the queue no longer.
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
 /// A request for a sandbox.
 #[derive(Debug, Clone)]
@@ -114,17 +118,15 @@ impl Sandboxes {
         if cancel.is_cancelled() {
             return Err(gone_caller());
         }
-        let asked = Instant::now();
-        let room = tokio::select! {
-            biased;
-            room = self.0.capacity.take(Needs::of(&resolved.spec.limits), Priority::Cold, until) => room?,
-            () = cancel.cancelled() => return Err(gone_caller()),
-        };
-        self.0.metrics.waited(asked.elapsed());
+        let room = self.room(Needs::of(&resolved.spec.limits), until, cancel).await?;
+        let waited = room.waited();
         let record = fresh_record(id.unwrap_or_else(SandboxId::generate), &resolved, expires, actor)?;
         let (entry, _operation) = self.reserve(record, room).await?;
         entry.is_made_until(cancel.clone());
-        let made = self.make(entry.id(), &resolved, cancel).await;
+        let mut made = self.make(entry.id(), &resolved, cancel).await;
+        if let (Ok(created), Some(duration)) = (&mut made, waited) {
+            created.stages.insert(0, Stage { name: "queue", duration });
+        }
         entry.is_made();
         let result = match made {
             Ok(created) => self.commit_created(&entry, created, repeat, Change::default()).await,
@@ -146,6 +148,26 @@ impl Sandboxes {
                 Err(error)
             }
         }
+    }
+
+    /// Takes room for a sandbox that somebody waits for, or waits for it until then.
+    ///
+    /// # Errors
+    /// `NoRoom`; where the caller goes away, the operator drains the node, or the daemon stops meanwhile.
+    async fn room(&self, needs: Needs, until: Instant, cancel: &CancellationToken) -> Result<Room> {
+        let asked = Instant::now();
+        let until = until.min(asked + LONGEST_WAIT);
+        let room = tokio::select! {
+            biased;
+            room = self.0.capacity.take(needs, Priority::Cold, until) => room?,
+            () = cancel.cancelled() => return Err(gone_caller()),
+            () = self.0.stop.cancelled() => return Err(Error::Draining),
+        };
+        self.0.metrics.waited(asked.elapsed());
+        if self.is_draining() {
+            return Err(Error::NodeDraining);
+        }
+        Ok(room)
     }
 
     /// Has the backend make it and the template prepare it. Nothing is left where that fails.
