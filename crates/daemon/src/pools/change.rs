@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::lock::lock;
 use crate::record::PoolRecord;
 use crate::sandboxes::{Repeat, Sandboxes};
-use hostel_pool::{Counters, Health, Pool, PoolName, Status};
+use hostel_pool::{Counters, Health, History, Pool, PoolName, Status};
 use hostel_sandbox::Error as DomainError;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -60,7 +60,8 @@ impl Pools {
         check(sandboxes, &record).await?;
         let brain = Pool::new(record.spec.clone(), record.generation, self.0.clock.now());
         let pool = LivePool::new(self, record, brain, HashMap::new());
-        let kept = stored(&lock(&pool.state));
+        let mut kept = stored(&lock(&pool.state));
+        kept.history = Some(History::new().encode());
         self.0.store.keep_pools(vec![kept], fulfilled).await?;
         lock(&self.0.live).insert(name.clone(), Arc::clone(&pool));
         pool.start(sandboxes);

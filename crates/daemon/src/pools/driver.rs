@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 pub(super) const LOOK: Duration = Duration::from_secs(5);
 /// The longest time that a refill waits behind claims.
 const BEHIND_CLAIMS: Duration = Duration::from_millis(20);
-/// How often counters and history are written.
+/// How often records and counters are written, where they changed.
 const WRITE: Duration = Duration::from_secs(2);
 
 impl Pools {
@@ -29,7 +29,7 @@ impl Pools {
                     () = tokio::time::sleep(WRITE) => false,
                     () = sandboxes.stopping().cancelled() => true,
                 };
-                this.write().await;
+                this.write(stopped).await;
                 if stopped {
                     return;
                 }
@@ -38,17 +38,20 @@ impl Pools {
     }
 
     /// Writes what changed of the pools since the last time.
-    async fn write(&self) {
+    async fn write(&self, at_end: bool) {
         // Whoever changes or deletes a pool writes it too; what was read here before that must not come after it.
         let _turn = self.0.changing.lock().await;
-        let to_write = |pool: Arc<LivePool>| pool.to_write().map(|stored| (pool, stored));
+        let to_write = |pool: Arc<LivePool>| {
+            let stored = pool.to_write(at_end)?;
+            Some(((pool, stored.history.is_some()), stored))
+        };
         let (pools, changed): (Vec<_>, Vec<_>) = self.all().into_iter().filter_map(to_write).unzip();
         if changed.is_empty() {
             return;
         }
         if let Err(error) = self.0.store.keep_pools(changed, None).await {
             tracing::warn!(%error, "what pools did could not be written and is tried again; a restart before that forgets it");
-            pools.iter().for_each(|pool| lock(&pool.state).unwritten = true);
+            pools.iter().for_each(|(pool, with_history)| pool.not_written(*with_history));
         }
     }
 }
@@ -80,7 +83,6 @@ impl LivePool {
                 let mut state = lock(&self.state);
                 let followed = state.follow_the_node(sandboxes.is_draining(), self.clock.now());
                 let actions = state.brain.poll(self.clock.now());
-                state.unwritten |= !actions.is_empty();
                 let changed = followed || !actions.is_empty();
                 self.heed_draining(&state);
                 (actions, state.brain.next_wake(), changed)

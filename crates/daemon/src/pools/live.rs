@@ -13,9 +13,12 @@ use hostel_sandbox::{ExecutionEnvironment, ResourceLimits, SandboxId};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
+
+/// How often the history is written at most.
+const WRITE_HISTORY: Duration = Duration::from_secs(60);
 
 /// One pool.
 pub(crate) struct LivePool {
@@ -65,8 +68,11 @@ pub(super) struct State {
     pub(super) behind: Option<Behind>,
     /// When it was last seen to what warm sandboxes are made from. Nothing: that is to be done at once.
     pub(super) renewed: Option<Instant>,
-    /// Counters or history changed since they were written.
+    /// Its record changed since it was written.
     pub(super) unwritten: bool,
+    /// The counters that were written last, and with the history when that was. Nothing: they were not.
+    written: Option<Counters>,
+    history_written: Option<(Counters, Instant)>,
 }
 
 /// A sandbox that waits.
@@ -104,6 +110,8 @@ impl LivePool {
                 behind: None,
                 renewed: None,
                 unwritten: false,
+                written: Some(at_start),
+                history_written: Some((at_start, Instant::now())),
             }),
             at_start,
             wake: Notify::new(),
@@ -147,7 +155,6 @@ impl LivePool {
     pub(super) fn tell<T>(&self, what: impl FnOnce(&mut State, hostel_pool::Time) -> T) -> T {
         let answer = {
             let mut state = lock(&self.state);
-            state.unwritten = true;
             let answer = what(&mut state, self.clock.now());
             self.heed_draining(&state);
             answer
@@ -163,17 +170,42 @@ impl LivePool {
         self.draining.send_if_modified(|known| std::mem::replace(known, draining) != draining);
     }
 
-    /// What the store keeps of it; nothing where that is what it has.
-    pub(super) fn to_write(&self) -> Option<StoredPool> {
+    /// What the store keeps of it; nothing where that is what it has. The history, which is large, comes along now and
+    /// then, and at the daemon's end.
+    pub(super) fn to_write(&self, at_end: bool) -> Option<StoredPool> {
+        let (stored, history) = {
+            let mut state = lock(&self.state);
+            let counters = state.brain.counters();
+            // Whatever changes the history is counted too.
+            let history_is_due = state.history_written.is_none_or(|(written, since)| {
+                written != counters && (at_end || since.elapsed() >= WRITE_HISTORY)
+            });
+            if !state.unwritten && state.written == Some(counters) && !history_is_due {
+                return None;
+            }
+            state.unwritten = false;
+            state.written = Some(counters);
+            let history = history_is_due.then(|| {
+                state.history_written = Some((counters, Instant::now()));
+                state.brain.history().clone()
+            });
+            (stored(&state), history)
+        };
+        // Claims do not wait for that.
+        Some(StoredPool { history: history.map(|history| history.encode()), ..stored })
+    }
+
+    /// What was to be written was not.
+    pub(super) fn not_written(&self, stored_history: bool) {
         let mut state = lock(&self.state);
-        std::mem::take(&mut state.unwritten).then(|| stored(&state))
+        state.unwritten = true;
+        if stored_history {
+            state.history_written = None;
+        }
     }
 }
 
+/// What the store keeps of a pool, the history not along.
 pub(super) fn stored(state: &State) -> StoredPool {
-    StoredPool {
-        record: state.record.clone(),
-        counters: state.brain.counters(),
-        history: state.brain.history().encode(),
-    }
+    StoredPool { record: state.record.clone(), counters: state.brain.counters(), history: None }
 }

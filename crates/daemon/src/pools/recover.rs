@@ -64,7 +64,7 @@ impl Pools {
     fn restore(&self, pool: StoredPool, warm: HashMap<SandboxId, Warm>) -> Arc<LivePool> {
         let StoredPool { record, counters, history } = pool;
         // Without it the pool learns its demand anew.
-        let history = History::decode(&history).unwrap_or_else(|error| {
+        let history = History::decode(&history.unwrap_or_default()).unwrap_or_else(|error| {
             tracing::warn!(pool = %record.name, %error, "the demand that the pool had met cannot be read and is forgotten");
             History::new()
         });

@@ -12,8 +12,8 @@ use hostel_pool::{Counters, PoolName};
 pub(crate) struct StoredPool {
     pub record: PoolRecord,
     pub counters: Counters,
-    /// The demand that it met, as [`hostel_pool::History`] encodes it.
-    pub history: Vec<u8>,
+    /// The demand that it met, as [`hostel_pool::History`] encodes it. Absent in what is written: as it is.
+    pub history: Option<Vec<u8>>,
 }
 
 impl Connection {
@@ -33,7 +33,7 @@ impl Connection {
             let damaged = |error| Error::store(&format!("read the pool {name}"), error);
             let record = serde_json::from_str(&record).map_err(damaged)?;
             let counters = serde_json::from_str(&counters).map_err(damaged)?;
-            Ok(StoredPool { record, counters, history })
+            Ok(StoredPool { record, counters, history: Some(history) })
         })
         .collect()
     }
@@ -54,7 +54,10 @@ impl Connection {
             let record = serde_json::to_string(&pool.record).map_err(unwritable)?;
             let counters = serde_json::to_string(&pool.counters).map_err(unwritable)?;
             self.sqlite
-                .prepare_cached("INSERT OR REPLACE INTO pools VALUES (?1, ?2, ?3, ?4)")
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO pools VALUES (?1, ?2, ?3,
+                     COALESCE(?4, (SELECT history FROM pools WHERE name = ?1), x''))",
+                )
                 .and_then(|mut statement| {
                     statement.execute((pool.record.name.as_str(), record, counters, &pool.history))
                 })
