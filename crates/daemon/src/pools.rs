@@ -32,6 +32,7 @@ use hostel_pool::PoolName;
 use hostel_sandbox::{BackendName, Error as DomainError, ResourceLimits, SandboxId, TemplateId};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use tokio::sync::Semaphore;
 
 /// Most pools of a node.
 const MOST_POOLS: usize = 256;
@@ -46,6 +47,8 @@ struct Inner {
     live: Mutex<BTreeMap<PoolName, Arc<LivePool>>>,
     /// Held by whoever makes, changes or deletes a pool.
     changing: tokio::sync::Mutex<()>,
+    /// The right to replay demand, which takes a processor for seconds.
+    plans: Arc<Semaphore>,
 }
 
 impl Pools {
@@ -56,6 +59,7 @@ impl Pools {
             clock: Clock::start(),
             live: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
+            plans: Arc::new(Semaphore::new(1)),
         }))
     }
 

@@ -7,6 +7,8 @@ use crate::sizing::Sizer;
 use crate::spec::PoolSpec;
 use crate::time::Time;
 use replay::{Replay, Tally};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// What a replay goes by.
@@ -20,13 +22,15 @@ pub struct PlanOptions {
     pub make_time: Option<Duration>,
     /// Only demand from here on. `None`: all.
     pub since: Option<Time>,
+    /// Set once nobody waits for the rows any more: the replay then ends soon, with rows that say nothing.
+    pub stop: Arc<AtomicBool>,
 }
 
 impl PlanOptions {
     /// Options for all that is recorded.
     #[must_use]
     pub fn new(spec: PoolSpec, memory_bytes: u64) -> Self {
-        Self { spec, memory_bytes, make_time: None, since: None }
+        Self { spec, memory_bytes, make_time: None, since: None, stop: Arc::default() }
     }
 }
 

@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 /// Events read from the store at a time.
 const BATCH: usize = 512;
@@ -44,6 +44,17 @@ pub(crate) enum WatchItem {
 }
 
 impl Sandboxes {
+    /// The right to watch, whatever: sandboxes or pools.
+    ///
+    /// # Errors
+    /// `LimitReached` (`watchers`).
+    pub(crate) fn place_for_watcher(&self) -> Result<OwnedSemaphorePermit> {
+        Ok(Arc::clone(&self.0.watchers).try_acquire_owned().map_err(|_| DomainError::LimitReached {
+            what: "watchers",
+            detail: format!("at most {} at a time", self.0.settings.max_watchers),
+        })?)
+    }
+
     /// Sends what came after `cursor`, or from now on, until the receiver is dropped or the daemon stops.
     ///
     /// # Errors
@@ -53,11 +64,7 @@ impl Sandboxes {
         cursor: Option<Cursor>,
         filter: WatchFilter,
     ) -> Result<mpsc::Receiver<Result<WatchItem>>> {
-        let place =
-            Arc::clone(&self.0.watchers).try_acquire_owned().map_err(|_| DomainError::LimitReached {
-                what: "watchers",
-                detail: format!("at most {} at a time", self.0.settings.max_watchers),
-            })?;
+        let place = self.place_for_watcher()?;
         let live = self.0.store.subscribe();
         let cursor = match cursor {
             // Refuses here, as the status of the call, what is no longer kept.

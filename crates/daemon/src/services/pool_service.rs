@@ -14,7 +14,7 @@ use hostel_proto::v1::pool_service_server::PoolService;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
@@ -104,8 +104,10 @@ impl PoolService for Pools {
         if !INTERVALS.contains(&interval) {
             return Err(invalid("interval", "100 milliseconds to 1 hour"));
         }
+        let place = self.0.place_for_watcher()?;
         let (sender, receiver) = mpsc::channel(BUFFER);
-        let watcher = Watcher { sandboxes: self.0.clone(), names, seen: BTreeMap::new(), sender };
+        let watcher =
+            Watcher { sandboxes: self.0.clone(), names, seen: BTreeMap::new(), sender, _place: place };
         self.0.tasks().spawn(watcher.run(interval));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
@@ -139,6 +141,7 @@ struct Watcher {
     names: Vec<PoolName>,
     seen: BTreeMap<PoolName, PoolView>,
     sender: mpsc::Sender<Result<v1::WatchPoolsResponse, Status>>,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Watcher {
@@ -161,7 +164,12 @@ impl Watcher {
                     deleted,
                     time: Some(timestamp(SystemTime::now())),
                 };
-                if self.sender.send(Ok(message)).await.is_err() {
+                let sent = tokio::select! {
+                    sent = self.sender.send(Ok(message)) => sent.is_ok(),
+                    // Whoever does not read holds up no end.
+                    () = stop.cancelled() => false,
+                };
+                if !sent {
                     return;
                 }
             }

@@ -6,6 +6,7 @@ use crate::random::Random;
 use crate::time::Time;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Without a claim for so long, the size is looked at again.
@@ -176,6 +177,9 @@ impl Replay {
         let step = (STEP * 1e6) as u64;
         let mut offsets = Vec::new();
         for arrivals in history.arrivals().filter(|arrivals| arrivals.second >= first) {
+            if options.stop.load(Ordering::Relaxed) {
+                break;
+            }
             let second = (arrivals.second - first).saturating_mul(1_000_000);
             spread(arrivals, &mut offsets);
             for offset in &offsets {
