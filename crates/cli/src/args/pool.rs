@@ -283,7 +283,7 @@ pub(crate) struct PlanArgs {
     /// The pool.
     #[arg(value_parser = value::pool)]
     pub(crate) name: String,
-    /// Sizes to try, joined with commas [a range around what the demand asks for].
+    /// Sizes to try, joined with commas [from 0 to the pool's --max, or to twice its target].
     #[arg(long, value_name = "N,…", value_delimiter = ',')]
     pub(crate) sizes: Vec<u32>,
     /// Replay the newest part of the demand: 24h, 7d [all that is kept].

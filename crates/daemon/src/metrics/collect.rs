@@ -171,12 +171,8 @@ fn room(encoder: &mut DescriptorEncoder<'_>, status: &AdmissionStatus) -> Result
     gauge(encoder, "node_ceiling", "What may be promised of it, with overcommit", amounts(&status.ceiling))?;
     gauge(encoder, "node_taken", "What is promised", amounts(&status.taken))?;
     #[expect(clippy::cast_precision_loss, reason = "a metric is a float")]
-    let waiting = [
-        ("claimed", status.waiting_claimed),
-        ("cold", status.waiting_cold),
-        ("refill", status.waiting_refill),
-    ]
-    .map(|(kind, count)| (vec![("kind", kind)], count as f64));
+    let waiting = [("cold", status.waiting_cold), ("refill", status.waiting_refill)]
+        .map(|(kind, count)| (vec![("kind", kind)], count as f64));
     gauge(encoder, "admission_queue", "Requests that wait for room", waiting.to_vec())?;
     let longest = vec![(Vec::new(), status.longest_wait.as_secs_f64())];
     gauge(encoder, "admission_longest_wait_seconds", "How long the oldest of them waits", longest)
