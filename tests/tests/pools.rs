@@ -6,6 +6,7 @@ use serde_json::Value;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::Stdio;
+use std::time::SystemTime;
 
 fn json(daemon: &TestDaemon, arguments: &[&str]) -> Value {
     let arguments = [&["--json"], arguments].concat();
@@ -244,6 +245,30 @@ fn a_pool_that_does_not_fill_says_why() {
     assert!(get.success().contains("last failure") && get.stdout.contains("no luck"), "{get:?}");
     let none = daemon.hostel(&["--json", "pool", "create", "none", "--template", "no-such"]);
     assert_eq!(self::error(&none.stderr)["reason"], "NOT_FOUND", "{none:?}");
+    daemon.finish();
+}
+
+#[test]
+fn refills_that_fail_for_a_while_recover_by_themselves() {
+    let mut daemon = TestDaemon::start();
+    assert!(daemon.stop().success());
+    fs::create_dir_all(daemon.templates()).unwrap();
+    let works = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() + 20;
+    let start = format!("test $(date +%s) -ge {works} || {{ echo too early >&2; exit 7; }}");
+    let template = format!("base = \"host\"\n[[start]]\ncommand = \"{start}\"");
+    fs::write(daemon.templates().join("late.toml"), template).unwrap();
+    daemon.restart();
+    let _ = daemon.hostel(&["pool", "create", "p", "--template", "late", "--pin", "2"]).success();
+    eventually("refills fail", || {
+        let status = json(&daemon, &["pool", "get", "p"])["status"].clone();
+        status["health"] == "failing" && status["last_failure"]["message"].to_string().contains("too early")
+    });
+    healthy(&daemon, "p");
+    let pool = json(&daemon, &["pool", "get", "p"]);
+    assert_eq!((&pool["status"]["ready"], &pool["status"]["last_failure"]), (&2.into(), &Value::Null));
+    assert!(pool["counters"]["refill_failures"].as_u64() < Some(30), "a hot loop: {pool}");
+    let made = json(&daemon, &["sandbox", "create", "--template", "late"]);
+    assert_eq!(made["start_kind"], "warm");
     daemon.finish();
 }
 

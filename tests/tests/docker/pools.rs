@@ -96,6 +96,67 @@ async fn warm_containers_go_to_one_caller_each_and_outlive_the_daemon() {
     eventually("no container is left", || containers().is_empty());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_among_claims_gives_no_container_to_two_and_leaves_none() {
+    let Some((host, image)) = shared_engine() else { return };
+    let mut daemon = daemon_on(&host, &image);
+    make_pool(&daemon, "4");
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..6 {
+        let api = Api::connect(&daemon).await;
+        clients.spawn(async move {
+            let request =
+                CreateSandboxRequest { env: [("TOKEN".to_owned(), "secret".to_owned())].into(), ..claim() };
+            let made = api.sandboxes().create_sandbox(request).await.ok()?;
+            made.into_inner().sandbox.map(|sandbox| sandbox.id)
+        });
+    }
+    // One has its sandbox; the others are somewhere between.
+    let mut told: Vec<String> = clients.join_next().await.unwrap().unwrap().into_iter().collect();
+    daemon.kill();
+    while let Some(done) = clients.join_next().await {
+        told.extend(done.unwrap());
+    }
+    assert!(!told.is_empty());
+    assert_eq!(told.iter().collect::<BTreeSet<_>>().len(), told.len(), "one went to two");
+    daemon.restart();
+
+    let there = daemon.hostel(&["sandbox", "list", "-q"]).success().to_owned();
+    let there: BTreeSet<&str> = there.split_whitespace().collect();
+    assert!(told.iter().all(|id| there.contains(id.as_str())), "{told:?} of {there:?}");
+    ready(&daemon, 4);
+    let label = format!("label=hostel.instance={}", instance(&daemon));
+    let names = || {
+        let format = ["--format", "{{.Label \"hostel.sandbox\"}}"];
+        let listed = docker(&host, &[&["ps", "--all", "--filter", &label], &format[..]].concat());
+        listed.success().lines().map(ToOwned::to_owned).collect::<Vec<_>>()
+    };
+    let containers = names();
+    assert_eq!(containers.iter().collect::<BTreeSet<_>>().len(), containers.len(), "{containers:?}");
+    assert_eq!(containers.len(), there.len() + 4, "owned and warm, and nothing else: {containers:?}");
+    for id in &there {
+        assert_eq!(daemon.shell(id, "echo $TOKEN"), "secret");
+    }
+    // Nobody gets what was another's.
+    for _ in 0..4 {
+        let ran =
+            daemon.hostel(&["--json", "run", "--backend", "docker", "--", "sh", "-c", "echo none${TOKEN}"]);
+        assert!(ran.success().contains("\"text\":\"none\\n\""), "{ran:?}");
+    }
+
+    let drained = daemon.hostel(&["--json", "pool", "drain", "c"]);
+    let drained: Value = serde_json::from_str(drained.success()).unwrap();
+    assert_eq!((&drained["status"]["health"], &drained["status"]["ready"]), (&"drained".into(), &0.into()));
+    let cold = daemon.hostel(&["--json", "sandbox", "create", "--backend", "docker"]);
+    let cold: Value = serde_json::from_str(cold.success()).unwrap();
+    assert_eq!(cold["start_kind"], "cold");
+    let _ = daemon.hostel(&["pool", "rm", "c"]).success();
+    for id in there.iter().copied().chain(cold["id"].as_str()) {
+        let _ = daemon.hostel(&["sandbox", "rm", id]).success();
+    }
+    eventually("no container is left", || names().is_empty());
+}
+
 #[test]
 fn refills_fail_while_the_engine_is_away_and_go_on_after() {
     let Some((mut engine, daemon)) = own_engine(&[]) else { return };

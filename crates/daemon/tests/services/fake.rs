@@ -33,8 +33,13 @@ pub(crate) struct Host {
     pub(crate) creations: AtomicUsize,
     /// How long a creation takes, in milliseconds.
     pub(crate) creation_ms: AtomicUsize,
-    /// Whether `destroy` fails.
+    /// Whether `destroy` fails, and how often it was asked for.
     pub(crate) stuck: AtomicBool,
+    pub(crate) destroys: AtomicUsize,
+    /// Whether creations panic.
+    pub(crate) panics: AtomicBool,
+    /// Whether sandboxes do not say what runs in them.
+    pub(crate) mute: AtomicBool,
     /// Whether creations fail.
     pub(crate) broken: AtomicBool,
     /// Whether `bind` fails.
@@ -119,6 +124,7 @@ impl Host {
         self.creations.fetch_add(1, Ordering::SeqCst);
         let wait = self.creation_ms.load(Ordering::SeqCst) as u64;
         tokio::time::sleep(Duration::from_millis(wait)).await;
+        assert!(!self.panics.load(Ordering::SeqCst), "on purpose");
         if self.broken.load(Ordering::SeqCst) {
             return Err(Error::Unavailable { what: "engine", detail: "out of order".to_owned() });
         }
@@ -308,6 +314,7 @@ impl ExecutionEnvironment for Sandbox {
     }
 
     async fn destroy(&self) -> Result<()> {
+        self.host.destroys.fetch_add(1, Ordering::SeqCst);
         if self.host.stuck.load(Ordering::SeqCst) {
             return Err(Error::internal("unmount", "busy"));
         }

@@ -11,6 +11,7 @@ mod files;
 mod imports;
 mod lifecycle;
 mod metrics;
+mod pool_bounds;
 mod pool_faults;
 mod pools;
 mod processes;

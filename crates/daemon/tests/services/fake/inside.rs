@@ -10,8 +10,9 @@ use hostel_sandbox::process::{
 };
 use hostel_sandbox::{Error, Files, ListenAddress, Listeners, ProcessId, Processes, Result};
 use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, watch};
 
 #[async_trait]
@@ -112,6 +113,9 @@ impl Processes for Sandbox {
     }
 
     async fn processes(&self) -> Result<Vec<ProcessInfo>> {
+        while self.host.mute.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         Ok(self
             .processes
             .lock()
