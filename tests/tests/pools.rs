@@ -51,8 +51,12 @@ fn a_run_hits_the_pool_and_says_so() {
     assert!(told.stderr.contains("ms; bind "), "{told:?}");
 
     healthy(&daemon, "web");
-    let created = json(&daemon, &["sandbox", "create", "--id", "mine", "--pool", "web"]);
+    let note = tempfile::NamedTempFile::new().unwrap();
+    fs::write(note.path(), "told at once").unwrap();
+    let file = format!("{}:/workspace/in/note", note.path().display());
+    let created = json(&daemon, &["sandbox", "create", "--id", "mine", "--pool", "web", "--file", &file]);
     assert_eq!((&created["start_kind"], &created["pool"]), (&"warm".into(), &"web".into()));
+    assert_eq!(daemon.hostel(&["exec", "mine", "--", "cat", "/workspace/in/note"]).success(), "told at once");
     let shown = daemon.hostel(&["sandbox", "get", "mine"]);
     let facts: Vec<_> = shown.success().lines().map(words).collect();
     assert!(facts.contains(&vec!["start", "warm"]) && facts.contains(&vec!["pool", "web"]), "{shown:?}");

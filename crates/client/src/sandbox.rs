@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::model::{CreatedSandbox, ForkOutcome, Sandbox, SandboxEvent, SandboxPage, SandboxStats, Template};
 use hostel_proto::v1;
 use hostel_proto::v1::watch_sandboxes_response::Item;
+use hostel_sandbox::file::{InitialFile, validate_initial};
 use hostel_sandbox::label::Labels;
 use hostel_sandbox::{
     ModelAccess, NetworkPolicy, ResourceLimits, SandboxId, SandboxSpec, SandboxState, SecretRef, TemplateId,
@@ -27,6 +28,8 @@ pub struct CreateSandbox {
     pub spec: SandboxSpec,
     /// Whether `spec.network` was asked for; otherwise the template's policy holds.
     pub network_given: bool,
+    /// What is written into it before anybody sees it: at most 64 files with 1 MiB together.
+    pub files: Vec<InitialFile>,
     /// The pool to claim from. Absent: any that fits, or none.
     pub pool: Option<String>,
     /// How long it may take: the template's start commands and probe, and the wait for room. Absent: the daemon's
@@ -104,6 +107,7 @@ impl Client {
     /// [`crate::Error::Invalid`] before anything is sent, else the daemon's refusal.
     pub async fn create_sandbox(&self, create: CreateSandbox) -> Result<CreatedSandbox> {
         create.spec.validate()?;
+        validate_initial(&create.files)?;
         let request = within(create.wait, convert::create_request(create));
         let response = self.sandboxes().create_sandbox(request).await.map_err(convert::error)?;
         convert::created(response.into_inner())

@@ -11,6 +11,7 @@ mod declare;
 mod died;
 mod entry;
 mod fork;
+mod furnish;
 mod import;
 mod lifecycle;
 mod list;

@@ -1,6 +1,7 @@
 //! Files in a sandbox. Every path is resolved inside the sandbox's root, whatever links are there.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::spec::validate_path;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::time::SystemTime;
@@ -58,6 +59,60 @@ pub struct WriteOptions {
     pub must_not_exist: bool,
 }
 
+/// The most files that a sandbox begins with.
+pub const MAX_INITIAL_FILES: usize = 64;
+/// How many bytes those have at most, together.
+pub const MAX_INITIAL_BYTES: usize = 1 << 20;
+
+/// A file that a new sandbox begins with.
+#[derive(Clone, PartialEq, Eq)]
+pub struct InitialFile {
+    /// Absolute path inside the sandbox. What is there is replaced, missing directories on the way are made.
+    pub path: String,
+    /// What is in it.
+    pub content: Bytes,
+    /// Permission bits, 0 to 0o7777; 0o644 where absent. A file that is there keeps its own.
+    pub mode: Option<u32>,
+}
+
+impl std::fmt::Debug for InitialFile {
+    /// Not what is in it, which is nobody's business.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("InitialFile")
+            .field("path", &self.path)
+            .field("bytes", &self.content.len())
+            .field("mode", &self.mode)
+            .finish()
+    }
+}
+
+/// Checks the files that a sandbox is to begin with.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] for more than [`MAX_INITIAL_FILES`], or [`MAX_INITIAL_BYTES`] in them, for a path that is
+/// not absolute, and for permission bits that are none.
+pub fn validate_initial(files: &[InitialFile]) -> Result<()> {
+    if files.len() > MAX_INITIAL_FILES {
+        let problem =
+            format!("{} files, at most {MAX_INITIAL_FILES}: write the rest when it is there", files.len());
+        return Err(Error::invalid("files", problem));
+    }
+    let bytes: usize = files.iter().map(|file| file.content.len()).sum();
+    if bytes > MAX_INITIAL_BYTES {
+        let problem =
+            format!("{bytes} bytes, at most {MAX_INITIAL_BYTES}: write larger ones when it is there");
+        return Err(Error::invalid("files", problem));
+    }
+    for (index, file) in files.iter().enumerate() {
+        validate_path(&format!("files[{index}].path"), &file.path)?;
+        if file.mode.is_some_and(|mode| mode > 0o7777) {
+            return Err(Error::invalid(format!("files[{index}].permissions"), "0 to 07777 (4095)"));
+        }
+    }
+    Ok(())
+}
+
 /// One change below a watched directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileEvent {
@@ -96,4 +151,30 @@ pub enum Compression {
     None,
     /// tar in zstd (RFC 8878).
     Zstd,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_sandbox_begins_with_is_bounded() {
+        let file = |path: &str, bytes: usize, mode| InitialFile {
+            path: path.to_owned(),
+            content: Bytes::from(vec![b'x'; bytes]),
+            mode,
+        };
+        let most = vec![file("/a", MAX_INITIAL_BYTES / MAX_INITIAL_FILES, Some(0o7777)); MAX_INITIAL_FILES];
+        validate_initial(&most).unwrap();
+        for wrong in [
+            [most.clone(), vec![file("/a", 0, None)]].concat(),
+            vec![file("/a", MAX_INITIAL_BYTES + 1, None)],
+            vec![file("a", 1, None)],
+            vec![file("/a\0", 1, None)],
+            vec![file("/a", 1, Some(0o10000))],
+        ] {
+            assert!(validate_initial(&wrong).is_err(), "{wrong:?}");
+        }
+        assert!(!format!("{:?}", file("/a", 3, None)).contains("xxx"));
+    }
 }

@@ -164,11 +164,16 @@ pub(crate) enum SandboxCommand {
 /// What to make.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  hostel sandbox create --memory 1G --label project=demo\n  \
-    id=$(hostel sandbox create -q --lifetime 1h)\n  hostel sandbox create --json | jq -r .id")]
+    id=$(hostel sandbox create -q --lifetime 1h)\n  \
+    hostel sandbox create --file ./settings.json:/workspace/\n  hostel sandbox create --json | jq -r .id")]
 pub(crate) struct CreateArgs {
     /// The sandbox.
     #[command(flatten)]
     pub(crate) sandbox: SandboxOptions,
+    /// Begin with a copy of this file, at most 64 with 1 MiB together; for more there is hostel cp. DST ends with / to
+    /// keep the name.
+    #[arg(long, value_name = "SRC:DST", value_parser = value::file)]
+    pub(crate) file: Vec<(PathBuf, String)>,
     /// The id to have [made by the daemon].
     #[arg(long, visible_alias = "name", value_name = "ID", value_parser = value::sandbox)]
     pub(crate) id: Option<SandboxId>,

@@ -6,10 +6,13 @@ use crate::args::{
 };
 use crate::failure::Failure;
 use crate::output::{self, human, table};
+use hostel_client::domain::file::{InitialFile, MAX_INITIAL_BYTES};
 use hostel_client::domain::{ModelAccess, NetworkPolicy, ResourceLimits, RuleAction, SandboxId};
 use hostel_client::model::{ForkOutcome, Sandbox};
 use hostel_client::{Client, ForkSandbox, ListSandboxes, UpdateSandbox};
 use serde_json::json;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::time::Instant;
 
 pub(crate) async fn execute(context: &Context, command: SandboxCommand) -> Outcome {
@@ -40,6 +43,8 @@ pub(crate) async fn execute(context: &Context, command: SandboxCommand) -> Outco
 
 async fn create(context: &Context, client: &Client, args: CreateArgs) -> Outcome {
     let mut create = args.sandbox.create()?;
+    create.files =
+        args.file.iter().map(|(source, target)| initial_file(source, target)).collect::<Result<_, _>>()?;
     create.id = args.id;
     create.request_id = args.request_id;
     create.spec.lifetime = args.lifetime;
@@ -60,6 +65,23 @@ async fn create(context: &Context, client: &Client, args: CreateArgs) -> Outcome
         }
     }
     changed(context, sandbox)
+}
+
+/// Reads a file that a sandbox is to begin with, unless it is too large for that.
+fn initial_file(source: &Path, target: &str) -> Result<InitialFile, Failure> {
+    let problem = |what: &str| Failure::other("LOCAL_FILE", format!("{}: {what}", source.display()));
+    let unreadable = |error: std::io::Error| problem(&format!("cannot read it: {error}"));
+    let metadata = std::fs::metadata(source).map_err(unreadable)?;
+    if !metadata.is_file() {
+        return Err(problem("not a regular file: copy directories with hostel cp when the sandbox is there"));
+    }
+    if metadata.len() > MAX_INITIAL_BYTES as u64 {
+        return Err(problem("larger than 1 MiB: copy it with hostel cp when the sandbox is there"));
+    }
+    let name = source.file_name().unwrap_or_default().to_string_lossy();
+    let path = if target.ends_with('/') { format!("{target}{name}") } else { target.to_owned() };
+    let content = std::fs::read(source).map_err(unreadable)?.into();
+    Ok(InitialFile { path, content, mode: Some(metadata.permissions().mode() & 0o777) })
 }
 
 /// Prints a sandbox after a change: its id, or all of it as JSON.

@@ -12,6 +12,7 @@ use crate::model::{
 use crate::sandbox::{CreateSandbox, UpdateSandbox};
 use hostel_proto::v1;
 use hostel_proto::v1::fork_result::Result as WireOutcome;
+use hostel_sandbox::file::InitialFile;
 use hostel_sandbox::{BackendName, ResourceLimits, SandboxId, SandboxState, TemplateId};
 
 pub(crate) fn sandbox(wire: v1::Sandbox) -> Result<Sandbox> {
@@ -138,7 +139,12 @@ pub(crate) fn create_request(create: CreateSandbox) -> v1::CreateSandboxRequest 
         pool: create.pool.unwrap_or_default(),
         secrets: spec.secrets.iter().map(secret_to_wire).collect(),
         model: spec.model.as_ref().map(model_to_wire),
+        files: create.files.into_iter().map(file_to_wire).collect(),
     }
+}
+
+fn file_to_wire(file: InitialFile) -> v1::InitialFile {
+    v1::InitialFile { path: file.path, content: file.content, permissions: file.mode }
 }
 
 pub(crate) fn update_request(id: &SandboxId, update: UpdateSandbox) -> v1::UpdateSandboxRequest {

@@ -12,6 +12,7 @@ use hostel_pool::PoolName;
 use hostel_proto::v1::{
     self, create_sandbox_request, fork_result, fork_sandbox_request, update_sandbox_request,
 };
+use hostel_sandbox::file::{InitialFile, validate_initial};
 use hostel_sandbox::stats::SandboxStats;
 use hostel_sandbox::{
     BackendName, Capability, Error as DomainError, SandboxId, SandboxSpec, SandboxState, TemplateId,
@@ -54,7 +55,19 @@ pub(crate) fn new_sandbox(request: v1::CreateSandboxRequest, until: Instant) -> 
     spec.validate().map_err(as_the_api_spells_it)?;
     let id = optional_id(request.sandbox_id, SandboxId::parse)?;
     let pool = optional_id(request.pool, PoolName::parse)?;
-    Ok(NewSandbox { id, spec, network: chosen_network, expires, pool, until })
+    let files = initial_files(request.files)?;
+    Ok(NewSandbox { id, spec, network: chosen_network, expires, files, pool, until })
+}
+
+fn initial_files(files: Vec<v1::InitialFile>) -> Result<Vec<InitialFile>> {
+    let file = |file: v1::InitialFile| InitialFile {
+        path: file.path,
+        content: file.content,
+        mode: file.permissions,
+    };
+    let files: Vec<_> = files.into_iter().map(file).collect();
+    validate_initial(&files)?;
+    Ok(files)
 }
 
 /// The domain's field names, as the request spells them.

@@ -225,7 +225,7 @@ impl LivePool {
     ///
     /// # Errors
     /// Where that cannot be written.
-    pub(super) async fn forget(&self, id: &SandboxId) -> Result<()> {
+    pub(crate) async fn forget(&self, id: &SandboxId) -> Result<()> {
         let change = Change { remove_warm: vec![id.clone()], ..Change::default() };
         self.store.commit_then(change, || ()).await
     }

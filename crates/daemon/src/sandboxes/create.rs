@@ -12,6 +12,7 @@ use crate::metrics::Start;
 use crate::record::{Event, EventKind, SandboxRecord};
 use crate::store::{Change, StoredRequest};
 use hostel_pool::{Needs, PoolName, Priority};
+use hostel_sandbox::file::InitialFile;
 use hostel_sandbox::{
     Created, Error as DomainError, NetworkPolicy, SandboxId, SandboxSpec, SandboxState, Stage, Transition,
 };
@@ -34,6 +35,8 @@ pub(crate) struct NewSandbox {
     pub network: Option<NetworkPolicy>,
     /// When it is stopped, where the caller named a moment rather than a lifetime.
     pub expires: Option<SystemTime>,
+    /// What is written into it before anybody sees it.
+    pub files: Vec<InitialFile>,
     /// The pool to claim from; any that fits where absent.
     pub pool: Option<PoolName>,
     /// Until when to wait for room.
@@ -103,13 +106,13 @@ impl Sandboxes {
         if self.is_draining() {
             return Err(Error::NodeDraining);
         }
-        let NewSandbox { id, spec, network, expires, pool, until } = new;
+        let NewSandbox { id, spec, network, expires, files, pool, until } = new;
         let mut resolved = self.resolve(spec, network).await?;
         if let Some(id) = &id {
             self.check_free(id)?;
         }
         if let Some(pool) = self.pool_for(pool.as_ref(), &mut resolved)? {
-            let identity = Identity { id: id.clone(), expires, actor };
+            let identity = Identity { id: id.clone(), expires, files: &files, actor };
             if let Some(outcome) = self.claim(&pool, &resolved, identity, repeat.clone(), cancel).await? {
                 self.tell_created(&outcome, begin);
                 return Ok(outcome);
@@ -123,7 +126,10 @@ impl Sandboxes {
         let record = fresh_record(id.unwrap_or_else(SandboxId::generate), &resolved, expires, actor)?;
         let (entry, _operation) = self.reserve(record, room).await?;
         entry.is_made_until(cancel.clone());
-        let mut made = self.make(entry.id(), &resolved, cancel).await;
+        let mut made = match self.make(entry.id(), &resolved, cancel).await {
+            Ok(created) => self.furnish(entry.id(), created, &files, cancel).await,
+            Err(error) => Err(error),
+        };
         if let (Ok(created), Some(duration)) = (&mut made, waited) {
             created.stages.insert(0, Stage { name: "queue", duration });
         }

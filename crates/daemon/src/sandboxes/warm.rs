@@ -9,6 +9,7 @@ use crate::lock::lock;
 use crate::pools::{LivePool, NotGiven, Wanted};
 use crate::store::Change;
 use hostel_pool::{Needs, PoolName, Priority};
+use hostel_sandbox::file::InitialFile;
 use hostel_sandbox::{Created, Error as DomainError, ResourceLimits, SandboxId, SandboxSpec};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -19,7 +20,14 @@ pub(super) struct Identity<'a> {
     /// The id that was chosen; otherwise it keeps the one it has.
     pub id: Option<SandboxId>,
     pub expires: Option<SystemTime>,
+    pub files: &'a [InitialFile],
     pub actor: &'a str,
+}
+
+/// What a claimed sandbox is given once it has its owner's id.
+struct Wishes<'a> {
+    spec: &'a SandboxSpec,
+    files: &'a [InitialFile],
 }
 
 /// A sandbox that nobody has asked for yet.
@@ -97,7 +105,7 @@ impl Sandboxes {
         repeat: Option<Repeat>,
         cancel: &CancellationToken,
     ) -> Result<Option<CreateOutcome>> {
-        let Identity { id, expires, actor } = identity;
+        let Identity { id, expires, files, actor } = identity;
         let mut record =
             fresh_record(id.clone().unwrap_or_else(SandboxId::generate), resolved, expires, actor)?;
         let equip = |warm: &SandboxId| self.0.reach.equip(id.as_ref().unwrap_or(warm), &resolved.spec);
@@ -126,9 +134,16 @@ impl Sandboxes {
             stages: claimed.stages,
         };
         let record_id = record.id.clone();
-        let (given, reserved) = match self.reserve(record, claimed.room).await {
+        // As where something is bound: it is to hold what is the caller's, and must not be found warm again.
+        let forgotten = if files.is_empty() { Ok(()) } else { pool.forget(&warm).await };
+        let reserved = match forgotten {
+            Ok(()) => self.reserve(record, claimed.room).await,
+            Err(error) => Err(error),
+        };
+        let (given, reserved) = match reserved {
             Ok((entry, _operation)) => {
-                let given = self.hand_over(&entry, created, &resolved.spec, repeat, besides, cancel).await;
+                let wishes = Wishes { spec: &resolved.spec, files };
+                let given = self.hand_over(&entry, created, wishes, repeat, besides, cancel).await;
                 if !matches!(given, Ok(Some(_))) {
                     self.unreserve(&entry);
                 }
@@ -141,7 +156,10 @@ impl Sandboxes {
         };
         match &given {
             Ok(Some(_)) => pool.given(took),
-            Err(_) if cancel.is_cancelled() || !reserved => pool.not_given(&warm, NotGiven::Unwanted).await,
+            // What could not be written may be the caller's fault.
+            Err(_) if cancel.is_cancelled() || !reserved || !files.is_empty() => {
+                pool.not_given(&warm, NotGiven::Unwanted).await
+            }
             Ok(None) | Err(_) => pool.not_given(&warm, NotGiven::Unfit).await,
         }
         given
@@ -153,7 +171,7 @@ impl Sandboxes {
         &self,
         entry: &Arc<Entry>,
         mut created: Created,
-        spec: &SandboxSpec,
+        wishes: Wishes<'_>,
         repeat: Option<Repeat>,
         besides: Change,
         cancel: &CancellationToken,
@@ -163,9 +181,12 @@ impl Sandboxes {
             self.undo_unconnected(entry.id(), &created).await;
             return Ok(None);
         }
-        let connected = self.connect(entry.id(), &mut created, spec).await;
+        let connected = self.connect(entry.id(), &mut created, wishes.spec).await;
         match connected.and_then(|()| if cancel.is_cancelled() { Err(gone_caller()) } else { Ok(()) }) {
-            Ok(()) => self.commit_created(entry, created, repeat, besides).await.map(Some),
+            Ok(()) => {
+                let created = self.furnish(entry.id(), created, wishes.files, cancel).await?;
+                self.commit_created(entry, created, repeat, besides).await.map(Some)
+            }
             Err(error) => {
                 self.undo(entry.id(), &created).await;
                 Err(error)

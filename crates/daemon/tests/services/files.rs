@@ -16,7 +16,7 @@ async fn write(
     Ok(daemon.files().write_file(requests).await?.into_inner())
 }
 
-async fn read(daemon: &Running, request: v1::ReadFileRequest) -> Result<Vec<u8>, Status> {
+pub(crate) async fn read(daemon: &Running, request: v1::ReadFileRequest) -> Result<Vec<u8>, Status> {
     let mut stream = daemon.files().read_file(request).await?.into_inner();
     let mut content = Vec::new();
     while let Some(message) = stream.message().await? {

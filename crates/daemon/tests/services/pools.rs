@@ -1,6 +1,7 @@
 //! Pools through the API, over the backend in memory.
 
 use crate::daemon::{Node, Running, reason};
+use crate::files::read;
 use hostel_proto::v1::{
     self, CreateSandboxRequest, DrainPoolRequest, Pool, PoolHealth, PoolSpec, ResourceLimits, StartKind,
     UpdatePoolRequest,
@@ -115,6 +116,47 @@ async fn a_claim_is_warm_and_bound_to_its_caller_and_the_pool_refills() {
     daemon.start_process("mine", &["sleep"], "").await.unwrap();
     daemon.delete("mine").await.unwrap();
     assert_eq!(node.host.live(), 2);
+}
+
+#[tokio::test]
+async fn a_sandbox_begins_with_its_files_warm_or_cold_or_is_not_there() {
+    let node = Node::new();
+    let daemon = node.start().await;
+    make(&daemon, "p", spec(1)).await.unwrap();
+    let file = |path: &str, content: &'static [u8]| v1::InitialFile {
+        path: path.into(),
+        content: content.into(),
+        permissions: None,
+    };
+    let reading = |id: &str, path: &str| v1::ReadFileRequest {
+        sandbox_id: id.into(),
+        path: path.into(),
+        ..Default::default()
+    };
+    let request = |id: &str| CreateSandboxRequest {
+        sandbox_id: id.into(),
+        files: vec![file("/w/a", b"one"), file("/w/b", b"two")],
+        ..Default::default()
+    };
+    for (id, kind) in [("warm", StartKind::Warm), ("cold", StartKind::Cold)] {
+        full(&daemon, 1).await;
+        if kind == StartKind::Cold {
+            daemon.pools().drain_pool(DrainPoolRequest { name: "p".into() }).await.unwrap();
+            until(&daemon, "p", "empty", |pool| pool.status.as_ref().unwrap().ready == 0).await;
+        }
+        let made = claim(&daemon, request(id)).await.unwrap();
+        assert_eq!(made.start_kind(), kind);
+        assert!(made.stages.iter().any(|stage| stage.name == "files"), "{made:?}");
+        assert_eq!(read(&daemon, reading(id, "/w/a")).await.unwrap(), b"one");
+        assert_eq!(read(&daemon, reading(id, "/w/b")).await.unwrap(), b"two");
+        daemon.delete(id).await.unwrap();
+    }
+
+    let refused = claim(&daemon, CreateSandboxRequest { files: vec![file("a", b"")], ..request("x") });
+    let refused = refused.await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+    assert!(refused.message().contains("files[0].path"), "{refused}");
+    assert_eq!(daemon.get("x").await.unwrap_err().code(), Code::NotFound);
 }
 
 #[tokio::test]
