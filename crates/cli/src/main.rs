@@ -28,6 +28,10 @@ fn main() -> ExitCode {
         Command::Up(_) | Command::Testkit(_) => tokio::runtime::Builder::new_multi_thread(),
         _ => tokio::runtime::Builder::new_current_thread(),
     };
+    if let Command::Up(args) = &cli.command {
+        // What cannot be is told when the rest is.
+        runtime.worker_threads(args.daemon.threads.unwrap_or_else(hosteld::half_of_the_processors).max(1));
+    }
     let result = runtime
         .enable_all()
         .build()

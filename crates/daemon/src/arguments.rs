@@ -24,6 +24,10 @@ pub struct Arguments {
     /// Most connections of one user at a time; who comes over TCP counts as one. [2048]
     #[arg(long, env = "HOSTEL_MAX_CONNECTIONS_PER_USER", value_name = "COUNT")]
     pub max_connections_per_user: Option<usize>,
+    /// Threads that calls run on. More are for hosts that pass much through their model gateway or network at a time.
+    /// [half of the processors]
+    #[arg(long, env = "HOSTEL_THREADS", value_name = "COUNT")]
+    pub threads: Option<usize>,
     /// What outlives a reboot: records and templates. [/var/lib/hostel, for users ~/.local/state/hostel]
     #[arg(long, env = "HOSTEL_STATE_DIR", value_name = "DIRECTORY")]
     pub state_dir: Option<PathBuf>,
@@ -125,6 +129,7 @@ impl Arguments {
         let config = Config::for_this_user()?
             .with(self.state_dir, self.runtime_dir, self.listen)
             .with_connections(self.max_connections, self.max_connections_per_user)
+            .with_threads(self.threads)
             .with_docker(self.docker_host, self.docker_image)
             .with_docker_certificates(certificates.filter(|_| verify))
             .with_templates(self.templates_dir)

@@ -15,6 +15,8 @@ use std::time::Duration;
 /// given many times over, and processors, which are shared anyway, without a bound. An idle sandbox uses less than a
 /// megabyte of what it may have.
 pub const OVERCOMMIT: Overcommit = Overcommit { memory: 16.0, cpu: f64::INFINITY, pids: 16.0, disk: 64.0 };
+/// More threads are taken for a slip of the hand.
+const MOST_THREADS: usize = 1 << 10;
 
 /// Configuration of a daemon.
 #[derive(Debug, Clone)]
@@ -38,6 +40,9 @@ pub struct Config {
     pub max_connections: usize,
     /// Most connections of one user at a time; who comes over TCP counts as one.
     pub max_connections_per_user: usize,
+    /// Threads that calls run on, at least 1. Half of the processors otherwise: the rest is the sandboxes', and a call
+    /// that goes from thread to thread waits for each of them to wake, which costs more than they do at a time.
+    pub threads: usize,
     /// Most sandboxes that are not ended.
     pub max_sandboxes: usize,
     /// How much more than the node has may be promised to sandboxes.
@@ -116,6 +121,7 @@ impl Config {
             listen: vec![Address::Unix(runtime.join("hosteld.sock"))],
             max_connections: 4096,
             max_connections_per_user: 2048,
+            threads: half_of_the_processors(),
             max_sandboxes: 4096,
             overcommit: OVERCOMMIT,
             memory_pressure: MemoryPressure::default(),
@@ -199,6 +205,13 @@ impl Config {
         self
     }
 
+    /// Runs calls on so many threads, where that is given.
+    #[must_use]
+    pub fn with_threads(mut self, threads: Option<usize>) -> Self {
+        self.threads = threads.unwrap_or(self.threads);
+        self
+    }
+
     /// Lets sandboxes reach things as told there, where it tells.
     #[must_use]
     pub fn with_reach(mut self, told: ReachConfig) -> Self {
@@ -227,6 +240,9 @@ impl Config {
         if self.max_connections == 0 || self.max_connections_per_user == 0 {
             return Err(Error::Config("let at least one client be connected".to_owned()));
         }
+        if !(1..=MOST_THREADS).contains(&self.threads) {
+            return Err(Error::Config(format!("calls run on 1 to {MOST_THREADS} threads")));
+        }
         if self.listen.is_empty() {
             return Err(Error::Config("give at least one address to listen on".to_owned()));
         }
@@ -236,6 +252,12 @@ impl Config {
         }
         self.listen.iter().try_for_each(Address::validate)
     }
+}
+
+/// Threads that calls run on where nobody says otherwise.
+#[must_use]
+pub fn half_of_the_processors() -> usize {
+    std::thread::available_parallelism().map_or(1, |processors| processors.get().div_ceil(2))
 }
 
 /// What `hosteld --check` says.

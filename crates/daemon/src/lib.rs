@@ -36,6 +36,6 @@ mod store;
 mod unreadable;
 
 pub use backends::Backends;
-pub use config::Config;
+pub use config::{Config, half_of_the_processors};
 pub use daemon::{Daemon, build, build_with};
 pub use error::{Error, Result};

@@ -38,10 +38,12 @@ fn main() -> ExitCode {
 }
 
 fn run(config: Config) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&Error::Config(format!("start the runtime: {error}")), 1),
-    };
+    let threads = config.threads;
+    let runtime =
+        match tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return fail(&Error::Config(format!("start the runtime: {error}")), 1),
+        };
     let result = runtime.block_on(async {
         let signals = Signals::listen()?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), state = %config.state_directory.display(), "starting");
