@@ -90,8 +90,8 @@ pub(crate) fn sandbox(
         network_given: true,
         pool: config.pool.clone().or_else(|| own_pool(host, config)).or_else(|| host.pool.clone()),
         spec,
-        id: None,
         wait: Some(MAKING),
+        ..CreateSandbox::default()
     })
 }
 
