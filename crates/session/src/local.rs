@@ -103,6 +103,16 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    pub(crate) fn new(store: Arc<dyn Store>, config: HostConfig) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            config,
+            client: OnceCell::new(),
+            trouble: Mutex::new(None),
+            stopping: AtomicBool::new(false),
+        })
+    }
+
     /// The daemon's client; made at the first call that finds the daemon, and connected anew by itself from then on.
     pub(crate) async fn client(&self) -> Result<Client> {
         Ok(self.client.get_or_try_init(|| Client::connect(&self.config.daemon)).await?.clone())

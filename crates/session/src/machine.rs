@@ -417,16 +417,25 @@ impl Machine {
         }
     }
 
+    /// Whether the session has done what it was for when its turn is over, if that went well: its limits are nothing
+    /// to it then.
+    pub(crate) fn is_last_turn(&self) -> bool {
+        self.is_task_over() && self.turn.as_ref().is_some_and(|turn| turn.end == TurnEnd::Answered)
+    }
+
+    /// Whether nothing is left to do of a session that is for one task.
+    fn is_task_over(&self) -> bool {
+        self.pattern == Pattern::Ephemeral
+            && self.waiting.is_empty()
+            && self.ending.is_none()
+            && self.ended.is_none()
+            && self.halted.is_none()
+    }
+
     fn settled(&mut self, effects: &mut Vec<Effect>) {
         let Some(turn) = self.turn.take_if(|turn| turn.phase == Phase::Settling) else { return };
         effects.push(Effect::EndTurn(turn.message, turn.end));
-        let done = turn.end != TurnEnd::EnvironmentFailed || self.halted.is_none();
-        if self.pattern == Pattern::Ephemeral
-            && self.waiting.is_empty()
-            && self.ending.is_none()
-            && done
-            && self.ended.is_none()
-        {
+        if self.is_task_over() {
             self.ended = Some(EndReason::Completed);
             effects.push(Effect::Ended(EndReason::Completed));
             if self.has_sandbox() {

@@ -422,3 +422,6 @@ async fn sleep_until(deadline: Option<Instant>) {
         tokio::time::sleep_until(deadline).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

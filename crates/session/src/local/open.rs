@@ -11,10 +11,8 @@ use crate::worker::options;
 use hostel_agent::Content;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::OnceCell;
 
 /// Tags of a session.
 const MAX_TAGS: usize = 32;
@@ -37,13 +35,7 @@ impl LocalSessionHost {
     /// # Errors
     /// Those of the store. A daemon that is not there makes sessions wait for it, not this fail.
     pub async fn open(store: Arc<dyn Store>, config: HostConfig) -> Result<Arc<Self>> {
-        let shared = Arc::new(Shared {
-            store,
-            config,
-            client: OnceCell::new(),
-            trouble: Mutex::new(None),
-            stopping: AtomicBool::new(false),
-        });
+        let shared = Shared::new(store, config);
         let host = Arc::new(Self { shared, loaded: Arc::new(Loaded::new()), looked: Default::default() });
         host.loaded.keep_warm(&host.shared);
         let unfinished = host.shared.store.unfinished().await?;

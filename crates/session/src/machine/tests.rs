@@ -315,3 +315,17 @@ fn a_command_that_ends_when_it_is_stopped_leaves_nothing_behind_and_is_not_had_a
     assert_eq!(run(&mut machine, &[Input::Swept]), [Effect::Settle]);
     assert_eq!(machine.happened(Input::Settled), [Effect::EndTurn("a".into(), TurnEnd::Stopped)]);
 }
+
+#[test]
+fn a_limit_that_the_task_failed_on_is_no_completion() {
+    let mut machine = Machine::new(Pattern::Ephemeral);
+    let answered = [message("a"), Input::Ready, Input::Running, Input::Answered, Input::Idle];
+    run(&mut machine, &answered);
+    assert!(machine.is_last_turn(), "a limit that is reached with the answer ends nothing");
+    let effects = run(&mut machine, &[Input::Pause(EndReason::BudgetExceeded), Input::Settled]);
+    assert_eq!(effects, [Effect::EndTurn("a".into(), TurnEnd::Answered)]);
+    assert_eq!((machine.status(), machine.reason()), (SessionStatus::Idle, Some(EndReason::BudgetExceeded)));
+    // The limit is raised, and it goes on.
+    run(&mut machine, &[message("b"), Input::Answered, Input::Idle, Input::Settled]);
+    assert_eq!(machine.status(), SessionStatus::Completed);
+}

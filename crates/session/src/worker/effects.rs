@@ -203,9 +203,11 @@ impl Worker {
         let cost = self.session.total_cost.micros().saturating_sub(before.micros());
         let turn = self.machine.turn().map(|turn| turn.message.clone());
         let reached = self.limit_reached();
+        let mut went_well = false;
         if let Some(turn) = turn {
             self.outcome(&turn, |outcome| {
                 outcome.cost = Usd::from_micros(cost);
+                went_well = !outcome.is_error;
                 if outcome.is_error
                     && let Some(reason) = reached
                 {
@@ -213,8 +215,10 @@ impl Worker {
                 }
             });
         }
-        // Before the turn's end, so that nothing begins between.
-        if let Some(reason) = reached {
+        // Before the turn's end, so that nothing begins between. What has done all that it was for needs no more of
+        // what it used up with that.
+        let is_done = went_well && self.machine.is_last_turn();
+        if let Some(reason) = reached.filter(|_| !is_done) {
             self.limit(reason);
         }
         self.inputs.push_back(Input::Settled);

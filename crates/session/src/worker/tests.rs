@@ -1,0 +1,153 @@
+//! A worker without its task: what it makes of what an agent says, with an agent that does as it is told.
+
+use super::*;
+use crate::host::{SendMessage, SessionHost as _};
+use crate::local::{HostConfig, LocalSessionHost};
+use crate::status::{EndReason, SessionStatus};
+use crate::store::{StoreUrl, open};
+use hostel_agent::{AgentEvent, Content, Meaning, MessageState, Request, Stream, TurnResult};
+use serde_json::{Value, json};
+use std::sync::Mutex;
+
+/// What a driver was asked for.
+type Asked = Arc<Mutex<Vec<Request>>>;
+
+/// A driver that only notes what it is asked for.
+#[derive(Debug, Default)]
+struct Puppet {
+    asked: Asked,
+}
+
+impl AgentDriver for Puppet {
+    fn output(&mut self, _: Stream, _: &[u8]) -> Vec<AgentEvent> {
+        Vec::new()
+    }
+
+    fn skipped(&mut self, _: Stream, _: std::ops::Range<u64>) -> Vec<AgentEvent> {
+        Vec::new()
+    }
+
+    fn consumed(&self, _: Stream) -> u64 {
+        0
+    }
+
+    fn request(&mut self, request: Request) -> hostel_agent::Result<()> {
+        self.asked.lock().unwrap().push(request);
+        Ok(())
+    }
+
+    fn take_input(&mut self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn wants_end_of_input(&self) -> bool {
+        false
+    }
+
+    fn exited(&mut self, _: Option<i32>) -> Vec<AgentEvent> {
+        Vec::new()
+    }
+
+    fn is_idle(&self) -> bool {
+        true
+    }
+
+    fn save(&self) -> Value {
+        Value::Null
+    }
+}
+
+/// A session that nothing looks after but its test.
+struct Scene {
+    worker: Worker,
+    asked: Asked,
+    _place: tempfile::TempDir,
+}
+
+impl Scene {
+    async fn of(create: Value, config: HostConfig) -> Self {
+        let place = tempfile::tempdir().unwrap();
+        let url = StoreUrl::sqlite(place.path().join("sessions.db"));
+        let nowhere = format!("unix://{}", place.path().join("none.sock").display());
+        let config = HostConfig { daemon: nowhere.parse().unwrap(), ..config };
+        let host = LocalSessionHost::open(open(&url).await.unwrap(), config.clone()).await.unwrap();
+        let id = host.create(serde_json::from_value(create).unwrap()).await.unwrap().session.id;
+        host.shutdown().await;
+        let store = open(&url).await.unwrap();
+        let stored = store.take(&id).await.unwrap();
+        let view = watch::Sender::new(Arc::new(stored.session.clone()));
+        let bus = EventBus::new(stored.session.last_event);
+        let (_, mailbox) = mpsc::channel(1);
+        let shared = Shared::new(store, config);
+        let worker = Worker::new(shared, bus, view, mailbox, CancellationToken::new(), stored);
+        Self { worker, asked: Asked::default(), _place: place }
+    }
+
+    /// One that costs as its agent says.
+    async fn plain(create: Value) -> Self {
+        Self::of(create, HostConfig { gateway: false, ..HostConfig::default() }).await
+    }
+
+    /// Sends a message that the agent begins with; its id.
+    fn begin(&mut self) -> String {
+        let (reply, _) = tokio::sync::oneshot::channel();
+        let content = vec![Content::Text { text: "do it".to_owned() }];
+        let before = self.worker.messages.len();
+        self.worker.command(Command::Send(SendMessage { content, idempotency_key: None }, reply));
+        let id = self.worker.messages[before].id.clone();
+        if self.worker.machine.agent() == crate::machine::Agent::Starting {
+            self.worker.driver = Some(Box::new(Puppet { asked: Arc::clone(&self.asked) }));
+            self.worker.happened(Input::Ready);
+        }
+        self.hear([Meaning::Running, Meaning::Prompt { uuid: id.clone(), state: MessageState::Started }]);
+        id
+    }
+
+    /// The agent says that.
+    fn hear(&mut self, meanings: impl IntoIterator<Item = Meaning>) {
+        self.worker.understand(meanings.into_iter().map(AgentEvent::new).collect());
+    }
+
+    /// The last of what is drafted of a kind.
+    fn told(&self, kind: EventKind) -> Option<Value> {
+        let last = self.worker.draft.events.iter().rfind(|event| event.kind == kind)?;
+        Some(serde_json::from_str(last.data.get()).unwrap())
+    }
+
+    fn stands(&self) -> (SessionStatus, Option<EndReason>) {
+        (self.worker.session.status, self.worker.session.reason)
+    }
+}
+
+/// The result of a turn in which the model was asked once.
+fn result(is_error: bool) -> Meaning {
+    let subtype = if is_error { "error_during_execution" } else { "success" }.to_owned();
+    Meaning::Result(TurnResult { subtype, is_error, num_turns: 1, cost_usd: 0.5, ..TurnResult::default() })
+}
+
+#[tokio::test]
+async fn a_task_that_is_done_with_its_last_turn_or_dollar_is_completed() {
+    for bound in [json!({ "maxTurns": 1 }), json!({ "maxBudgetUsd": 0.5 })] {
+        let mut create = json!({ "pattern": "ephemeral" });
+        create.as_object_mut().unwrap().extend(bound.as_object().unwrap().clone());
+        let mut scene = Scene::plain(create.clone()).await;
+        scene.begin();
+        scene.hear([result(false), Meaning::Idle]);
+        assert_eq!(scene.stands(), (SessionStatus::Completed, Some(EndReason::Completed)), "{bound}");
+        assert!(scene.worker.machine.has_sandbox(), "it stays for the retention");
+
+        let reason =
+            if bound.get("maxTurns").is_some() { EndReason::MaxTurns } else { EndReason::BudgetExceeded };
+        // One that failed on it did not do its task …
+        let mut scene = Scene::plain(create.clone()).await;
+        scene.begin();
+        scene.hear([result(true), Meaning::Idle]);
+        assert_eq!(scene.stands(), (SessionStatus::Stopping, Some(reason)));
+        // … and can still do it where that is wanted.
+        create["onLimit"] = json!("pause");
+        let mut scene = Scene::plain(create).await;
+        scene.begin();
+        scene.hear([result(true), Meaning::Idle]);
+        assert_eq!(scene.stands(), (SessionStatus::Idle, Some(reason)));
+    }
+}
