@@ -64,6 +64,8 @@ impl Machine {
         let halted = match turn.as_ref().map(|turn| turn.end) {
             Some(TurnEnd::Limit(reason)) => Some(reason),
             Some(TurnEnd::EnvironmentFailed) => Some(EndReason::Error),
+            // It broke too often; after a single exit it is only being had again.
+            Some(TurnEnd::AgentExited) if environment == EnvironmentStatus::Error => Some(EndReason::Error),
             Some(_) => None,
             None => reason.filter(|_| matches!(status, SessionStatus::Error | SessionStatus::Idle)),
         };
@@ -434,6 +436,10 @@ impl Machine {
 
     fn settled(&mut self, effects: &mut Vec<Effect>) {
         let Some(turn) = self.turn.take_if(|turn| turn.phase == Phase::Settling) else { return };
+        if turn.end == TurnEnd::AgentExited && self.is_task_over() {
+            // Its one agent is gone without having done it.
+            self.halted = Some(EndReason::Error);
+        }
         effects.push(Effect::EndTurn(turn.message, turn.end));
         if self.is_task_over() {
             self.ended = Some(EndReason::Completed);

@@ -329,3 +329,44 @@ fn a_limit_that_the_task_failed_on_is_no_completion() {
     run(&mut machine, &[message("b"), Input::Answered, Input::Idle, Input::Settled]);
     assert_eq!(machine.status(), SessionStatus::Completed);
 }
+
+#[test]
+fn a_task_whose_agent_never_starts_is_not_completed() {
+    // At its start, and in the middle of it.
+    for ends in [&[][..], &[Input::Ready, Input::Begun("a".into())]] {
+        let mut machine = Machine::new(Pattern::Ephemeral);
+        machine.happened(message("a"));
+        run(&mut machine, ends);
+        run(&mut machine, &[Input::Exited { expected: false }, Input::Swept, Input::Settled]);
+        assert_eq!((machine.status(), machine.reason()), (SessionStatus::Error, Some(EndReason::Error)));
+        assert_eq!(
+            run(&mut machine, &[message("b")])[0],
+            Effect::BeginTurn("b".into()),
+            "a message tries again"
+        );
+    }
+    let mut machine = Machine::new(Pattern::Ephemeral);
+    run(&mut machine, &[message("a"), Input::Ready, Input::Exited { expected: false }, Input::Swept]);
+    // Whoever takes it up meanwhile knows that too.
+    assert_eq!(machine.happened(Input::BrokeTooOften), [Effect::Settle]);
+    let mut machine = Machine::restore(restored(&machine));
+    assert_eq!(
+        machine.happened(Input::Settled),
+        [Effect::EndTurn("a".into(), TurnEnd::AgentExited)],
+        "no completion"
+    );
+    assert_eq!((machine.status(), machine.reason()), (SessionStatus::Error, Some(EndReason::Error)));
+}
+
+/// A machine as the store has it, for another.
+fn restored(machine: &Machine) -> Restored {
+    Restored {
+        pattern: machine.pattern,
+        status: machine.status(),
+        reason: machine.reason(),
+        environment: machine.environment(),
+        turn: machine.turn.clone(),
+        waiting: machine.waiting.clone(),
+        agent: machine.agent(),
+    }
+}

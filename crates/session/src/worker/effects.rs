@@ -239,6 +239,9 @@ impl Worker {
                 outcome.text =
                     self.session.reason_message.clone().or(self.session.environment.message.clone());
             }
+            if end == TurnEnd::AgentExited && self.machine.stands_for(EndReason::Error) {
+                self.session.reason_message = self.session.reason_message.take().or(outcome.text.clone());
+            }
         } else if outcome.result.is_empty() {
             outcome.result = end.as_str().to_owned();
         }
