@@ -265,7 +265,9 @@ impl SessionHost for LocalSessionHost {
     async fn queue(&self, id: &SessionId) -> Result<Vec<Message>> {
         match self.ended(id).await? {
             Some(_) => Ok(Vec::new()),
-            None => self.ask(id, Command::Queue).await,
+            None if self.is_loaded(id) => self.ask(id, Command::Queue).await,
+            // Who only looks loads nothing.
+            None => self.shared.store.queue(id).await,
         }
     }
 
@@ -313,7 +315,8 @@ impl SessionHost for LocalSessionHost {
     async fn questions(&self, id: &SessionId) -> Result<Vec<Question>> {
         match self.ended(id).await? {
             Some(_) => Ok(Vec::new()),
-            None => self.ask(id, Command::Questions).await,
+            None if self.is_loaded(id) => self.ask(id, Command::Questions).await,
+            None => self.shared.store.pending_questions(id).await,
         }
     }
 

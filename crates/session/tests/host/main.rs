@@ -80,3 +80,28 @@ async fn what_was_begun_is_done_though_nobody_waits_for_it() {
     tokio::time::timeout(PATIENCE, deleted).await.expect("it is deleted");
     host.shutdown().await;
 }
+
+/// Waits until nobody has a session in memory.
+async fn let_go(host: &LocalSessionHost, id: &SessionId) {
+    let gone = async {
+        while host.is_loaded(id) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.expect("nobody has it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_only_looks_at_a_session_does_not_load_it() {
+    let place = tempfile::tempdir().unwrap();
+    let host = host(&place).await;
+    let id = host.create(create()).await.unwrap().session.id;
+    host.unload(&id).await.unwrap();
+    let_go(&host, &id).await;
+    assert!(host.queue(&id).await.unwrap().is_empty() && host.questions(&id).await.unwrap().is_empty());
+    assert_eq!(host.get(&id).await.unwrap().id, id);
+    assert!(!host.is_loaded(&id), "looked at, not loaded");
+    host.load(&id).await.unwrap();
+    assert!(host.is_loaded(&id));
+    host.shutdown().await;
+}
