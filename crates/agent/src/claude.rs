@@ -125,6 +125,10 @@ impl AgentDriver for Claude {
         !self.state.busy && self.state.prompts.is_empty()
     }
 
+    fn has_tasks(&self) -> bool {
+        !self.state.tasks.is_empty()
+    }
+
     fn save(&self) -> serde_json::Value {
         let mut saved = serde_json::to_value(&self.state).unwrap_or_default();
         saved["stdout"] = serde_json::json!(self.stdout.place());

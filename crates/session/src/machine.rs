@@ -380,7 +380,7 @@ impl Machine {
     }
 
     fn stop(&mut self, end: TurnEnd, effects: &mut Vec<Effect>) {
-        if self.turn.is_some() {
+        if self.turn.as_ref().is_some_and(|turn| turn.phase != Phase::Settling) {
             self.interrupt(Phase::Stopping, end, effects);
         } else if self.agent == Agent::Busy && !self.closing {
             // Something in the background.
@@ -391,8 +391,10 @@ impl Machine {
     fn sweep(&mut self, end: TurnEnd, effects: &mut Vec<Effect>) {
         if let Some(turn) = &mut self.turn {
             match turn.phase {
-                Phase::Settling | Phase::Killing => return,
+                Phase::Killing => return,
                 Phase::Starting => return self.interrupt(Phase::Killing, end, effects),
+                // How it ended stays; what it left behind does not.
+                Phase::Settling => {}
                 _ => turn.end = end,
             }
         }

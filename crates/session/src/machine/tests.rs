@@ -370,3 +370,16 @@ fn restored(machine: &Machine) -> Restored {
         agent: machine.agent(),
     }
 }
+
+#[test]
+fn what_is_stopped_while_its_cost_is_counted_is_stopped() {
+    for halt in [Input::Stop, Input::Kill] {
+        let mut machine = Machine::new(Pattern::LongRunning);
+        run(&mut machine, &[message("a"), message("b"), Input::Ready, Input::Answered, Input::Idle]);
+        // It goes on by itself, or something that it left does.
+        assert_eq!(run(&mut machine, &[Input::Running, halt]), [Effect::Sweep]);
+        let effects = machine.happened(Input::Settled);
+        assert_eq!(effects, [Effect::EndTurn("a".into(), TurnEnd::Answered)], "nothing begins meanwhile");
+        assert_eq!(run(&mut machine, &[Input::Swept]), [Effect::BeginTurn("b".into()), Effect::Start]);
+    }
+}

@@ -5,7 +5,7 @@ use super::{Bounds, Worker, jobs, limits};
 use crate::error::{Error, Result};
 use crate::event::EventKind;
 use crate::host::{Accepted, SendMessage, UpdateSession};
-use crate::machine::Input;
+use crate::machine::{Input, Phase};
 use crate::message::{Message, MessageState};
 use crate::question::{Question, QuestionAnswer, QuestionState, Verdict};
 use crate::session::Session;
@@ -312,7 +312,10 @@ impl Worker {
             Halt::Stop(grace) => {
                 let usual = std::mem::replace(&mut self.stop_grace, grace.min(LONGEST_GRACE));
                 self.hurry();
-                self.happened(Input::Stop);
+                // Between turns there is nobody to ask, but there may be what one of them left in the background.
+                let runs = self.machine.turn().is_some_and(|turn| turn.phase != Phase::Settling);
+                let leaves = self.driver.as_ref().is_some_and(|driver| driver.has_tasks());
+                self.happened(if leaves && !runs { Input::Kill } else { Input::Stop });
                 self.stop_grace = usual;
             }
             Halt::Kill => self.happened(Input::Kill),

@@ -3,6 +3,7 @@
 use super::*;
 use crate::host::{SendMessage, SessionHost as _};
 use crate::local::{HostConfig, LocalSessionHost};
+use crate::machine::Agent;
 use crate::status::{EndReason, SessionStatus};
 use crate::store::{StoreUrl, open};
 use hostel_agent::{AgentEvent, Content, Meaning, MessageState, Request, Stream, TurnResult};
@@ -16,6 +17,7 @@ type Asked = Arc<Mutex<Vec<Request>>>;
 #[derive(Debug, Default)]
 struct Puppet {
     asked: Asked,
+    has_tasks: bool,
 }
 
 impl AgentDriver for Puppet {
@@ -50,6 +52,10 @@ impl AgentDriver for Puppet {
 
     fn is_idle(&self) -> bool {
         true
+    }
+
+    fn has_tasks(&self) -> bool {
+        self.has_tasks
     }
 
     fn save(&self) -> Value {
@@ -95,12 +101,16 @@ impl Scene {
         let before = self.worker.messages.len();
         self.worker.command(Command::Send(SendMessage { content, idempotency_key: None }, reply));
         let id = self.worker.messages[before].id.clone();
-        if self.worker.machine.agent() == crate::machine::Agent::Starting {
-            self.worker.driver = Some(Box::new(Puppet { asked: Arc::clone(&self.asked) }));
+        if self.worker.machine.agent() == Agent::Starting {
+            self.worker.driver = Some(Box::new(self.puppet(false)));
             self.worker.happened(Input::Ready);
         }
         self.hear([Meaning::Running, Meaning::Prompt { uuid: id.clone(), state: MessageState::Started }]);
         id
+    }
+
+    fn puppet(&self, has_tasks: bool) -> Puppet {
+        Puppet { asked: Arc::clone(&self.asked), has_tasks }
     }
 
     /// The agent says that.
@@ -149,5 +159,20 @@ async fn a_task_that_is_done_with_its_last_turn_or_dollar_is_completed() {
         scene.begin();
         scene.hear([result(true), Meaning::Idle]);
         assert_eq!(scene.stands(), (SessionStatus::Idle, Some(reason)));
+    }
+}
+
+#[tokio::test]
+async fn a_stop_ends_what_was_left_in_the_background_also_when_the_turn_is_over() {
+    for has_tasks in [false, true] {
+        let mut scene = Scene::plain(json!({ "pattern": "long-running" })).await;
+        scene.begin();
+        scene.hear([result(false), Meaning::Idle]);
+        assert_eq!(scene.stands().0, SessionStatus::Idle);
+        scene.worker.driver = Some(Box::new(scene.puppet(has_tasks)));
+        let (reply, _answer) = tokio::sync::oneshot::channel();
+        scene.worker.command(Command::Halt(command::Halt::Stop(Duration::ZERO), reply));
+        let swept = scene.worker.machine.agent() == Agent::Sweeping;
+        assert_eq!(swept, has_tasks, "an agent with nothing to do stays");
     }
 }
