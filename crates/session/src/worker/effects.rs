@@ -6,7 +6,7 @@ use super::link::Link;
 use super::start::Start;
 use crate::error::{Error, Result};
 use crate::event::EventKind;
-use crate::machine::{Effect, Input, Phase, TurnEnd};
+use crate::machine::{Agent, Effect, Input, Phase, TurnEnd};
 use crate::message::{MessageOutcome, MessageState};
 use crate::session::{ActiveTurn, TurnPhase};
 use crate::status::{EndReason, EnvironmentStatus};
@@ -50,7 +50,13 @@ impl Worker {
                 let epoch = self.epoch;
                 self.when_durable(move |worker| worker.sweep(epoch, Duration::ZERO));
             }
-            Effect::Settle => self.settle(),
+            Effect::Settle => {
+                // What is asked from here on is asked by what goes on without a turn.
+                if self.machine.agent() != Agent::Busy {
+                    self.deny_questions();
+                }
+                self.settle();
+            }
             Effect::EndTurn(message, end) => self.end_turn(&message, end),
             Effect::Drop(message, why) => self.drop_message(&message, why),
             Effect::Close => self.close(),
@@ -228,7 +234,6 @@ impl Worker {
         self.grace = None;
         let now = crate::clock::now();
         self.session.last_activity_at = Some(now);
-        self.withdraw_questions();
         let Some(place) = self.messages.iter().position(|one| one.id == id) else { return };
         let mut message = self.messages.remove(place);
         let mut outcome = message.outcome.take().unwrap_or_default();

@@ -254,11 +254,18 @@ impl Worker {
         self.draft.questions.insert(question.id.clone(), question);
     }
 
-    /// What was asked in a turn that is over needs no answer.
-    pub(super) fn withdraw_questions(&mut self) {
+    /// What was asked in a turn that is over needs no answer of anybody; but an agent that still waits for one gets it.
+    pub(super) fn deny_questions(&mut self) {
         for id in self.questions.iter().map(|one| one.id.clone()).collect::<Vec<_>>() {
+            if let Some(driver) = &mut self.driver {
+                let message = "The turn is over.".to_owned();
+                let decision = Decision::Deny { message, interrupt: false };
+                // One that has taken it back knows of no question any more.
+                let _ = driver.request(Request::Answer(Answer { question: id.clone(), decision }));
+            }
             self.withdraw(&id, "turn_ended");
         }
+        self.listen_to_driver();
     }
 
     fn result(&mut self, result: TurnResult, raw: Option<&Value>) {

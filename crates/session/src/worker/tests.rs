@@ -6,7 +6,9 @@ use crate::local::{HostConfig, LocalSessionHost};
 use crate::machine::Agent;
 use crate::status::{EndReason, SessionStatus};
 use crate::store::{StoreUrl, open};
-use hostel_agent::{AgentEvent, Content, Meaning, MessageState, Request, Stream, TurnResult};
+use hostel_agent::{
+    AgentEvent, Answer, Content, Decision, Meaning, MessageState, Request, Stream, TurnResult,
+};
 use serde_json::{Value, json};
 use std::sync::Mutex;
 
@@ -175,4 +177,32 @@ async fn a_stop_ends_what_was_left_in_the_background_also_when_the_turn_is_over(
         let swept = scene.worker.machine.agent() == Agent::Sweeping;
         assert_eq!(swept, has_tasks, "an agent with nothing to do stays");
     }
+}
+
+fn question(id: &str) -> Meaning {
+    Meaning::Question(hostel_agent::Question {
+        id: id.to_owned(),
+        tool: "Bash".to_owned(),
+        input: json!({ "command": "true" }),
+        description: None,
+        tool_use_id: None,
+        suggestions: Vec::new(),
+    })
+}
+
+#[tokio::test]
+async fn no_agent_waits_for_an_answer_that_nobody_may_give() {
+    // What a turn cost is asked of a daemon, which takes a moment.
+    let mut scene = Scene::of(json!({ "pattern": "long-running" }), HostConfig::default()).await;
+    scene.begin();
+    scene.hear([question("of the turn"), result(false), Meaning::Idle]);
+    assert_eq!(scene.told(EventKind::PermissionResolved).unwrap()["decidedBy"], "turn_ended");
+    let denied = |request: &Request| matches!(request, Request::Answer(Answer { question, decision: Decision::Deny { .. } }) if question == "of the turn");
+    assert!(scene.asked.lock().unwrap().iter().any(denied), "the agent hears of it");
+    // Something in the background is done, the agent goes on by itself and asks: that turn has not ended.
+    scene.hear([Meaning::Running, question("of what follows")]);
+    scene.worker.job_done(jobs::Job::Settled(None));
+    assert!(scene.told(EventKind::TurnCompleted).is_some());
+    let open: Vec<_> = scene.worker.questions.iter().map(|question| question.id.as_str()).collect();
+    assert_eq!(open, ["of what follows"]);
 }
