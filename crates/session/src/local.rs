@@ -1,5 +1,6 @@
 //! Sessions in this process: each that is not over has a task of its own.
 
+mod deadlines;
 mod health;
 mod loaded;
 mod open;

@@ -20,6 +20,7 @@ mod start;
 pub(crate) use command::{Command, Halt, Reply};
 pub(crate) use commands::replay;
 pub(crate) use draft::json as event_data;
+pub(crate) use limits::next as next_limit;
 
 use crate::bus::EventBus;
 use crate::error::{Error, Result};

@@ -38,6 +38,7 @@ impl LocalSessionHost {
         let shared = Shared::new(store, config);
         let host = Arc::new(Self { shared, loaded: Arc::new(Loaded::new()), looked: Default::default() });
         host.loaded.keep_warm(&host.shared);
+        host.loaded.keep_deadlines(&host.shared);
         let unfinished = host.shared.store.unfinished().await?;
         if !unfinished.is_empty() {
             tracing::info!(sessions = unfinished.len(), "sessions of before are taken up");

@@ -38,6 +38,11 @@ pub(crate) fn late(session: &Session) -> Option<EndReason> {
     coming(session).find(|(at, _)| *at <= now).map(|(_, reason)| reason)
 }
 
+/// When a session that nobody has in memory reaches its next limit of time.
+pub(crate) fn next(session: &Session) -> Option<Timestamp> {
+    coming(session).filter(|(_, reason)| session.reason != Some(*reason)).map(|(at, _)| at).min()
+}
+
 fn after(start: Timestamp, milliseconds: u64) -> Option<Timestamp> {
     start.checked_add(jiff::SignedDuration::from_millis(i64::try_from(milliseconds).ok()?)).ok()
 }

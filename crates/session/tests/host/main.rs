@@ -3,7 +3,8 @@
 
 use futures::future::join_all;
 use hostel_session::{
-    CreateSession, Error, HostConfig, LocalSessionHost, Pattern, SessionHost as _, SessionId, open_store,
+    CreateSession, Delivery, EndReason, Error, EventKind, HostConfig, LocalSessionHost, Pattern,
+    SessionHost as _, SessionId, SessionStatus, open_store,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,5 +104,26 @@ async fn who_only_looks_at_a_session_does_not_load_it() {
     assert!(!host.is_loaded(&id), "looked at, not loaded");
     host.load(&id).await.unwrap();
     assert!(host.is_loaded(&id));
+    host.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_not_in_memory_reaches_its_limits_too() {
+    let place = tempfile::tempdir().unwrap();
+    let host = host(&place).await;
+    let id =
+        host.create(CreateSession { max_idle_time_ms: Some(2000), ..create() }).await.unwrap().session.id;
+    host.unload(&id).await.unwrap();
+    let_go(&host, &id).await;
+    let mut told = host.subscribe(&id, 0).await.unwrap();
+    let ended = async {
+        while !matches!(told.next().await.unwrap().unwrap(), Delivery::Event(event) if event.kind == EventKind::SessionEnded)
+        {
+        }
+    };
+    tokio::time::timeout(PATIENCE, ended).await.expect("it ends");
+    let session = host.get(&id).await.unwrap();
+    assert_eq!((session.status, session.reason), (SessionStatus::Terminated, Some(EndReason::IdleTimeout)));
+    let_go(&host, &id).await;
     host.shutdown().await;
 }
