@@ -195,7 +195,8 @@ impl Worker {
                     Moved::Output(event) => self.output(event),
                     Moved::Written(written) => self.written(written),
                 },
-                Some(command) = self.mailbox.recv(), if !self.leaving.is_cancelled() => self.command(command),
+                // Without room what others want waits too: a store that is away must not fill the memory.
+                Some(command) = self.mailbox.recv(), if reads => self.command(command),
                 () = self.leaving.cancelled(), if !self.leaving.is_cancelled() => {}
                 () = sleep_until(deadline), if deadline.is_some() => self.due(),
             }

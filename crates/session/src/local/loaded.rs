@@ -142,12 +142,7 @@ impl Loaded {
         if self.leaving.is_cancelled() {
             return Err(Error::Stopping);
         }
-        self.let_go();
-        let loaded = self.entries().len();
-        if loaded >= shared.config.max_loaded {
-            let what = format!("{loaded} sessions are in memory");
-            return Err(Error::Busy { what, retry_after_seconds: 5 });
-        }
+        self.check_room(shared)?;
         let stored = shared.store.take(id).await?;
         let (mailbox, commands) = mpsc::channel(MAILBOX);
         let (shown, view) = watch::channel(Arc::new(stored.session.clone()));
@@ -164,6 +159,20 @@ impl Loaded {
         let worker = Worker::new(Arc::clone(shared), bus, shown, commands, self.leaving.clone(), stored);
         self.tasks.spawn(Arc::clone(self).look_after(Arc::clone(shared), seen, worker));
         Ok(mailbox)
+    }
+
+    /// Looks whether another session has room in memory.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] where it has none.
+    pub(super) fn check_room(&self, shared: &Shared) -> Result<()> {
+        self.let_go();
+        let loaded = self.entries().len();
+        if loaded >= shared.config.max_loaded {
+            let what = format!("{loaded} sessions are in memory");
+            return Err(Error::Busy { what, retry_after_seconds: 5 });
+        }
+        Ok(())
     }
 
     /// Lets a worker work; a session whose worker broke is taken up by another.

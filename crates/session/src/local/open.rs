@@ -62,6 +62,8 @@ impl LocalSessionHost {
         let key = create.idempotency_key.clone();
         let mut session = self.fresh(&create)?;
         options::check(&self.shared.config, &session)?;
+        // One that nobody could look after would have no limits, and its messages nowhere to go.
+        self.loaded.check_room(&self.shared)?;
         let transcript = self.history(&mut session).await?;
         session.last_event = 1;
         let data = crate::worker::event_data(EventKind::SessionCreated, &json!({ "session": session }));

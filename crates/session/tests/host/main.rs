@@ -3,8 +3,8 @@
 
 use futures::future::join_all;
 use hostel_session::{
-    CreateSession, Delivery, EndReason, Error, EventKind, HostConfig, LocalSessionHost, Pattern,
-    SessionHost as _, SessionId, SessionStatus, open_store,
+    CreateSession, Delivery, EndReason, Error, EventKind, HostConfig, ListSessions, LocalSessionHost,
+    Pattern, SessionHost as _, SessionId, SessionStatus, open_store,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +13,13 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn host(place: &tempfile::TempDir) -> Arc<LocalSessionHost> {
+    host_with(place, HostConfig::default()).await
+}
+
+async fn host_with(place: &tempfile::TempDir, config: HostConfig) -> Arc<LocalSessionHost> {
     let url = place.path().join("sessions.db").to_str().unwrap().parse().unwrap();
     let nowhere = format!("unix://{}", place.path().join("none.sock").display());
-    let config = HostConfig { daemon: nowhere.parse().unwrap(), ..HostConfig::default() };
+    let config = HostConfig { daemon: nowhere.parse().unwrap(), ..config };
     LocalSessionHost::open(open_store(&url).await.unwrap(), config).await.unwrap()
 }
 
@@ -125,5 +129,19 @@ async fn a_session_that_is_not_in_memory_reaches_its_limits_too() {
     let session = host.get(&id).await.unwrap();
     assert_eq!((session.status, session.reason), (SessionStatus::Terminated, Some(EndReason::IdleTimeout)));
     let_go(&host, &id).await;
+    host.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_for_which_there_is_no_room_is_not_made() {
+    let place = tempfile::tempdir().unwrap();
+    let host = host_with(&place, HostConfig { max_loaded: 1, ..HostConfig::default() }).await;
+    let id = host.create(create()).await.unwrap().session.id;
+    let refused = host.create(create()).await;
+    assert!(matches!(refused, Err(Error::Busy { .. })), "{refused:?}");
+    assert_eq!(host.list(&ListSessions::default()).await.unwrap().total, 1);
+    host.unload(&id).await.unwrap();
+    let_go(&host, &id).await;
+    host.create(create()).await.unwrap();
     host.shutdown().await;
 }
