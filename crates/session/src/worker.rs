@@ -103,8 +103,10 @@ pub(crate) struct Worker {
     grace: Option<Instant>,
     close_at: Option<Instant>,
     stop_grace: Duration,
-    /// When the agent was started again, of late.
+    /// When the agent was started again since a turn last went well.
     restarts: VecDeque<Instant>,
+    /// When the agent is to be started again, and in which epoch.
+    start_at: Option<(Instant, u64)>,
     tools: BTreeSet<String>,
     /// The last of the model's messages in this turn, and how many there were.
     model_calls: (String, u64),

@@ -160,6 +160,7 @@ impl Worker {
         self.messages.push(message.clone());
         self.draft.messages.insert(id.clone(), message.clone());
         self.happened(Input::Message(id));
+        self.start_now();
         Ok(Accepted { message, position, replayed: false })
     }
 

@@ -27,6 +27,11 @@ use tokio_util::sync::CancellationToken;
 /// How long a job that failed waits before it is done again.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
 
+/// How often an agent is started again without a turn that went well, however slowly it ends.
+const MOST_RESTARTS: usize = 10;
+/// How long the second of those waits; each after it twice as long, up to the last.
+const RESTART_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
 /// The end of a turn, as the journal has it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -90,11 +95,26 @@ impl Worker {
     }
 
     fn start(&mut self) {
+        self.start_after(Duration::ZERO);
+    }
+
+    fn start_after(&mut self, pause: Duration) {
         self.agent.attempt += 1;
         self.draft.agent = true;
         self.epoch += 1;
         let epoch = self.epoch;
-        self.when_durable(move |worker| worker.begin_start(epoch));
+        if pause.is_zero() {
+            self.when_durable(move |worker| worker.begin_start(epoch));
+        } else {
+            self.start_at = Some((Instant::now() + pause, epoch));
+        }
+    }
+
+    /// Who was to start it later starts it now.
+    pub(super) fn start_now(&mut self) {
+        if let Some((_, epoch)) = self.start_at.take() {
+            self.when_durable(move |worker| worker.begin_start(epoch));
+        }
     }
 
     /// Has a sandbox and an agent made. Doing it again with the same attempt finds what was made before.
@@ -118,16 +138,27 @@ impl Worker {
     fn start_again(&mut self) {
         let (most, window) = self.shared.config.restarts;
         let now = Instant::now();
-        self.restarts.retain(|at| now.duration_since(*at) < window);
-        if self.restarts.len() >= usize::try_from(most).unwrap_or(usize::MAX) {
-            let message = format!("the agent ended {} times within {} s", most + 1, window.as_secs());
+        let times = self.restarts.len();
+        let of_late = self.restarts.iter().filter(|at| now.duration_since(**at) < window).count();
+        let message = if of_late >= usize::try_from(most).unwrap_or(usize::MAX) {
+            Some(format!("the agent ended {} times within {} s", of_late + 1, window.as_secs()))
+        } else {
+            let is_hopeless = times >= MOST_RESTARTS.max(usize::try_from(most).unwrap_or(0));
+            is_hopeless.then(|| format!("the agent ended {} times, and no turn went well", times + 1))
+        };
+        if let Some(message) = message {
+            // Whoever sends a message has it tried again as often.
+            self.restarts.clear();
             self.session.reason_message = Some(message.clone());
             self.journal(EventKind::Error, &json!({ "code": "agent_broke", "message": message }));
             return self.inputs.push_back(Input::BrokeTooOften);
         }
         self.restarts.push_back(now);
         self.session.environment.restarts += 1;
-        self.start();
+        // The first is at once: whatever ended it is likely to be over.
+        let doubled = times.checked_sub(1).map(|times| 1 << times.min(16));
+        let pause = doubled.map_or(Duration::ZERO, |times: u32| RESTART_PAUSE.0.saturating_mul(times));
+        self.start_after(pause.min(RESTART_PAUSE.1));
     }
 
     fn prompt(&mut self, id: &str) {
@@ -232,6 +263,9 @@ impl Worker {
 
     fn end_turn(&mut self, id: &str, end: TurnEnd) {
         self.grace = None;
+        if end == TurnEnd::Answered {
+            self.restarts.clear();
+        }
         let now = crate::clock::now();
         self.session.last_activity_at = Some(now);
         let Some(place) = self.messages.iter().position(|one| one.id == id) else { return };

@@ -77,6 +77,7 @@ impl Worker {
             grace: None,
             close_at: None,
             restarts: VecDeque::new(),
+            start_at: None,
             bounds: Default::default(),
             tools: Default::default(),
             model_calls: Default::default(),

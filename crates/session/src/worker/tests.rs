@@ -206,3 +206,27 @@ async fn no_agent_waits_for_an_answer_that_nobody_may_give() {
     let open: Vec<_> = scene.worker.questions.iter().map(|question| question.id.as_str()).collect();
     assert_eq!(open, ["of what follows"]);
 }
+
+#[tokio::test]
+async fn an_agent_that_ends_again_and_again_is_given_up_however_slowly_it_does() {
+    let restarts = (3, Duration::ZERO);
+    let config = HostConfig { gateway: false, restarts, ..HostConfig::default() };
+    let mut scene = Scene::of(json!({ "pattern": "long-running" }), config).await;
+    scene.begin();
+    scene.hear([result(false), Meaning::Idle]);
+    let (mut times, mut pauses) = (0, Vec::new());
+    while scene.stands().0 == SessionStatus::Idle {
+        scene.worker.driver = None;
+        scene.worker.happened(Input::Exited { expected: false });
+        scene.worker.happened(Input::Swept);
+        let pause = scene.worker.start_at.map(|(at, _)| at.duration_since(Instant::now()));
+        pauses.extend(pause.map(|pause| pause.as_secs_f32().round()));
+        scene.worker.start_now();
+        scene.worker.happened(Input::Ready);
+        times += 1;
+        assert!(times < 100, "it goes on for ever");
+    }
+    assert_eq!(scene.stands(), (SessionStatus::Error, Some(EndReason::Error)));
+    assert!(scene.worker.session.reason_message.as_ref().unwrap().contains("11 times"));
+    assert!(pauses.len() == 9 && pauses.is_sorted() && pauses[8] > 20.0, "{pauses:?}");
+}
