@@ -123,7 +123,8 @@ pub trait SessionHost: Send + Sync {
     /// Stops the turn, takes the sandbox away, and ends the session with that reason.
     ///
     /// # Errors
-    /// [`NotFound`](crate::Error::NotFound).
+    /// [`NotFound`](crate::Error::NotFound), [`Invalid`](crate::Error::Invalid) for [`EndReason::Completed`], which is
+    /// not anybody's to say.
     async fn terminate(&self, id: &SessionId, reason: EndReason) -> Result<Session>;
 
     /// The questions that wait for an answer, oldest first.

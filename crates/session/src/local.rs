@@ -307,6 +307,10 @@ impl SessionHost for LocalSessionHost {
     }
 
     async fn terminate(&self, id: &SessionId, reason: EndReason) -> Result<Session> {
+        if reason == EndReason::Completed {
+            let problem = "a session that did what it was for says so by itself; who ends one says why";
+            return Err(Error::invalid("reason", problem));
+        }
         match self.ended(id).await? {
             Some(session) => Ok(session),
             None => self.ask(id, |reply| Command::End(reason, reply)).await,

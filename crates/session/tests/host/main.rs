@@ -145,3 +145,15 @@ async fn a_session_for_which_there_is_no_room_is_not_made() {
     host.create(create()).await.unwrap();
     host.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_says_that_a_session_is_completed_but_itself() {
+    let place = tempfile::tempdir().unwrap();
+    let host = host(&place).await;
+    let id = host.create(create()).await.unwrap().session.id;
+    let refused = host.terminate(&id, EndReason::Completed).await;
+    assert!(matches!(refused, Err(Error::Invalid { field, .. }) if field == "reason"));
+    let ended = host.terminate(&id, EndReason::EmergencyStop).await.unwrap();
+    assert_eq!((ended.status, ended.reason), (SessionStatus::Terminated, Some(EndReason::EmergencyStop)));
+    host.shutdown().await;
+}
