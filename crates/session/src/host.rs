@@ -24,8 +24,8 @@ pub trait SessionHost: Send + Sync {
     /// Makes a session. Its sandbox is made with the first message, or at once where `config` or the pattern wants.
     ///
     /// # Errors
-    /// [`Invalid`](crate::Error::Invalid), [`Exists`](crate::Error::Exists),
-    /// [`KeyReused`](crate::Error::KeyReused).
+    /// [`Invalid`](crate::Error::Invalid), [`Unsupported`](crate::Error::Unsupported),
+    /// [`Exists`](crate::Error::Exists), [`KeyReused`](crate::Error::KeyReused), [`Busy`](crate::Error::Busy).
     async fn create(&self, create: CreateSession) -> Result<Created>;
 
     /// A session, loaded or not.

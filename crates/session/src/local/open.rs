@@ -89,8 +89,8 @@ impl LocalSessionHost {
         let config = &self.shared.config;
         let pattern = create.pattern.unwrap_or(Pattern::Ephemeral);
         if matches!(pattern, Pattern::Hybrid | Pattern::SingleContainer) {
-            let problem = format!("{pattern} is not there yet; ephemeral and long-running are");
-            return Err(Error::invalid("pattern", problem));
+            let instead = "ephemeral and long-running are";
+            return Err(Error::Unsupported { field: "pattern", what: pattern.to_string(), instead });
         }
         let milliseconds =
             |time: Option<Duration>| time.and_then(|time| u64::try_from(time.as_millis()).ok());
