@@ -288,10 +288,12 @@ impl Worker {
             return;
         };
         let (turn, raw) = (turn.message.clone(), raw.cloned());
+        // A turn that the agent began by itself may take our prompt in: then there is no other result for it.
+        let answers = result.prompts.contains(&turn) || (!result.unasked && result.prompts.is_empty());
         self.outcome(&turn, |outcome| {
             outcome.usage = sum(outcome.usage, result.usage);
             outcome.num_turns = outcome.num_turns.saturating_add(result.num_turns);
-            if !result.unasked {
+            if answers || !result.unasked {
                 outcome.is_error = result.is_error;
                 outcome.result = result.subtype;
             }
@@ -308,7 +310,7 @@ impl Worker {
             self.happened(Input::Answered);
             return self.happened(Input::Idle);
         }
-        if !result.unasked && (result.prompts.is_empty() || result.prompts.contains(&turn)) {
+        if answers {
             self.happened(Input::Answered);
         }
     }

@@ -230,3 +230,19 @@ async fn an_agent_that_ends_again_and_again_is_given_up_however_slowly_it_does()
     assert!(scene.worker.session.reason_message.as_ref().unwrap().contains("11 times"));
     assert!(pauses.len() == 9 && pauses.is_sorted() && pauses[8] > 20.0, "{pauses:?}");
 }
+
+#[tokio::test]
+async fn a_prompt_that_a_turn_of_its_own_took_in_is_answered_by_it() {
+    let mut scene = Scene::plain(json!({ "pattern": "long-running" })).await;
+    let id = scene.begin();
+    let unasked = |prompts| {
+        let text = Some("both done".to_owned());
+        let subtype = "success".to_owned();
+        Meaning::Result(TurnResult { unasked: true, subtype, text, prompts, ..TurnResult::default() })
+    };
+    scene.hear([unasked(Vec::new()), Meaning::Idle]);
+    assert_eq!(scene.stands().0, SessionStatus::Active, "that was something else");
+    scene.hear([Meaning::Running, unasked(vec![id]), Meaning::Idle]);
+    assert_eq!(scene.stands().0, SessionStatus::Idle);
+    assert_eq!(scene.told(EventKind::TurnCompleted).unwrap()["outcome"]["text"], "both done");
+}
