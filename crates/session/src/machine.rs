@@ -368,7 +368,8 @@ impl Machine {
                 turn.end = end;
                 self.over(effects);
             }
-            Phase::Running | Phase::Interrupting if turn.phase != phase => {
+            // Again, for who asks again: the first may have come too early to be heard.
+            Phase::Running | Phase::Interrupting => {
                 (turn.phase, turn.end) = (phase, end);
                 effects.push(Effect::Interrupt);
                 if phase == Phase::Stopping {

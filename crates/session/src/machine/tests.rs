@@ -383,3 +383,14 @@ fn what_is_stopped_while_its_cost_is_counted_is_stopped() {
         assert_eq!(run(&mut machine, &[Input::Swept]), [Effect::BeginTurn("b".into()), Effect::Start]);
     }
 }
+
+#[test]
+fn who_interrupts_again_is_heard_again_and_takes_no_stop_back() {
+    let mut machine = Machine::new(Pattern::LongRunning);
+    run(&mut machine, &[message("a"), Input::Ready]);
+    let interrupts = [Input::Interrupt, Input::Interrupt];
+    assert_eq!(run(&mut machine, &interrupts), [Effect::Interrupt, Effect::Interrupt]);
+    assert_eq!(machine.happened(Input::Stop), [Effect::Interrupt, Effect::ArmGrace]);
+    assert_eq!(run(&mut machine, &[Input::Interrupt, Input::Stop]), []);
+    assert_eq!(run(&mut machine, &[Input::Answered, Input::Idle]), [Effect::Sweep]);
+}

@@ -249,10 +249,13 @@ impl Worker {
         let mode = (now.permission_mode != before.config.permission_mode)
             .then(|| now.permission_mode.unwrap_or_default());
         if let Some(model) = model {
-            self.ask(Request::SetModel { id: crate::id::new_id(), model });
+            self.ask(Request::SetModel { id: super::meaning::change_of("the model"), model });
         }
         if let Some(mode) = mode {
-            self.ask(Request::SetPermissionMode { id: crate::id::new_id(), mode });
+            self.ask(Request::SetPermissionMode {
+                id: super::meaning::change_of("the permission mode"),
+                mode,
+            });
         }
         let bounds = |session: &Session| (session.limits.max_budget_usd, session.limits.max_lifetime_ms);
         if bounds(&self.session) != bounds(before) {

@@ -331,8 +331,6 @@ impl Worker {
         } else {
             self.session.terminated_at = Some(now);
         }
-        let message = self.session.reason_message.clone();
-        self.journal(EventKind::SessionEnded, &json!({ "reason": reason, "message": message }));
     }
 
     pub(super) fn job_done(&mut self, job: Job) {
@@ -511,6 +509,11 @@ impl Worker {
             let message = self.session.reason_message.clone();
             let changed = json!({ "status": status, "reason": reason, "message": message });
             self.journal(EventKind::StatusChanged, &changed);
+            // After that, for who reads no further. There is no way back from there: it comes once.
+            if status.is_final() {
+                let ended = json!({ "reason": reason, "message": self.session.reason_message });
+                self.journal(EventKind::SessionEnded, &ended);
+            }
         }
         self.draft.session = true;
     }

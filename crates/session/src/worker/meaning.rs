@@ -30,6 +30,15 @@ const GONE: &str = "agent_exited";
 /// What a driver says of a prompt that the conversation has already.
 const REPEATED: &str = "repeated";
 
+/// How the ids of those requests begin that change something of the agent; what follows is what, and a part that makes
+/// them unique. So it is known also by who has the session later.
+const CHANGE: &str = "hostel:change:";
+
+/// A new id for a request that changes something.
+pub(super) fn change_of(what: &str) -> String {
+    format!("{CHANGE}{what}:{}", crate::id::new_id())
+}
+
 /// A line of the agent, as the journal has it. These borrow: what an agent writes may be large.
 #[derive(Serialize)]
 struct Line<'a> {
@@ -83,6 +92,7 @@ impl Worker {
             Meaning::Running => self.happened(Input::Running),
             Meaning::Idle => self.happened(Input::Idle),
             Meaning::Prompt { uuid, state: MessageState::Started } => self.happened(Input::Begun(uuid)),
+            Meaning::Answered { id, result: Err(problem) } => self.refused(&id, &problem),
             Meaning::Prompt { .. } | Meaning::Answered { .. } | Meaning::Other { .. } => {}
             Meaning::BlockStart(block) => {
                 let start = Part {
@@ -143,6 +153,13 @@ impl Worker {
             }
             _ => {}
         }
+    }
+
+    /// The agent did not do what it was asked for. Who changed something is not to believe that it holds.
+    fn refused(&mut self, id: &str, problem: &str) {
+        let Some((what, _)) = id.strip_prefix(CHANGE).and_then(|rest| rest.split_once(':')) else { return };
+        let message = format!("the agent did not change {what}; it will at its next start: {problem}");
+        self.journal(EventKind::Log, &json!({ "level": "warn", "message": message }));
     }
 
     /// The deltas of a block need not be kept any more.

@@ -246,3 +246,29 @@ async fn a_prompt_that_a_turn_of_its_own_took_in_is_answered_by_it() {
     assert_eq!(scene.stands().0, SessionStatus::Idle);
     assert_eq!(scene.told(EventKind::TurnCompleted).unwrap()["outcome"]["text"], "both done");
 }
+
+#[tokio::test]
+async fn a_change_that_the_agent_refuses_is_told() {
+    let mut scene = Scene::plain(json!({ "pattern": "long-running" })).await;
+    scene.begin();
+    let (reply, _answer) = tokio::sync::oneshot::channel();
+    let update = serde_json::from_value(json!({ "model": "unheard-of" })).unwrap();
+    scene.worker.command(Command::Update(update, reply));
+    let asked = scene.asked.lock().unwrap().last().cloned();
+    let Some(Request::SetModel { id, model }) = asked else { panic!("{asked:?}") };
+    assert_eq!(model.as_deref(), Some("unheard-of"));
+    scene.hear([Meaning::Answered { id, result: Err("there is no such model".to_owned()) }]);
+    let told = scene.told(EventKind::Log).unwrap()["message"].as_str().unwrap().to_owned();
+    assert!(told.contains("did not change the model") && told.contains("there is no such model"), "{told}");
+}
+
+#[tokio::test]
+async fn the_end_is_told_after_the_status_that_it_left() {
+    let mut scene = Scene::plain(json!({ "pattern": "ephemeral" })).await;
+    scene.begin();
+    scene.hear([result(false), Meaning::Idle]);
+    let kinds: Vec<_> = scene.worker.draft.events.iter().map(|event| event.kind).collect();
+    assert_eq!(kinds[kinds.len() - 2..], [EventKind::StatusChanged, EventKind::SessionEnded]);
+    assert_eq!(scene.told(EventKind::StatusChanged).unwrap()["status"], "completed");
+    assert_eq!(scene.told(EventKind::SessionEnded).unwrap()["reason"], "completed");
+}
