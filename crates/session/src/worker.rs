@@ -163,6 +163,7 @@ struct Committing {
 impl Worker {
     /// Works until the session needs nobody any more, the host goes away, or another has the session.
     pub(crate) async fn run(mut self) -> Left {
+        self.recall_deltas().await;
         self.begin();
         let left = loop {
             self.answer_waiters();

@@ -7,7 +7,8 @@ use crate::machine::Agent;
 use crate::status::{EndReason, SessionStatus};
 use crate::store::{StoreUrl, open};
 use hostel_agent::{
-    AgentEvent, Answer, Content, Decision, Meaning, MessageState, Request, Stream, TurnResult,
+    AgentEvent, Answer, Block, BlockKind, Content, Decision, Meaning, MessageState, Request, Stream,
+    TurnResult,
 };
 use serde_json::{Value, json};
 use std::sync::Mutex;
@@ -271,4 +272,36 @@ async fn the_end_is_told_after_the_status_that_it_left() {
     assert_eq!(kinds[kinds.len() - 2..], [EventKind::StatusChanged, EventKind::SessionEnded]);
     assert_eq!(scene.told(EventKind::StatusChanged).unwrap()["status"], "completed");
     assert_eq!(scene.told(EventKind::SessionEnded).unwrap()["reason"], "completed");
+}
+
+#[tokio::test]
+async fn deltas_of_before_a_restart_are_compacted_too() {
+    let mut scene = Scene::plain(json!({ "pattern": "long-running" })).await;
+    scene.begin();
+    let delta = |block: &str| Meaning::BlockDelta {
+        block: block.to_owned(),
+        index: 0,
+        kind: hostel_agent::DeltaKind::Text,
+        delta: "x".to_owned(),
+    };
+    let complete = |block: &str| {
+        let kind = BlockKind::AssistantText { text: "xx".to_owned() };
+        Meaning::BlockComplete(Block { id: block.to_owned(), kind })
+    };
+    scene.hear([delta("done"), complete("done"), delta("open"), delta("open")]);
+    let last = scene.worker.session.last_event;
+    // As it is committed, and as another finds it.
+    let commit = Commit {
+        session: Some(scene.worker.session.clone()),
+        events: scene.worker.draft.events.clone(),
+        messages: scene.worker.messages.clone(),
+        ..Commit::new(scene.worker.id.clone(), scene.worker.generation)
+    };
+    scene.worker.shared.store.commit(commit).await.unwrap();
+    scene.worker.draft = Draft::default();
+    scene.worker.deltas = Deltas::default();
+    scene.worker.recall_deltas().await;
+    scene.hear([complete("done"), complete("open")]);
+    let compacted: Vec<_> = scene.worker.draft.compact.iter().map(|run| (run.from, run.to)).collect();
+    assert_eq!(compacted, [(last - 1, last)]);
 }
