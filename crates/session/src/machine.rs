@@ -439,9 +439,13 @@ impl Machine {
 
     fn settled(&mut self, effects: &mut Vec<Effect>) {
         let Some(turn) = self.turn.take_if(|turn| turn.phase == Phase::Settling) else { return };
-        if turn.end == TurnEnd::AgentExited && self.is_task_over() {
-            // Its one agent is gone without having done it.
-            self.halted = Some(EndReason::Error);
+        if self.is_task_over() {
+            // It was not done, and what was asked for since was taken back.
+            self.halted = match turn.end {
+                TurnEnd::AgentExited | TurnEnd::EnvironmentFailed => Some(EndReason::Error),
+                TurnEnd::Limit(reason) => Some(reason),
+                TurnEnd::Answered | TurnEnd::Interrupted | TurnEnd::Stopped | TurnEnd::Killed => None,
+            };
         }
         effects.push(Effect::EndTurn(turn.message, turn.end));
         if self.is_task_over() {

@@ -16,6 +16,7 @@ struct World {
     begun: Vec<String>,
     prompted: BTreeSet<String>,
     running: Option<String>,
+    last_end: Option<TurnEnd>,
     ended: bool,
 }
 
@@ -40,6 +41,7 @@ impl World {
             begun: Vec::new(),
             prompted: BTreeSet::new(),
             running: None,
+            last_end: None,
             ended: false,
         }
     }
@@ -72,6 +74,7 @@ impl World {
                     assert!(self.prompted.contains(&message), "answered without having been asked");
                 }
                 self.ends.get_mut(&message).unwrap().push(format!("{end:?}"));
+                self.last_end = Some(end);
             }
             Effect::Drop(message, why) => self.ends.get_mut(&message).unwrap().push(why.to_owned()),
             Effect::Prompt(message) => {
@@ -99,8 +102,13 @@ impl World {
                 self.owed.push(Owed::Close);
             }
             Effect::ArmGrace => self.owed.push(Owed::Grace),
-            Effect::Ended(_) => {
+            Effect::Ended(reason) => {
                 assert!(!self.ended, "once");
+                let failed = matches!(
+                    self.last_end,
+                    Some(TurnEnd::AgentExited | TurnEnd::EnvironmentFailed | TurnEnd::Limit(_))
+                );
+                assert!(reason != EndReason::Completed || !failed, "what failed is not completed");
                 self.ended = true;
             }
             Effect::Interrupt | Effect::CloseLater => {}
@@ -115,6 +123,7 @@ impl World {
         let owed = self.owed.remove(which % self.owed.len());
         let there = !matches!(self.machine.agent(), Agent::Absent | Agent::Sweeping);
         match owed {
+            Owed::Start if badly && which.is_multiple_of(2) => self.tell(Input::BrokeTooOften),
             Owed::Start if badly => self.tell(Input::StartFailed),
             Owed::Start => self.tell(Input::Ready),
             Owed::Turn { answered: false } if there => {
@@ -165,8 +174,37 @@ impl World {
                 self.owed.push(Owed::Turn { answered: true });
                 self.tell(Input::Running);
             }
+            17..=18 => self.taken_up(),
             _ => {}
         }
+    }
+
+    /// The server dies, and another goes on from what is on record: as `worker/restore.rs` does.
+    fn taken_up(&mut self) {
+        let mut record = restored(&self.machine);
+        let lives = matches!(record.agent, Agent::Idle | Agent::Busy);
+        let phase = record.turn.as_ref().map(|turn| turn.phase);
+        let works = phase.is_some_and(|phase| !matches!(phase, Phase::Starting | Phase::Settling));
+        let starting = record.environment == EnvironmentStatus::Starting && !record.status.is_final();
+        record.agent = match (phase, lives) {
+            (Some(Phase::Killing), _) => Agent::Sweeping,
+            (_, true) if record.agent == Agent::Idle && !works => Agent::Idle,
+            (_, true) => Agent::Busy,
+            (_, false) if works => Agent::Sweeping,
+            (_, false) if starting => Agent::Starting,
+            (_, false) => Agent::Absent,
+        };
+        // Nothing that was under way comes any more, but from an agent that lives; what is needed is begun again.
+        self.owed.retain(|owed| lives && matches!(owed, Owed::Turn { .. }));
+        let needed = [
+            (Owed::Start, record.agent == Agent::Starting),
+            (Owed::Sweep, record.agent == Agent::Sweeping),
+            (Owed::Settle, phase == Some(Phase::Settling)),
+            (Owed::Grace, phase == Some(Phase::Stopping)),
+        ];
+        self.owed.extend(needed.into_iter().filter(|(_, needed)| *needed).map(|(owed, _)| owed));
+        self.machine = Machine::restore(record);
+        self.tell(Input::Cancel(String::new()));
     }
 }
 
