@@ -61,7 +61,8 @@ pub struct HostConfig {
     pub stop_grace: Duration,
     /// How long the sandbox of an ephemeral session stays after its end.
     pub ephemeral_retention: Duration,
-    /// How often an agent may be started again within how long, before its session is in error.
+    /// How often an agent may be started again within how long, before its session is in error. Without a turn that
+    /// went well it is started again ten times at most, or as often as is said here, with waits that grow to 30 s.
     pub restarts: (u32, Duration),
     /// Messages that may wait in one session.
     pub max_queue: usize,
