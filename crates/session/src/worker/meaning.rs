@@ -300,6 +300,10 @@ impl Worker {
         self.journal(EventKind::Usage, &json!({ "usage": usage, "agentCost": cost }));
         self.model_calls = Default::default();
         self.draft.session = true;
+        if result.subtype == GONE && result.text.is_some() {
+            // With its last words.
+            self.session.environment.message.clone_from(&result.text);
+        }
         // One that had not begun is had by the next agent.
         let Some(turn) = self.machine.turn().filter(|turn| turn.begun || result.subtype != GONE) else {
             return;
