@@ -14,6 +14,7 @@ mod limits;
 mod link;
 mod meaning;
 pub(crate) mod options;
+mod restarts;
 mod restore;
 mod start;
 
