@@ -349,3 +349,52 @@ fn up_starts_both_servers_and_ends_both_in_good_order() {
     signal(child.id(), Signal::TERM);
     assert!(child.wait().unwrap().success());
 }
+
+#[test]
+fn a_turn_is_steered_from_another_terminal() {
+    let Some(stage) = Stage::start() else { return };
+    let create = ["session", "create", "--pattern", "long-running", "--ask", "--permission-mode", "default"];
+    let id = stage.hostel(&create).success().to_owned();
+    let asks = || stage.json(&["session", "questions", &id])["questions"].as_array().unwrap().len();
+    let write = |name: &str| {
+        let write = json!({ "file_path": format!("/workspace/{name}"), "content": "x" });
+        Script::new().tool("Write", write).text("tried").prompt("Write.")
+    };
+    let outcome = |message: &str| {
+        let ends = stage.hostel(&["--json", "session", "events", &id, "--type", "turn:completed"]);
+        let ends = ends.success().lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        ends.map(|end| end["data"].clone()).find(|end| end["messageId"] == message)
+    };
+    let send = |text: &str| stage.hostel(&["session", "send", "--no-wait", &id, text]).success().to_owned();
+    for (name, decide, there) in [
+        ("denied", &["session", "deny", "-m", "not that one", &id][..], false),
+        ("allowed", &["session", "approve", &id][..], true),
+    ] {
+        let message = send(&write(name));
+        eventually("it asks", || asks() == 1);
+        assert!(stage.hostel(&["session", "questions", &id]).success().contains(name));
+        stage.hostel(decide).success();
+        assert_eq!(asks(), 0);
+        eventually("its turn ends", || outcome(&message).is_some());
+        assert_eq!(stage.hostel(&["session", "files", &id]).success().contains(name), there);
+    }
+    assert!(stage.hostel(&["session", "approve", &id]).failure(125).contains("no question waits"));
+
+    let long = Script::new().step(Step::text("Going on and on. ".repeat(20)).chunks(100).delay_ms(100));
+    for (halt, result) in [("interrupt", "interrupted"), ("stop", "stopped"), ("kill", "killed")] {
+        // Whoever follows the turn hears how it ended.
+        let following = stage.command(&["session", "send", &id, &long.prompt("Speak.")]).spawn().unwrap();
+        eventually("it speaks", || {
+            let session = stage.json(&["session", "get", &id]);
+            session["active_turn"]["phase"] == "running"
+        });
+        let halted = stage.json(&["session", halt, &id]);
+        assert_eq!((&halted["status"], &halted["active_turn"]), (&json!("idle"), &Value::Null), "{halted}");
+        let code = following.wait_with_output().unwrap().status.code();
+        assert_eq!(code, Some(if halt == "interrupt" { 130 } else { 1 }), "{halt}");
+        let ends = stage.hostel(&["--json", "session", "events", &id, "--type", "turn:completed"]);
+        let last: Value = serde_json::from_str(ends.success().lines().last().unwrap()).unwrap();
+        assert_eq!(last["data"]["outcome"]["result"], result, "{last}");
+    }
+    stage.finish();
+}

@@ -54,6 +54,13 @@ pub fn is_spare(argv: &[String]) -> bool {
     argv.iter().any(|word| word == start::AWAIT_CLAIM)
 }
 
+/// What a user allowed for the rest of the conversation, by a driver that was saved: for
+/// [`LaunchOptions::granted`] of the process that goes on with it.
+#[must_use]
+pub fn granted(saved: &serde_json::Value) -> Vec<serde_json::Value> {
+    State::restore(saved).map(|state| state.granted).unwrap_or_default()
+}
+
 /// The driver.
 #[derive(Debug)]
 struct Claude {
@@ -123,6 +130,10 @@ impl AgentDriver for Claude {
 
     fn is_idle(&self) -> bool {
         !self.state.busy && self.state.prompts.is_empty()
+    }
+
+    fn has_tasks(&self) -> bool {
+        !self.state.tasks.is_empty()
     }
 
     fn save(&self) -> serde_json::Value {

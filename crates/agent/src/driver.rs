@@ -56,6 +56,9 @@ pub trait AgentDriver: Send + Debug {
     /// Whether the agent is doing nothing and waits for the next prompt.
     fn is_idle(&self) -> bool;
 
+    /// Whether something that it left running on the side is known to go on, idle or not.
+    fn has_tasks(&self) -> bool;
+
     /// All that it knows, without the bytes of incomplete lines; at most some hundred kilobytes, besides input that was
     /// not taken.
     fn save(&self) -> serde_json::Value;

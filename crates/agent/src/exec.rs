@@ -230,6 +230,10 @@ impl AgentDriver for Exec {
         self.state.prompt.is_none() || self.state.exited
     }
 
+    fn has_tasks(&self) -> bool {
+        false
+    }
+
     fn save(&self) -> serde_json::Value {
         let mut saved = serde_json::to_value(&self.state).unwrap_or_default();
         saved["stderr"] = serde_json::json!(self.stderr.place());

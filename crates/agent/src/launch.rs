@@ -67,6 +67,9 @@ pub struct LaunchOptions {
     pub ask: bool,
     /// Tools, or rules for them, that need no asking.
     pub allowed_tools: Vec<String>,
+    /// What was allowed for the rest of the conversation that it goes on with, as
+    /// [`granted`](crate::claude::granted) gives it.
+    pub granted: Vec<Value>,
     /// Tools, or rules for them, that it may not use.
     pub disallowed_tools: Vec<String>,
     /// Directories that it may work in besides.

@@ -50,11 +50,13 @@ impl EventBus {
         {
             let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
             let first = events.first().map_or(0, |first| first.seq);
+            // Once: who comes or goes meanwhile must not leave a hole.
+            let is_heard = self.listeners() > 0;
             // What was written in between, by a worker that could not tell of it, is in the store.
-            if self.listeners() == 0 || tail.back().is_some_and(|before| before.seq + 1 != first) {
+            if !is_heard || tail.back().is_some_and(|before| before.seq + 1 != first) {
                 tail.clear();
             }
-            if self.listeners() > 0 {
+            if is_heard {
                 tail.extend(events.iter().cloned());
                 let (mut bytes, mut kept) = (0, 0);
                 for event in tail.iter().rev().take(TAIL) {
@@ -114,10 +116,11 @@ impl EventBus {
         }
     }
 
-    /// What the tail has from a number on; nothing where it begins later.
+    /// What the tail has from a number on; nothing where it begins later, or ends before.
     fn since(&self, seq: u64) -> Option<VecDeque<Arc<Event>>> {
         let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
-        if tail.front().is_none_or(|first| first.seq > seq) {
+        let (first, last) = (tail.front()?.seq, tail.back()?.seq);
+        if !(first..=last).contains(&seq) {
             return None;
         }
         let behind = tail.partition_point(|event| event.seq < seq);
@@ -194,6 +197,7 @@ mod tests {
         let bus = EventBus::new(0);
         bus.listeners.fetch_add(1, Ordering::Relaxed);
         bus.publish(&events(1..=3));
+        assert!(bus.since(4).is_none(), "a tail that ends before says nothing of what was compacted");
         assert_eq!(bus.since(2).map(|events| events.len()), Some(2));
         // Whoever wrote 4 and 5 broke before they were told.
         bus.catch_up(5);

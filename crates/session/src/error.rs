@@ -65,6 +65,16 @@ pub enum Error {
         /// What is wrong, and what would do.
         problem: String,
     },
+    /// Right, but not there yet.
+    #[error("{field}: {what} is not supported yet; {instead}")]
+    Unsupported {
+        /// The field, as the API has it.
+        field: &'static str,
+        /// What was asked for.
+        what: String,
+        /// What there is.
+        instead: &'static str,
+    },
     /// More than the server or the session takes now.
     #[error("{what}; try again in {retry_after_seconds} s")]
     Busy {

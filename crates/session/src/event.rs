@@ -144,7 +144,8 @@ kinds! {
     BlockUpdate = "block:update",
     /// A part of an answer is complete: `{conversationId, blockId, block}`.
     BlockComplete = "block:complete",
-    /// What was used until now in this turn: `{usage, cost}`.
+    /// What was used since the last of these: `{usage, agentCost}`, the cost as the agent estimates it for the whole
+    /// session until now.
     Usage = "usage:update",
     /// A subagent began: `{subagentId, description}`.
     SubagentDiscovered = "subagent:discovered",
@@ -166,7 +167,8 @@ kinds! {
     Error = "error",
     /// The agent's output has a hole or is not what it should be: `{problem}`.
     OutputDamaged = "output:damaged",
-    /// The last event: `{reason, message?}`.
+    /// The session has ended: `{reason, message?}`. How it ended, `status:changed`, comes before; after it only
+    /// `environment:changed`, where the sandbox stays for a while.
     SessionEnded = "session:ended",
 }
 

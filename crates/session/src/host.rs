@@ -24,8 +24,8 @@ pub trait SessionHost: Send + Sync {
     /// Makes a session. Its sandbox is made with the first message, or at once where `config` or the pattern wants.
     ///
     /// # Errors
-    /// [`Invalid`](crate::Error::Invalid), [`Exists`](crate::Error::Exists),
-    /// [`KeyReused`](crate::Error::KeyReused).
+    /// [`Invalid`](crate::Error::Invalid), [`Unsupported`](crate::Error::Unsupported),
+    /// [`Exists`](crate::Error::Exists), [`KeyReused`](crate::Error::KeyReused), [`Busy`](crate::Error::Busy).
     async fn create(&self, create: CreateSession) -> Result<Created>;
 
     /// A session, loaded or not.
@@ -123,7 +123,8 @@ pub trait SessionHost: Send + Sync {
     /// Stops the turn, takes the sandbox away, and ends the session with that reason.
     ///
     /// # Errors
-    /// [`NotFound`](crate::Error::NotFound).
+    /// [`NotFound`](crate::Error::NotFound), [`Invalid`](crate::Error::Invalid) for [`EndReason::Completed`], which is
+    /// not anybody's to say.
     async fn terminate(&self, id: &SessionId, reason: EndReason) -> Result<Session>;
 
     /// The questions that wait for an answer, oldest first.

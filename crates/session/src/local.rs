@@ -1,5 +1,6 @@
 //! Sessions in this process: each that is not over has a task of its own.
 
+mod deadlines;
 mod health;
 mod loaded;
 mod open;
@@ -60,7 +61,8 @@ pub struct HostConfig {
     pub stop_grace: Duration,
     /// How long the sandbox of an ephemeral session stays after its end.
     pub ephemeral_retention: Duration,
-    /// How often an agent may be started again within how long, before its session is in error.
+    /// How often an agent may be started again within how long, before its session is in error. Without a turn that
+    /// went well it is started again ten times at most, or as often as is said here, with waits that grow to 30 s.
     pub restarts: (u32, Duration),
     /// Messages that may wait in one session.
     pub max_queue: usize,
@@ -103,6 +105,16 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    pub(crate) fn new(store: Arc<dyn Store>, config: HostConfig) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            config,
+            client: OnceCell::new(),
+            trouble: Mutex::new(None),
+            stopping: AtomicBool::new(false),
+        })
+    }
+
     /// The daemon's client; made at the first call that finds the daemon, and connected anew by itself from then on.
     pub(crate) async fn client(&self) -> Result<Client> {
         Ok(self.client.get_or_try_init(|| Client::connect(&self.config.daemon)).await?.clone())
@@ -255,7 +267,9 @@ impl SessionHost for LocalSessionHost {
     async fn queue(&self, id: &SessionId) -> Result<Vec<Message>> {
         match self.ended(id).await? {
             Some(_) => Ok(Vec::new()),
-            None => self.ask(id, Command::Queue).await,
+            None if self.is_loaded(id) => self.ask(id, Command::Queue).await,
+            // Who only looks loads nothing.
+            None => self.shared.store.queue(id).await,
         }
     }
 
@@ -294,6 +308,10 @@ impl SessionHost for LocalSessionHost {
     }
 
     async fn terminate(&self, id: &SessionId, reason: EndReason) -> Result<Session> {
+        if reason == EndReason::Completed {
+            let problem = "a session that did what it was for says so by itself; who ends one says why";
+            return Err(Error::invalid("reason", problem));
+        }
         match self.ended(id).await? {
             Some(session) => Ok(session),
             None => self.ask(id, |reply| Command::End(reason, reply)).await,
@@ -303,7 +321,8 @@ impl SessionHost for LocalSessionHost {
     async fn questions(&self, id: &SessionId) -> Result<Vec<Question>> {
         match self.ended(id).await? {
             Some(_) => Ok(Vec::new()),
-            None => self.ask(id, Command::Questions).await,
+            None if self.is_loaded(id) => self.ask(id, Command::Questions).await,
+            None => self.shared.store.pending_questions(id).await,
         }
     }
 

@@ -64,6 +64,8 @@ impl Machine {
         let halted = match turn.as_ref().map(|turn| turn.end) {
             Some(TurnEnd::Limit(reason)) => Some(reason),
             Some(TurnEnd::EnvironmentFailed) => Some(EndReason::Error),
+            // It broke too often; after a single exit it is only being had again.
+            Some(TurnEnd::AgentExited) if environment == EnvironmentStatus::Error => Some(EndReason::Error),
             Some(_) => None,
             None => reason.filter(|_| matches!(status, SessionStatus::Error | SessionStatus::Idle)),
         };
@@ -366,7 +368,8 @@ impl Machine {
                 turn.end = end;
                 self.over(effects);
             }
-            Phase::Running | Phase::Interrupting if turn.phase != phase => {
+            // Again, for who asks again: the first may have come too early to be heard.
+            Phase::Running | Phase::Interrupting => {
                 (turn.phase, turn.end) = (phase, end);
                 effects.push(Effect::Interrupt);
                 if phase == Phase::Stopping {
@@ -378,7 +381,7 @@ impl Machine {
     }
 
     fn stop(&mut self, end: TurnEnd, effects: &mut Vec<Effect>) {
-        if self.turn.is_some() {
+        if self.turn.as_ref().is_some_and(|turn| turn.phase != Phase::Settling) {
             self.interrupt(Phase::Stopping, end, effects);
         } else if self.agent == Agent::Busy && !self.closing {
             // Something in the background.
@@ -389,8 +392,10 @@ impl Machine {
     fn sweep(&mut self, end: TurnEnd, effects: &mut Vec<Effect>) {
         if let Some(turn) = &mut self.turn {
             match turn.phase {
-                Phase::Settling | Phase::Killing => return,
+                Phase::Killing => return,
                 Phase::Starting => return self.interrupt(Phase::Killing, end, effects),
+                // How it ended stays; what it left behind does not.
+                Phase::Settling => {}
                 _ => turn.end = end,
             }
         }
@@ -417,16 +422,33 @@ impl Machine {
         }
     }
 
-    fn settled(&mut self, effects: &mut Vec<Effect>) {
-        let Some(turn) = self.turn.take_if(|turn| turn.phase == Phase::Settling) else { return };
-        effects.push(Effect::EndTurn(turn.message, turn.end));
-        let done = turn.end != TurnEnd::EnvironmentFailed || self.halted.is_none();
-        if self.pattern == Pattern::Ephemeral
+    /// Whether the session has done what it was for when its turn is over, if that went well: its limits are nothing
+    /// to it then.
+    pub(crate) fn is_last_turn(&self) -> bool {
+        self.is_task_over() && self.turn.as_ref().is_some_and(|turn| turn.end == TurnEnd::Answered)
+    }
+
+    /// Whether nothing is left to do of a session that is for one task.
+    fn is_task_over(&self) -> bool {
+        self.pattern == Pattern::Ephemeral
             && self.waiting.is_empty()
             && self.ending.is_none()
-            && done
             && self.ended.is_none()
-        {
+            && self.halted.is_none()
+    }
+
+    fn settled(&mut self, effects: &mut Vec<Effect>) {
+        let Some(turn) = self.turn.take_if(|turn| turn.phase == Phase::Settling) else { return };
+        if self.is_task_over() {
+            // It was not done, and what was asked for since was taken back.
+            self.halted = match turn.end {
+                TurnEnd::AgentExited | TurnEnd::EnvironmentFailed => Some(EndReason::Error),
+                TurnEnd::Limit(reason) => Some(reason),
+                TurnEnd::Answered | TurnEnd::Interrupted | TurnEnd::Stopped | TurnEnd::Killed => None,
+            };
+        }
+        effects.push(Effect::EndTurn(turn.message, turn.end));
+        if self.is_task_over() {
             self.ended = Some(EndReason::Completed);
             effects.push(Effect::Ended(EndReason::Completed));
             if self.has_sandbox() {

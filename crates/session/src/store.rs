@@ -88,6 +88,18 @@ pub trait Store: Send + Sync {
     /// [`Store`](crate::Error::Store).
     async fn events(&self, id: &SessionId, after: u64, limit: usize) -> Result<Vec<Arc<Event>>>;
 
+    /// The messages of a session that wait or run, in order; none of one that is not there.
+    ///
+    /// # Errors
+    /// [`Store`](crate::Error::Store).
+    async fn queue(&self, id: &SessionId) -> Result<Vec<Message>>;
+
+    /// The questions of a session that wait, oldest first; none of one that is not there.
+    ///
+    /// # Errors
+    /// [`Store`](crate::Error::Store).
+    async fn pending_questions(&self, id: &SessionId) -> Result<Vec<Question>>;
+
     /// A message by its id.
     ///
     /// # Errors

@@ -14,12 +14,14 @@ mod limits;
 mod link;
 mod meaning;
 pub(crate) mod options;
+mod restarts;
 mod restore;
 mod start;
 
 pub(crate) use command::{Command, Halt, Reply};
 pub(crate) use commands::replay;
 pub(crate) use draft::json as event_data;
+pub(crate) use limits::next as next_limit;
 
 use crate::bus::EventBus;
 use crate::error::{Error, Result};
@@ -102,8 +104,10 @@ pub(crate) struct Worker {
     grace: Option<Instant>,
     close_at: Option<Instant>,
     stop_grace: Duration,
-    /// When the agent was started again, of late.
+    /// When the agent was started again since a turn last went well.
     restarts: VecDeque<Instant>,
+    /// When the agent is to be started again, and in which epoch.
+    start_at: Option<(Instant, u64)>,
     tools: BTreeSet<String>,
     /// The last of the model's messages in this turn, and how many there were.
     model_calls: (String, u64),
@@ -160,6 +164,7 @@ struct Committing {
 impl Worker {
     /// Works until the session needs nobody any more, the host goes away, or another has the session.
     pub(crate) async fn run(mut self) -> Left {
+        self.recall_deltas().await;
         self.begin();
         let left = loop {
             self.answer_waiters();
@@ -194,7 +199,8 @@ impl Worker {
                     Moved::Output(event) => self.output(event),
                     Moved::Written(written) => self.written(written),
                 },
-                Some(command) = self.mailbox.recv(), if !self.leaving.is_cancelled() => self.command(command),
+                // Without room what others want waits too: a store that is away must not fill the memory.
+                Some(command) = self.mailbox.recv(), if reads => self.command(command),
                 () = self.leaving.cancelled(), if !self.leaving.is_cancelled() => {}
                 () = sleep_until(deadline), if deadline.is_some() => self.due(),
             }
@@ -422,3 +428,6 @@ async fn sleep_until(deadline: Option<Instant>) {
         tokio::time::sleep_until(deadline).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod bounds;
+mod limits;
 mod stage;
 mod trouble;
 mod turns;

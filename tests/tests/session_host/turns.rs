@@ -165,6 +165,28 @@ async fn a_turn_is_interrupted_stopped_and_killed_and_nothing_of_it_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stop_also_ends_what_a_turn_left_in_the_background() {
+    let Some(stage) = Stage::start().await else { return };
+    let id = stage.create(Pattern::LongRunning, unasked()).await.id;
+    let command = "while :; do date +%s%N > beat; timeout 0.1 tail -f /dev/null; done";
+    let input = json!({ "command": command, "description": "go on", "run_in_background": true });
+    let message = stage.send(&id, Script::new().tool("Bash", input).text("left it running")).await;
+    assert_eq!(stage.turn(&id, &message).await.0["text"], "left it running");
+    tool_runs(&stage, &id).await;
+    let session = stage.host.stop(&id, Duration::from_secs(10)).await.unwrap();
+    assert_eq!((session.status, session.active_turn), (SessionStatus::Idle, None));
+    let left = programs(&stage, &id).await;
+    assert!(!left.contains("while :"), "{left}");
+    // What is not in the way of anything stays.
+    let message = stage.send(&id, Script::new().text("back again")).await;
+    assert_eq!(stage.turn(&id, &message).await.0["text"], "back again");
+    stage.host.stop(&id, Duration::from_secs(10)).await.unwrap();
+    assert!(programs(&stage, &id).await.contains("stream-json"), "an agent with nothing to do stays");
+    stage.host.terminate(&id, EndReason::UserRequested).await.unwrap();
+    stage.host.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_agent_asks_and_somebody_decides() {
     let Some(mut stage) = Stage::start().await else { return };
     let config = json!({ "permissionMode": "default", "askPermissions": true });

@@ -182,3 +182,34 @@ async fn a_turn_goes_on_while_the_server_is_away() {
     assert_eq!(ends, 2);
     stage.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_let_go_stays_so_and_knows_what_was_said() {
+    let Some(stage) = Stage::new("a session out of memory").await else { return };
+    let session = stage.session("long-running").await;
+    let say = |words: &str, answer: &str| json!({ "prompt": Script::new().text(answer).prompt(words), "streaming": false });
+    let path = format!("{session}/message");
+    assert_eq!(told(stage.post(&path, say("The word is juniper.", "noted")).await).await.0, 200);
+    let (status, unloaded) = told(stage.post(&format!("{session}/unload"), json!({})).await).await;
+    assert_eq!((status, &unloaded["session"]["environment"]["status"]), (200, &json!("terminated")));
+    assert_eq!(stage.daemon.hostel(&["sandbox", "list", "-q"]).stdout, "");
+    let status = || async { told(stage.get(&format!("{session}/status")).send().await.unwrap()).await.1 };
+    let start = Instant::now();
+    while status().await["isLoaded"] == true {
+        assert!(start.elapsed() < Duration::from_secs(60), "nobody lets it go");
+    }
+    // Looking at it changes nothing.
+    for look in ["queue", "permissions"] {
+        assert_eq!(told(stage.get(&format!("{session}/{look}")).send().await.unwrap()).await.0, 200);
+        assert_eq!(status().await["isLoaded"], false, "{look}");
+    }
+    let (_, loaded) = told(stage.post(&format!("{session}/load"), json!({})).await).await;
+    assert_eq!((&loaded["success"], &status().await["isLoaded"]), (&json!(true), &json!(true)));
+    let (_, whole) = told(stage.post(&path, say("Which word?", "juniper")).await).await;
+    assert_eq!(whole["response"]["content"][0]["text"], "juniper", "{whole}");
+    let requests = stage.model.as_ref().unwrap().requests();
+    let last = requests.iter().rfind(|request| request.path == "/v1/messages").unwrap();
+    assert!(String::from_utf8_lossy(&last.body).contains("The word is juniper."), "it was told of the first");
+    assert_eq!(told(stage.post(&format!("{session}/terminate"), json!({})).await).await.0, 200);
+    stage.finish().await;
+}

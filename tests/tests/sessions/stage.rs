@@ -15,7 +15,7 @@ pub(crate) struct Stage {
     pub(crate) server: TestSessiond,
     pub(crate) daemon: TestDaemon,
     pub(crate) client: Client,
-    model: Option<ModelServer>,
+    pub(crate) model: Option<ModelServer>,
     _place: tempfile::TempDir,
 }
 

@@ -41,6 +41,8 @@ pub(super) fn request(state: &mut State, request: Request) -> Result<()> {
             ask(state, &id, &json!({ "subtype": "set_model", "model": model }))
         }
         Request::SetPermissionMode { id, mode } => {
+            // What is said now holds, whatever was allowed before.
+            state.granted.retain(|update| update["type"] != "setMode");
             ask(state, &id, &json!({ "subtype": "set_permission_mode", "mode": word(mode) }))
         }
         Request::SetMcpServers { id, servers } => {
@@ -148,6 +150,7 @@ fn answer(state: &mut State, answer: Answer) -> Result<()> {
         }
         Decision::Allow { input, for_session } => {
             let rules = for_session.then(|| rules(&question));
+            state.grant(rules.as_deref().unwrap_or_default());
             // Older versions take an allowance without the input for a denial, so it is always said.
             let input = input.unwrap_or(question.input);
             let mut response = json!({ "behavior": "allow" });

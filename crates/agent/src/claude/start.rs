@@ -27,7 +27,7 @@ pub(super) fn process(options: &LaunchOptions) -> Result<Launch> {
         });
     }
     let mut argv = common(options);
-    argv.extend(["--permission-mode".to_owned(), word(options.permission_mode).to_owned()]);
+    argv.extend(["--permission-mode".to_owned(), word(mode(options)).to_owned()]);
     let mut add = |flag: &str, value: String| argv.extend([flag.to_owned(), value]);
     if let Some(resume) = &options.resume {
         add("--resume", resume.clone());
@@ -145,6 +145,7 @@ pub(super) fn opening(options: &LaunchOptions) -> Result<State> {
         format: FORMAT.to_owned(),
         claim: options.claimed_spare,
         spent: result::nano(options.spent),
+        granted: options.granted.clone(),
         ..State::default()
     };
     state.ask("hostel:initialize", &initialize(options), Asked::Initialize);
@@ -162,6 +163,13 @@ pub(super) fn opening(options: &LaunchOptions) -> Result<State> {
             let body = json!({ "subtype": "apply_flag_settings", "settings": { "permissions": settings } });
             state.ask("hostel:permissions", &body, Asked::Option);
         }
+    }
+    let rules = rules(&options.granted);
+    if !rules.is_empty() {
+        // Not as arguments, which are cut at spaces and commas.
+        let settings = json!({ "permissions": { "allow": rules } });
+        let body = json!({ "subtype": "apply_flag_settings", "settings": settings });
+        state.ask("hostel:granted", &body, Asked::Option);
     }
     if let Some(tokens) = options.max_thinking_tokens {
         let body = json!({ "subtype": "set_max_thinking_tokens", "max_thinking_tokens": tokens });
@@ -192,6 +200,34 @@ fn initialize(options: &LaunchOptions) -> Value {
     add("agents", (!options.agents.is_empty()).then(|| json!(options.agents)));
     add("sdkMcpServers", (!options.host_mcp_servers.is_empty()).then(|| json!(options.host_mcp_servers)));
     Value::Object(body)
+}
+
+/// What it may do without asking, with what was allowed since. Only the one step that the agent itself suggests.
+fn mode(options: &LaunchOptions) -> PermissionMode {
+    let edits = |update: &Value| update["type"] == "setMode" && update["mode"] == "acceptEdits";
+    match options.permission_mode {
+        PermissionMode::Default if options.granted.iter().any(edits) => PermissionMode::AcceptEdits,
+        mode => mode,
+    }
+}
+
+/// Rules that were allowed, as settings have them: a tool, or `TOOL(WHAT)` with its own parentheses escaped.
+fn rules(granted: &[Value]) -> Vec<String> {
+    let allowed =
+        granted.iter().filter(|update| update["type"] == "addRules" && update["behavior"] == "allow");
+    let rules = allowed.flat_map(|update| update["rules"].as_array().into_iter().flatten());
+    rules
+        .filter_map(|rule| {
+            let tool = rule["toolName"].as_str()?;
+            Some(match rule["ruleContent"].as_str() {
+                Some(what) => {
+                    let what = what.replace('\\', "\\\\").replace('(', "\\(").replace(')', "\\)");
+                    format!("{tool}({what})")
+                }
+                None => tool.to_owned(),
+            })
+        })
+        .collect()
 }
 
 fn permissions(options: &LaunchOptions) -> Option<Value> {

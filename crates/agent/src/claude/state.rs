@@ -15,6 +15,10 @@ pub(super) const MAX_OPEN: usize = 256;
 /// The longest of their names, in bytes.
 const MAX_KEY: usize = 1024;
 
+/// How many permissions for the rest of a conversation are remembered, and the longest, in bytes.
+const MAX_GRANTED: usize = 64;
+const MAX_GRANT: usize = 4096;
+
 /// What the driver knows.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -57,6 +61,8 @@ pub(super) struct State {
     pub(super) asked: BTreeMap<String, Asked>,
     /// Questions that we have not answered.
     pub(super) questions: BTreeMap<String, OpenQuestion>,
+    /// What was allowed for the rest of the conversation: the agent forgets it with its process.
+    pub(super) granted: Vec<Value>,
     /// Calls that we have not answered.
     pub(super) calls: BTreeMap<String, Call>,
     /// The message that is being written, by conversation: empty is the main one, others have the id of a tool call.
@@ -168,6 +174,16 @@ impl State {
             let fits = self.ready.capabilities.len() < MAX_OPEN && ability.len() <= MAX_KEY;
             if fits && !self.can(ability) {
                 self.ready.capabilities.push(ability.to_owned());
+            }
+        }
+    }
+
+    /// Keeps in mind what was allowed for the rest of the conversation. What is too much is asked for again.
+    pub(super) fn grant(&mut self, updates: &[Value]) {
+        for update in updates {
+            let fits = self.granted.len() < MAX_GRANTED && update.to_string().len() <= MAX_GRANT;
+            if fits && !self.granted.contains(update) {
+                self.granted.push(update.clone());
             }
         }
     }

@@ -224,3 +224,33 @@ async fn interrupting_a_command_kills_it() {
     assert_eq!(failed, 1);
     assert!(agent.blocks().iter().any(|block| matches!(&block.kind, BlockKind::System { .. })));
 }
+
+#[tokio::test]
+async fn what_is_allowed_for_the_session_outlives_the_process() {
+    let place = Place::new().await;
+    let Some(mut options) = asking(&place) else { return };
+    options.conversation = Some(uuid::Uuid::new_v4().to_string());
+    let mut agent = Agent::claude(&options);
+    let odd = json!({ "command": "touch 'b (1), c'", "description": "touch" });
+    let script = || Script::new().tool("Bash", touch("a")).tool("Bash", odd.clone()).text("done");
+    agent.prompt(&script().prompt("Go."));
+    let mut at = 0;
+    for _ in 0..2 {
+        let (asked, next) = question(&mut agent, at).await;
+        answer(&mut agent, &asked, Decision::Allow { input: None, for_session: true });
+        at = next;
+    }
+    agent.idle(at).await;
+    options.granted = hostel_agent::claude::granted(&agent.driver.save());
+    options.resume = options.conversation.take();
+    agent.ask(Request::End);
+    agent.end().await;
+    let mut agent = Agent::claude(&options);
+    agent.prompt(&script().prompt("Again."));
+    let (results, _) = agent.idle(0).await;
+    assert_eq!(results[0].text.as_deref(), Some("done"));
+    assert_eq!(agent.count(|meaning| matches!(meaning, Meaning::Question(_))), 0, "it was allowed before");
+    // Nothing else was.
+    agent.prompt(&Script::new().tool("Bash", touch("b")).text("done").prompt("More."));
+    question(&mut agent, 0).await;
+}

@@ -292,7 +292,7 @@ impl Clearable {
 #[command(after_help = "\
 The agent's words go to stdout as they come, all else to stderr: tools, questions, cost. Ctrl-C interrupts the turn; a second one leaves it to go on. Where stdin is a terminal, the agent's questions are asked there; else `hostel session approve` and `deny` answer them.
 
-Exits with 1 when the turn failed, with 130 when it was interrupted by Ctrl-C. With --json, stdout has the events of the turn, one a line; with --no-wait the message.
+Exits with 1 when the turn failed, with 130 when it was interrupted, by Ctrl-C here or by somebody else, or when a second Ctrl-C left it. With --json, stdout has the events of the turn, one a line; with --no-wait the message.
 
 Examples:
   hostel session send $id 'What is in this directory?'

@@ -1,6 +1,7 @@
 //! The sessions that are in memory.
 
 use super::Shared;
+use super::deadlines::Deadlines;
 use crate::bus::{EventBus, Subscription};
 use crate::error::{Error, Result};
 use crate::id::SessionId;
@@ -28,6 +29,8 @@ pub(super) struct Loaded {
     entries: Mutex<HashMap<SessionId, Entry>>,
     /// Whoever loads one does so alone, so that none is loaded twice.
     loading: tokio::sync::Mutex<()>,
+    /// Those of sessions that are not in memory.
+    pub(super) deadlines: Deadlines,
     tasks: TaskTracker,
     leaving: CancellationToken,
 }
@@ -60,6 +63,7 @@ impl Loaded {
         Self {
             entries: Mutex::new(HashMap::new()),
             loading: tokio::sync::Mutex::new(()),
+            deadlines: Deadlines::default(),
             tasks: TaskTracker::new(),
             leaving: CancellationToken::new(),
         }
@@ -138,12 +142,7 @@ impl Loaded {
         if self.leaving.is_cancelled() {
             return Err(Error::Stopping);
         }
-        self.let_go();
-        let loaded = self.entries().len();
-        if loaded >= shared.config.max_loaded {
-            let what = format!("{loaded} sessions are in memory");
-            return Err(Error::Busy { what, retry_after_seconds: 5 });
-        }
+        self.check_room(shared)?;
         let stored = shared.store.take(id).await?;
         let (mailbox, commands) = mpsc::channel(MAILBOX);
         let (shown, view) = watch::channel(Arc::new(stored.session.clone()));
@@ -155,22 +154,46 @@ impl Loaded {
             Arc::clone(&entry.bus)
         };
         bus.catch_up(stored.session.last_event);
+        self.deadlines.forget(id);
+        let seen = shown.subscribe();
         let worker = Worker::new(Arc::clone(shared), bus, shown, commands, self.leaving.clone(), stored);
-        self.tasks.spawn(Arc::clone(self).look_after(Arc::clone(shared), id.clone(), worker));
+        self.tasks.spawn(Arc::clone(self).look_after(Arc::clone(shared), seen, worker));
         Ok(mailbox)
+    }
+
+    /// Looks whether another session has room in memory.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] where it has none.
+    pub(super) fn check_room(&self, shared: &Shared) -> Result<()> {
+        self.let_go();
+        let loaded = self.entries().len();
+        if loaded >= shared.config.max_loaded {
+            let what = format!("{loaded} sessions are in memory");
+            return Err(Error::Busy { what, retry_after_seconds: 5 });
+        }
+        Ok(())
     }
 
     /// Lets a worker work; a session whose worker broke is taken up by another.
     fn look_after(
         self: Arc<Self>,
         shared: Arc<Shared>,
-        id: SessionId,
+        seen: watch::Receiver<Arc<Session>>,
         worker: Worker,
     ) -> BoxFuture<'static, ()> {
         Box::pin(async move {
+            let id = seen.borrow().id.clone();
             // Whatever state it panicked in is dropped with it; the next one has what the store has.
             match AssertUnwindSafe(worker.run()).catch_unwind().await {
-                Ok(Left::Whole) => return,
+                Ok(Left::Whole) => {
+                    let session = Arc::clone(&seen.borrow());
+                    // Another may have it again by now.
+                    if !self.is_loaded(&id) {
+                        self.deadlines.let_go(&session);
+                    }
+                    return;
+                }
                 // Who listens here would hear nothing more.
                 Ok(Left::Fenced) => return self.close_bus(&id),
                 Ok(Left::Broken) => {}
@@ -219,6 +242,11 @@ impl Loaded {
         self.tasks.spawn(super::warm::keep(Arc::clone(shared), self.leaving.clone()));
     }
 
+    /// Sees to the limits of those that are not in memory, until the host goes away.
+    pub(super) fn keep_deadlines(self: &Arc<Self>, shared: &Arc<Shared>) {
+        self.tasks.spawn(super::deadlines::keep(Arc::clone(self), Arc::clone(shared), self.leaving.clone()));
+    }
+
     /// Forgets sessions that have no worker any more and that nobody listens to.
     pub(super) fn let_go(&self) {
         self.entries().retain(|_, entry| entry.lives() || entry.bus.listeners() > 0);
@@ -233,6 +261,7 @@ impl Loaded {
 
     /// A session is deleted: who listens hears no more.
     pub(super) fn forget(&self, id: &SessionId) {
+        self.deadlines.forget(id);
         let entry = self.entries().remove(id);
         if let Some(entry) = entry {
             entry.bus.close();

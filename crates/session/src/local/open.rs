@@ -11,10 +11,8 @@ use crate::worker::options;
 use hostel_agent::Content;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::OnceCell;
 
 /// Tags of a session.
 const MAX_TAGS: usize = 32;
@@ -37,15 +35,10 @@ impl LocalSessionHost {
     /// # Errors
     /// Those of the store. A daemon that is not there makes sessions wait for it, not this fail.
     pub async fn open(store: Arc<dyn Store>, config: HostConfig) -> Result<Arc<Self>> {
-        let shared = Arc::new(Shared {
-            store,
-            config,
-            client: OnceCell::new(),
-            trouble: Mutex::new(None),
-            stopping: AtomicBool::new(false),
-        });
+        let shared = Shared::new(store, config);
         let host = Arc::new(Self { shared, loaded: Arc::new(Loaded::new()), looked: Default::default() });
         host.loaded.keep_warm(&host.shared);
+        host.loaded.keep_deadlines(&host.shared);
         let unfinished = host.shared.store.unfinished().await?;
         if !unfinished.is_empty() {
             tracing::info!(sessions = unfinished.len(), "sessions of before are taken up");
@@ -69,6 +62,8 @@ impl LocalSessionHost {
         let key = create.idempotency_key.clone();
         let mut session = self.fresh(&create)?;
         options::check(&self.shared.config, &session)?;
+        // One that nobody could look after would have no limits, and its messages nowhere to go.
+        self.loaded.check_room(&self.shared)?;
         let transcript = self.history(&mut session).await?;
         session.last_event = 1;
         let data = crate::worker::event_data(EventKind::SessionCreated, &json!({ "session": session }));
@@ -94,8 +89,8 @@ impl LocalSessionHost {
         let config = &self.shared.config;
         let pattern = create.pattern.unwrap_or(Pattern::Ephemeral);
         if matches!(pattern, Pattern::Hybrid | Pattern::SingleContainer) {
-            let problem = format!("{pattern} is not there yet; ephemeral and long-running are");
-            return Err(Error::invalid("pattern", problem));
+            let instead = "ephemeral and long-running are";
+            return Err(Error::Unsupported { field: "pattern", what: pattern.to_string(), instead });
         }
         let milliseconds =
             |time: Option<Duration>| time.and_then(|time| u64::try_from(time.as_millis()).ok());

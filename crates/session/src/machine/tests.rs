@@ -16,6 +16,7 @@ struct World {
     begun: Vec<String>,
     prompted: BTreeSet<String>,
     running: Option<String>,
+    last_end: Option<TurnEnd>,
     ended: bool,
 }
 
@@ -40,6 +41,7 @@ impl World {
             begun: Vec::new(),
             prompted: BTreeSet::new(),
             running: None,
+            last_end: None,
             ended: false,
         }
     }
@@ -72,6 +74,7 @@ impl World {
                     assert!(self.prompted.contains(&message), "answered without having been asked");
                 }
                 self.ends.get_mut(&message).unwrap().push(format!("{end:?}"));
+                self.last_end = Some(end);
             }
             Effect::Drop(message, why) => self.ends.get_mut(&message).unwrap().push(why.to_owned()),
             Effect::Prompt(message) => {
@@ -99,8 +102,13 @@ impl World {
                 self.owed.push(Owed::Close);
             }
             Effect::ArmGrace => self.owed.push(Owed::Grace),
-            Effect::Ended(_) => {
+            Effect::Ended(reason) => {
                 assert!(!self.ended, "once");
+                let failed = matches!(
+                    self.last_end,
+                    Some(TurnEnd::AgentExited | TurnEnd::EnvironmentFailed | TurnEnd::Limit(_))
+                );
+                assert!(reason != EndReason::Completed || !failed, "what failed is not completed");
                 self.ended = true;
             }
             Effect::Interrupt | Effect::CloseLater => {}
@@ -115,6 +123,7 @@ impl World {
         let owed = self.owed.remove(which % self.owed.len());
         let there = !matches!(self.machine.agent(), Agent::Absent | Agent::Sweeping);
         match owed {
+            Owed::Start if badly && which.is_multiple_of(2) => self.tell(Input::BrokeTooOften),
             Owed::Start if badly => self.tell(Input::StartFailed),
             Owed::Start => self.tell(Input::Ready),
             Owed::Turn { answered: false } if there => {
@@ -165,8 +174,37 @@ impl World {
                 self.owed.push(Owed::Turn { answered: true });
                 self.tell(Input::Running);
             }
+            17..=18 => self.taken_up(),
             _ => {}
         }
+    }
+
+    /// The server dies, and another goes on from what is on record: as `worker/restore.rs` does.
+    fn taken_up(&mut self) {
+        let mut record = restored(&self.machine);
+        let lives = matches!(record.agent, Agent::Idle | Agent::Busy);
+        let phase = record.turn.as_ref().map(|turn| turn.phase);
+        let works = phase.is_some_and(|phase| !matches!(phase, Phase::Starting | Phase::Settling));
+        let starting = record.environment == EnvironmentStatus::Starting && !record.status.is_final();
+        record.agent = match (phase, lives) {
+            (Some(Phase::Killing), _) => Agent::Sweeping,
+            (_, true) if record.agent == Agent::Idle && !works => Agent::Idle,
+            (_, true) => Agent::Busy,
+            (_, false) if works => Agent::Sweeping,
+            (_, false) if starting => Agent::Starting,
+            (_, false) => Agent::Absent,
+        };
+        // Nothing that was under way comes any more, but from an agent that lives; what is needed is begun again.
+        self.owed.retain(|owed| lives && matches!(owed, Owed::Turn { .. }));
+        let needed = [
+            (Owed::Start, record.agent == Agent::Starting),
+            (Owed::Sweep, record.agent == Agent::Sweeping),
+            (Owed::Settle, phase == Some(Phase::Settling)),
+            (Owed::Grace, phase == Some(Phase::Stopping)),
+        ];
+        self.owed.extend(needed.into_iter().filter(|(_, needed)| *needed).map(|(owed, _)| owed));
+        self.machine = Machine::restore(record);
+        self.tell(Input::Cancel(String::new()));
     }
 }
 
@@ -314,4 +352,83 @@ fn a_command_that_ends_when_it_is_stopped_leaves_nothing_behind_and_is_not_had_a
     assert_eq!(machine.happened(Input::Exited { expected: true }), [Effect::Sweep]);
     assert_eq!(run(&mut machine, &[Input::Swept]), [Effect::Settle]);
     assert_eq!(machine.happened(Input::Settled), [Effect::EndTurn("a".into(), TurnEnd::Stopped)]);
+}
+
+#[test]
+fn a_limit_that_the_task_failed_on_is_no_completion() {
+    let mut machine = Machine::new(Pattern::Ephemeral);
+    let answered = [message("a"), Input::Ready, Input::Running, Input::Answered, Input::Idle];
+    run(&mut machine, &answered);
+    assert!(machine.is_last_turn(), "a limit that is reached with the answer ends nothing");
+    let effects = run(&mut machine, &[Input::Pause(EndReason::BudgetExceeded), Input::Settled]);
+    assert_eq!(effects, [Effect::EndTurn("a".into(), TurnEnd::Answered)]);
+    assert_eq!((machine.status(), machine.reason()), (SessionStatus::Idle, Some(EndReason::BudgetExceeded)));
+    // The limit is raised, and it goes on.
+    run(&mut machine, &[message("b"), Input::Answered, Input::Idle, Input::Settled]);
+    assert_eq!(machine.status(), SessionStatus::Completed);
+}
+
+#[test]
+fn a_task_whose_agent_never_starts_is_not_completed() {
+    // At its start, and in the middle of it.
+    for ends in [&[][..], &[Input::Ready, Input::Begun("a".into())]] {
+        let mut machine = Machine::new(Pattern::Ephemeral);
+        machine.happened(message("a"));
+        run(&mut machine, ends);
+        run(&mut machine, &[Input::Exited { expected: false }, Input::Swept, Input::Settled]);
+        assert_eq!((machine.status(), machine.reason()), (SessionStatus::Error, Some(EndReason::Error)));
+        assert_eq!(
+            run(&mut machine, &[message("b")])[0],
+            Effect::BeginTurn("b".into()),
+            "a message tries again"
+        );
+    }
+    let mut machine = Machine::new(Pattern::Ephemeral);
+    run(&mut machine, &[message("a"), Input::Ready, Input::Exited { expected: false }, Input::Swept]);
+    // Whoever takes it up meanwhile knows that too.
+    assert_eq!(machine.happened(Input::BrokeTooOften), [Effect::Settle]);
+    let mut machine = Machine::restore(restored(&machine));
+    assert_eq!(
+        machine.happened(Input::Settled),
+        [Effect::EndTurn("a".into(), TurnEnd::AgentExited)],
+        "no completion"
+    );
+    assert_eq!((machine.status(), machine.reason()), (SessionStatus::Error, Some(EndReason::Error)));
+}
+
+/// A machine as the store has it, for another.
+fn restored(machine: &Machine) -> Restored {
+    Restored {
+        pattern: machine.pattern,
+        status: machine.status(),
+        reason: machine.reason(),
+        environment: machine.environment(),
+        turn: machine.turn.clone(),
+        waiting: machine.waiting.clone(),
+        agent: machine.agent(),
+    }
+}
+
+#[test]
+fn what_is_stopped_while_its_cost_is_counted_is_stopped() {
+    for halt in [Input::Stop, Input::Kill] {
+        let mut machine = Machine::new(Pattern::LongRunning);
+        run(&mut machine, &[message("a"), message("b"), Input::Ready, Input::Answered, Input::Idle]);
+        // It goes on by itself, or something that it left does.
+        assert_eq!(run(&mut machine, &[Input::Running, halt]), [Effect::Sweep]);
+        let effects = machine.happened(Input::Settled);
+        assert_eq!(effects, [Effect::EndTurn("a".into(), TurnEnd::Answered)], "nothing begins meanwhile");
+        assert_eq!(run(&mut machine, &[Input::Swept]), [Effect::BeginTurn("b".into()), Effect::Start]);
+    }
+}
+
+#[test]
+fn who_interrupts_again_is_heard_again_and_takes_no_stop_back() {
+    let mut machine = Machine::new(Pattern::LongRunning);
+    run(&mut machine, &[message("a"), Input::Ready]);
+    let interrupts = [Input::Interrupt, Input::Interrupt];
+    assert_eq!(run(&mut machine, &interrupts), [Effect::Interrupt, Effect::Interrupt]);
+    assert_eq!(machine.happened(Input::Stop), [Effect::Interrupt, Effect::ArmGrace]);
+    assert_eq!(run(&mut machine, &[Input::Interrupt, Input::Stop]), []);
+    assert_eq!(run(&mut machine, &[Input::Answered, Input::Idle]), [Effect::Sweep]);
 }

@@ -5,7 +5,7 @@ use super::{Bounds, Worker, jobs, limits};
 use crate::error::{Error, Result};
 use crate::event::EventKind;
 use crate::host::{Accepted, SendMessage, UpdateSession};
-use crate::machine::Input;
+use crate::machine::{Input, Phase};
 use crate::message::{Message, MessageState};
 use crate::question::{Question, QuestionAnswer, QuestionState, Verdict};
 use crate::session::Session;
@@ -160,6 +160,7 @@ impl Worker {
         self.messages.push(message.clone());
         self.draft.messages.insert(id.clone(), message.clone());
         self.happened(Input::Message(id));
+        self.start_now();
         Ok(Accepted { message, position, replayed: false })
     }
 
@@ -248,10 +249,13 @@ impl Worker {
         let mode = (now.permission_mode != before.config.permission_mode)
             .then(|| now.permission_mode.unwrap_or_default());
         if let Some(model) = model {
-            self.ask(Request::SetModel { id: crate::id::new_id(), model });
+            self.ask(Request::SetModel { id: super::meaning::change_of("the model"), model });
         }
         if let Some(mode) = mode {
-            self.ask(Request::SetPermissionMode { id: crate::id::new_id(), mode });
+            self.ask(Request::SetPermissionMode {
+                id: super::meaning::change_of("the permission mode"),
+                mode,
+            });
         }
         let bounds = |session: &Session| (session.limits.max_budget_usd, session.limits.max_lifetime_ms);
         if bounds(&self.session) != bounds(before) {
@@ -312,7 +316,10 @@ impl Worker {
             Halt::Stop(grace) => {
                 let usual = std::mem::replace(&mut self.stop_grace, grace.min(LONGEST_GRACE));
                 self.hurry();
-                self.happened(Input::Stop);
+                // Between turns there is nobody to ask, but there may be what one of them left in the background.
+                let runs = self.machine.turn().is_some_and(|turn| turn.phase != Phase::Settling);
+                let leaves = self.driver.as_ref().is_some_and(|driver| driver.has_tasks());
+                self.happened(if leaves && !runs { Input::Kill } else { Input::Stop });
                 self.stop_grace = usual;
             }
             Halt::Kill => self.happened(Input::Kill),

@@ -99,6 +99,36 @@ impl Deltas {
         }
     }
 
+    /// Notes what an event of the journal says of blocks.
+    pub(super) fn recall(&mut self, event: &Event) {
+        #[derive(serde::Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Part {
+            block_id: String,
+            #[serde(default)]
+            updates: Updates,
+        }
+        #[derive(Default, serde::Deserialize)]
+        #[serde(default)]
+        struct Updates {
+            abandoned: bool,
+        }
+        let part = || serde_json::from_str::<Part>(event.data.get()).ok();
+        match event.kind {
+            EventKind::BlockDelta => {
+                let bytes = u64::try_from(event.data.get().len()).unwrap_or(u64::MAX);
+                if let Some(part) = part() {
+                    self.note(&part.block_id, event.seq, bytes.saturating_add(super::EVENT));
+                }
+            }
+            EventKind::BlockComplete => drop(part().map(|part| self.complete(&part.block_id))),
+            EventKind::BlockUpdate => {
+                drop(part().filter(|part| part.updates.abandoned).map(|part| self.complete(&part.block_id)));
+            }
+            _ => {}
+        }
+    }
+
     /// The block is complete.
     pub(super) fn complete(&mut self, block: &str) -> Kept {
         self.0.remove(block).unwrap_or_default()

@@ -3,10 +3,9 @@
 use super::Worker;
 use super::jobs::{self, Job, Progress};
 use super::link::Link;
-use super::start::Start;
 use crate::error::{Error, Result};
 use crate::event::EventKind;
-use crate::machine::{Effect, Input, Phase, TurnEnd};
+use crate::machine::{Agent, Effect, Input, Phase, TurnEnd};
 use crate::message::{MessageOutcome, MessageState};
 use crate::session::{ActiveTurn, TurnPhase};
 use crate::status::{EndReason, EnvironmentStatus};
@@ -22,7 +21,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 /// How long a job that failed waits before it is done again.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
@@ -50,7 +48,13 @@ impl Worker {
                 let epoch = self.epoch;
                 self.when_durable(move |worker| worker.sweep(epoch, Duration::ZERO));
             }
-            Effect::Settle => self.settle(),
+            Effect::Settle => {
+                // What is asked from here on is asked by what goes on without a turn.
+                if self.machine.agent() != Agent::Busy {
+                    self.deny_questions();
+                }
+                self.settle();
+            }
             Effect::EndTurn(message, end) => self.end_turn(&message, end),
             Effect::Drop(message, why) => self.drop_message(&message, why),
             Effect::Close => self.close(),
@@ -81,47 +85,6 @@ impl Worker {
         self.journal_of(Some(message), EventKind::BlockStart, &begun);
         let complete = json!({ "conversationId": "main", "blockId": message, "block": block });
         self.journal_of(Some(message), EventKind::BlockComplete, &complete);
-    }
-
-    fn start(&mut self) {
-        self.agent.attempt += 1;
-        self.draft.agent = true;
-        self.epoch += 1;
-        let epoch = self.epoch;
-        self.when_durable(move |worker| worker.begin_start(epoch));
-    }
-
-    /// Has a sandbox and an agent made. Doing it again with the same attempt finds what was made before.
-    pub(super) fn begin_start(&mut self, epoch: u64) {
-        if epoch != self.epoch || self.close_after_start {
-            return;
-        }
-        let cancel = CancellationToken::new();
-        self.starting = Some(cancel.clone());
-        let start = Start {
-            shared: Arc::clone(&self.shared),
-            session: self.session.clone(),
-            agent: self.agent.clone(),
-            epoch,
-            progress: self.reports.clone(),
-            cancel,
-        };
-        self.jobs.spawn(start.run());
-    }
-
-    fn start_again(&mut self) {
-        let (most, window) = self.shared.config.restarts;
-        let now = Instant::now();
-        self.restarts.retain(|at| now.duration_since(*at) < window);
-        if self.restarts.len() >= usize::try_from(most).unwrap_or(usize::MAX) {
-            let message = format!("the agent ended {} times within {} s", most + 1, window.as_secs());
-            self.session.reason_message = Some(message.clone());
-            self.journal(EventKind::Error, &json!({ "code": "agent_broke", "message": message }));
-            return self.inputs.push_back(Input::BrokeTooOften);
-        }
-        self.restarts.push_back(now);
-        self.session.environment.restarts += 1;
-        self.start();
     }
 
     fn prompt(&mut self, id: &str) {
@@ -203,9 +166,11 @@ impl Worker {
         let cost = self.session.total_cost.micros().saturating_sub(before.micros());
         let turn = self.machine.turn().map(|turn| turn.message.clone());
         let reached = self.limit_reached();
+        let mut went_well = false;
         if let Some(turn) = turn {
             self.outcome(&turn, |outcome| {
                 outcome.cost = Usd::from_micros(cost);
+                went_well = !outcome.is_error;
                 if outcome.is_error
                     && let Some(reason) = reached
                 {
@@ -213,8 +178,10 @@ impl Worker {
                 }
             });
         }
-        // Before the turn's end, so that nothing begins between.
-        if let Some(reason) = reached {
+        // Before the turn's end, so that nothing begins between. What has done all that it was for needs no more of
+        // what it used up with that.
+        let is_done = went_well && self.machine.is_last_turn();
+        if let Some(reason) = reached.filter(|_| !is_done) {
             self.limit(reason);
         }
         self.inputs.push_back(Input::Settled);
@@ -222,9 +189,11 @@ impl Worker {
 
     fn end_turn(&mut self, id: &str, end: TurnEnd) {
         self.grace = None;
+        if end == TurnEnd::Answered {
+            self.restarts.clear();
+        }
         let now = crate::clock::now();
         self.session.last_activity_at = Some(now);
-        self.withdraw_questions();
         let Some(place) = self.messages.iter().position(|one| one.id == id) else { return };
         let mut message = self.messages.remove(place);
         let mut outcome = message.outcome.take().unwrap_or_default();
@@ -234,6 +203,9 @@ impl Worker {
             if matches!(end, TurnEnd::EnvironmentFailed | TurnEnd::AgentExited) && outcome.text.is_none() {
                 outcome.text =
                     self.session.reason_message.clone().or(self.session.environment.message.clone());
+            }
+            if end == TurnEnd::AgentExited && self.machine.stands_for(EndReason::Error) {
+                self.session.reason_message = self.session.reason_message.take().or(outcome.text.clone());
             }
         } else if outcome.result.is_empty() {
             outcome.result = end.as_str().to_owned();
@@ -285,8 +257,6 @@ impl Worker {
         } else {
             self.session.terminated_at = Some(now);
         }
-        let message = self.session.reason_message.clone();
-        self.journal(EventKind::SessionEnded, &json!({ "reason": reason, "message": message }));
     }
 
     pub(super) fn job_done(&mut self, job: Job) {
@@ -465,6 +435,11 @@ impl Worker {
             let message = self.session.reason_message.clone();
             let changed = json!({ "status": status, "reason": reason, "message": message });
             self.journal(EventKind::StatusChanged, &changed);
+            // After that, for who reads no further. There is no way back from there: it comes once.
+            if status.is_final() {
+                let ended = json!({ "reason": reason, "message": self.session.reason_message });
+                self.journal(EventKind::SessionEnded, &ended);
+            }
         }
         self.draft.session = true;
     }

@@ -38,6 +38,11 @@ pub(crate) fn late(session: &Session) -> Option<EndReason> {
     coming(session).find(|(at, _)| *at <= now).map(|(_, reason)| reason)
 }
 
+/// When a session that nobody has in memory reaches its next limit of time.
+pub(crate) fn next(session: &Session) -> Option<Timestamp> {
+    coming(session).filter(|(_, reason)| session.reason != Some(*reason)).map(|(at, _)| at).min()
+}
+
 fn after(start: Timestamp, milliseconds: u64) -> Option<Timestamp> {
     start.checked_add(jiff::SignedDuration::from_millis(i64::try_from(milliseconds).ok()?)).ok()
 }
@@ -100,7 +105,8 @@ impl Worker {
         let asked = self.questions.iter().map(|question| question.expires_at).min();
         let limit = self.next_limit().map(|(at, _)| at);
         let wall = asked.into_iter().chain(limit).min().map(instant);
-        self.grace.into_iter().chain(self.close_at).chain(wall).min()
+        let start = self.start_at.map(|(at, _)| at);
+        self.grace.into_iter().chain(self.close_at).chain(start).chain(wall).min()
     }
 
     /// Something is due.
@@ -108,6 +114,9 @@ impl Worker {
         let now = Instant::now();
         if self.grace.take_if(|at| *at <= now).is_some() {
             self.happened(Input::GraceOver);
+        }
+        if self.start_at.is_some_and(|(at, _)| at <= now) {
+            self.start_now();
         }
         if self.close_at.take_if(|at| *at <= now).is_some() {
             self.happened(Input::End(EndReason::Completed));

@@ -132,6 +132,9 @@ impl Worker {
             .turn()
             .is_some_and(|turn| matches!(turn.phase, Phase::Interrupting | Phase::Stopping));
         let expected = driver.wants_end_of_input() && (status.exit_code.is_some() || asked);
+        if !expected {
+            self.session.environment.message = Some(format!("the agent ended: {}", how(status)));
+        }
         self.understand(events);
         self.forget_process();
         if self.swept() {

@@ -30,6 +30,15 @@ const GONE: &str = "agent_exited";
 /// What a driver says of a prompt that the conversation has already.
 const REPEATED: &str = "repeated";
 
+/// How the ids of those requests begin that change something of the agent; what follows is what, and a part that makes
+/// them unique. So it is known also by who has the session later.
+const CHANGE: &str = "hostel:change:";
+
+/// A new id for a request that changes something.
+pub(super) fn change_of(what: &str) -> String {
+    format!("{CHANGE}{what}:{}", crate::id::new_id())
+}
+
 /// A line of the agent, as the journal has it. These borrow: what an agent writes may be large.
 #[derive(Serialize)]
 struct Line<'a> {
@@ -83,6 +92,7 @@ impl Worker {
             Meaning::Running => self.happened(Input::Running),
             Meaning::Idle => self.happened(Input::Idle),
             Meaning::Prompt { uuid, state: MessageState::Started } => self.happened(Input::Begun(uuid)),
+            Meaning::Answered { id, result: Err(problem) } => self.refused(&id, &problem),
             Meaning::Prompt { .. } | Meaning::Answered { .. } | Meaning::Other { .. } => {}
             Meaning::BlockStart(block) => {
                 let start = Part {
@@ -143,6 +153,13 @@ impl Worker {
             }
             _ => {}
         }
+    }
+
+    /// The agent did not do what it was asked for. Who changed something is not to believe that it holds.
+    fn refused(&mut self, id: &str, problem: &str) {
+        let Some((what, _)) = id.strip_prefix(CHANGE).and_then(|rest| rest.split_once(':')) else { return };
+        let message = format!("the agent did not change {what}; it will at its next start: {problem}");
+        self.journal(EventKind::Log, &json!({ "level": "warn", "message": message }));
     }
 
     /// The deltas of a block need not be kept any more.
@@ -254,11 +271,18 @@ impl Worker {
         self.draft.questions.insert(question.id.clone(), question);
     }
 
-    /// What was asked in a turn that is over needs no answer.
-    pub(super) fn withdraw_questions(&mut self) {
+    /// What was asked in a turn that is over needs no answer of anybody; but an agent that still waits for one gets it.
+    pub(super) fn deny_questions(&mut self) {
         for id in self.questions.iter().map(|one| one.id.clone()).collect::<Vec<_>>() {
+            if let Some(driver) = &mut self.driver {
+                let message = "The turn is over.".to_owned();
+                let decision = Decision::Deny { message, interrupt: false };
+                // One that has taken it back knows of no question any more.
+                let _ = driver.request(Request::Answer(Answer { question: id.clone(), decision }));
+            }
             self.withdraw(&id, "turn_ended");
         }
+        self.listen_to_driver();
     }
 
     fn result(&mut self, result: TurnResult, raw: Option<&Value>) {
@@ -276,15 +300,21 @@ impl Worker {
         self.journal(EventKind::Usage, &json!({ "usage": usage, "agentCost": cost }));
         self.model_calls = Default::default();
         self.draft.session = true;
+        if result.subtype == GONE && result.text.is_some() {
+            // With its last words.
+            self.session.environment.message.clone_from(&result.text);
+        }
         // One that had not begun is had by the next agent.
         let Some(turn) = self.machine.turn().filter(|turn| turn.begun || result.subtype != GONE) else {
             return;
         };
         let (turn, raw) = (turn.message.clone(), raw.cloned());
+        // A turn that the agent began by itself may take our prompt in: then there is no other result for it.
+        let answers = result.prompts.contains(&turn) || (!result.unasked && result.prompts.is_empty());
         self.outcome(&turn, |outcome| {
             outcome.usage = sum(outcome.usage, result.usage);
             outcome.num_turns = outcome.num_turns.saturating_add(result.num_turns);
-            if !result.unasked {
+            if answers || !result.unasked {
                 outcome.is_error = result.is_error;
                 outcome.result = result.subtype;
             }
@@ -301,7 +331,7 @@ impl Worker {
             self.happened(Input::Answered);
             return self.happened(Input::Idle);
         }
-        if !result.unasked && (result.prompts.is_empty() || result.prompts.contains(&turn)) {
+        if answers {
             self.happened(Input::Answered);
         }
     }

@@ -17,6 +17,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+/// How many events are looked through for deltas of blocks that are not complete, and how many at a time.
+const MOST_RECALLED: u64 = 50_000;
+const RECALLED: usize = 1000;
+
 impl Worker {
     /// One that has what the store has.
     pub(crate) fn new(
@@ -77,12 +81,37 @@ impl Worker {
             grace: None,
             close_at: None,
             restarts: VecDeque::new(),
+            start_at: None,
             bounds: Default::default(),
             tools: Default::default(),
             model_calls: Default::default(),
             has_swept: false,
             unloading: false,
             cut_off: None,
+        }
+    }
+
+    /// Finds the deltas of blocks that are not complete, so that they are forgotten when they are, whoever wrote them.
+    pub(super) async fn recall_deltas(&mut self) {
+        let Some(active) = self.session.active_turn.as_ref().filter(|_| self.driver.is_some()) else {
+            return;
+        };
+        let began = self.messages.iter().find(|one| one.id == active.message_id).map_or(0, |one| one.seq);
+        let mut after = began.max(self.session.last_event.saturating_sub(MOST_RECALLED));
+        loop {
+            let events = match self.shared.store.events(&self.id, after, RECALLED).await {
+                Ok(events) => events,
+                Err(error) => {
+                    // They stay: that costs room, and nothing else.
+                    tracing::warn!(session = %self.id, %error, "parts of what an agent said are kept twice");
+                    return self.deltas.clear();
+                }
+            };
+            let Some(last) = events.last() else { return };
+            after = last.seq;
+            for event in events {
+                self.deltas.recall(&event);
+            }
         }
     }
 

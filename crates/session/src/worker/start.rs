@@ -101,7 +101,9 @@ impl Start {
             end_spare(&client, &sandbox).await?;
         }
         let config = &self.session.config;
-        let launch = options::launch(&self.session, self.shared.config.gateway, resume, self.agent.attempt);
+        let mut launch =
+            options::launch(&self.session, self.shared.config.gateway, resume, self.agent.attempt);
+        launch.granted = claude::granted(&self.agent.driver);
         let (launch, driver) = config.agent.launch(&launch)?;
         let process = self.process()?;
         let start = StartProcess {

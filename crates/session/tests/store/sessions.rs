@@ -133,6 +133,8 @@ pub(crate) async fn everything_comes_back(place: &Place) {
     assert_eq!(again.agents, [agent("helper", 2), agent("main", 1)]);
     assert_eq!(again.queue, waiting);
     assert_eq!(again.questions, [question("q2", QuestionState::Pending)]);
+    assert_eq!(store.queue(&id("bare")).await.unwrap(), waiting);
+    assert_eq!(store.pending_questions(&id("bare")).await.unwrap(), again.questions);
     assert_eq!(seen(&store.events(&id("bare"), 0, 10).await.unwrap()), seen(&everything.events));
     assert_eq!(store.message(&id("bare"), "done").await.unwrap(), done);
     assert_eq!(store.message_by_key(&id("bare"), "key of done").await.unwrap(), Some(done));

@@ -38,6 +38,9 @@ pub(super) fn status(error: Error) -> Status {
             with(Code::FailedPrecondition, "ANSWERED", message, facts([("id", id), ("decided_by", by)]))
         }
         Error::Invalid { field, problem } => invalid(&field, problem),
+        Error::Unsupported { field, .. } => {
+            with(Code::Unimplemented, "UNSUPPORTED", message, facts([("field", field.to_owned())]))
+        }
         Error::Busy { retry_after_seconds, .. } => {
             let wait = Duration::from_secs(retry_after_seconds);
             retryable(Code::ResourceExhausted, "BUSY", message, wait)

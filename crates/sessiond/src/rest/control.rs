@@ -47,6 +47,8 @@ pub(super) struct Status {
     (status = 200, description = "On each of its axes", body = Status)
 ))]
 pub(super) async fn status(State(app): State<App>, Id(id): Id) -> Result<Json<Status>> {
+    // Before anything else that might change it.
+    let is_loaded = app.host.is_loaded(&id);
     let session = app.host.get(&id).await?;
     let queued = if session.status.is_final() { 0 } else { app.host.queue(&id).await?.len() };
     Ok(Json(Status {
@@ -55,7 +57,7 @@ pub(super) async fn status(State(app): State<App>, Id(id): Id) -> Result<Json<St
         reason_message: session.reason_message,
         environment: session.environment,
         active_turn: session.active_turn,
-        is_loaded: app.host.is_loaded(&id),
+        is_loaded,
         queued,
         subscribers: app.host.subscribers(&id),
         last_event: session.last_event,

@@ -174,6 +174,9 @@ impl From<Error> for Problem {
                 .with("questionId", id)
                 .with("decidedBy", by),
             Error::Invalid { field, problem } => Self::invalid(&field, problem),
+            Error::Unsupported { field, .. } => {
+                new(Code::BAD_REQUEST, "unsupported", "Not supported yet").with("field", field)
+            }
             Error::Busy { retry_after_seconds, .. } => {
                 new(Code::TOO_MANY_REQUESTS, "busy", "Too much at once").retry_after(retry_after_seconds)
             }

@@ -168,7 +168,7 @@ pub(super) async fn delete(State(app): State<App>, Id(id): Id) -> Result<Json<Go
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TerminateBody {
-    /// `user_requested` where absent.
+    /// `user_requested` where absent; not `completed`, which a session says by itself.
     reason: Option<EndReason>,
 }
 

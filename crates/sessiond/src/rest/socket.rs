@@ -30,6 +30,8 @@ const PING: Duration = Duration::from_secs(20);
 const SILENCE: Duration = Duration::from_secs(60);
 /// How long a client may take to take a message.
 const SEND: Duration = Duration::from_secs(30);
+/// How long a client may take to end the connection after both have said good bye, or we have.
+const CLOSING: Duration = Duration::from_secs(1);
 /// Commands of one client that may wait for those before them, and stops that may be waited for. More are refused, for
 /// what is behind them in its socket must be read: its answers to our pings are among that.
 const COMMANDS: usize = 16;
@@ -110,14 +112,28 @@ impl Talk {
             };
             match went {
                 Went::On => {}
+                Went::Over => {
+                    self.end().await;
+                    break None;
+                }
                 Went::Gone => break None,
                 Went::Close(code, why) => break Some((code, why)),
             }
         };
         if let Some((code, reason)) = close {
             let frame = CloseFrame { code, reason: Utf8Bytes::from_static(reason) };
-            self.send(Message::Close(Some(frame))).await;
+            if let Went::On = self.send(Message::Close(Some(frame))).await {
+                self.end().await;
+            }
         }
+    }
+
+    /// Reads on to the end: reading is what sends the answer to a close, and a connection that is dropped with
+    /// something unread is reset, with what the client was still to read (RFC 6455, 7.1.1).
+    async fn end(&mut self) {
+        let rest = async { while let Some(Ok(_)) = self.socket.recv().await {} };
+        // Who does not answer is not waited for.
+        let _ = tokio::time::timeout(CLOSING, rest).await;
     }
 
     async fn heard(&mut self, message: Message) -> Went {
@@ -131,7 +147,7 @@ impl Talk {
                 }
             },
             Message::Binary(_) => Went::Close(close_code::UNSUPPORTED, "commands are text"),
-            Message::Close(_) => Went::Gone,
+            Message::Close(_) => Went::Over,
             // Answered by the library.
             Message::Ping(_) | Message::Pong(_) => Went::On,
         }
@@ -176,6 +192,8 @@ enum Went {
     On,
     /// It is told why not.
     Close(u16, &'static str),
+    /// It said good bye.
+    Over,
     /// It is not there any more.
     Gone,
 }

@@ -136,3 +136,17 @@ async fn what_is_no_socket_is_told_so() {
     assert_eq!(status, 404);
     stage.server.stop().await;
 }
+
+#[tokio::test]
+async fn who_says_good_bye_is_answered() {
+    let stage = Stage::new().await;
+    let id = stage.session().await;
+    let url = stage.url(&format!("/api/sessions/{id}/ws")).replace("http", "ws");
+    let (mut socket, _) = connect_async(&url).await.unwrap();
+    assert_eq!(next(&mut socket).await["type"], "session:created");
+    socket.close(None).await.unwrap();
+    // An error where the connection ends without it.
+    let rest: Vec<_> = socket.map(Result::unwrap).collect().await;
+    assert!(matches!(rest.as_slice(), [.., Message::Close(_)]), "{rest:?}");
+    stage.server.stop().await;
+}

@@ -75,6 +75,16 @@ impl Store for Stored {
         in_time("read events", read::events(&mut reader, id, after, limit)).await
     }
 
+    async fn queue(&self, id: &SessionId) -> Result<Vec<Message>> {
+        let mut reader = self.reader().await?;
+        in_time("read what waits", read::queue(&mut reader, id)).await
+    }
+
+    async fn pending_questions(&self, id: &SessionId) -> Result<Vec<Question>> {
+        let mut reader = self.reader().await?;
+        in_time("read what is asked", read::pending_questions(&mut reader, id)).await
+    }
+
     async fn message(&self, id: &SessionId, message: &str) -> Result<Message> {
         let mut reader = self.reader().await?;
         in_time("read a message", read::message(&mut reader, id, message)).await
