@@ -173,6 +173,11 @@ impl Inner {
         self.standing().contains_key(id)
     }
 
+    /// Whether a sandbox of this daemon lives in a container.
+    pub(crate) fn lives_in(&self, id: &SandboxId, container: &str) -> bool {
+        self.standing().get(id).is_some_and(|one| one.container.as_deref() == Some(container))
+    }
+
     pub(crate) fn note_oom(&self, id: &SandboxId) {
         if let Some(standing) = self.standing().get_mut(id) {
             standing.oom = Some(Instant::now());

@@ -4,7 +4,7 @@
 //! process that has changed its root into the disk first.
 
 use crate::backend::{Inner, lock};
-use crate::container::LABEL_INSTANCE;
+use crate::container::{self, LABEL_INSTANCE};
 use crate::disk::{self, Place};
 use crate::engine::{Fault, QUESTION, TRANSFER, WORK, bounded};
 use crate::image::Image;
@@ -18,7 +18,6 @@ use futures::StreamExt as _;
 use hostel_guest_client::Guest;
 use hostel_sandbox::file::Compression;
 use hostel_sandbox::{Error, Files as _, Result};
-use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -265,13 +264,17 @@ impl Inner {
     /// `Unavailable`, `Internal`.
     pub(crate) async fn make_helper(self: &Arc<Self>, image: &str) -> Result<Helper> {
         let client = self.engine.client().await?;
-        let name = format!("hostel-{}-helper-{}", self.ground.instance, uuid::Uuid::new_v4().simple());
+        let unique = uuid::Uuid::new_v4().simple();
+        let name = format!("{}helper-{unique}", container::prefix(&self.ground));
+        // The image may be of a sandbox; this is none.
+        let mut labels = container::no_labels();
+        labels.insert(LABEL_INSTANCE.to_owned(), self.ground.instance.clone());
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
         let body = ContainerCreateBody {
             image: Some(image.to_owned()),
             entrypoint: Some(vec!["/never-started".to_owned()]),
             cmd: Some(Vec::new()),
-            labels: Some(HashMap::from([(LABEL_INSTANCE.to_owned(), self.ground.instance.clone())])),
+            labels: Some(labels),
             host_config: Some(HostConfig { network_mode: Some("none".to_owned()), ..HostConfig::default() }),
             ..ContainerCreateBody::default()
         };

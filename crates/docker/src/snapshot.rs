@@ -2,7 +2,7 @@
 //! runs.
 
 use crate::backend::Inner;
-use crate::container::LABEL_INSTANCE;
+use crate::container;
 use crate::create::Recipe;
 use crate::disk::{self, SPILL};
 use crate::engine::{QUESTION, TRANSFER, bounded};
@@ -147,7 +147,7 @@ impl Inner {
         name: Option<&str>,
     ) -> Result<String> {
         let client = self.engine.client().await?;
-        labels.insert(LABEL_INSTANCE.to_owned(), self.ground.instance.clone());
+        labels.extend(container::no_labels());
         let fork_of = if name.is_none() { self.ground.instance.clone() } else { String::new() };
         labels.insert(LABEL_FORK.to_owned(), fork_of);
         let repository = name.map(|name| format!("hostel/{name}"));

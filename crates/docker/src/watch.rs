@@ -2,7 +2,7 @@
 //! engine was away and now and then, for an engine may fall silent or forget an event.
 
 use crate::backend::Inner;
-use crate::container::{LABEL_INSTANCE, LABEL_SANDBOX};
+use crate::container::{self, LABEL_INSTANCE, LABEL_SANDBOX};
 use crate::engine::{QUESTION, bounded};
 use bollard::models::{ContainerSummary, ContainerSummaryStateEnum, EventMessage};
 use bollard::query_parameters::{EventsOptionsBuilder, ListContainersOptionsBuilder};
@@ -95,6 +95,13 @@ impl Inner {
         let Some(sandbox) = attributes.get(LABEL_SANDBOX).and_then(|id| SandboxId::parse(id).ok()) else {
             return;
         };
+        // What others run of an image of ours may have all of its labels.
+        let is_ours =
+            attributes.get("name").is_some_and(|name| *name == container::name(&self.ground, &sandbox))
+                || self.lives_in(&sandbox, container);
+        if !is_ours {
+            return;
+        }
         match event.action.as_deref() {
             Some("oom") => self.note_oom(&sandbox),
             Some("die") => self.died(&sandbox, container, "guest_died").await,
@@ -152,8 +159,22 @@ impl Inner {
         let instance = format!("{LABEL_INSTANCE}={}", self.ground.instance);
         let filters = HashMap::from([("label", vec![instance.as_str()])]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-        bounded(QUESTION, client.list_containers(Some(options)))
+        let mut found = bounded(QUESTION, client.list_containers(Some(options)))
             .await
-            .map_err(|fault| fault.during("list containers"))
+            .map_err(|fault| fault.during("list containers"))?;
+        found.retain(|container| self.is_ours(container));
+        Ok(found)
+    }
+
+    /// Whether a container with our label is ours: by its name, or where somebody renamed it, by what lives in it.
+    /// What others run of an image may have all labels that we ever gave.
+    fn is_ours(&self, found: &ContainerSummary) -> bool {
+        let prefix = container::prefix(&self.ground);
+        // The engine puts a slash before them.
+        let mut names = found.names.iter().flatten().map(|name| name.trim_start_matches('/'));
+        let labels = found.labels.as_ref();
+        let sandbox = labels.and_then(|labels| SandboxId::parse(labels.get(LABEL_SANDBOX)?).ok());
+        names.any(|name| name.starts_with(&prefix))
+            || sandbox.zip(found.id.as_ref()).is_some_and(|(sandbox, id)| self.lives_in(&sandbox, id))
     }
 }
