@@ -19,6 +19,8 @@
 # configuration without a time. Debian's packages are the newest of the release on the day, unless the base's sources
 # name a snapshot.
 set -euo pipefail
+# What fails within $(…) ends that, too.
+shopt -s inherit_errexit
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export PATH="$PATH:/usr/sbin:/sbin"
@@ -72,17 +74,27 @@ pin() {
 fetched() {
 	local version package integrity directory archive wanted
 	read -r version package integrity < <(pin "$1") || fail "pins has no $1 for $platform"
-	directory=$cache/$1-$version-$platform
+	wanted=$(base64 -d <<<"${integrity#sha512-}" | od -An -v -tx1 | tr -d ' \n') || wanted=''
+	[ ${#wanted} -eq 128 ] || fail "pins has no sha512 checksum for $package@$version: $integrity"
+	# With its checksum: what was unpacked from another archive, or by who did not check, is not taken for it.
+	directory=$cache/$1-$version-$platform-${wanted:0:16}
 	if [ ! -d "$directory" ]; then
+		command -v npm >/dev/null ||
+			fail "npm is not installed, which fetches $package@$version: scripts/install-deps.sh image installs it"
 		say "fetching $package@$version"
-		archive=$work/$(cd "$work" && npm pack --silent --ignore-scripts "$package@$version" | tail -n 1)
-		wanted=$(base64 -d <<<"${integrity#sha512-}" | od -An -v -tx1 | tr -d ' \n')
+		archive=$(cd "$work" && npm pack --silent --ignore-scripts "$package@$version" | tail -n 1) ||
+			fail "npm cannot fetch $package@$version; the lines above say why. Try again, or set npm_config_registry to a registry that can be reached"
+		archive=$work/$archive
+		[ -f "$archive" ] || fail "npm fetched $package@$version, but said no file: try again with another npm"
 		echo "$wanted  $archive" | sha512sum --check --status ||
 			fail "$package@$version has another checksum than pins says: $(sha512sum <"$archive")"
 		mkdir "$work/unpacked"
-		tar -xzf "$archive" -C "$work/unpacked" --no-same-owner
+		tar -xzf "$archive" -C "$work/unpacked" --no-same-owner ||
+			fail "cannot unpack $package@$version below $cache: make room there, or set HOSTEL_CACHE to another directory, and try again"
 		rm "$archive"
-		mv -T "$work/unpacked/package" "$directory" 2>/dev/null || [ -d "$directory" ]
+		# Somebody else may have been faster.
+		mv -T "$work/unpacked/package" "$directory" 2>/dev/null || [ -d "$directory" ] ||
+			fail "cannot keep $package@$version as $directory: make room there, or set HOSTEL_CACHE to another directory"
 		rm -rf "$work/unpacked"
 	fi
 	echo "$directory"
