@@ -375,7 +375,10 @@ fn what_was_not_unpacked_wholly_is_in_no_image() {
     assert!(whole.failure(1).contains("building hostel-r:latest failed"), "{whole:?}");
     let kept: Vec<_> = fs::read_dir(&cache).unwrap().flatten().map(|entry| entry.path()).collect();
     assert_eq!(kept.len(), 1, "{kept:?}");
-    assert_eq!(fs::read(kept[0].join("claude")).unwrap(), fs::read(place.path().join("package/claude")).unwrap());
+    assert_eq!(
+        fs::read(kept[0].join("claude")).unwrap(),
+        fs::read(place.path().join("package/claude")).unwrap()
+    );
 }
 
 #[test]

@@ -271,14 +271,15 @@ impl Inner {
         Ok(Environment::start(Arc::clone(self), guest, handle, false))
     }
 
-    /// What has become of a container. It is ours only with our labels on it.
+    /// What has become of a container. It is ours only with our labels on it. That there is none is known only where
+    /// the engine says so.
     async fn state_of(&self, handle: &Handle) -> Result<State> {
         let client = self.engine.client().await?;
         let inspected = client.inspect_container(&handle.container, None::<InspectContainerOptions>);
         let found = match bounded(QUESTION, inspected).await {
             Ok(found) => found,
             Err(fault) if fault.is_missing() => return Ok(State::Gone),
-            Err(fault) => return Err(fault.during("look after a container")),
+            Err(fault) => return Err(fault.while_asking("look after a container")),
         };
         let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
         let has = |name: &str, value: &str| labels.get(name).is_some_and(|found| found == value);

@@ -76,10 +76,30 @@ impl Fault {
         }
     }
 
+    /// Whether it is no answer of the engine's but of what stands before one that is away or starts: 502, 503, 504.
+    fn is_from_a_proxy(&self) -> bool {
+        matches!(self, Self::Answer { status: 502..=504, .. })
+    }
+
+    /// For a caller who only asked something that every engine answers: one that does not is of no use now, whatever
+    /// it says instead. A proxy has no engine, a plugin does not decide, the engine itself is in trouble.
+    pub(crate) fn while_asking(self, operation: impl Into<String>) -> Error {
+        match self {
+            Self::Answer { status, message } => Error::Unavailable {
+                what: "engine",
+                detail: format!("{}: {status}, {}", operation.into(), message.trim()),
+            },
+            fault => fault.during(operation),
+        }
+    }
+
     /// For a caller; `operation` says what was tried.
     pub(crate) fn during(self, operation: impl Into<String>) -> Error {
         let operation = operation.into();
         let is_full = self.is_full();
+        if self.is_from_a_proxy() {
+            return self.while_asking(operation);
+        }
         match self {
             Self::Answer { message, .. } if is_full => {
                 Error::LimitReached { what: "disk", detail: format!("{operation}: {message}") }
@@ -262,7 +282,8 @@ impl Engine {
         if let Some(known) = self.known() {
             return Ok(known);
         }
-        let info = bounded(QUESTION, client.info()).await.map_err(|fault| fault.during("ask the engine"))?;
+        let info =
+            bounded(QUESTION, client.info()).await.map_err(|fault| fault.while_asking("ask the engine"))?;
         Ok(Arc::clone(self.facts.get_or_init(|| Arc::new(Facts::read(&info, self.is_remote())))))
     }
 
@@ -288,7 +309,7 @@ impl Engine {
         let made = made.map_err(|cause| unavailable(causes(&cause)))?;
         let client = bounded(QUESTION, made.negotiate_version())
             .await
-            .map_err(|fault| fault.during("connect to the Docker engine"))?;
+            .map_err(|fault| fault.while_asking("connect to the Docker engine"))?;
         let spoken = client.client_version();
         if (spoken.major_version, spoken.minor_version) < OLDEST {
             return Err(unavailable(format!(
@@ -361,6 +382,19 @@ mod tests {
             assert!(said(status, odd).unwrap_err().to_string().contains(odd));
         }
         assert!(matches!(Fault::Late(QUESTION).tells_of_a_far_mark(), Err(Error::Unavailable { .. })));
+    }
+
+    #[test]
+    fn what_is_no_answer_of_an_engine_is_no_failure_of_the_call() {
+        let answer = |status| Fault::Answer { status, message: "words\n".to_owned() };
+        assert!(matches!(answer(500).during("start"), Error::Internal { .. }));
+        let unavailable = |error: Error, status: &str| {
+            assert!(matches!(error, Error::Unavailable { what: "engine", .. }), "{error:?}");
+            assert!(error.to_string().contains(&format!("ask: {status}, words")), "{error}");
+        };
+        unavailable(answer(503).during("ask"), "503");
+        unavailable(answer(500).while_asking("ask"), "500");
+        unavailable(answer(403).while_asking("ask"), "403");
     }
 
     #[test]

@@ -161,7 +161,7 @@ impl Inner {
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let mut found = bounded(QUESTION, client.list_containers(Some(options)))
             .await
-            .map_err(|fault| fault.during("list containers"))?;
+            .map_err(|fault| fault.while_asking("list containers"))?;
         found.retain(|container| self.is_ours(container));
         Ok(found)
     }
