@@ -8,6 +8,7 @@ use crate::engine::{Engine, QUESTION, bounded};
 use crate::environment::Environment;
 use crate::ground::{Ground, SOCKET};
 use crate::handle::Handle;
+use crate::pause::Pause;
 use crate::remote::{COSTS, NO_DISK, NO_OWNER};
 use crate::removal::Removal;
 use crate::template::{DEFAULT, Templates};
@@ -92,6 +93,8 @@ struct Standing {
     over: bool,
     /// The image that goes with it.
     own_image: Option<String>,
+    /// Its pauses.
+    pause: Arc<Pause>,
     /// When the kernel last ended something in it for want of memory.
     oom: Option<Instant>,
 }
@@ -145,8 +148,9 @@ impl Inner {
     }
 
     /// Notes that a sandbox lives in a container.
-    pub(crate) fn live(&self, handle: &Handle) {
+    pub(crate) fn live(&self, handle: &Handle, pause: &Arc<Pause>) {
         if let Some(standing) = self.standing().get_mut(&handle.sandbox) {
+            standing.pause = Arc::clone(pause);
             standing.container = Some(handle.container.clone());
             standing.own_image = handle.own_image.then(|| handle.image.clone());
         }
@@ -193,11 +197,13 @@ impl Inner {
         news.then_some(found.oom.is_some_and(|at| at.elapsed() < OOM_TO_DEATH))
     }
 
-    /// Sandboxes that should be alive, and their containers.
-    pub(crate) fn living(&self) -> Vec<(SandboxId, String)> {
+    /// Sandboxes that should be alive, their containers, and the pauses of these.
+    pub(crate) fn living(&self) -> Vec<(SandboxId, String, Arc<Pause>)> {
         let standing = self.standing();
         let living = standing.iter().filter(|(_, one)| !one.over);
-        living.filter_map(|(id, one)| Some((id.clone(), one.container.clone()?))).collect()
+        living
+            .filter_map(|(id, one)| Some((id.clone(), one.container.clone()?, Arc::clone(&one.pause))))
+            .collect()
     }
 
     pub(crate) fn is_swept(&self) -> bool {
@@ -255,20 +261,20 @@ impl Inner {
         // The frozen do not answer, and whether one is frozen only its engine knows: what became of a sandbox
         // meanwhile is seen once that is back.
         if paused != Some(false) {
-            return Ok(Environment::start(Arc::clone(self), guest, handle, paused == Some(true)));
+            return Ok(Environment::start(Arc::clone(self), guest, handle, paused));
         }
         if let Err(error) = guest.ping(ADOPTION).await {
             if handle.remote {
                 // Its container runs, and so does its guest: it is the way to it that does not carry now. A process
                 // more may be beyond the sandbox's limit, or the engine slow.
                 tracing::warn!(sandbox = %id, %error, "the guest of a sandbox cannot be reached now; it is taken back as it is");
-                return Ok(Environment::start(Arc::clone(self), guest, handle, false));
+                return Ok(Environment::start(Arc::clone(self), guest, handle, paused));
             }
             tracing::warn!(sandbox = %id, %error, "a guest from before the restart does not answer; its sandbox is removed");
             let _ = self.remove_everything(id, Some(&handle.container)).await;
             return Err(Error::not_found("sandbox", id));
         }
-        Ok(Environment::start(Arc::clone(self), guest, handle, false))
+        Ok(Environment::start(Arc::clone(self), guest, handle, paused))
     }
 
     /// What has become of a container. It is ours only with our labels on it. That there is none is known only where

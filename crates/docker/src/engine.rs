@@ -54,6 +54,11 @@ impl Fault {
         matches!(self, Self::Answer { status: 409, .. })
     }
 
+    /// Whether the engine says that a container is not paused.
+    pub(crate) fn is_not_paused(&self) -> bool {
+        matches!(self, Self::Answer { message, .. } if message.contains("is not paused"))
+    }
+
     /// Whether the engine says that its disk is full.
     pub(crate) fn is_full(&self) -> bool {
         matches!(self, Self::Answer { message, .. }

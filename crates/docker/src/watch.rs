@@ -141,8 +141,10 @@ impl Inner {
             })
             .filter_map(|container| container.id.as_deref())
             .collect();
-        for (sandbox, container) in living {
-            if !alive.contains(container.as_str()) {
+        for (sandbox, container, pause) in living {
+            if alive.contains(container.as_str()) {
+                self.let_go_on(&sandbox, &container, &pause).await;
+            } else {
                 self.died(&sandbox, &container, "guest_died").await;
             }
         }
