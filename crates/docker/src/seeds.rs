@@ -30,6 +30,9 @@ pub(crate) const LABEL_SEEDS: &str = "hostel.seeds";
 /// That directory.
 pub(crate) const SEEDS_INSIDE: &str = "/.hostel/places";
 const PASSWD: &str = "/etc/passwd";
+const GROUP: &str = "/etc/group";
+/// Most bytes of either that are looked at.
+const MOST_USERS: u64 = 1 << 20;
 /// What is kept where an image has nothing; an empty file is one that a power cut left.
 const NOTHING: &[u8] = b"nothing\n";
 /// Of an archive's headers: their size, and where they say what they are of.
@@ -56,10 +59,10 @@ impl Seeds {
         std::fs::metadata(self.file(path)).is_ok_and(|found| found.len() > 0)
     }
 
-    /// The ids of a user, as a name, `uid` or `uid:gid`.
+    /// The ids of a user, as a name or uid; either with `:` and a group's name or gid.
     pub(crate) fn ids_of(&self, user: &str) -> Option<(u32, u32)> {
         let (who, group) = user.split_once(':').map_or((user, None), |(who, group)| (who, Some(group)));
-        let passwd = self.passwd();
+        let passwd = self.text(PASSWD);
         let line = passwd.lines().find_map(|line| {
             let fields: Vec<&str> = line.split(':').collect();
             let [name, _, uid, gid, ..] = fields[..] else { return None };
@@ -67,13 +70,29 @@ impl Seeds {
         });
         let number = who.parse::<u32>().ok().map(|uid| (uid, uid));
         let (uid, gid) = line.or(number)?;
-        Some((uid, group.map_or(Some(gid), |group| group.parse().ok())?))
+        Some((uid, group.map_or(Some(gid), |group| self.group_id(group))?))
     }
 
-    /// The image's list of users; an archive of one file, of which only the file's bytes matter.
-    fn passwd(&self) -> String {
-        let bytes = std::fs::read(self.file(PASSWD)).unwrap_or_default();
-        let text = bytes.get(512..).unwrap_or_default();
+    fn group_id(&self, wanted: &str) -> Option<u32> {
+        let find = || {
+            let group = self.text(GROUP);
+            group.lines().find_map(|line| {
+                let fields: Vec<&str> = line.split(':').collect();
+                let [name, _, gid, ..] = fields[..] else { return None };
+                (name == wanted).then(|| gid.parse().ok()).flatten()
+            })
+        };
+        wanted.parse().ok().or_else(find)
+    }
+
+    /// The image's list of users or groups; an archive of one file, of which only the file's bytes matter.
+    fn text(&self, path: &str) -> String {
+        let mut bytes = Vec::new();
+        if let Ok(file) = std::fs::File::open(self.file(path)) {
+            // What cannot be read says nothing.
+            let _ = io::Read::read_to_end(&mut io::Read::take(file, MOST_USERS), &mut bytes);
+        }
+        let text = bytes.get(HEADER..).unwrap_or_default();
         let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
         String::from_utf8_lossy(&text[..end]).into_owned()
     }
@@ -86,7 +105,8 @@ impl Inner {
     /// `Unavailable`, `Internal`.
     pub(crate) async fn seeds(self: &Arc<Self>, image: &Image, places: &[Place]) -> Result<Seeds> {
         let seeds = Seeds { directory: self.ground.seeds(&image.id) };
-        let is_complete = || seeds.has(PASSWD) && places.iter().all(|place| seeds.has(&place.path));
+        let is_complete =
+            || seeds.has(PASSWD) && seeds.has(GROUP) && places.iter().all(|place| seeds.has(&place.path));
         if is_complete() {
             return Ok(seeds);
         }
@@ -121,8 +141,8 @@ impl Inner {
     async fn take_seeds(&self, helper: &str, image: &Image, seeds: &Seeds, places: &[Place]) -> Result<()> {
         // What an archive adds to an image's own files is less than they are.
         let most = MOST.max(image.bytes.saturating_mul(2));
-        if !seeds.has(PASSWD) {
-            self.take_seed(helper, &[PASSWD.to_owned()], &seeds.file(PASSWD), most).await?;
+        for list in [PASSWD, GROUP].into_iter().filter(|list| !seeds.has(list)) {
+            self.take_seed(helper, &[list.to_owned()], &seeds.file(list), most).await?;
         }
         for place in places.iter().filter(|place| !seeds.has(&place.path)) {
             let sources = sources(image.labels.get(LABEL_SEEDS).map(String::as_str), &place.path);
@@ -408,13 +428,20 @@ mod tests {
     fn users_are_found_by_name_and_number() {
         let home = tempfile::tempdir().unwrap();
         let seeds = Seeds { directory: home.path().to_owned() };
-        let mut archive = vec![b'h'; 512];
-        archive.extend_from_slice(b"root:x:0:0:root:/root:/bin/sh\nagent:x:1000:1001::/home/agent:/bin/sh\n");
-        archive.resize(1536, 0);
-        std::fs::write(seeds.file(PASSWD), archive).unwrap();
+        let write = |path: &str, text: &str| {
+            let mut archive = vec![b'h'; HEADER];
+            archive.extend_from_slice(text.as_bytes());
+            archive.resize(3 * HEADER, 0);
+            std::fs::write(seeds.file(path), archive).unwrap();
+        };
+        write(PASSWD, "root:x:0:0:root:/root:/bin/sh\nagent:x:1000:1001::/home/agent:/bin/sh\n");
+        write(GROUP, "root:x:0:\nbroken\nstaff:x:50:agent\n");
         assert_eq!(seeds.ids_of("agent"), Some((1000, 1001)));
         assert_eq!(seeds.ids_of("1000"), Some((1000, 1001)));
         assert_eq!(seeds.ids_of("1000:7"), Some((1000, 7)));
+        assert_eq!(seeds.ids_of("agent:staff"), Some((1000, 50)));
+        assert_eq!(seeds.ids_of("4242:staff"), Some((4242, 50)));
+        assert_eq!(seeds.ids_of("agent:nobodies"), None);
         assert_eq!(seeds.ids_of("4242"), Some((4242, 4242)));
         assert_eq!(seeds.ids_of("nobody-here"), None);
         assert_eq!(seeds.file("/var/tmp").file_name().unwrap(), "var%tmp.tar");
