@@ -25,7 +25,7 @@ use hostel_sandbox::{
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -69,10 +69,10 @@ pub(crate) struct Inner {
     pub(crate) imaging: tokio::sync::RwLock<()>,
     /// Held by whoever tidies up.
     pub(crate) tidying: tokio::sync::Mutex<()>,
-    /// What a real engine can do; once it was reached.
-    capabilities: OnceLock<Capabilities>,
+    /// What a real engine can do, and the facts that this follows from; once it was reached.
+    capabilities: Mutex<Option<(Arc<Facts>, Arc<Capabilities>)>>,
     /// What is believed before that.
-    believed: Capabilities,
+    believed: Arc<Capabilities>,
     standing: Mutex<HashMap<SandboxId, Standing>>,
     /// What could not be removed because the engine was away.
     pub(crate) unfinished: Mutex<Vec<Removal>>,
@@ -101,12 +101,17 @@ struct Standing {
 
 impl Inner {
     /// What containers can do, as far as is known.
-    pub(crate) fn capabilities(&self) -> &Capabilities {
-        if let Some(known) = self.capabilities.get() {
-            return known;
+    pub(crate) fn capabilities(&self) -> Arc<Capabilities> {
+        let Some(facts) = self.engine.known() else { return Arc::clone(&self.believed) };
+        let mut known = lock(&self.capabilities);
+        if let Some((of, capabilities)) = &*known
+            && Arc::ptr_eq(of, &facts)
+        {
+            return Arc::clone(capabilities);
         }
-        let Some(facts) = self.engine.known() else { return &self.believed };
-        self.capabilities.get_or_init(|| abilities::capabilities(&facts, &self.ground))
+        let found = Arc::new(abilities::capabilities(&facts, &self.ground));
+        *known = Some((facts, Arc::clone(&found)));
+        found
     }
 
     /// What is to be known about the engine.
@@ -124,7 +129,7 @@ impl Inner {
             && !self.ground.knows_engine()
             && let Some(namespace) = self.engine.mount_namespace().await
         {
-            // First: what can be done is decided once, when the facts are there.
+            // First: what can be done follows from both.
             self.ground.learn(namespace);
         }
         self.engine.facts().await
@@ -325,7 +330,7 @@ impl Docker {
         }
         let (deaths, events) = mpsc::channel(EVENTS);
         let inner = Arc::new(Inner {
-            believed: abilities::capabilities(&Facts::usual(engine.is_remote()), &ground),
+            believed: Arc::new(abilities::capabilities(&Facts::usual(engine.is_remote()), &ground)),
             engine,
             ground,
             templates: Templates::default(),
@@ -336,7 +341,7 @@ impl Docker {
             seeding: tokio::sync::Mutex::default(),
             imaging: tokio::sync::RwLock::default(),
             tidying: tokio::sync::Mutex::default(),
-            capabilities: OnceLock::new(),
+            capabilities: Mutex::default(),
             standing: Mutex::default(),
             unfinished: Mutex::default(),
             helpers: Mutex::default(),
@@ -388,7 +393,7 @@ impl Backend for Docker {
         BackendName::parse("docker").unwrap_or_else(|_| BackendName::generate())
     }
 
-    fn capabilities(&self) -> &Capabilities {
+    fn capabilities(&self) -> Arc<Capabilities> {
         self.inner.capabilities()
     }
 
