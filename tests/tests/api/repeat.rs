@@ -57,8 +57,12 @@ async fn a_snapshot_says_what_it_is_of_and_is_made_once() {
         }
     };
     assert_eq!(made.source_sandbox_id, stage.victim);
-    let got =
-        stage.api.templates().get_template(v1::GetTemplateRequest { name: "shot".into() }).await.unwrap();
+    let got = stage
+        .api
+        .templates()
+        .get_template(v1::GetTemplateRequest { name: "shot".into(), ..Default::default() })
+        .await
+        .unwrap();
     assert_eq!(got.into_inner().template.unwrap().source_sandbox_id, stage.victim);
     let again = stage.api.sandboxes().snapshot_sandbox(snapshot("shot")).await.unwrap().into_inner();
     assert_eq!(again.template.unwrap().name, "shot");

@@ -80,7 +80,7 @@ pub(crate) struct BuildArgs {
     /// Directory with image recipes, one directory each [./images, then /usr/share/hostel/images].
     #[arg(long, value_name = "DIR", env = "HOSTEL_RECIPES", hide_env = true, conflicts_with = "run")]
     pub(crate) recipes: Option<PathBuf>,
-    /// Replace a template of this name that was built from another image.
+    /// Replace a template of this name that the backend has of another image or recipe.
     #[arg(long, conflicts_with = "run")]
     pub(crate) replace: bool,
 }
