@@ -37,8 +37,6 @@ const EVENTS: usize = 1024;
 const ADOPTION: Duration = Duration::from_secs(5);
 /// How long the start waits for an engine.
 const FIRST_CONTACT: Duration = Duration::from_secs(5);
-/// The kernel ends a guest for want of memory at once, and says so at the same time.
-const OOM_TO_DEATH: Duration = Duration::from_secs(2);
 /// How long work under way may take at the end.
 const LAST_WORK: Duration = Duration::from_secs(60);
 
@@ -193,13 +191,13 @@ impl Inner {
         }
     }
 
-    /// Marks a sandbox as dead. → whether it died for want of memory; `None` where its death is no news.
-    pub(crate) fn take_dead(&self, id: &SandboxId, container: &str) -> Option<bool> {
+    /// Marks a sandbox as dead. → how long ago memory was last wanting, if ever; `None` where its death is no news.
+    pub(crate) fn take_dead(&self, id: &SandboxId, container: &str) -> Option<Option<Duration>> {
         let mut standing = self.standing();
         let found = standing.get_mut(id)?;
         let news = !found.over && found.container.as_deref() == Some(container);
         found.over |= news;
-        news.then_some(found.oom.is_some_and(|at| at.elapsed() < OOM_TO_DEATH))
+        news.then_some(found.oom.map(|at| at.elapsed()))
     }
 
     /// Sandboxes that should be alive, their containers, and the pauses of these.

@@ -4,8 +4,10 @@
 use crate::backend::Inner;
 use crate::container::{self, LABEL_INSTANCE, LABEL_SANDBOX};
 use crate::engine::{QUESTION, bounded};
-use bollard::models::{ContainerSummary, ContainerSummaryStateEnum, EventMessage};
-use bollard::query_parameters::{EventsOptionsBuilder, ListContainersOptionsBuilder};
+use bollard::models::{ContainerState, ContainerSummary, ContainerSummaryStateEnum, EventMessage};
+use bollard::query_parameters::{
+    EventsOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
+};
 use futures::StreamExt as _;
 use hostel_sandbox::{BackendEvent, Result, SandboxId};
 use std::collections::{HashMap, HashSet};
@@ -20,6 +22,15 @@ const LONGEST: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_secs(10);
 /// Every so many looks images are tidied up, too.
 const THOROUGH: u32 = 6;
+/// The kernel ends a guest for want of memory at once, and says so at the same time.
+const OOM_TO_DEATH: Duration = Duration::from_secs(2);
+/// How the engine tells of SIGKILL.
+const KILLED: i64 = 137;
+
+/// What the kernel killed; any process of a container that it kills makes the engine say the first.
+fn is_end_by_oom(state: &ContainerState) -> bool {
+    state.oom_killed == Some(true) && state.exit_code == Some(KILLED)
+}
 
 impl Inner {
     /// Listens to the engine for as long as the backend lives.
@@ -121,10 +132,24 @@ impl Inner {
 
     /// Tells of a death, once.
     async fn died(&self, sandbox: &SandboxId, container: &str, reason: &str) {
-        let Some(oom) = self.take_dead(sandbox, container) else { return };
-        let reason = if oom && reason == "guest_died" { "out_of_memory" } else { reason };
+        let Some(last_oom) = self.take_dead(sandbox, container) else { return };
+        let oom = match last_oom {
+            _ if reason != "guest_died" => false,
+            Some(ago) => ago < OOM_TO_DEATH,
+            // The event may come after that of the death, or was forgotten.
+            None => self.ended_by_oom(container).await,
+        };
+        let reason = if oom { "out_of_memory" } else { reason };
         let died = BackendEvent::Died { sandbox: sandbox.clone(), reason: reason.to_owned() };
         let _ = self.deaths.send(died).await;
+    }
+
+    /// Whether the engine says of a dead container, of which it told of no want of memory, that this was its end.
+    async fn ended_by_oom(&self, container: &str) -> bool {
+        let Ok(client) = self.engine.client().await else { return false };
+        let inspected = client.inspect_container(container, None::<InspectContainerOptions>);
+        let found = bounded(QUESTION, inspected).await;
+        found.is_ok_and(|found| found.state.is_some_and(|state| is_end_by_oom(&state)))
     }
 
     /// Compares what we think is there with what is, and starts tidying up.
@@ -178,5 +203,21 @@ impl Inner {
         let sandbox = labels.and_then(|labels| SandboxId::parse(labels.get(LABEL_SANDBOX)?).ok());
         names.any(|name| name.starts_with(&prefix))
             || sandbox.zip(found.id.as_ref()).is_some_and(|(sandbox, id)| self.lives_in(&sandbox, id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_kill_beside_want_of_memory_is_an_end_by_it() {
+        let state =
+            |oom_killed, exit_code| ContainerState { oom_killed, exit_code, ..ContainerState::default() };
+        assert!(is_end_by_oom(&state(Some(true), Some(137))));
+        // Another process of it was killed, earlier; the guest ended by itself.
+        assert!(!is_end_by_oom(&state(Some(true), Some(0))));
+        assert!(!is_end_by_oom(&state(Some(false), Some(137))));
+        assert!(!is_end_by_oom(&state(None, None)));
     }
 }
