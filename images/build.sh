@@ -44,12 +44,6 @@ fi
 docker version --format '{{.Server.Version}}' >/dev/null 2>&1 ||
 	fail 'no Docker engine answers: start one, or set DOCKER_HOST'
 
-case "$(docker version --format '{{.Server.Arch}}')" in
-amd64) platform=linux-x64 ;;
-arm64) platform=linux-arm64 ;;
-*) fail "there is no claude binary for the engine's architecture" ;;
-esac
-
 if [ -n "${HOSTEL_CACHE:-}" ]; then
 	cache=$HOSTEL_CACHE
 elif [ -f "$here/../Cargo.toml" ]; then
@@ -166,6 +160,14 @@ contents() { docker image inspect --format '{{json .RootFS.Layers}} {{json .Conf
 base_contents=$(contents "$base" 2>/dev/null) ||
 	{ docker pull "$base" >&2 && base_contents=$(contents "$base"); } ||
 	fail "there is no image $base"
+
+# The base says what runs on it, which need not be what the engine runs on.
+architecture=$(docker image inspect --format '{{.Architecture}}' "$base")
+case $architecture in
+amd64) platform=linux-x64 ;;
+arm64) platform=linux-arm64 ;;
+*) fail "there is no claude binary for $architecture, which $base is for: set BASE to an image for amd64 or arm64" ;;
+esac
 
 key=$({
 	echo "$base_contents $epoch $platform"
