@@ -19,6 +19,8 @@
 # configuration without a time. Debian's packages are the newest of the release on the day, unless the base's sources
 # name a snapshot.
 set -euo pipefail
+# What fails within $(…) ends that, too.
+shopt -s inherit_errexit
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export PATH="$PATH:/usr/sbin:/sbin"
@@ -41,12 +43,6 @@ if [ -z "$name" ] || [ ! -f "$here/$name/Dockerfile" ]; then
 fi
 docker version --format '{{.Server.Version}}' >/dev/null 2>&1 ||
 	fail 'no Docker engine answers: start one, or set DOCKER_HOST'
-
-case "$(docker version --format '{{.Server.Arch}}')" in
-amd64) platform=linux-x64 ;;
-arm64) platform=linux-arm64 ;;
-*) fail "there is no claude binary for the engine's architecture" ;;
-esac
 
 if [ -n "${HOSTEL_CACHE:-}" ]; then
 	cache=$HOSTEL_CACHE
@@ -72,17 +68,27 @@ pin() {
 fetched() {
 	local version package integrity directory archive wanted
 	read -r version package integrity < <(pin "$1") || fail "pins has no $1 for $platform"
-	directory=$cache/$1-$version-$platform
+	wanted=$(base64 -d <<<"${integrity#sha512-}" | od -An -v -tx1 | tr -d ' \n') || wanted=''
+	[ ${#wanted} -eq 128 ] || fail "pins has no sha512 checksum for $package@$version: $integrity"
+	# With its checksum: what was unpacked from another archive, or by who did not check, is not taken for it.
+	directory=$cache/$1-$version-$platform-${wanted:0:16}
 	if [ ! -d "$directory" ]; then
+		command -v npm >/dev/null ||
+			fail "npm is not installed, which fetches $package@$version: scripts/install-deps.sh image installs it"
 		say "fetching $package@$version"
-		archive=$work/$(cd "$work" && npm pack --silent --ignore-scripts "$package@$version" | tail -n 1)
-		wanted=$(base64 -d <<<"${integrity#sha512-}" | od -An -v -tx1 | tr -d ' \n')
+		archive=$(cd "$work" && npm pack --silent --ignore-scripts "$package@$version" | tail -n 1) ||
+			fail "npm cannot fetch $package@$version; the lines above say why. Try again, or set npm_config_registry to a registry that can be reached"
+		archive=$work/$archive
+		[ -f "$archive" ] || fail "npm fetched $package@$version, but said no file: try again with another npm"
 		echo "$wanted  $archive" | sha512sum --check --status ||
 			fail "$package@$version has another checksum than pins says: $(sha512sum <"$archive")"
 		mkdir "$work/unpacked"
-		tar -xzf "$archive" -C "$work/unpacked" --no-same-owner
+		tar -xzf "$archive" -C "$work/unpacked" --no-same-owner ||
+			fail "cannot unpack $package@$version below $cache: make room there, or set HOSTEL_CACHE to another directory, and try again"
 		rm "$archive"
-		mv -T "$work/unpacked/package" "$directory" 2>/dev/null || [ -d "$directory" ]
+		# Somebody else may have been faster.
+		mv -T "$work/unpacked/package" "$directory" 2>/dev/null || [ -d "$directory" ] ||
+			fail "cannot keep $package@$version as $directory: make room there, or set HOSTEL_CACHE to another directory"
 		rm -rf "$work/unpacked"
 	fi
 	echo "$directory"
@@ -154,6 +160,14 @@ contents() { docker image inspect --format '{{json .RootFS.Layers}} {{json .Conf
 base_contents=$(contents "$base" 2>/dev/null) ||
 	{ docker pull "$base" >&2 && base_contents=$(contents "$base"); } ||
 	fail "there is no image $base"
+
+# The base says what runs on it, which need not be what the engine runs on.
+architecture=$(docker image inspect --format '{{.Architecture}}' "$base")
+case $architecture in
+amd64) platform=linux-x64 ;;
+arm64) platform=linux-arm64 ;;
+*) fail "there is no claude binary for $architecture, which $base is for: set BASE to an image for amd64 or arm64" ;;
+esac
 
 key=$({
 	echo "$base_contents $epoch $platform"

@@ -52,6 +52,8 @@ packages_for() {
 		;;
 	image)
 		echo 'debootstrap debootstrap'
+		# What goes into images comes from npm's registry.
+		echo 'npm npm'
 		;;
 	vm)
 		echo 'qemu-system-x86 qemu-system-x86_64'

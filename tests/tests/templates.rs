@@ -338,6 +338,49 @@ fn a_recipe_built_again_makes_the_same_image() {
     assert_eq!(build(), first, "the id of an image");
 }
 
+/// A recipe of one file from a package, and programs that stand for docker and npm. `tar` fails in the midst where
+/// `SPOIL` is set.
+const STAND_INS: &str = r#"
+set -e
+mkdir -p package images/r bin
+head -c 100000 /dev/urandom >package/claude
+/bin/tar -czf package.tgz package
+sum=$(sha512sum <package.tgz | cut -c1-128)
+echo "claude 1.0 linux-x64 some/package sha512-$(printf "$(sed 's/../\\x&/g' <<<"$sum")" | base64 -w0)" >images/pins
+printf 'FROM scratch\nCOPY claude /claude\n' >images/r/Dockerfile
+printf '#!/bin/sh\ncase "$*" in *Arch*) echo amd64 ;; build*) exit 9 ;; info*) date ;; esac\n' >bin/docker
+printf '#!/bin/sh\ncp "%s/package.tgz" . && echo package.tgz\n' "$PWD" >bin/npm
+printf '#!/bin/sh\n/bin/tar "$@" && [ -z "$SPOIL" ] || { truncate -s 5 "$4/package/claude"; exit 2; }\n' >bin/tar
+chmod +x bin/*
+"#;
+
+#[test]
+fn what_was_not_unpacked_wholly_is_in_no_image() {
+    let place = tempfile::tempdir().unwrap();
+    let mut shell = Command::new("bash");
+    assert!(shell.args(["-c", STAND_INS]).current_dir(place.path()).status().unwrap().success());
+    fs::copy(root().join("images/build.sh"), place.path().join("images/build.sh")).unwrap();
+    let cache = place.path().join("cache");
+    let path = format!("{}/bin:{}", place.path().display(), std::env::var("PATH").unwrap());
+    let build = |spoil: &str| {
+        let mut command = Command::new(place.path().join("images/build.sh"));
+        command.arg("r").env("PATH", &path).env("HOSTEL_CACHE", &cache).env("SPOIL", spoil);
+        command.env("BASE", "some-base");
+        Outcome::of(command)
+    };
+    let spoilt = build("yes");
+    assert!(spoilt.failure(1).contains("cannot unpack some/package@1.0"), "{spoilt:?}");
+    assert_eq!(fs::read_dir(&cache).unwrap().count(), 0, "something is kept");
+    let whole = build("");
+    assert!(whole.failure(1).contains("building hostel-r:latest failed"), "{whole:?}");
+    let kept: Vec<_> = fs::read_dir(&cache).unwrap().flatten().map(|entry| entry.path()).collect();
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    assert_eq!(
+        fs::read(kept[0].join("claude")).unwrap(),
+        fs::read(place.path().join("package/claude")).unwrap()
+    );
+}
+
 #[test]
 fn without_docker_a_recipe_says_what_to_do() {
     let daemon = TestDaemon::start();

@@ -101,7 +101,20 @@ impl Client {
     /// # Errors
     /// The daemon's refusal, `NOT_FOUND` when there is none such.
     pub async fn get_template(&self, name: &TemplateId) -> Result<Template> {
-        let request = v1::GetTemplateRequest { name: name.to_string() };
+        self.get_template_of(name, None).await
+    }
+
+    /// Tells about the template of that name that one backend has; the first one's of all where none is named.
+    ///
+    /// # Errors
+    /// The daemon's refusal, `NOT_FOUND` when there is none such.
+    pub async fn get_template_of(
+        &self,
+        name: &TemplateId,
+        backend: Option<&BackendName>,
+    ) -> Result<Template> {
+        let backend = backend.map(ToString::to_string).unwrap_or_default();
+        let request = v1::GetTemplateRequest { name: name.to_string(), backend };
         let response = self.templates().get_template(request).await.map_err(convert::error)?;
         convert::template(convert::required(response.into_inner().template, "the template")?)
     }

@@ -56,7 +56,7 @@ where
 }
 
 fn trial(case: Case, factory: &Arc<dyn Factory>, handle: &Handle) -> Trial {
-    let missing = case.missing(factory.backend().capabilities());
+    let missing = case.missing(&factory.backend().capabilities());
     let ignored = missing.is_some();
     let (factory, handle) = (Arc::clone(factory), handle.clone());
     let test = move || {
@@ -75,7 +75,7 @@ fn explain_ignored(arguments: &Arguments, trials: &[Trial], factory: &dyn Factor
     for trial in ignored {
         let reason = cases()
             .find(|case| case.name == trial.name())
-            .and_then(|case| case.missing(factory.backend().capabilities()));
+            .and_then(|case| case.missing(&factory.backend().capabilities()));
         eprintln!("ignored {}: {}", trial.name(), reason.unwrap_or_default());
     }
 }

@@ -6,7 +6,7 @@ use bollard::models::{SystemInfo, SystemInfoCgroupVersionEnum};
 use hostel_sandbox::{Capabilities, Capability, ResourceLimits};
 
 /// What an engine says about itself.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Facts {
     pub(crate) version: String,
     /// Storage driver.

@@ -8,6 +8,7 @@ use crate::engine::{Engine, QUESTION, bounded};
 use crate::environment::Environment;
 use crate::ground::{Ground, SOCKET};
 use crate::handle::Handle;
+use crate::pause::Pause;
 use crate::remote::{COSTS, NO_DISK, NO_OWNER};
 use crate::removal::Removal;
 use crate::template::{DEFAULT, Templates};
@@ -24,7 +25,7 @@ use hostel_sandbox::{
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -36,8 +37,6 @@ const EVENTS: usize = 1024;
 const ADOPTION: Duration = Duration::from_secs(5);
 /// How long the start waits for an engine.
 const FIRST_CONTACT: Duration = Duration::from_secs(5);
-/// The kernel ends a guest for want of memory at once, and says so at the same time.
-const OOM_TO_DEATH: Duration = Duration::from_secs(2);
 /// How long work under way may take at the end.
 const LAST_WORK: Duration = Duration::from_secs(60);
 
@@ -68,10 +67,10 @@ pub(crate) struct Inner {
     pub(crate) imaging: tokio::sync::RwLock<()>,
     /// Held by whoever tidies up.
     pub(crate) tidying: tokio::sync::Mutex<()>,
-    /// What a real engine can do; once it was reached.
-    capabilities: OnceLock<Capabilities>,
+    /// What a real engine can do, and the facts that this follows from; once it was reached.
+    capabilities: Mutex<Option<(Arc<Facts>, Arc<Capabilities>)>>,
     /// What is believed before that.
-    believed: Capabilities,
+    believed: Arc<Capabilities>,
     standing: Mutex<HashMap<SandboxId, Standing>>,
     /// What could not be removed because the engine was away.
     pub(crate) unfinished: Mutex<Vec<Removal>>,
@@ -92,18 +91,25 @@ struct Standing {
     over: bool,
     /// The image that goes with it.
     own_image: Option<String>,
+    /// Its pauses.
+    pause: Arc<Pause>,
     /// When the kernel last ended something in it for want of memory.
     oom: Option<Instant>,
 }
 
 impl Inner {
     /// What containers can do, as far as is known.
-    pub(crate) fn capabilities(&self) -> &Capabilities {
-        if let Some(known) = self.capabilities.get() {
-            return known;
+    pub(crate) fn capabilities(&self) -> Arc<Capabilities> {
+        let Some(facts) = self.engine.known() else { return Arc::clone(&self.believed) };
+        let mut known = lock(&self.capabilities);
+        if let Some((of, capabilities)) = &*known
+            && Arc::ptr_eq(of, &facts)
+        {
+            return Arc::clone(capabilities);
         }
-        let Some(facts) = self.engine.known() else { return &self.believed };
-        self.capabilities.get_or_init(|| abilities::capabilities(&facts, &self.ground))
+        let found = Arc::new(abilities::capabilities(&facts, &self.ground));
+        *known = Some((facts, Arc::clone(&found)));
+        found
     }
 
     /// What is to be known about the engine.
@@ -121,7 +127,7 @@ impl Inner {
             && !self.ground.knows_engine()
             && let Some(namespace) = self.engine.mount_namespace().await
         {
-            // First: what can be done is decided once, when the facts are there.
+            // First: what can be done follows from both.
             self.ground.learn(namespace);
         }
         self.engine.facts().await
@@ -145,8 +151,9 @@ impl Inner {
     }
 
     /// Notes that a sandbox lives in a container.
-    pub(crate) fn live(&self, handle: &Handle) {
+    pub(crate) fn live(&self, handle: &Handle, pause: &Arc<Pause>) {
         if let Some(standing) = self.standing().get_mut(&handle.sandbox) {
+            standing.pause = Arc::clone(pause);
             standing.container = Some(handle.container.clone());
             standing.own_image = handle.own_image.then(|| handle.image.clone());
         }
@@ -173,26 +180,33 @@ impl Inner {
         self.standing().contains_key(id)
     }
 
+    /// Whether a sandbox of this daemon lives in a container.
+    pub(crate) fn lives_in(&self, id: &SandboxId, container: &str) -> bool {
+        self.standing().get(id).is_some_and(|one| one.container.as_deref() == Some(container))
+    }
+
     pub(crate) fn note_oom(&self, id: &SandboxId) {
         if let Some(standing) = self.standing().get_mut(id) {
             standing.oom = Some(Instant::now());
         }
     }
 
-    /// Marks a sandbox as dead. → whether it died for want of memory; `None` where its death is no news.
-    pub(crate) fn take_dead(&self, id: &SandboxId, container: &str) -> Option<bool> {
+    /// Marks a sandbox as dead. → how long ago memory was last wanting, if ever; `None` where its death is no news.
+    pub(crate) fn take_dead(&self, id: &SandboxId, container: &str) -> Option<Option<Duration>> {
         let mut standing = self.standing();
         let found = standing.get_mut(id)?;
         let news = !found.over && found.container.as_deref() == Some(container);
         found.over |= news;
-        news.then_some(found.oom.is_some_and(|at| at.elapsed() < OOM_TO_DEATH))
+        news.then_some(found.oom.map(|at| at.elapsed()))
     }
 
-    /// Sandboxes that should be alive, and their containers.
-    pub(crate) fn living(&self) -> Vec<(SandboxId, String)> {
+    /// Sandboxes that should be alive, their containers, and the pauses of these.
+    pub(crate) fn living(&self) -> Vec<(SandboxId, String, Arc<Pause>)> {
         let standing = self.standing();
         let living = standing.iter().filter(|(_, one)| !one.over);
-        living.filter_map(|(id, one)| Some((id.clone(), one.container.clone()?))).collect()
+        living
+            .filter_map(|(id, one)| Some((id.clone(), one.container.clone()?, Arc::clone(&one.pause))))
+            .collect()
     }
 
     pub(crate) fn is_swept(&self) -> bool {
@@ -250,30 +264,31 @@ impl Inner {
         // The frozen do not answer, and whether one is frozen only its engine knows: what became of a sandbox
         // meanwhile is seen once that is back.
         if paused != Some(false) {
-            return Ok(Environment::start(Arc::clone(self), guest, handle, paused == Some(true)));
+            return Ok(Environment::start(Arc::clone(self), guest, handle, paused));
         }
         if let Err(error) = guest.ping(ADOPTION).await {
             if handle.remote {
                 // Its container runs, and so does its guest: it is the way to it that does not carry now. A process
                 // more may be beyond the sandbox's limit, or the engine slow.
                 tracing::warn!(sandbox = %id, %error, "the guest of a sandbox cannot be reached now; it is taken back as it is");
-                return Ok(Environment::start(Arc::clone(self), guest, handle, false));
+                return Ok(Environment::start(Arc::clone(self), guest, handle, paused));
             }
             tracing::warn!(sandbox = %id, %error, "a guest from before the restart does not answer; its sandbox is removed");
             let _ = self.remove_everything(id, Some(&handle.container)).await;
             return Err(Error::not_found("sandbox", id));
         }
-        Ok(Environment::start(Arc::clone(self), guest, handle, false))
+        Ok(Environment::start(Arc::clone(self), guest, handle, paused))
     }
 
-    /// What has become of a container. It is ours only with our labels on it.
+    /// What has become of a container. It is ours only with our labels on it. That there is none is known only where
+    /// the engine says so.
     async fn state_of(&self, handle: &Handle) -> Result<State> {
         let client = self.engine.client().await?;
         let inspected = client.inspect_container(&handle.container, None::<InspectContainerOptions>);
         let found = match bounded(QUESTION, inspected).await {
             Ok(found) => found,
             Err(fault) if fault.is_missing() => return Ok(State::Gone),
-            Err(fault) => return Err(fault.during("look after a container")),
+            Err(fault) => return Err(fault.while_asking("look after a container")),
         };
         let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
         let has = |name: &str, value: &str| labels.get(name).is_some_and(|found| found == value);
@@ -313,7 +328,7 @@ impl Docker {
         }
         let (deaths, events) = mpsc::channel(EVENTS);
         let inner = Arc::new(Inner {
-            believed: abilities::capabilities(&Facts::usual(engine.is_remote()), &ground),
+            believed: Arc::new(abilities::capabilities(&Facts::usual(engine.is_remote()), &ground)),
             engine,
             ground,
             templates: Templates::default(),
@@ -324,7 +339,7 @@ impl Docker {
             seeding: tokio::sync::Mutex::default(),
             imaging: tokio::sync::RwLock::default(),
             tidying: tokio::sync::Mutex::default(),
-            capabilities: OnceLock::new(),
+            capabilities: Mutex::default(),
             standing: Mutex::default(),
             unfinished: Mutex::default(),
             helpers: Mutex::default(),
@@ -376,7 +391,7 @@ impl Backend for Docker {
         BackendName::parse("docker").unwrap_or_else(|_| BackendName::generate())
     }
 
-    fn capabilities(&self) -> &Capabilities {
+    fn capabilities(&self) -> Arc<Capabilities> {
         self.inner.capabilities()
     }
 

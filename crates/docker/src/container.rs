@@ -14,7 +14,8 @@ use hostel_sandbox::{ResourceLimits, SandboxId, TemplateId};
 use std::collections::HashMap;
 use std::path::Path;
 
-/// On everything of ours: which daemon it belongs to.
+/// On containers of ours: which daemon they belong to. What others run of an image inherits the image's labels, so no
+/// image of ours has it; those of earlier daemons do, which is why a container's name has to say it, too.
 pub(crate) const LABEL_INSTANCE: &str = "hostel.instance";
 /// On containers: which sandbox.
 pub(crate) const LABEL_SANDBOX: &str = "hostel.sandbox";
@@ -87,9 +88,19 @@ pub(crate) struct Plan<'a> {
     pub(crate) ground: &'a Ground,
 }
 
+/// What the names of this daemon's containers begin with, and no others'.
+pub(crate) fn prefix(ground: &Ground) -> String {
+    format!("hostel-{}-", ground.instance)
+}
+
 /// The name of a sandbox's container: unique on an engine that several daemons share.
 pub(crate) fn name(ground: &Ground, sandbox: &SandboxId) -> String {
-    format!("hostel-{}-{sandbox}", ground.instance)
+    format!("{}{sandbox}", prefix(ground))
+}
+
+/// Labels that say nothing, for images that others may run: what is made of a container would have its labels.
+pub(crate) fn no_labels() -> HashMap<String, String> {
+    [LABEL_INSTANCE, LABEL_SANDBOX, LABEL_TEMPLATE].map(|label| (label.to_owned(), String::new())).into()
 }
 
 fn number(value: u64) -> i64 {
@@ -226,6 +237,7 @@ impl Plan<'_> {
                 test: Some(vec!["NONE".to_owned()]),
                 ..HealthConfig::default()
             }),
+            // All that an image may have.
             labels: Some(HashMap::from([
                 (LABEL_INSTANCE.to_owned(), self.ground.instance.clone()),
                 (LABEL_SANDBOX.to_owned(), self.sandbox.to_string()),

@@ -165,7 +165,7 @@ impl Inner {
         };
         let encoded = handle.encode()?;
         let environment: Arc<dyn ExecutionEnvironment> =
-            Environment::start(Arc::clone(self), guest, handle, false);
+            Environment::start(Arc::clone(self), guest, handle, Some(false));
         Ok(Created {
             environment,
             handle: encoded,

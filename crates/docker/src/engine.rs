@@ -9,7 +9,8 @@ use bollard::query_parameters::CreateContainerOptionsBuilder;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use hostel_sandbox::{Error, Result};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// The oldest interface with everything that is used here (Docker 20.10): namespaces for cgroups, statistics at
@@ -54,6 +55,11 @@ impl Fault {
         matches!(self, Self::Answer { status: 409, .. })
     }
 
+    /// Whether the engine says that a container is not paused.
+    pub(crate) fn is_not_paused(&self) -> bool {
+        matches!(self, Self::Answer { message, .. } if message.contains("is not paused"))
+    }
+
     /// Whether the engine says that its disk is full.
     pub(crate) fn is_full(&self) -> bool {
         matches!(self, Self::Answer { message, .. }
@@ -76,10 +82,30 @@ impl Fault {
         }
     }
 
+    /// Whether it is no answer of the engine's but of what stands before one that is away or starts: 502, 503, 504.
+    fn is_from_a_proxy(&self) -> bool {
+        matches!(self, Self::Answer { status: 502..=504, .. })
+    }
+
+    /// For a caller who only asked something that every engine answers: one that does not is of no use now, whatever
+    /// it says instead. A proxy has no engine, a plugin does not decide, the engine itself is in trouble.
+    pub(crate) fn while_asking(self, operation: impl Into<String>) -> Error {
+        match self {
+            Self::Answer { status, message } => Error::Unavailable {
+                what: "engine",
+                detail: format!("{}: {status}, {}", operation.into(), message.trim()),
+            },
+            fault => fault.during(operation),
+        }
+    }
+
     /// For a caller; `operation` says what was tried.
     pub(crate) fn during(self, operation: impl Into<String>) -> Error {
         let operation = operation.into();
         let is_full = self.is_full();
+        if self.is_from_a_proxy() {
+            return self.while_asking(operation);
+        }
         match self {
             Self::Answer { message, .. } if is_full => {
                 Error::LimitReached { what: "disk", detail: format!("{operation}: {message}") }
@@ -182,7 +208,10 @@ fn with_port(host: &str, port: u16) -> String {
 pub(crate) struct Engine {
     address: Address,
     client: Mutex<Option<Docker>>,
-    facts: OnceLock<Arc<Facts>>,
+    /// Of the last connection over which it was asked: which that was, and what it said.
+    facts: Mutex<Option<(u64, Arc<Facts>)>>,
+    /// Which connection this is. An engine that comes back may have been given other settings.
+    connection: AtomicU64,
     remote: OnceLock<bool>,
 }
 
@@ -193,7 +222,8 @@ impl Engine {
     /// `InvalidArgument` for an address of another kind.
     pub(crate) fn new(host: &str, certificates: Option<PathBuf>) -> Result<Self> {
         let address = Address::read(host, certificates)?;
-        Ok(Self { address, client: Mutex::default(), facts: OnceLock::new(), remote: OnceLock::new() })
+        let (client, facts, connection) = (Mutex::default(), Mutex::default(), AtomicU64::new(0));
+        Ok(Self { address, client, facts, connection, remote: OnceLock::new() })
     }
 
     /// Whether it may be on this host: only those are reached by a file.
@@ -248,22 +278,38 @@ impl Engine {
         std::fs::read_link(format!("/proc/{process}/ns/mnt")).ok()
     }
 
-    /// What was found out about the engine; `None` before it was first reached.
+    /// What was found out last about the engine, which may be away now; `None` before it was first reached.
     pub(crate) fn known(&self) -> Option<Arc<Facts>> {
-        self.facts.get().cloned()
+        self.lock_facts().as_ref().map(|(_, facts)| Arc::clone(facts))
     }
 
-    /// What is to be known about the engine.
+    fn lock_facts(&self) -> MutexGuard<'_, Option<(u64, Arc<Facts>)>> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is to be known about the engine; asked once for each connection.
     ///
     /// # Errors
     /// `Unavailable` where it cannot be reached or is too old.
     pub(crate) async fn facts(&self) -> Result<Arc<Facts>> {
+        let connection = self.connection.load(Ordering::Acquire);
         let client = self.client().await?;
-        if let Some(known) = self.known() {
-            return Ok(known);
+        if let Some((of, known)) = &*self.lock_facts()
+            && *of == connection
+        {
+            return Ok(Arc::clone(known));
         }
-        let info = bounded(QUESTION, client.info()).await.map_err(|fault| fault.during("ask the engine"))?;
-        Ok(Arc::clone(self.facts.get_or_init(|| Arc::new(Facts::read(&info, self.is_remote())))))
+        let info =
+            bounded(QUESTION, client.info()).await.map_err(|fault| fault.while_asking("ask the engine"))?;
+        let found = Facts::read(&info, self.is_remote());
+        let mut known = self.lock_facts();
+        // What is the same stays what it is: what follows from it is worked out once.
+        let facts = match known.take() {
+            Some((_, facts)) if *facts == found => facts,
+            _ => Arc::new(found),
+        };
+        *known = Some((connection, Arc::clone(&facts)));
+        Ok(facts)
     }
 
     /// A client, connected where it was not.
@@ -288,7 +334,7 @@ impl Engine {
         let made = made.map_err(|cause| unavailable(causes(&cause)))?;
         let client = bounded(QUESTION, made.negotiate_version())
             .await
-            .map_err(|fault| fault.during("connect to the Docker engine"))?;
+            .map_err(|fault| fault.while_asking("connect to the Docker engine"))?;
         let spoken = client.client_version();
         if (spoken.major_version, spoken.minor_version) < OLDEST {
             return Err(unavailable(format!(
@@ -300,8 +346,9 @@ impl Engine {
         Ok(client)
     }
 
-    /// Forgets the connection: the next call finds out anew what the engine speaks.
+    /// Forgets the connection: the next call finds out anew what the engine speaks, and what it is.
     pub(crate) fn forget(&self) {
+        self.connection.fetch_add(1, Ordering::AcqRel);
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
@@ -320,6 +367,7 @@ pub(crate) async fn bounded<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     #[test]
     fn addresses_are_understood_or_refused_with_words() {
@@ -347,6 +395,52 @@ mod tests {
         assert!(engine.known().is_none());
     }
 
+    /// Answers one connection after the other as an engine with so many processors.
+    async fn pretend(listener: tokio::net::UnixListener, processors: Arc<AtomicU64>) {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = vec![0; 4096];
+            while let Ok(count @ 1..) = stream.read(&mut request).await {
+                let body = if String::from_utf8_lossy(&request[..count]).contains("/info") {
+                    format!(r#"{{"NCPU":{},"CpuCfsQuota":true}}"#, processors.load(Ordering::Acquire))
+                } else {
+                    r#"{"ApiVersion":"1.43"}"#.to_owned()
+                };
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close", body.len());
+                let _ = stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await;
+                break;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_comes_back_is_asked_again_what_it_is() {
+        let home = tempfile::tempdir().unwrap();
+        let socket = home.path().join("engine.sock");
+        let processors = Arc::new(AtomicU64::new(2));
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        let pretending = pretend(listener, Arc::clone(&processors));
+        let engine = Engine::new(&format!("unix://{}", socket.display()), None).unwrap();
+        let asking = async {
+            let first = engine.facts().await.unwrap();
+            assert_eq!(first.cpu_millis, Some(2000));
+            processors.store(3, Ordering::Release);
+            assert!(Arc::ptr_eq(&engine.facts().await.unwrap(), &first), "it was asked twice");
+            engine.forget();
+            assert!(
+                Arc::ptr_eq(&engine.known().unwrap(), &first),
+                "what is known last holds while it is away"
+            );
+            assert_eq!(engine.facts().await.unwrap().cpu_millis, Some(3000));
+            let second = engine.known().unwrap();
+            engine.forget();
+            assert!(Arc::ptr_eq(&engine.facts().await.unwrap(), &second), "it is the same");
+        };
+        tokio::select! {
+            () = pretending => panic!("nobody pretends"),
+            () = asking => {}
+        }
+    }
+
     #[test]
     fn only_a_clear_answer_says_where_an_engine_is() {
         let said = |status, message: &str| {
@@ -361,6 +455,19 @@ mod tests {
             assert!(said(status, odd).unwrap_err().to_string().contains(odd));
         }
         assert!(matches!(Fault::Late(QUESTION).tells_of_a_far_mark(), Err(Error::Unavailable { .. })));
+    }
+
+    #[test]
+    fn what_is_no_answer_of_an_engine_is_no_failure_of_the_call() {
+        let answer = |status| Fault::Answer { status, message: "words\n".to_owned() };
+        assert!(matches!(answer(500).during("start"), Error::Internal { .. }));
+        let unavailable = |error: Error, status: &str| {
+            assert!(matches!(error, Error::Unavailable { what: "engine", .. }), "{error:?}");
+            assert!(error.to_string().contains(&format!("ask: {status}, words")), "{error}");
+        };
+        unavailable(answer(503).during("ask"), "503");
+        unavailable(answer(500).while_asking("ask"), "500");
+        unavailable(answer(403).while_asking("ask"), "403");
     }
 
     #[test]

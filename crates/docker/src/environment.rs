@@ -5,6 +5,7 @@ use crate::create::base_config;
 use crate::engine::{Fault, QUESTION, WORK, bounded};
 use crate::handle::Handle;
 use crate::namespace;
+use crate::pause::Pause;
 use crate::removal::Removal;
 use crate::stats;
 use async_trait::async_trait;
@@ -19,7 +20,6 @@ use hostel_sandbox::{
     SandboxId, SandboxSpec,
 };
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Where a container sees its own control group, version 1 or 2.
@@ -33,24 +33,22 @@ pub(crate) struct Environment {
     guest: Guest,
     limits: Mutex<ResourceLimits>,
     defaults: Mutex<ProcessDefaults>,
-    paused: AtomicBool,
-    /// Held by whoever pauses or resumes.
-    pub(crate) pausing: tokio::sync::Mutex<()>,
+    pub(crate) pause: Arc<Pause>,
     gone: Arc<tokio::sync::Mutex<bool>>,
 }
 
 impl Environment {
-    /// Takes a container whose guest is there.
-    pub(crate) fn start(inner: Arc<Inner>, guest: Guest, handle: Handle, paused: bool) -> Arc<Self> {
-        inner.live(&handle);
-        guest.set_frozen(paused);
+    /// Takes a container whose guest is there; `None` where nobody knows whether it is paused.
+    pub(crate) fn start(inner: Arc<Inner>, guest: Guest, handle: Handle, paused: Option<bool>) -> Arc<Self> {
+        let pause = Arc::new(Pause::new(paused));
+        inner.live(&handle, &pause);
+        guest.set_frozen(pause.is_paused());
         Arc::new(Self {
             id: handle.sandbox.clone(),
             guest,
             limits: Mutex::new(handle.limits.clone()),
             defaults: Mutex::new(handle.defaults.clone()),
-            paused: AtomicBool::new(paused),
-            pausing: tokio::sync::Mutex::default(),
+            pause,
             gone: Arc::default(),
             inner,
             handle,
@@ -63,7 +61,7 @@ impl Environment {
     }
 
     pub(crate) fn is_paused(&self) -> bool {
-        self.paused.load(Ordering::Acquire)
+        self.pause.is_paused()
     }
 
     /// Freezes or thaws, whatever it is now. → whether that changed anything.
@@ -77,11 +75,8 @@ impl Environment {
         };
         match done {
             // It is what was asked for.
-            Err(Fault::Answer { message, .. })
-                if message.contains("already paused") || message.contains("is not paused") =>
-            {
-                Ok(false)
-            }
+            Err(Fault::Answer { message, .. }) if message.contains("already paused") => Ok(false),
+            Err(fault) if fault.is_not_paused() => Ok(false),
             done => {
                 done.map(|()| true).map_err(|fault| fault.during(if paused { "pause" } else { "resume" }))
             }
@@ -101,10 +96,15 @@ impl Environment {
     }
 
     async fn set_paused(&self, paused: bool) -> Result<()> {
-        let _turn = self.pausing.lock().await;
-        self.set_engine_pause(paused).await?;
+        let _turn = self.pause.turn.lock().await;
+        if let Err(error) = self.set_engine_pause(paused).await {
+            if paused {
+                self.pause.failed_to_pause();
+            }
+            return Err(error);
+        }
         self.guest.set_frozen(paused);
-        self.paused.store(paused, Ordering::Release);
+        self.pause.set_paused(paused);
         Ok(())
     }
 

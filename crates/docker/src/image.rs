@@ -61,15 +61,19 @@ impl Image {
             id: found.id.unwrap_or_else(|| reference.to_owned()),
             bytes: found.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
             env: config.env.unwrap_or_default().iter().filter_map(pair).collect(),
-            // Root is what images say that say nothing.
-            user: said(config.user)
-                .filter(|user| !matches!(user.as_str(), "root" | "0" | "0:0" | "root:root")),
+            user: said(config.user).filter(|user| !is_root(user)),
             workdir: said(config.working_dir).filter(|directory| directory != "/"),
             labels: config.labels.unwrap_or_default(),
             volumes: volumes(config.volumes.unwrap_or_default())
                 .map_err(|problem| Error::invalid("template", format!("the image {reference} {problem}")))?,
         })
     }
+}
+
+/// Whether a user is root, whatever the group. It is what images say that say nothing.
+fn is_root(user: &str) -> bool {
+    let who = user.split(':').next().unwrap_or_default();
+    matches!(who, "" | "root") || who.parse() == Ok(0_u32)
 }
 
 /// What an image declares as volumes, as the engine will understand it: where we mount nothing, it makes one of its
@@ -88,6 +92,16 @@ fn volumes(declared: Vec<String>) -> std::result::Result<Vec<String>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn root_is_found_however_it_is_written() {
+        for root in ["root", "0", "00", "+0", "0:0", "0:5", "root:root", "root:0", "root:staff", ":5"] {
+            assert!(is_root(root), "{root}");
+        }
+        for other in ["agent", "1000", "1000:0", "nobody:root", "10", "rooted", "0x0"] {
+            assert!(!is_root(other), "{other}");
+        }
+    }
 
     #[test]
     fn volumes_are_where_the_engine_will_have_them() {

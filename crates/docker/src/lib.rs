@@ -20,6 +20,7 @@ mod handle;
 mod image;
 mod namespace;
 mod parents;
+mod pause;
 mod remote;
 mod removal;
 mod seccomp;

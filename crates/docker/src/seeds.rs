@@ -3,8 +3,12 @@
 //! The engine hands the content out as archives, which are kept by image and unpacked by `hostel-guest unpack`, a
 //! process that has changed its root into the disk first.
 
+mod kept;
+
+pub(crate) use kept::Seeds;
+
 use crate::backend::{Inner, lock};
-use crate::container::LABEL_INSTANCE;
+use crate::container::{self, LABEL_INSTANCE};
 use crate::disk::{self, Place};
 use crate::engine::{Fault, QUESTION, TRANSFER, WORK, bounded};
 use crate::image::Image;
@@ -18,9 +22,9 @@ use futures::StreamExt as _;
 use hostel_guest_client::Guest;
 use hostel_sandbox::file::Compression;
 use hostel_sandbox::{Error, Files as _, Result};
-use std::collections::HashMap;
+use kept::{GROUP, PASSWD};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -30,7 +34,6 @@ use tokio::sync::mpsc;
 pub(crate) const LABEL_SEEDS: &str = "hostel.seeds";
 /// That directory.
 pub(crate) const SEEDS_INSIDE: &str = "/.hostel/places";
-const PASSWD: &str = "/etc/passwd";
 /// What is kept where an image has nothing; an empty file is one that a power cut left.
 const NOTHING: &[u8] = b"nothing\n";
 /// Of an archive's headers: their size, and where they say what they are of.
@@ -43,43 +46,6 @@ const PIECE: usize = 256 << 10;
 /// Most bytes of one place of an image, unless the image itself is larger than half of that.
 const MOST: u64 = 8 << 30;
 
-/// Archives of an image's content, by place.
-pub(crate) struct Seeds {
-    directory: PathBuf,
-}
-
-impl Seeds {
-    fn file(&self, path: &str) -> PathBuf {
-        self.directory.join(format!("{}.tar", path.trim_matches('/').replace('/', "%")))
-    }
-
-    fn has(&self, path: &str) -> bool {
-        std::fs::metadata(self.file(path)).is_ok_and(|found| found.len() > 0)
-    }
-
-    /// The ids of a user, as a name, `uid` or `uid:gid`.
-    pub(crate) fn ids_of(&self, user: &str) -> Option<(u32, u32)> {
-        let (who, group) = user.split_once(':').map_or((user, None), |(who, group)| (who, Some(group)));
-        let passwd = self.passwd();
-        let line = passwd.lines().find_map(|line| {
-            let fields: Vec<&str> = line.split(':').collect();
-            let [name, _, uid, gid, ..] = fields[..] else { return None };
-            (name == who || uid == who).then_some((uid.parse::<u32>().ok()?, gid.parse::<u32>().ok()?))
-        });
-        let number = who.parse::<u32>().ok().map(|uid| (uid, uid));
-        let (uid, gid) = line.or(number)?;
-        Some((uid, group.map_or(Some(gid), |group| group.parse().ok())?))
-    }
-
-    /// The image's list of users; an archive of one file, of which only the file's bytes matter.
-    fn passwd(&self) -> String {
-        let bytes = std::fs::read(self.file(PASSWD)).unwrap_or_default();
-        let text = bytes.get(512..).unwrap_or_default();
-        let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
-        String::from_utf8_lossy(&text[..end]).into_owned()
-    }
-}
-
 impl Inner {
     /// What an image has in places, asked of the engine once for each image.
     ///
@@ -87,19 +53,23 @@ impl Inner {
     /// `Unavailable`, `Internal`.
     pub(crate) async fn seeds(self: &Arc<Self>, image: &Image, places: &[Place]) -> Result<Seeds> {
         let seeds = Seeds { directory: self.ground.seeds(&image.id) };
-        let is_complete = || seeds.has(PASSWD) && places.iter().all(|place| seeds.has(&place.path));
-        if is_complete() {
+        if seeds.has_all(places) {
             return Ok(seeds);
         }
         // One at a time: others want the same.
         let _turn = self.seeding.lock().await;
-        if is_complete() {
+        if seeds.has_all(places) {
             return Ok(seeds);
         }
         let fail = |error: io::Error| Error::internal(format!("make {}", seeds.directory.display()), error);
         std::fs::create_dir_all(&seeds.directory).map_err(fail)?;
         let helper = self.make_helper(&image.id).await?;
         self.take_seeds(&helper.container, image, &seeds, places).await?;
+        // What is kept beyond measure fails no sandbox.
+        if let Err(error) = seeds.evict(places) {
+            let path = seeds.directory.display();
+            tracing::warn!(%path, %error, "what is kept of an image and was not used for long could not be removed");
+        }
         Ok(seeds)
     }
 
@@ -122,8 +92,8 @@ impl Inner {
     async fn take_seeds(&self, helper: &str, image: &Image, seeds: &Seeds, places: &[Place]) -> Result<()> {
         // What an archive adds to an image's own files is less than they are.
         let most = MOST.max(image.bytes.saturating_mul(2));
-        if !seeds.has(PASSWD) {
-            self.take_seed(helper, &[PASSWD.to_owned()], &seeds.file(PASSWD), most).await?;
+        for list in [PASSWD, GROUP].into_iter().filter(|list| !seeds.has(list)) {
+            self.take_seed(helper, &[list.to_owned()], &seeds.file(list), most).await?;
         }
         for place in places.iter().filter(|place| !seeds.has(&place.path)) {
             let sources = sources(image.labels.get(LABEL_SEEDS).map(String::as_str), &place.path);
@@ -265,13 +235,17 @@ impl Inner {
     /// `Unavailable`, `Internal`.
     pub(crate) async fn make_helper(self: &Arc<Self>, image: &str) -> Result<Helper> {
         let client = self.engine.client().await?;
-        let name = format!("hostel-{}-helper-{}", self.ground.instance, uuid::Uuid::new_v4().simple());
+        let unique = uuid::Uuid::new_v4().simple();
+        let name = format!("{}helper-{unique}", container::prefix(&self.ground));
+        // The image may be of a sandbox; this is none.
+        let mut labels = container::no_labels();
+        labels.insert(LABEL_INSTANCE.to_owned(), self.ground.instance.clone());
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
         let body = ContainerCreateBody {
             image: Some(image.to_owned()),
             entrypoint: Some(vec!["/never-started".to_owned()]),
             cmd: Some(Vec::new()),
-            labels: Some(HashMap::from([(LABEL_INSTANCE.to_owned(), self.ground.instance.clone())])),
+            labels: Some(labels),
             host_config: Some(HostConfig { network_mode: Some("none".to_owned()), ..HostConfig::default() }),
             ..ContainerCreateBody::default()
         };
@@ -399,21 +373,5 @@ mod tests {
         let nested = [kept("/srv/x"), kept("/srv") + "/x", "/s/srv/x".to_owned(), "/srv/x".to_owned()];
         assert_eq!(sources(Some("/s"), "/srv/x"), nested);
         assert_eq!(sources(Some("/s"), "/home/a")[1..], ["/s/home/a", "/home/a"]);
-    }
-
-    #[test]
-    fn users_are_found_by_name_and_number() {
-        let home = tempfile::tempdir().unwrap();
-        let seeds = Seeds { directory: home.path().to_owned() };
-        let mut archive = vec![b'h'; 512];
-        archive.extend_from_slice(b"root:x:0:0:root:/root:/bin/sh\nagent:x:1000:1001::/home/agent:/bin/sh\n");
-        archive.resize(1536, 0);
-        std::fs::write(seeds.file(PASSWD), archive).unwrap();
-        assert_eq!(seeds.ids_of("agent"), Some((1000, 1001)));
-        assert_eq!(seeds.ids_of("1000"), Some((1000, 1001)));
-        assert_eq!(seeds.ids_of("1000:7"), Some((1000, 7)));
-        assert_eq!(seeds.ids_of("4242"), Some((4242, 4242)));
-        assert_eq!(seeds.ids_of("nobody-here"), None);
-        assert_eq!(seeds.file("/var/tmp").file_name().unwrap(), "var%tmp.tar");
     }
 }

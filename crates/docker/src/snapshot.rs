@@ -2,10 +2,10 @@
 //! runs.
 
 use crate::backend::Inner;
-use crate::container::LABEL_INSTANCE;
+use crate::container;
 use crate::create::Recipe;
 use crate::disk::{self, SPILL};
-use crate::engine::{QUESTION, TRANSFER, bounded};
+use crate::engine::{TRANSFER, bounded};
 use crate::environment::Environment;
 use crate::image::Image;
 use crate::seeds::{LABEL_SEEDS, SEEDS_INSIDE};
@@ -147,7 +147,7 @@ impl Inner {
         name: Option<&str>,
     ) -> Result<String> {
         let client = self.engine.client().await?;
-        labels.insert(LABEL_INSTANCE.to_owned(), self.ground.instance.clone());
+        labels.extend(container::no_labels());
         let fork_of = if name.is_none() { self.ground.instance.clone() } else { String::new() };
         labels.insert(LABEL_FORK.to_owned(), fork_of);
         let repository = name.map(|name| format!("hostel/{name}"));
@@ -257,10 +257,15 @@ pub(crate) struct Still<'a> {
 
 impl Still<'_> {
     pub(crate) async fn release(mut self) {
-        if std::mem::take(&mut self.ours)
-            && let Err(error) = self.environment.set_engine_pause(false).await
-        {
-            tracing::error!(sandbox = %self.environment.id, %error, "a sandbox could not be resumed after a copy");
+        if !std::mem::take(&mut self.ours) {
+            return;
+        }
+        match self.environment.set_engine_pause(false).await {
+            Ok(_) => self.environment.pause.set_owed(false),
+            Err(error) => {
+                let sandbox = &self.environment.id;
+                tracing::error!(%sandbox, %error, "a sandbox could not be resumed after a copy; it is tried again");
+            }
         }
     }
 }
@@ -271,13 +276,12 @@ impl Drop for Still<'_> {
         if !self.ours {
             return;
         }
-        let (inner, container) =
-            (Arc::clone(&self.environment.inner), self.environment.handle.container.clone());
+        let (inner, pause) = (Arc::clone(&self.environment.inner), Arc::clone(&self.environment.pause));
+        let (sandbox, container) = (self.environment.id.clone(), self.environment.handle.container.clone());
         let tasks = inner.tasks.clone();
         tasks.spawn(async move {
-            if let Ok(client) = inner.engine.client().await {
-                let _ = bounded(QUESTION, client.unpause_container(&container)).await;
-            }
+            let _turn = pause.turn.lock().await;
+            inner.thaw(&sandbox, &container, &pause).await;
         });
     }
 }
@@ -285,12 +289,15 @@ impl Drop for Still<'_> {
 impl Environment {
     /// Freezes the sandbox for a copy, unless it is paused already.
     async fn hold_still(&self) -> Result<Still<'_>> {
-        let turn = self.pausing.lock().await;
+        let turn = self.pause.turn.lock().await;
         let ours = !self.is_paused();
         let mut still = Still { environment: self, ours, _turn: turn };
         if ours {
+            // Before: an engine that dies in the midst may have done it.
+            self.pause.set_owed(true);
             // One that was paused while the engine was away, or by others, stays so.
             still.ours = self.freeze().await?;
+            self.pause.set_owed(still.ours);
         }
         Ok(still)
     }

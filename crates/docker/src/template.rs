@@ -2,7 +2,6 @@
 //! and `default`.
 
 use crate::backend::Inner;
-use crate::container::LABEL_INSTANCE;
 use crate::engine::{QUESTION, TRANSFER, WORK, bounded};
 use crate::image::Image;
 use crate::parents::Parents;
@@ -219,10 +218,7 @@ impl Inner {
             .from_src("-")
             .repo(&repository)
             .tag("latest")
-            .changes(vec![
-                format!("LABEL {LABEL_TEMPLATE}={}", record(&template)?),
-                format!("LABEL {LABEL_INSTANCE}={}", self.ground.instance),
-            ])
+            .changes(vec![format!("LABEL {LABEL_TEMPLATE}={}", record(&template)?)])
             .build();
         // The engine cannot be told of a source that broke: what it makes of such a one is taken away again.
         let failed = Arc::new(Mutex::new(None));

@@ -2,10 +2,12 @@
 //! engine was away and now and then, for an engine may fall silent or forget an event.
 
 use crate::backend::Inner;
-use crate::container::{LABEL_INSTANCE, LABEL_SANDBOX};
+use crate::container::{self, LABEL_INSTANCE, LABEL_SANDBOX};
 use crate::engine::{QUESTION, bounded};
-use bollard::models::{ContainerSummary, ContainerSummaryStateEnum, EventMessage};
-use bollard::query_parameters::{EventsOptionsBuilder, ListContainersOptionsBuilder};
+use bollard::models::{ContainerState, ContainerSummary, ContainerSummaryStateEnum, EventMessage};
+use bollard::query_parameters::{
+    EventsOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
+};
 use futures::StreamExt as _;
 use hostel_sandbox::{BackendEvent, Result, SandboxId};
 use std::collections::{HashMap, HashSet};
@@ -20,6 +22,15 @@ const LONGEST: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_secs(10);
 /// Every so many looks images are tidied up, too.
 const THOROUGH: u32 = 6;
+/// The kernel ends a guest for want of memory at once, and says so at the same time.
+const OOM_TO_DEATH: Duration = Duration::from_secs(2);
+/// How the engine tells of SIGKILL.
+const KILLED: i64 = 137;
+
+/// What the kernel killed; any process of a container that it kills makes the engine say the first.
+fn is_end_by_oom(state: &ContainerState) -> bool {
+    state.oom_killed == Some(true) && state.exit_code == Some(KILLED)
+}
 
 impl Inner {
     /// Listens to the engine for as long as the backend lives.
@@ -95,6 +106,13 @@ impl Inner {
         let Some(sandbox) = attributes.get(LABEL_SANDBOX).and_then(|id| SandboxId::parse(id).ok()) else {
             return;
         };
+        // What others run of an image of ours may have all of its labels.
+        let is_ours =
+            attributes.get("name").is_some_and(|name| *name == container::name(&self.ground, &sandbox))
+                || self.lives_in(&sandbox, container);
+        if !is_ours {
+            return;
+        }
         match event.action.as_deref() {
             Some("oom") => self.note_oom(&sandbox),
             Some("die") => self.died(&sandbox, container, "guest_died").await,
@@ -114,10 +132,24 @@ impl Inner {
 
     /// Tells of a death, once.
     async fn died(&self, sandbox: &SandboxId, container: &str, reason: &str) {
-        let Some(oom) = self.take_dead(sandbox, container) else { return };
-        let reason = if oom && reason == "guest_died" { "out_of_memory" } else { reason };
+        let Some(last_oom) = self.take_dead(sandbox, container) else { return };
+        let oom = match last_oom {
+            _ if reason != "guest_died" => false,
+            Some(ago) => ago < OOM_TO_DEATH,
+            // The event may come after that of the death, or was forgotten.
+            None => self.ended_by_oom(container).await,
+        };
+        let reason = if oom { "out_of_memory" } else { reason };
         let died = BackendEvent::Died { sandbox: sandbox.clone(), reason: reason.to_owned() };
         let _ = self.deaths.send(died).await;
+    }
+
+    /// Whether the engine says of a dead container, of which it told of no want of memory, that this was its end.
+    async fn ended_by_oom(&self, container: &str) -> bool {
+        let Ok(client) = self.engine.client().await else { return false };
+        let inspected = client.inspect_container(container, None::<InspectContainerOptions>);
+        let found = bounded(QUESTION, inspected).await;
+        found.is_ok_and(|found| found.state.is_some_and(|state| is_end_by_oom(&state)))
     }
 
     /// Compares what we think is there with what is, and starts tidying up.
@@ -134,8 +166,10 @@ impl Inner {
             })
             .filter_map(|container| container.id.as_deref())
             .collect();
-        for (sandbox, container) in living {
-            if !alive.contains(container.as_str()) {
+        for (sandbox, container, pause) in living {
+            if alive.contains(container.as_str()) {
+                self.let_go_on(&sandbox, &container, &pause).await;
+            } else {
                 self.died(&sandbox, &container, "guest_died").await;
             }
         }
@@ -152,8 +186,38 @@ impl Inner {
         let instance = format!("{LABEL_INSTANCE}={}", self.ground.instance);
         let filters = HashMap::from([("label", vec![instance.as_str()])]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-        bounded(QUESTION, client.list_containers(Some(options)))
+        let mut found = bounded(QUESTION, client.list_containers(Some(options)))
             .await
-            .map_err(|fault| fault.during("list containers"))
+            .map_err(|fault| fault.while_asking("list containers"))?;
+        found.retain(|container| self.is_ours(container));
+        Ok(found)
+    }
+
+    /// Whether a container with our label is ours: by its name, or where somebody renamed it, by what lives in it.
+    /// What others run of an image may have all labels that we ever gave.
+    fn is_ours(&self, found: &ContainerSummary) -> bool {
+        let prefix = container::prefix(&self.ground);
+        // The engine puts a slash before them.
+        let mut names = found.names.iter().flatten().map(|name| name.trim_start_matches('/'));
+        let labels = found.labels.as_ref();
+        let sandbox = labels.and_then(|labels| SandboxId::parse(labels.get(LABEL_SANDBOX)?).ok());
+        names.any(|name| name.starts_with(&prefix))
+            || sandbox.zip(found.id.as_ref()).is_some_and(|(sandbox, id)| self.lives_in(&sandbox, id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_kill_beside_want_of_memory_is_an_end_by_it() {
+        let state =
+            |oom_killed, exit_code| ContainerState { oom_killed, exit_code, ..ContainerState::default() };
+        assert!(is_end_by_oom(&state(Some(true), Some(137))));
+        // Another process of it was killed, earlier; the guest ended by itself.
+        assert!(!is_end_by_oom(&state(Some(true), Some(0))));
+        assert!(!is_end_by_oom(&state(Some(false), Some(137))));
+        assert!(!is_end_by_oom(&state(None, None)));
     }
 }

@@ -54,7 +54,7 @@ pub(crate) struct Inner {
     pub(crate) spares: Spares,
     pub(crate) templates: Templates,
     pub(crate) reaper: Reaper,
-    pub(crate) capabilities: Capabilities,
+    pub(crate) capabilities: Arc<Capabilities>,
     pub(crate) disks: Disks,
     pub(crate) executable: Executable,
     pub(crate) deaths: mpsc::Sender<BackendEvent>,
@@ -232,7 +232,7 @@ impl Jail {
             spares: Spares::new(ground.clone(), tasks.clone(), wanted),
             templates,
             reaper: Reaper::new(ground.clone(), tasks.clone()),
-            capabilities,
+            capabilities: Arc::new(capabilities),
             disks: Disks { pool: ground.pool.is_some(), root },
             executable,
             deaths,
@@ -360,8 +360,8 @@ impl Backend for Jail {
         BackendName::parse("jail").unwrap_or_else(|_| BackendName::generate())
     }
 
-    fn capabilities(&self) -> &Capabilities {
-        &self.inner.capabilities
+    fn capabilities(&self) -> Arc<Capabilities> {
+        Arc::clone(&self.inner.capabilities)
     }
 
     async fn create(&self, id: &SandboxId, spec: &SandboxSpec) -> Result<Created> {

@@ -100,8 +100,9 @@ pub trait Backend: Send + Sync {
     /// Its name in the API.
     fn name(&self) -> BackendName;
 
-    /// What it can do here; fixed while the daemon runs, once it is known (see [`Self::reach`]).
-    fn capabilities(&self) -> &Capabilities;
+    /// What it can do here. It changes only with what the backend stands on: once that is known (see [`Self::reach`]),
+    /// and where a service comes back with other settings.
+    fn capabilities(&self) -> Arc<Capabilities>;
 
     /// Finds out what [`Self::capabilities`] only guesses before it: where that depends on a service which was away
     /// when the daemon started. Nothing where it is known, or cannot be found out now.

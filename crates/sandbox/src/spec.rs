@@ -142,7 +142,7 @@ pub fn validate_path(field: &str, path: &str) -> Result<()> {
     Ok(())
 }
 
-/// Checks a user: a name as `useradd` takes it, `uid`, or `uid:gid`.
+/// Checks a user: a name as `useradd` takes it, or a uid; either with `:` and a group's name or gid.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] on anything else.
@@ -153,7 +153,10 @@ pub fn validate_user(field: &str, user: &str) -> Result<()> {
     if ok {
         Ok(())
     } else {
-        Err(Error::invalid(field, format!("{user:.80?} is not a user: give a name, a uid or uid:gid")))
+        Err(Error::invalid(
+            field,
+            format!("{user:.80?} is not a user: give a name, a uid, uid:gid or name:group"),
+        ))
     }
 }
 

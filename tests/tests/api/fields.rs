@@ -118,7 +118,7 @@ async fn ids_that_cannot_be_are_refused_everywhere_and_absent_ones_are_not_found
         blames("process_id", &id, processes.clone().get_process(process).await);
         let start = v1::StartProcessRequest { sandbox_id: of(), ..stage.process(&["true"]) };
         blames("sandbox_id", &id, processes.clone().start_process(start).await);
-        let template = v1::GetTemplateRequest { name: of() };
+        let template = v1::GetTemplateRequest { name: of(), ..Default::default() };
         blames("template", &id, stage.api.templates().get_template(template).await);
     }
     let absent = || "sb-nobody".to_owned();

@@ -40,6 +40,42 @@ async fn a_request_id_with_another_body_is_refused_also_after_kill() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_build_that_nobody_could_find_again_ends_with_its_caller() {
+    let stage = Stage::set().await;
+    let build = |script: &str| {
+        let command = ["sh", "-c", script].map(str::to_owned).into();
+        let step = v1::ProcessSpec { command, ..Default::default() };
+        v1::BuildTemplateRequest { name: "left".into(), steps: vec![step], ..Default::default() }
+    };
+    let started = |event: &v1::BuildTemplateResponse| {
+        matches!(event.event, Some(v1::build_template_response::Event::StepStarted(_)))
+    };
+    let mut left = stage.api.templates().build_template(build("sleep 1000")).await.unwrap().into_inner();
+    match left.message().await {
+        Ok(first) => assert!(started(&first.unwrap())),
+        Err(status) => {
+            eprintln!("skipped: {}", status.message());
+            assert_eq!(refused::<()>(Err(status)), (Code::Unimplemented, "CAPABILITY_MISSING".to_owned()));
+            return stage.clear();
+        }
+    }
+    drop(left);
+    // Its name is taken for as long as it runs.
+    loop {
+        let mut again = stage.api.templates().build_template(build("true")).await.unwrap().into_inner();
+        match again.message().await {
+            Ok(first) => {
+                assert!(started(&first.unwrap()));
+                while again.message().await.unwrap().is_some() {}
+                break;
+            }
+            Err(status) => assert_eq!(status.code(), Code::AlreadyExists, "{status:?}"),
+        }
+    }
+    stage.clear();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_says_what_it_is_of_and_is_made_once() {
     let stage = Stage::set().await;
     let snapshot = |name: &str| v1::SnapshotSandboxRequest {
@@ -57,8 +93,12 @@ async fn a_snapshot_says_what_it_is_of_and_is_made_once() {
         }
     };
     assert_eq!(made.source_sandbox_id, stage.victim);
-    let got =
-        stage.api.templates().get_template(v1::GetTemplateRequest { name: "shot".into() }).await.unwrap();
+    let got = stage
+        .api
+        .templates()
+        .get_template(v1::GetTemplateRequest { name: "shot".into(), ..Default::default() })
+        .await
+        .unwrap();
     assert_eq!(got.into_inner().template.unwrap().source_sandbox_id, stage.victim);
     let again = stage.api.sandboxes().snapshot_sandbox(snapshot("shot")).await.unwrap().into_inner();
     assert_eq!(again.template.unwrap().name, "shot");

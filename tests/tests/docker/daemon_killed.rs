@@ -2,7 +2,7 @@
 //! to others is left alone.
 
 use crate::setup::{container, daemon_on, instance};
-use hostel_tests::{docker, eventually, shared_engine};
+use hostel_tests::{TestDaemon, docker, eventually, shared_engine};
 use std::io::{BufReader, Read as _};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -15,10 +15,21 @@ struct Bystander<'a>(&'a str, String);
 
 impl<'a> Bystander<'a> {
     fn start(host: &'a str, image: &str, labels: &[&str]) -> Self {
-        let mut arguments = vec!["run", "--detach", "--network", "none"];
-        labels.iter().for_each(|label| arguments.extend(["--label", label]));
-        arguments.extend([image, "sleep", "1000"]);
+        let labels: Vec<_> = labels.iter().flat_map(|label| ["--label", *label]).collect();
+        Self::with(host, image, &labels)
+    }
+
+    fn with(host: &'a str, image: &str, options: &[&str]) -> Self {
+        let begin = ["run", "--detach", "--network", "none", "--entrypoint", "sleep"];
+        let arguments = [&begin[..], options, &[image, "1000"]].concat();
         Self(host, docker(host, &arguments).success().to_owned())
+    }
+
+    /// As a daemon leaves one that is killed between the engine's answer and its record.
+    fn ghost(host: &'a str, image: &str, instance: &str) -> Self {
+        let (name, ours) = (format!("hostel-{instance}-sb-ghost"), format!("hostel.instance={instance}"));
+        let options = ["--name", &name, "--label", &ours, "--label", "hostel.sandbox=sb-ghost"];
+        Self::with(host, image, &options)
     }
 
     fn looks(&self) -> String {
@@ -61,7 +72,6 @@ fn what_nobody_knows_is_removed_and_what_is_anothers_is_not() {
     let Some((host, image)) = shared_engine() else { return };
     let mut daemon = daemon_on(&host, &image);
     let id = container(&daemon);
-    let ours = format!("hostel.instance={}", instance(&daemon));
     let strangers = [
         Bystander::start(&host, &image, &["owner=somebody"]),
         // Another daemon's, even with the same name for its sandbox.
@@ -71,14 +81,78 @@ fn what_nobody_knows_is_removed_and_what_is_anothers_is_not() {
     ];
     let before: Vec<String> = strangers.iter().map(Bystander::looks).collect();
     daemon.kill();
-    // As a daemon leaves it that is killed between the engine's answer and its record.
-    let ghost = Bystander::start(&host, &image, &[&ours, "hostel.sandbox=sb-ghost"]);
+    let ghost = Bystander::ghost(&host, &image, &instance(&daemon));
     daemon.restart();
     eventually("the ghost is gone", || docker(&host, &["inspect", &ghost.1]).code != Some(0));
     assert_eq!(daemon.shell(&id, "echo still here"), "still here");
     let after: Vec<String> = strangers.iter().map(Bystander::looks).collect();
     assert!(before == after, "somebody else's containers were changed");
     daemon.finish();
+}
+
+/// An image that is removed with its test.
+struct Removed<'a>(&'a str, String);
+
+impl Drop for Removed<'_> {
+    fn drop(&mut self) {
+        let _ = docker(self.0, &["rmi", "--force", &self.1]);
+    }
+}
+
+#[test]
+fn what_others_run_of_our_images_is_theirs() {
+    let Some((host, base)) = shared_engine() else { return };
+    let mut daemon = daemon_on(&host, &base);
+    let instance = instance(&daemon);
+    let name = |what: &str| format!("{what}-{}", std::process::id());
+    let archive = daemon.home().join("rootfs.tar");
+    let helper = docker(&host, &["create", &base, "true"]).success().to_owned();
+    let archive = archive.to_str().unwrap();
+    let _ = docker(&host, &["export", "--output", archive, &helper]).success();
+    let _ = docker(&host, &["rm", &helper]).success();
+    let import = ["template", "import", "--backend", "docker", &name("imported"), archive];
+    let _ = daemon.hostel(&import).success();
+    let mut images = vec![Removed(&host, format!("hostel/{}", name("imported")))];
+    let id = container(&daemon);
+    if daemon.hostel(&["sandbox", "snapshot", "-q", &id, &name("snapshot")]).code == Some(0) {
+        images.push(Removed(&host, format!("hostel/{}", name("snapshot"))));
+    }
+    let labels = "{{index .Config.Labels \"hostel.instance\"}}{{index .Config.Labels \"hostel.sandbox\"}}";
+    for image in &images {
+        assert_eq!(docker(&host, &["inspect", "--format", labels, &image.1]).success(), "", "{}", image.1);
+    }
+    // Earlier daemons labelled their images, and a sandbox's root had its sandbox's labels, too.
+    let helper = docker(&host, &["create", &images[0].1, "true"]).success().to_owned();
+    let earlier = format!("hostel/{}", name("earlier"));
+    let change = format!("LABEL hostel.instance={instance} hostel.sandbox=sb-gone");
+    let _ = docker(&host, &["commit", "--change", &change, &helper, &earlier]).success();
+    let _ = docker(&host, &["rm", &helper]).success();
+    images.push(Removed(&host, earlier));
+
+    // Seen by an event, then by every sweep.
+    let strangers: Vec<_> = images.iter().map(|image| Bystander::with(&host, &image.1, &[])).collect();
+    let before: Vec<String> = strangers.iter().map(Bystander::looks).collect();
+    let swept = |daemon: &mut TestDaemon| {
+        daemon.kill();
+        let ghost = Bystander::ghost(&host, &base, &instance);
+        daemon.restart();
+        eventually("the ghost is gone", || docker(&host, &["inspect", &ghost.1]).code != Some(0));
+    };
+    swept(&mut daemon);
+    let after: Vec<String> = strangers.iter().map(Bystander::looks).collect();
+    assert!(before == after, "somebody else's containers were changed");
+    assert_eq!(daemon.shell(&id, "echo still here"), "still here");
+    // One of ours that somebody gave another name is still ours.
+    let _ = docker(&host, &["rename", &format!("hostel-{instance}-{id}"), &name("renamed")]).success();
+    swept(&mut daemon);
+    assert_eq!(daemon.shell(&id, "echo still here"), "still here");
+
+    drop(strangers);
+    for image in ["imported", "earlier"] {
+        assert_eq!(daemon.hostel(&["template", "rm", &name(image)]).success(), name(image));
+    }
+    daemon.finish();
+    assert_ne!(docker(&host, &["inspect", &name("renamed")]).code, Some(0), "it was ours to remove");
 }
 
 #[test]

@@ -158,3 +158,30 @@ fn an_engine_that_falls_silent_is_told_and_what_happened_meanwhile_is_seen() {
     daemon.finish();
     eventually("no container is left", || containers(&engine) == 0);
 }
+
+#[test]
+fn a_sandbox_whose_engine_died_while_it_was_copied_goes_on() {
+    let Some((mut engine, mut daemon)) = own_engine(&["--live-restore"]) else { return };
+    let (id, stopped) = (container(&daemon), container(&daemon));
+    let name = |id: &str| format!("hostel-{}-{id}", instance(&daemon));
+    let is_frozen = |engine: &TestEngine, id: &str| {
+        engine.docker(&["inspect", "--format", "{{.State.Paused}}", &name(id)]).success() == "true"
+    };
+    // So much that the copy takes a while.
+    let _ = daemon.shell(&id, "head -c 400000000 /dev/urandom >/tmp/much; sync");
+    // What others freeze is theirs.
+    let _ = engine.docker(&["pause", &name(&stopped)]).success();
+    let copying = daemon.command(&["--json", "sandbox", "snapshot", &id, "half"]).spawn().unwrap();
+    eventually("it is frozen for the copy", || is_frozen(&engine, &id));
+    engine.kill();
+    let failed = copying.wait_with_output().unwrap();
+    assert!(!failed.status.success(), "it was copied before its engine died");
+    engine.restart();
+    assert_eq!(get(&daemon, &id)["state"], "ready");
+    eventually("it goes on", || !is_frozen(&engine, &id));
+    assert_eq!(daemon.shell(&id, "echo still here"), "still here");
+    assert!(is_frozen(&engine, &stopped), "what others froze goes on");
+    let _ = engine.docker(&["unpause", &name(&stopped)]).success();
+    daemon.finish();
+    eventually("no container is left", || containers(&engine) == 0);
+}

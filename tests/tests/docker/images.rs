@@ -170,6 +170,20 @@ fn what_an_image_would_start_by_itself_is_not_started() {
 }
 
 #[test]
+fn processes_run_as_the_user_and_group_that_an_image_names() {
+    let Some((host, base)) = shared_engine() else { return };
+    let image = TestImage::of(&host, &base, "user", &["--change", "USER nobody:nogroup"]);
+    let mut daemon = daemon_with(&host, &image.name, "");
+    let script = "id -un; id -gn; touch x; stat -c %U:%G x";
+    assert_eq!(run(&daemon, &["sh", "-c", script]), "nobody\nnogroup\nnobody:nogroup");
+    let asked = daemon.hostel(&["run", "--backend", "docker", "--user", "4242:root", "--", "id", "-gn"]);
+    assert_eq!(asked.success(), "root");
+    let nobody = daemon.hostel(&["run", "--backend", "docker", "--user", "nobody:nobodies", "--", "id"]);
+    assert!(nobody.failure(125).contains("no group \"nobodies\""), "{nobody:?}");
+    daemon.finish();
+}
+
+#[test]
 fn links_of_an_image_or_a_sandbox_lead_to_nothing_of_the_host() {
     let Some((host, base)) = shared_engine() else { return };
     let place = tempfile::tempdir().unwrap();

@@ -9,6 +9,7 @@ mod full_disk;
 mod images;
 mod old_engine;
 mod pools;
+mod recipes;
 mod remote;
 mod setup;
 mod tls;

@@ -51,7 +51,7 @@ pub(crate) struct ExecArgs {
     /// Directory to start in [the sandbox's].
     #[arg(short = 'w', long, visible_alias = "workdir", value_name = "DIR")]
     cwd: Option<String>,
-    /// User to run as: a name, uid or uid:gid [the sandbox's].
+    /// User to run as: a name, uid, uid:gid or name:group [the sandbox's].
     #[arg(short, long, value_name = "USER")]
     user: Option<String>,
     /// Id for the process [made by the daemon].

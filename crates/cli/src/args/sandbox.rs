@@ -32,7 +32,7 @@ pub(crate) struct SandboxOptions {
     /// Label it, for selection.
     #[arg(short, long, value_name = "K=V", value_parser = value::label)]
     label: Vec<(String, String)>,
-    /// User that processes run as: a name, uid or uid:gid inside.
+    /// User that processes run as: a name, uid, uid:gid or name:group inside.
     #[arg(short, long, value_name = "USER")]
     user: Option<String>,
     /// Directory that processes start in; made if absent.

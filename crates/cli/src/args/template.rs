@@ -65,7 +65,7 @@ pub(crate) struct BuildArgs {
     /// Template to run the commands on [host].
     #[arg(long, value_name = "NAME", value_parser = value::template, requires = "run")]
     pub(crate) base: Option<TemplateId>,
-    /// User to run the commands as: a name, uid or uid:gid [the base's].
+    /// User to run the commands as: a name, uid, uid:gid or name:group [the base's].
     #[arg(long, value_name = "USER", requires = "run")]
     pub(crate) user: Option<String>,
     /// Backend to make it for [with --run: the first that can; otherwise jail].
@@ -80,7 +80,7 @@ pub(crate) struct BuildArgs {
     /// Directory with image recipes, one directory each [./images, then /usr/share/hostel/images].
     #[arg(long, value_name = "DIR", env = "HOSTEL_RECIPES", hide_env = true, conflicts_with = "run")]
     pub(crate) recipes: Option<PathBuf>,
-    /// Replace a template of this name that was built from another image.
+    /// Replace a template of this name that the backend has of another image or recipe.
     #[arg(long, conflicts_with = "run")]
     pub(crate) replace: bool,
 }
@@ -108,7 +108,7 @@ pub(crate) struct ImportArgs {
     /// Environment variable of its sandboxes; NAME alone passes on its value.
     #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = value::env)]
     pub(crate) env: Vec<(String, Option<String>)>,
-    /// User of its sandboxes' processes: a name, uid or uid:gid.
+    /// User of its sandboxes' processes: a name, uid, uid:gid or name:group.
     #[arg(long, value_name = "USER")]
     pub(crate) user: Option<String>,
     /// Directory that its sandboxes' processes start in.

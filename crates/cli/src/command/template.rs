@@ -53,9 +53,13 @@ fn made(context: &Context, template: &Template) -> Outcome {
     Ok(SUCCESS)
 }
 
-/// The template of that name, if there is one.
-async fn existing(client: &Client, name: &TemplateId) -> Result<Option<Template>, Failure> {
-    match client.get_template(name).await {
+/// The template of that name that a backend has, if there is one.
+async fn existing(
+    client: &Client,
+    name: &TemplateId,
+    backend: &BackendName,
+) -> Result<Option<Template>, Failure> {
+    match client.get_template_of(name, Some(backend)).await {
         Ok(template) => Ok(Some(template)),
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error.into()),

@@ -87,14 +87,14 @@ pub(crate) fn of_backend(backend: &Arc<dyn Backend>) -> Vec<Check> {
     }
     let remark = backend.remark().map_or(String::new(), |remark| format!("; {remark}"));
     let usable = Check::ok("backend", format!("{name}: sandboxes can be made{remark}"));
-    let missing = &backend.capabilities().missing;
+    let capabilities = backend.capabilities();
     let weak = |weakness: &Weakness| Check {
         name: weakness.capability.name(),
         finding: Finding::Warn,
         detail: format!("{name}: {}", weakness.detail),
         fix: String::new(),
     };
-    [usable].into_iter().chain(missing.iter().map(weak)).collect()
+    [usable].into_iter().chain(capabilities.missing.iter().map(weak)).collect()
 }
 
 /// What is wrong with declared templates.

@@ -23,9 +23,12 @@ use log::Log;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
 
 /// How long a build that ended can be followed again.
 const KEPT: Duration = Duration::from_secs(600);
+/// How long a step may take that names no timeout: its sandbox takes the node's memory for as long.
+const STEP: Duration = Duration::from_secs(3600);
 /// Most ended builds that are kept.
 const MOST_KEPT: usize = 64;
 
@@ -96,7 +99,7 @@ struct Plan {
 
 impl Sandboxes {
     /// Begins a build, or finds the one that this request began before, and follows it from its beginning. It goes
-    /// on when nobody follows.
+    /// on when nobody follows; but one that nobody could find again, having no request id, then ends.
     ///
     /// # Errors
     /// `RequestIdReused`. Everything else comes from the build that is followed.
@@ -107,17 +110,19 @@ impl Sandboxes {
         repeat: Option<Repeat>,
     ) -> Result<Followed> {
         let (log, new) = self.0.builds.log(repeat.as_ref())?;
+        let abandoned = CancellationToken::new();
+        let followed = log.follow(repeat.is_none().then(|| abandoned.clone()));
         if new {
             let (this, log) = (self.clone(), Arc::clone(&log));
             self.0.tasks.spawn(async move {
                 let ended = tokio::select! {
-                    ended = this.build_once(request, &actor, repeat, &log) => ended,
+                    ended = this.build_once(request, &actor, repeat, &log, &abandoned) => ended,
                     () = this.0.stop.cancelled() => Err(Error::Draining),
                 };
                 log.end(ended);
             });
         }
-        Ok(log.follow())
+        Ok(followed)
     }
 
     async fn build_once(
@@ -126,8 +131,9 @@ impl Sandboxes {
         actor: &str,
         repeat: Option<Repeat>,
         log: &Log,
+        abandoned: &CancellationToken,
     ) -> Result<()> {
-        let Some(repeat) = repeat else { return self.build_now(request, actor, log).await };
+        let Some(repeat) = repeat else { return self.build_now(request, actor, log, abandoned).await };
         let (key, claim) = repeat.fulfilled(request.template.id.to_string());
         if let Some(earlier) = self.0.store.claim_request(&key, claim).await? {
             repeat.check(&earlier.body)?;
@@ -138,14 +144,20 @@ impl Sandboxes {
                 return Ok(());
             }
         }
-        let built = self.build_now(request, actor, log).await;
+        let built = self.build_now(request, actor, log, abandoned).await;
         if built.is_err() {
             self.0.store.release_request(&repeat.key).await?;
         }
         built
     }
 
-    async fn build_now(&self, request: BuildRequest, actor: &str, log: &Log) -> Result<()> {
+    async fn build_now(
+        &self,
+        request: BuildRequest,
+        actor: &str,
+        log: &Log,
+        abandoned: &CancellationToken,
+    ) -> Result<()> {
         let begin = Instant::now();
         if self.is_draining() {
             return Err(Error::NodeDraining);
@@ -164,7 +176,14 @@ impl Sandboxes {
         let _room = self.0.capacity.take_now(Needs::of(&resolved.spec.limits)).await?;
         let created = plan.backend.create(&SandboxId::generate(), &resolved.spec).await?;
         let sandbox = Unrecorded::new(self, created);
-        run_steps(&sandbox.environment, &plan.steps, log).await?;
+        tokio::select! {
+            ran = run_steps(&sandbox.environment, &plan.steps, log) => ran?,
+            () = abandoned.cancelled() => {
+                return Err(
+                    DomainError::DeadlineExceeded { what: "the caller went away; the build".to_owned() }.into()
+                );
+            }
+        }
         let template = sandbox.environment.snapshot(plan.template.clone()).await?;
         self.template_made(plan.backend.name(), template.clone());
         tracing::info!(
@@ -189,7 +208,7 @@ impl Sandboxes {
         let limits = template.limits.clone();
         template.inherit(&base);
         template.source = TemplateSource::Built { base: base.id };
-        Ok(Plan { backend, template, limits, steps, _name: name })
+        Ok(Plan { backend, template, limits, steps: with_deadlines(steps), _name: name })
     }
 
     /// The backend that has the base and can snapshot: the one named, or the first.
@@ -251,6 +270,13 @@ impl Drop for Unrecorded {
     }
 }
 
+fn with_deadlines(mut steps: Vec<ProcessSpec>) -> Vec<ProcessSpec> {
+    for step in &mut steps {
+        step.timeout.get_or_insert(STEP);
+    }
+    steps
+}
+
 async fn run_steps(
     environment: &Arc<dyn ExecutionEnvironment>,
     steps: &[ProcessSpec],
@@ -297,4 +323,17 @@ async fn run_step(
 fn failed(index: u32, step: &ProcessSpec, exit_code: Option<i32>, how: String) -> Error {
     let message = format!("step {} of the build, {:?}, {how}", index + 1, shown(&step.argv));
     Error::CommandFailed { reason: "BUILD_FAILED", message, step: Some(index), exit_code }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_step_ends() {
+        let brief = ProcessSpec { timeout: Some(Duration::from_secs(5)), ..ProcessSpec::default() };
+        let steps = with_deadlines(vec![ProcessSpec::default(), brief]);
+        let timeouts: Vec<_> = steps.iter().map(|step| step.timeout).collect();
+        assert_eq!(timeouts, [Some(STEP), Some(Duration::from_secs(5))]);
+    }
 }

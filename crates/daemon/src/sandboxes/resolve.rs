@@ -60,7 +60,7 @@ impl Sandboxes {
         let template = self.template_for(&backend, spec.template.as_ref()).await?;
         let from_template = template.as_ref().and_then(|template| template.network.clone());
         spec.network = network.or(from_template).unwrap_or_default();
-        require_all(capabilities, &spec)?;
+        require_all(&capabilities, &spec)?;
         self.0.reach.check(&spec)?;
 
         let requested_limits = spec.limits.clone();
@@ -74,7 +74,7 @@ impl Sandboxes {
             spec.limits = spec.limits.at_most(&template.max_limits);
         }
         spec.lifetime = spec.lifetime.or(self.0.settings.default_lifetime);
-        let weaknesses = drop_what_cannot_be_held(&mut spec.limits, &requested_limits, capabilities);
+        let weaknesses = drop_what_cannot_be_held(&mut spec.limits, &requested_limits, &capabilities);
         Ok(Resolved { backend, spec, template, requested_limits, weaknesses })
     }
 }

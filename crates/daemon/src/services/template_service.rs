@@ -34,8 +34,9 @@ impl TemplateService for Templates {
         &self,
         request: Request<v1::GetTemplateRequest>,
     ) -> Answer<v1::GetTemplateResponse> {
-        let id = TemplateId::parse(request.into_inner().name).map_err(Error::from)?;
-        let found = self.0.backends_with(&id).await?;
+        let request = request.into_inner();
+        let id = TemplateId::parse(request.name).map_err(Error::from)?;
+        let found = self.having(&id, request.backend).await?;
         let found: Vec<_> = found.into_iter().map(|(backend, template)| (backend.name(), template)).collect();
         let template = self.shown(&found).ok_or_else(|| not_found(&id))?;
         Ok(Response::new(v1::GetTemplateResponse { template: Some(template) }))
@@ -114,10 +115,7 @@ impl TemplateService for Templates {
         let peer = peer(&request)?;
         let request = request.into_inner();
         let id = TemplateId::parse(request.name).map_err(Error::from)?;
-        let mut found = self.0.backends_with(&id).await?;
-        if let Some(wanted) = optional_id(request.backend, BackendName::parse)? {
-            found.retain(|(backend, _)| backend.name() == wanted);
-        }
+        let found = self.having(&id, request.backend).await?;
         if found.is_empty() && !request.allow_missing {
             return Err(not_found(&id).into());
         }
@@ -152,6 +150,14 @@ fn not_found(id: &TemplateId) -> Error {
 type Found = Vec<(BackendName, Template)>;
 
 impl Templates {
+    /// The backends that have a template; of those only the one of this name, where it is not empty.
+    async fn having(&self, id: &TemplateId, named: String) -> Result<Vec<(Arc<dyn Backend>, Template)>> {
+        let wanted = optional_id(named, BackendName::parse)?;
+        let mut found = self.0.backends_with(id).await?;
+        found.retain(|(backend, _)| wanted.as_ref().is_none_or(|wanted| backend.name() == *wanted));
+        Ok(found)
+    }
+
     /// All templates by name. A backend that does not answer is left out: the others' are told all the same.
     async fn all(&self) -> Result<BTreeMap<TemplateId, Found>> {
         let (mut all, mut failed) = (BTreeMap::<_, Found>::new(), None);

@@ -70,7 +70,7 @@ impl Host {
 /// The backend of one daemon.
 pub(crate) struct Fake {
     host: Arc<Host>,
-    capabilities: Capabilities,
+    capabilities: Arc<Capabilities>,
     events: Mutex<Option<mpsc::Receiver<BackendEvent>>>,
     adopted: Mutex<BTreeSet<SandboxId>>,
     pub(crate) tell: mpsc::Sender<BackendEvent>,
@@ -91,6 +91,7 @@ impl Fake {
         }
         let (tell, events) = mpsc::channel(16);
         let events = Mutex::new(Some(events));
+        let capabilities = Arc::new(capabilities);
         Arc::new(Self { host: Arc::clone(host), capabilities, events, adopted: Mutex::default(), tell })
     }
 }
@@ -154,8 +155,8 @@ impl Backend for Fake {
         BackendName::parse("fake").unwrap()
     }
 
-    fn capabilities(&self) -> &Capabilities {
-        &self.capabilities
+    fn capabilities(&self) -> Arc<Capabilities> {
+        Arc::clone(&self.capabilities)
     }
 
     async fn create(&self, id: &SandboxId, spec: &SandboxSpec) -> Result<Created> {

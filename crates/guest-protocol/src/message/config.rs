@@ -11,7 +11,8 @@ pub struct GuestConfig {
     /// Environment of every process.
     #[prost(btree_map = "string, string", tag = "2")]
     pub env: BTreeMap<String, String>,
-    /// Default user: a name from `/etc/passwd` inside, `uid` or `uid:gid`; empty is root.
+    /// Default user: a name from `/etc/passwd` inside or a uid, either with `:` and a name from `/etc/group` or a gid;
+    /// empty is root.
     #[prost(string, tag = "3")]
     pub user: String,
     /// Default working directory; made, and given to the default user, where absent.

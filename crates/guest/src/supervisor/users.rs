@@ -114,10 +114,20 @@ fn groups_of(group: &str, user: &str) -> Vec<u32> {
     group.lines().filter_map(member).take(MOST_GROUPS).collect()
 }
 
-/// Understands a name, `uid`, or `uid:gid`. A number need not be in the file.
+/// The id of a group, by its name or number. A number need not be in the file.
+fn group_id(group: &str, wanted: &str) -> Option<u32> {
+    let named = |line: &str| {
+        let mut fields = line.split(':');
+        (fields.next()? == wanted).then(|| fields.nth(1)?.parse().ok()).flatten()
+    };
+    wanted.parse().ok().or_else(|| group.lines().find_map(named))
+}
+
+/// Understands a user's name or id, and either with `:` and the name or id of a group. A number need not be in the
+/// files.
 fn look_up(user: &str, passwd: &str, group: &str) -> Option<Identity> {
     let (who, gid) = match user.split_once(':') {
-        Some((who, gid)) => (who, Some(gid.parse::<u32>().ok()?)),
+        Some((who, wanted)) => (who, Some(group_id(group, wanted)?)),
         None => (user, None),
     };
     let number = who.parse::<u32>().ok();
@@ -168,9 +178,11 @@ impl Users {
         let own = rustix::process::getuid().as_raw();
         let passwd = self.passwd.read(root, "/etc/passwd");
         if !can_switch {
+            // The group only has to be one: ours is kept.
+            let group = if user.contains(':') { self.group.read(root, "/etc/group") } else { "" };
             let own_identity = look_up(&own.to_string(), passwd, "").unwrap_or_else(|| nameless(own, own));
             let wanted =
-                if user.is_empty() { Some(own) } else { look_up(user, passwd, "").map(|found| found.uid) };
+                if user.is_empty() { Some(own) } else { look_up(user, passwd, group).map(|found| found.uid) };
             return match wanted {
                 Some(uid) if uid == own => Ok(Identity {
                     gid: rustix::process::getgid().as_raw(),
@@ -195,7 +207,14 @@ impl Users {
 }
 
 fn unknown(user: &str) -> Failure {
-    invalid("user", format!("there is no user {user:?} in /etc/passwd"))
+    match user.split_once(':') {
+        Some((who, group)) => {
+            let problem =
+                format!("there is no user {who:?} in /etc/passwd, or no group {group:?} in /etc/group");
+            invalid("user", problem)
+        }
+        None => invalid("user", format!("there is no user {user:?} in /etc/passwd")),
+    }
 }
 
 #[cfg(test)]
@@ -215,6 +234,12 @@ mod tests {
         assert_eq!(look_up("1000", PASSWD, GROUP), Some(agent));
         let pair = look_up("1000:7", PASSWD, GROUP).unwrap();
         assert_eq!((pair.uid, pair.gid, pair.groups.len()), (1000, 7, 0));
+        let named = look_up("agent:video", PASSWD, GROUP).unwrap();
+        assert_eq!((named.uid, named.gid, named.groups.len()), (1000, 44, 0));
+        assert_eq!(look_up("4242:staff", PASSWD, GROUP).unwrap().gid, 50);
+        for nobody in ["agent:nobodies", "agent:", "nobody:video", ":"] {
+            assert_eq!(look_up(nobody, PASSWD, GROUP), None, "{nobody}");
+        }
         let stranger = look_up("4242", PASSWD, GROUP).unwrap();
         assert_eq!((stranger.uid, stranger.gid, stranger.home.as_str()), (4242, 4242, "/"));
         assert_eq!(look_up("nobody", PASSWD, GROUP), None);

@@ -67,7 +67,8 @@ impl<'a> Pin<'a> {
 pub(super) async fn install(context: &Context, client: &Client, args: InstallArgs) -> Outcome {
     let mut signals = Signals::listen()?;
     let pin = Pin::read(PINS, std::env::consts::ARCH)?;
-    if let Some(template) = existing(client, &args.name).await? {
+    let backend = backend()?;
+    if let Some(template) = existing(client, &args.name, &backend).await? {
         let version = template.labels.get(VERSION);
         if version.is_some_and(|version| version == pin.version) {
             output::note(&format!("the template {} has claude {} already", args.name, pin.version));
@@ -93,9 +94,8 @@ pub(super) async fn install(context: &Context, client: &Client, args: InstallArg
         unpack(&archive, place.path()).await
     };
     let size = signals.guard(Box::pin(unpacked)).await?;
-    let backend = backend()?;
     let import = async |name| import(client, &args, name, &backend, &pin, place.path(), size).await;
-    let old = args.replace && existing(client, &args.name).await?.is_some();
+    let old = args.replace && existing(client, &args.name, &backend).await?.is_some();
     let old = old.then_some(&backend);
     let template = replace(client, &args.name, old, import, &mut signals).await?;
     output::note(&format!(

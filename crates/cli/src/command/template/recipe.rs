@@ -2,7 +2,7 @@
 
 use super::{existing, made, replace, tool};
 use crate::args::BuildArgs;
-use crate::command::{Context, Outcome, SUCCESS};
+use crate::command::{Context, Outcome};
 use crate::failure::Failure;
 use crate::output;
 use crate::signals::Signals;
@@ -11,13 +11,18 @@ use hostel_client::domain::{BackendName, TemplateId};
 use hostel_client::model::Template as Made;
 use hostel_client::{Client, ImportTemplate};
 use serde::Deserialize;
-use serde_json::json;
+use sha2::{Digest as _, Sha256};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::SystemTime;
 use tokio::io::AsyncWriteExt as _;
 
-/// The label that says which image a root file system was.
+/// The label that says of which image a template was made.
 const IMAGE: &str = "hostel.image-id";
+/// The label that says of which image, and as what template: what has the same needs no building.
+const BUILD: &str = "hostel.build";
+/// The label with the record of a template, as the backend docker has it.
+const RECORD: &str = "hostel.template";
 /// Where recipes are when nobody says.
 const PLACES: [&str; 2] = ["images", "/usr/share/hostel/images"];
 const JAIL: &str = "jail";
@@ -43,34 +48,32 @@ pub(super) async fn build(context: &Context, client: &Client, args: BuildArgs) -
         return Err(Failure::usage(format!("{backend} takes no images: --backend jail or docker")));
     }
     let recipes = recipes(args.recipes.as_deref(), &args.name)?;
-    let wanted = wanted(&recipes, &args)?;
+    let mut wanted = wanted(&recipes, &args)?;
     let mut signals = Signals::listen()?;
     let (image, id) = signals.guard(Box::pin(image(&recipes, &args.name))).await?;
-    let old = of_backend(client, &args.name, &backend).await?;
+    let build = fingerprint(&wanted, &id)?;
+    wanted.labels.extend([(IMAGE.to_owned(), id), (BUILD.to_owned(), build.clone())]);
+    let old = existing(client, &args.name, &backend).await?;
     if let Some(template) = &old {
-        if template.labels.get(IMAGE) == Some(&id)
+        if template.labels.get(BUILD) == Some(&build)
             || template.image.as_ref().is_some_and(|other| is(other, &image))
         {
-            output::note(&format!("the template {} is this image already", args.name));
+            output::note(&format!("{backend} has this template {} already", args.name));
             return made(context, template);
         }
         if !args.replace {
             let message = format!(
-                "there is another template {}: --replace replaces it, `hostel template rm {0}` removes it",
+                "{backend} has another template {}: --replace replaces it, `hostel template rm {0}` removes it",
                 args.name
             );
             return Err(Failure::other("TEMPLATE_EXISTS", message));
         }
     }
-    let old = old.is_some().then_some(&backend);
-    if backend.as_str() == DOCKER {
-        let remove = async || match old {
-            Some(backend) => client.delete_template_of(&args.name, Some(backend)).await,
-            None => Ok(()),
-        };
-        return signals.guard(Box::pin(name(context, wanted, &image, id, remove))).await;
-    }
-    let template = import(client, wanted, &image, id, old, &mut signals).await?;
+    let template = if backend.as_str() == DOCKER {
+        signals.guard(Box::pin(name(client, &backend, wanted, &image, old.as_ref()))).await?
+    } else {
+        import(client, wanted, &image, old.is_some().then_some(&backend), &mut signals).await?
+    };
     made(context, &template)
 }
 
@@ -87,14 +90,16 @@ async fn image(recipes: &Path, name: &TemplateId) -> Result<(String, String), Fa
     Ok((image, id))
 }
 
-/// The template of that name that a backend has.
-async fn of_backend(
-    client: &Client,
-    name: &TemplateId,
-    backend: &BackendName,
-) -> Result<Option<Made>, Failure> {
-    let found = existing(client, name).await?;
-    Ok(found.filter(|template| template.backends.iter().any(|other| other == backend.as_str())))
+/// What a template of an image is, whenever it is made.
+fn fingerprint(wanted: &Template, image: &str) -> Result<String, Failure> {
+    let timeless = Template { created: SystemTime::UNIX_EPOCH, ..wanted.clone() };
+    let mut digest = Sha256::new_with_prefix(image);
+    digest.update(in_json(&timeless)?);
+    Ok(digest.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn in_json(template: &Template) -> Result<Vec<u8>, Failure> {
+    serde_json::to_vec(template).map_err(|error| Failure::other("JSON", error.to_string()))
 }
 
 /// Whether two references name one image; the tag `latest` need not be said.
@@ -104,37 +109,79 @@ fn is(one: &str, other: &str) -> bool {
 }
 
 /// Makes the image a template of the backend docker: those are the images `hostel/NAME` that carry the template's
-/// record, JSON in hexadecimal, in a label. `remove` takes the one away that has the name, when the new one is there.
+/// record, JSON in hexadecimal, in a label. `old` is the one that the daemon has under this name, which goes when the
+/// new one is there.
 async fn name(
-    context: &Context,
-    mut wanted: Template,
+    client: &Client,
+    backend: &BackendName,
+    wanted: Template,
     image: &str,
-    id: String,
-    remove: impl AsyncFnOnce() -> hostel_client::Result<()>,
-) -> Outcome {
-    wanted.labels.insert(IMAGE.to_owned(), id);
-    let json = serde_json::to_vec(&wanted).map_err(|error| Failure::other("JSON", error.to_string()))?;
-    let record: String = json.iter().map(|byte| format!("{byte:02x}")).collect();
+    old: Option<&Made>,
+) -> Result<Made, Failure> {
     let tag = format!("hostel/{}:latest", wanted.id);
+    must_be_free(&tag, old).await?;
+    let record: String = in_json(&wanted)?.iter().map(|byte| format!("{byte:02x}")).collect();
     let mut docker = tool::command("docker");
     docker.args(["build", "--quiet", "-"]).stdin(Stdio::piped());
     docker.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = tool::start(&mut docker, WITHOUT_DOCKER)?;
     if let Some(mut stdin) = child.stdin.take() {
-        let recipe = format!("FROM {image}\nLABEL hostel.template={record}\n");
+        let recipe = format!("FROM {image}\nLABEL {RECORD}={record}\n");
         // Where docker does not listen, it says why.
         let _ = stdin.write_all(recipe.as_bytes()).await;
     }
     let said = tool::finish(child, &docker).await?;
     let labelled = said.lines().last().unwrap_or_default();
-    remove().await?;
-    tool::output(tool::command("docker").args(["tag", labelled, &tag]), WITHOUT_DOCKER).await?;
-    if context.json {
-        output::json(&json!({ "name": wanted.id, "image": tag }))?;
-    } else {
-        output::line(wanted.id.as_str())?;
+    if old.is_some() {
+        client.delete_template_of(&wanted.id, Some(backend)).await?;
     }
-    Ok(SUCCESS)
+    tool::output(tool::command("docker").args(["tag", labelled, &tag]), WITHOUT_DOCKER).await?;
+    match existing(client, &wanted.id, backend).await? {
+        Some(made) if made.labels.get(BUILD) == wanted.labels.get(BUILD) => Ok(made),
+        // Nobody would find it there.
+        _ => {
+            let mut docker = tool::command("docker");
+            let removed = tool::output(docker.args(["rmi", "--no-prune", &tag]), WITHOUT_DOCKER).await;
+            if let Err(error) = removed {
+                output::note(&format!("the image {tag} is left: {}", error.message()));
+            }
+            Err(elsewhere("does not see the image that was made"))
+        }
+    }
+}
+
+/// Fails where an image has that name which is not the daemon's template: ours would take the name away from it.
+async fn must_be_free(tag: &str, old: Option<&Made>) -> Result<(), Failure> {
+    // One that is declared is none of ours to replace, which the daemon says.
+    let is_expected = old.is_some_and(|old| old.declared_in.is_none());
+    let mut list = tool::command("docker");
+    list.args(["image", "ls", "--quiet", "--filter", &format!("reference={tag}")]);
+    let is_there = !tool::output(&mut list, WITHOUT_DOCKER).await?.is_empty();
+    if !is_there {
+        return if is_expected { Err(elsewhere("has another template of this name")) } else { Ok(()) };
+    }
+    if inspect(tag, &format!("{{{{index .Config.Labels {RECORD:?}}}}}")).await?.is_empty() {
+        let message = format!(
+            "there is an image {tag}, which is no template: give it another name (docker tag, docker rmi), or the recipe"
+        );
+        return Err(Failure::other("IMAGE_EXISTS", message));
+    }
+    if is_expected {
+        Ok(())
+    } else {
+        Err(elsewhere(&format!("does not see the template {tag} that is there")))
+    }
+}
+
+/// Of a daemon whose engine is not ours.
+fn elsewhere(what: &str) -> Failure {
+    let ours =
+        std::env::var("DOCKER_HOST").unwrap_or_else(|_| "the one that `docker` uses by itself".to_owned());
+    let message = format!(
+        "the daemon {what}: images are built on the engine {ours}, and its backend docker is off, or uses another one; \
+         set DOCKER_HOST to what hosteld has (`hostel doctor` tells whether it reaches it)"
+    );
+    Failure::other("OTHER_ENGINE", message)
 }
 
 /// The directory of recipes that has this one.
@@ -181,7 +228,6 @@ async fn import(
     client: &Client,
     mut template: Template,
     image: &str,
-    id: String,
     old: Option<&BackendName>,
     signals: &mut Signals,
 ) -> Result<Made, Failure> {
@@ -190,7 +236,6 @@ async fn import(
         Failure::other("TOOL_FAILED", format!("docker said what nobody understands: {error}"))
     })?;
     template.inherit(&defaults(config, &template.id));
-    template.labels.insert(IMAGE.to_owned(), id);
     let size = inspect(image, "{{.Size}}").await?.parse().ok();
     let backend = BackendName::parse(JAIL).map_err(hostel_client::Error::from)?;
     // Named by us, so that it can be removed also where docker is ended before it says a name.
@@ -247,6 +292,23 @@ mod tests {
             (Some("agent"), Some("/workspace"))
         );
         assert!(serde_json::from_str::<ImageConfig>(r#"{"Env":null}"#).is_ok());
+    }
+
+    #[test]
+    fn a_template_is_another_with_another_image_or_anything_else_in_its_file() {
+        let template = |user: &str| {
+            let mut template = Template::new(TemplateId::parse("agent").unwrap(), TemplateSource::Imported);
+            template.user = Some(user.to_owned());
+            template
+        };
+        let (one, mut later) = (template("agent"), template("agent"));
+        later.created += std::time::Duration::from_secs(60);
+        assert_eq!(fingerprint(&one, "sha256:1").unwrap(), fingerprint(&later, "sha256:1").unwrap());
+        assert_ne!(fingerprint(&one, "sha256:1").unwrap(), fingerprint(&one, "sha256:2").unwrap());
+        assert_ne!(
+            fingerprint(&one, "sha256:1").unwrap(),
+            fingerprint(&template("root"), "sha256:1").unwrap()
+        );
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Output that is kept, in bytes with what each piece costs beside.
 const KEPT_OUTPUT: usize = 4 << 20;
@@ -95,8 +96,16 @@ impl Log {
         lock(&self.inner).ended.as_ref().map(|(time, _)| time.elapsed())
     }
 
-    pub(super) fn follow(self: &Arc<Self>) -> Followed {
-        Followed { log: Arc::clone(self), next: 0, changed: self.changed.subscribe(), over: false }
+    /// From its beginning; `left` is cancelled when what follows is dropped.
+    pub(super) fn follow(self: &Arc<Self>, left: Option<CancellationToken>) -> Followed {
+        let changed = self.changed.subscribe();
+        Followed {
+            log: Arc::clone(self),
+            next: 0,
+            changed,
+            over: false,
+            _left: left.map(CancellationToken::drop_guard),
+        }
     }
 }
 
@@ -106,6 +115,8 @@ pub(crate) struct Followed {
     next: u64,
     changed: watch::Receiver<u64>,
     over: bool,
+    /// Tells that it was dropped.
+    _left: Option<DropGuard>,
 }
 
 impl Followed {
@@ -158,7 +169,7 @@ mod tests {
             log.add(output(100 << 10));
         }
         log.end(Err(Error::Draining));
-        let mut followed = log.follow();
+        let mut followed = log.follow(None);
         assert!(matches!(followed.next().await, Some(Ok(BuildEvent::StepStarted { .. }))));
         let mut bytes = 0;
         while let Some(Ok(BuildEvent::Output { data, .. })) = followed.next().await {
@@ -171,7 +182,7 @@ mod tests {
     #[tokio::test]
     async fn who_waits_is_woken() {
         let log = Log::new();
-        let mut followed = log.follow();
+        let mut followed = log.follow(None);
         let waiting = async { followed.next().await };
         let telling = async { log.add(output(1)) };
         let (item, ()) = tokio::join!(waiting, telling);
