@@ -170,13 +170,24 @@ impl Inner {
             Capability::PidsLimit,
             Capability::PrivateUserIds,
         ];
-        let weaknesses = self
+        let mut weaknesses: Vec<Weakness> = self
             .capabilities
             .missing
             .iter()
             .filter(|weakness| told.contains(&weakness.capability))
             .cloned()
             .collect();
+        if limits.memory_bytes.is_some()
+            && self.ground.cgroups.as_ref().is_some_and(|cgroups| !cgroups.holds_sockets())
+        {
+            weaknesses.push(Weakness {
+                capability: Capability::MemoryLimit,
+                detail:
+                    "buffers of sockets are not counted: this kernel has no memory.kmem.tcp for groups of \
+                         version 1; use version 2"
+                        .to_owned(),
+            });
+        }
         (spec, weaknesses)
     }
 

@@ -6,7 +6,7 @@ mod jails;
 
 use hostel_conformance::Harness;
 use hostel_sandbox::template::{Template, TemplateSource};
-use hostel_sandbox::{Backend, Capability, Error, ResourceLimits, SandboxSpec, TemplateId};
+use hostel_sandbox::{Backend, Capability, Error, ResourceLimits, SandboxId, SandboxSpec, TemplateId};
 use jails::{Jails, create, end};
 
 fn id(name: &str) -> TemplateId {
@@ -78,6 +78,28 @@ async fn memory_below_what_is_in_use_is_refused_and_nothing_dies() {
     assert_eq!(seen, "67108864\n1\n");
     sandbox.sh("rm /dev/shm/fill").await.unwrap();
     sandbox.environment().update_limits(&limit(32 << 20)).await.unwrap();
+    end(harness, &jails).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_sockets_keep_is_bounded_by_the_memory() {
+    const MEMORY: u64 = 64 << 20;
+    let jails = Jails::start(0).await;
+    let harness = Harness::new(jails.clone());
+    let mut spec = harness.spec();
+    spec.limits.memory_bytes = Some(MEMORY);
+    let created = harness.backend().create(&SandboxId::generate(), &spec).await.unwrap();
+    let held = !created.weaknesses.iter().any(|weakness| weakness.capability == Capability::MemoryLimit);
+    let sandbox = harness.keep(created);
+    if !held {
+        drop(sandbox);
+        return end(harness, &jails).await;
+    }
+    let finished = sandbox.run_probe(&["eat-sockets", &(4 * MEMORY).to_string()]).await.unwrap();
+    let text = finished.success().unwrap().text();
+    let kept: u64 = text.strip_prefix("refused ").unwrap().split(' ').next().unwrap().parse().unwrap();
+    assert!(kept < MEMORY, "{text}");
+    drop(sandbox);
     end(harness, &jails).await;
 }
 
