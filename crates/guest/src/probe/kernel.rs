@@ -6,6 +6,7 @@ use crate::verdict::{Verdict, all, must_be_denied, must_fail};
 
 pub(crate) const PROBES: &[Probe] = &[
     ("bpf", bpf),
+    ("socket-programs", socket_programs),
     ("perf-event-open", perf_event_open),
     ("io-uring", io_uring),
     ("userfaultfd", |_| must_fail("userfaultfd", sys!(SYS_userfaultfd, libc::O_CLOEXEC | 1))),
@@ -65,6 +66,24 @@ fn bpf(_: &Context) -> Verdict {
         attributes[place] = value;
     }
     must_fail("bpf", sys!(SYS_bpf, 0, attributes.as_mut_slice(), 72))
+}
+
+/// What the kernel compiles comes out of memory that all of the host share.
+fn socket_programs(_: &Context) -> Verdict {
+    let socket = match sys!(SYS_socket, libc::AF_INET, libc::SOCK_DGRAM, 0) {
+        Ok(socket) => socket,
+        Err(errno) => return Verdict::skipped(format!("socket: {errno}")),
+    };
+    let options = [
+        libc::SO_ATTACH_FILTER,
+        libc::SO_ATTACH_BPF,
+        libc::SO_ATTACH_REUSEPORT_CBPF,
+        libc::SO_ATTACH_REUSEPORT_EBPF,
+    ];
+    // Without a program, which is looked at after the permission.
+    all(options.map(|option| {
+        must_be_denied("setsockopt", sys!(SYS_setsockopt, socket, libc::SOL_SOCKET, option, 0, 0))
+    }))
 }
 
 fn perf_event_open(_: &Context) -> Verdict {
