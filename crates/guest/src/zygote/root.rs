@@ -14,6 +14,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 const MASKED: [&str; 7] =
     ["config.gz", "cmdline", "keys", "key-users", "kallsyms", "interrupts", "timer_list"];
 
+/// Directories of /proc that do so.
+const MASKED_DIRECTORIES: [&str; 1] = ["pressure"];
+
 /// Most terminals of a jail. All jails of a host together have `kernel.pty.max`, 4096 by default.
 const TERMINALS: &str = "64";
 
@@ -204,14 +207,16 @@ fn process_tree(root: BorrowedFd<'_>) -> Result<(), Failed> {
     let place =
         openat(proc.as_fd(), "sys", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at("open /proc/sys")?;
     mounts::attach_on(settings.as_fd(), place.as_fd(), "/proc/sys")?;
-    for name in MASKED {
-        let Ok(file) =
+    // Where the jail's shared memory is mounted there is an empty directory below, which nobody can write to.
+    let masks = MASKED.map(|name| (name, "/dev/null")).into_iter();
+    for (name, cover) in masks.chain(MASKED_DIRECTORIES.map(|name| (name, "/dev/shm"))) {
+        let Ok(place) =
             openat(proc.as_fd(), name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
         else {
             continue;
         };
-        let null = mounts::copy_of("/dev/null", false)?;
-        mounts::attach_on(null.as_fd(), file.as_fd(), "a mask")?;
+        let cover = mounts::copy_of(cover, false)?;
+        mounts::attach_on(cover.as_fd(), place.as_fd(), "a mask")?;
     }
     Ok(())
 }
