@@ -52,6 +52,7 @@ pub(crate) const PROBES: &[Probe] = &[
         must_fail("ioprio_set", sys!(SYS_ioprio_set, 1, 0, 1 << 13))
     }),
     ("raise-hard-limit", raise_limit),
+    ("priority-limits", priority_limits),
     ("core-dumps", core_dumps),
     ("no-new-privileges", no_new_privileges),
     ("seccomp-active", |_| status_field("Seccomp", |value| value == "2")),
@@ -248,6 +249,15 @@ fn raise_limit(_: &Context) -> Verdict {
         wanted[..8].copy_from_slice(&soft.to_ne_bytes());
         wanted[8..].copy_from_slice(&(hard + 1).to_ne_bytes());
         must_fail("raise a limit", sys!(SYS_prlimit64, 0, resource, wanted.as_mut_slice(), 0))
+    }))
+}
+
+fn priority_limits(_: &Context) -> Verdict {
+    let resources =
+        [("RTPRIO", libc::RLIMIT_RTPRIO), ("NICE", libc::RLIMIT_NICE), ("RTTIME", libc::RLIMIT_RTTIME)];
+    all(resources.map(|(name, resource)| match limits(resource) {
+        Some([0, 0]) => Verdict::refused(format!("{name} is 0")),
+        other => Verdict::escaped(format!("{name} is {other:?}")),
     }))
 }
 

@@ -91,6 +91,10 @@ pub(super) fn limits(max_processes: u32) -> Result<(), Failed> {
         (Resource::Msgqueue, 819_200),
         (Resource::Sigpending, 4096),
         (Resource::Nofile, 1 << 20),
+        // No way past others to the processor, whatever the daemon was given.
+        (Resource::Rtprio, 0),
+        (Resource::Nice, 0),
+        (Resource::Rttime, 0),
     ];
     if max_processes > 0 {
         wanted.push((Resource::Nproc, u64::from(max_processes)));
