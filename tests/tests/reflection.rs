@@ -71,3 +71,24 @@ async fn every_service_can_be_looked_up() {
     }
     daemon.finish();
 }
+
+/// What many tools of today still ask by.
+#[tokio::test(flavor = "multi_thread")]
+async fn services_can_be_looked_up_by_the_older_protocol() {
+    use tonic_reflection::pb::v1alpha::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1alpha::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1alpha::server_reflection_response::MessageResponse;
+
+    let mut daemon = TestDaemon::start();
+    let mut client = ServerReflectionClient::new(Api::connect(&daemon).await.channel);
+    let request = tonic_reflection::pb::v1alpha::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::FileContainingSymbol(name("Sandbox"))),
+    };
+    let answers = client.server_reflection_info(tokio_stream::iter([request])).await.unwrap();
+    let answer = answers.into_inner().message().await.unwrap().unwrap().message_response.unwrap();
+    let MessageResponse::FileDescriptorResponse(found) = answer else { panic!("not described") };
+    let file = FileDescriptorProto::decode(&*found.file_descriptor_proto[0]).unwrap();
+    assert_eq!(file.package(), "hostel.v1");
+    daemon.finish();
+}

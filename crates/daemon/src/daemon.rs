@@ -130,12 +130,18 @@ async fn routes(config: &Config, sandboxes: &Sandboxes) -> Result<(Routes, Healt
     let (health, health_service) = tonic_health::server::health_reporter();
     health::serving(&health).await;
     // The files describe the session server's service too, which is not here.
-    let reflection = health::services()
-        .fold(tonic_reflection::server::Builder::configure(), |builder, name| builder.with_service_name(name))
-        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .map_err(|error| Error::Config(format!("reflection: {error}")))?;
+    let described = || {
+        health::services()
+            .fold(tonic_reflection::server::Builder::configure(), |builder, name| {
+                builder.with_service_name(name)
+            })
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let failed = |error| Error::Config(format!("reflection: {error}"));
+    // The older name too, by which most tools still ask: grpcurl of many distributions, gRPC's own for Python.
+    let (reflection, older_reflection) =
+        (described().build_v1().map_err(failed)?, described().build_v1alpha().map_err(failed)?);
     let sandbox_service = SandboxServiceServer::new(SandboxCalls(sandboxes.clone()));
     let mut routes = Routes::builder();
     routes
@@ -149,7 +155,8 @@ async fn routes(config: &Config, sandboxes: &Sandboxes) -> Result<(Routes, Healt
         .add_service(UsageServiceServer::new(Usage(sandboxes.clone())).max_decoding_message_size(most))
         .add_service(SecretServiceServer::new(Secrets(sandboxes.clone())).max_decoding_message_size(most))
         .add_service(health_service)
-        .add_service(reflection);
+        .add_service(reflection)
+        .add_service(older_reflection);
     Ok((routes.routes(), health))
 }
 

@@ -31,7 +31,7 @@ pub(crate) use build::{BuildEvent, BuildRequest};
 pub(crate) use create::{CreateOutcome, NewSandbox};
 pub(crate) use entry::{Entry, Lease};
 pub(crate) use fork::{ForkOutcome, ForkRequest};
-pub(crate) use list::Position;
+pub(crate) use list::{Position, position};
 pub(crate) use repeat::Repeat;
 pub(crate) use to_the_end::ToTheEnd;
 pub(crate) use update::Update;

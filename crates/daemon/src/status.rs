@@ -15,7 +15,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
-        let message = error.to_string();
+        let message = clip(error.to_string(), LONGEST_TEXT);
         match error {
             Error::Domain(error) => domain_status(&error),
             Error::RequestIdReused { request_id } => {
@@ -105,7 +105,7 @@ pub(crate) fn invalid(field: &str, problem: impl Into<String>) -> Status {
 }
 
 fn metadata<const N: usize>(entries: [(&str, String); N]) -> HashMap<String, String> {
-    entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    entries.into_iter().map(|(key, value)| (key.to_owned(), clip(value, LONGEST_NAME))).collect()
 }
 
 fn status(code: Code, reason: &str, message: String, metadata: HashMap<String, String>) -> Status {
@@ -175,6 +175,12 @@ mod tests {
         assert_eq!(status.get_error_details().error_info().unwrap().reason, "request_id_reused");
     }
 
+    /// What a status takes as headers.
+    fn bytes_of(status: Status) -> usize {
+        let response = status.into_http::<()>();
+        response.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
+    }
+
     #[test]
     fn however_long_a_name_is_its_status_fits_into_headers() {
         let name = "\u{1f980}\n".repeat(20_000);
@@ -183,11 +189,24 @@ mod tests {
             DomainError::invalid("argv", name.clone()),
             DomainError::WrongState { reason: "SANDBOX_STATE", message: name },
         ] {
-            let status = domain_status(&error);
-            let headers = status.into_http::<()>();
-            let bytes: usize =
-                headers.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+            let bytes = bytes_of(domain_status(&error));
             assert!(bytes < 8 << 10, "{bytes} bytes");
+        }
+    }
+
+    #[test]
+    fn however_much_a_failed_command_says_its_status_fits_into_headers() {
+        let message = "\u{1f980}\n".repeat(20_000);
+        let command = Error::CommandFailed {
+            reason: "SETUP_FAILED",
+            message: message.clone(),
+            step: Some(3),
+            exit_code: Some(1),
+        };
+        let reused = Error::RequestIdReused { request_id: message };
+        for error in [command, reused] {
+            let status = Status::from(error);
+            assert!(bytes_of(status) < 8 << 10);
         }
     }
 

@@ -34,7 +34,7 @@ const GUEST_CAPABILITIES: [&str; 7] =
     ["SETUID", "SETGID", "KILL", "CHOWN", "DAC_OVERRIDE", "FOWNER", "SETPCAP"];
 
 /// What tells of the host's kernel or hardware, the engine's own list included.
-const MASKED: [&str; 30] = [
+const MASKED: [&str; 31] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/buddyinfo",
@@ -52,6 +52,7 @@ const MASKED: [&str; 30] = [
     "/proc/latency_stats",
     "/proc/modules",
     "/proc/pagetypeinfo",
+    "/proc/pressure",
     "/proc/sched_debug",
     "/proc/scsi",
     "/proc/slabinfo",

@@ -1,6 +1,6 @@
 //! The list of system calls as the engine wants it. The guest puts the same list, with every argument looked at, on
 //! what it starts; this one holds from the container's first instruction, and cannot say "all but these": an ioctl is
-//! whatever it asks, a limit whatever it limits.
+//! whatever it asks, a limit whatever it limits, an option of a socket whatever it sets.
 
 use hostel_system_calls::{
     AF_NETLINK, AF_UNIX, DONE_AT_ONCE, INTERNET_FAMILIES, INTERNET_PROTOCOLS, INTERNET_TYPES, NEW_NAMESPACES,
@@ -20,7 +20,7 @@ const UNKNOWN: u32 = 38;
 
 /// The profile, in the engine's own format.
 pub(crate) fn profile() -> String {
-    let names: Vec<&str> = allowed().map(SystemCall::plain_name).chain(["ioctl"]).collect();
+    let names: Vec<&str> = allowed().map(SystemCall::plain_name).chain(["ioctl", "setsockopt"]).collect();
     let mut rules = vec![
         json!({"names": names, "action": "SCMP_ACT_ALLOW"}),
         json!({"names": [DONE_AT_ONCE.plain_name()], "action": "SCMP_ACT_ERRNO", "errnoRet": 0}),

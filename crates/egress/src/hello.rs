@@ -9,6 +9,8 @@ const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 const SERVER_NAME: u16 = 0;
 const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
+/// What came before it, in drafts; some servers still read it.
+const ENCRYPTED_SERVER_NAME: u16 = 0xffce;
 /// Longest record (RFC 8446 §5.1).
 const MAX_RECORD: usize = 1 << 14;
 
@@ -128,7 +130,7 @@ fn hello(body: &[u8]) -> Option<Read<Hello>> {
                     Err(why) => return Some(Read::Bad(why)),
                 }
             }
-            ENCRYPTED_CLIENT_HELLO => found.hidden = true,
+            ENCRYPTED_CLIENT_HELLO | ENCRYPTED_SERVER_NAME => found.hidden = true,
             _ => {}
         }
     }
@@ -188,9 +190,11 @@ pub(crate) mod tests {
     #[test]
     fn a_second_name_is_found_or_suspected() {
         let bytes = client_hello("api.example.com");
-        let hidden = with_extension(&bytes, ENCRYPTED_CLIENT_HELLO, &[0; 40]);
         let name = Some("api.example.com".to_owned());
-        assert_eq!(read(&hidden), Read::Done(Hello { name: name.clone(), hidden: true }));
+        for kind in [ENCRYPTED_CLIENT_HELLO, ENCRYPTED_SERVER_NAME] {
+            let hidden = with_extension(&bytes, kind, &[0; 40]);
+            assert_eq!(read(&hidden), Read::Done(Hello { name: name.clone(), hidden: true }), "{kind:#x}");
+        }
         let harmless = with_extension(&bytes, 0x1234, &[0; 40]);
         assert_eq!(read(&harmless), Read::Done(Hello { name, hidden: false }));
         let twice = with_extension(&bytes, SERVER_NAME, b"\0\x08\0\0\x05a.com");

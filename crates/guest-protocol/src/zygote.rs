@@ -137,6 +137,9 @@ pub struct Birth {
     /// What the guest is told.
     #[prost(message, optional, tag = "6")]
     pub guest: Option<GuestConfig>,
+    /// Most System V shared memory, bytes; 0 is the kernel's own limit.
+    #[prost(uint64, tag = "7")]
+    pub system_v_bytes: u64,
 }
 
 /// The zygote's answer.

@@ -50,6 +50,8 @@ pub(crate) struct Cgroups {
     legacy: Vec<(Controller, PathBuf)>,
     /// Whether version 1 limits memory and swap together too; not every kernel counts swap.
     counts_swap: bool,
+    /// Whether version 1 has a limit for the buffers of sockets, which its limit of memory does not hold.
+    limits_sockets: bool,
 }
 
 /// What a clone needs to be born into its groups.
@@ -61,6 +63,12 @@ pub(crate) struct Doors {
 }
 
 const CPU_PERIOD_US: u64 = 100_000;
+/// On version 1 the buffers of sockets may take this part of a cell's memory on top of it,
+const MEMORY_PER_SOCKETS: u64 = 4;
+/// and no more than this.
+const MOST_SOCKETS: u64 = 64 << 20;
+/// The limit of those buffers: TCP's by its name, in truth of all protocols that count theirs (memory.rst).
+const SOCKETS: &str = "memory.kmem.tcp.limit_in_bytes";
 
 impl Cgroups {
     fn legacy(&self, controller: Controller) -> Option<&PathBuf> {
@@ -76,6 +84,11 @@ impl Cgroups {
     pub(crate) fn holds(&self) -> [bool; 3] {
         [Controller::Memory, Controller::Cpu, Controller::Pids]
             .map(|controller| self.unified_controls || self.legacy(controller).is_some())
+    }
+
+    /// Whether the memory that a cell's sockets take is bounded by its limit of memory.
+    pub(crate) fn holds_sockets(&self) -> bool {
+        self.unified_controls || self.limits_sockets
     }
 
     /// Whether all processes of a cell can be frozen.
@@ -201,6 +214,11 @@ impl Cgroups {
             return self.write(self.unified.as_ref(), cell, "memory.max", &value);
         }
         let base = self.legacy(Controller::Memory);
+        if self.limits_sockets {
+            // Nobody is charged for them otherwise. First, as what is refused has changed nothing.
+            let sockets = (bytes / MEMORY_PER_SOCKETS).min(MOST_SOCKETS);
+            self.write(base, cell, SOCKETS, &sockets.to_string())?;
+        }
         let set = |file: &str| self.write(base, cell, file, &value);
         let (alone, with_swap) = ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes");
         match set(alone) {
@@ -397,6 +415,7 @@ mod tests {
             unified_controls: true,
             legacy: Vec::new(),
             counts_swap: false,
+            limits_sockets: false,
         };
         let limit = |bytes| {
             cgroups.limit("cell", &ResourceLimits { memory_bytes: Some(bytes), ..ResourceLimits::default() })

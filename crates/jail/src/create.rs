@@ -20,10 +20,21 @@ use std::time::Duration;
 
 /// How long a jail may take to be ready. It takes about a millisecond; a host that swaps takes longer.
 const BIRTH: Duration = Duration::from_secs(20);
-/// Without a pool a jail's files are in its memory: this part of it, where nobody says otherwise.
+/// Without a pool a jail's files are in its memory: this part of it, and less where somebody says so.
 const MEMORY_PER_DISK: u64 = 2;
 /// The kernel ends these before the guest, whose own value is 0.
 const OOM_SCORE: i32 = 500;
+/// Size of `/dev/shm` where nothing bounds the memory.
+const SHM: u64 = 64 << 20;
+/// Most of it.
+const MOST_SHM: u64 = 1 << 30;
+/// Memory that a file in memory takes beside what is in it, and what part of the memory that may be for all.
+const BYTES_PER_FILE: u64 = 1024;
+const MEMORY_PER_FILES: u64 = 8;
+/// A file in memory for each of so many bytes, where nobody says how many.
+const DISK_PER_FILE: u64 = 4096;
+/// and at least so many.
+const LEAST_FILES: u64 = 1024;
 
 /// Which disks this host has for jails.
 #[derive(Debug, Clone, Copy)]
@@ -48,9 +59,29 @@ impl Disks {
         }
         let memory = limits.memory_bytes.unwrap_or(u64::MAX);
         let wanted = limits.disk_bytes.unwrap_or(memory / MEMORY_PER_DISK);
-        let bytes = if wanted < memory { wanted } else { memory / MEMORY_PER_DISK };
+        let bytes = wanted.min(memory / MEMORY_PER_DISK);
         limits.disk_bytes = Some(bytes);
-        Ok(Caps { tmpfs: Some((bytes, limits.disk_inodes.unwrap_or(0))), limits })
+        let Some(memory) = limits.memory_bytes else {
+            return Ok(Caps { tmpfs: Some((bytes, limits.disk_inodes.unwrap_or(0))), limits });
+        };
+        let most = memory / MEMORY_PER_FILES / BYTES_PER_FILE;
+        limits.disk_inodes = limits.disk_inodes.map(|files| files.min(most));
+        let files = limits.disk_inodes.unwrap_or((bytes / DISK_PER_FILE).max(LEAST_FILES).min(most));
+        Ok(Caps { tmpfs: Some((bytes, files)), limits })
+    }
+}
+
+impl Caps {
+    /// Most of `/dev/shm` and of System V shared memory, where 0 is the kernel's own limit.
+    ///
+    /// No process holds what is in these or in files in memory, so that none can be ended for it. All of it together is
+    /// three quarters of the memory, or else the guest would be all that there is to end.
+    fn shared(&self) -> [u64; 2] {
+        let Some(memory) = self.limits.memory_bytes else { return [SHM, 0] };
+        let files = self.tmpfs.map_or(0, |(bytes, files)| bytes + files * BYTES_PER_FILE);
+        let shared = (memory / 4 * 3).saturating_sub(files);
+        // Two thirds, with a quarter of that on top for the files themselves.
+        [(shared / 3 * 2).min(MOST_SHM), shared / 6]
     }
 }
 
@@ -170,13 +201,24 @@ impl Inner {
             Capability::PidsLimit,
             Capability::PrivateUserIds,
         ];
-        let weaknesses = self
+        let mut weaknesses: Vec<Weakness> = self
             .capabilities
             .missing
             .iter()
             .filter(|weakness| told.contains(&weakness.capability))
             .cloned()
             .collect();
+        if limits.memory_bytes.is_some()
+            && self.ground.cgroups.as_ref().is_some_and(|cgroups| !cgroups.holds_sockets())
+        {
+            weaknesses.push(Weakness {
+                capability: Capability::MemoryLimit,
+                detail:
+                    "buffers of sockets are not counted: this kernel has no memory.kmem.tcp for groups of \
+                         version 1; use version 2"
+                        .to_owned(),
+            });
+        }
         (spec, weaknesses)
     }
 
@@ -193,11 +235,13 @@ impl Inner {
     /// The message that says whose a jail is.
     fn birth(&self, id: &SandboxId, caps: &Caps, config: GuestConfig) -> Result<Vec<u8>> {
         let counted = self.ground.cgroups.as_ref().is_some_and(|cgroups| cgroups.holds()[2]);
+        let [shm_bytes, system_v_bytes] = caps.shared();
         let birth = Birth {
             hostname: id.to_string(),
             tmpfs_bytes: caps.tmpfs.map_or(0, |(bytes, _)| bytes),
             tmpfs_inodes: caps.tmpfs.map_or(0, |(_, inodes)| inodes),
-            shm_bytes: caps.limits.memory_bytes.map_or(64 << 20, |bytes| (bytes / 2).min(1 << 30)),
+            shm_bytes,
+            system_v_bytes,
             max_processes: if counted { 0 } else { caps.limits.pids.unwrap_or(0) },
             guest: Some(config),
         };

@@ -90,13 +90,17 @@ impl Environment {
         let first = self.first.clone();
         let (ending, stop) = (self.ending.clone(), self.inner.stop.clone());
         let (deaths, sandbox) = (self.inner.deaths.clone(), self.id.clone());
+        let (inner, cell) = (self.inner.clone(), self.cell.name.clone());
         self.inner.tasks.spawn(async move {
             tokio::select! {
                 biased;
                 () = ending.cancelled() => {}
                 () = stop.cancelled() => {}
                 _ = first.readable() => {
-                    let _ = deaths.send(BackendEvent::Died { sandbox, reason: "guest_died".to_owned() }).await;
+                    // The guest is the last that the kernel ends where memory is short; nobody else could say why.
+                    let short = inner.ground.cgroups.as_ref().is_some_and(|cgroups| cgroups.ran_out(&cell));
+                    let reason = if short { "out_of_memory" } else { "guest_died" }.to_owned();
+                    let _ = deaths.send(BackendEvent::Died { sandbox, reason }).await;
                 }
             }
         });

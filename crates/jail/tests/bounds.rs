@@ -4,10 +4,14 @@
 #[path = "support/jails.rs"]
 mod jails;
 
-use hostel_conformance::Harness;
+use hostel_conformance::{Harness, PATIENCE};
 use hostel_sandbox::template::{Template, TemplateSource};
-use hostel_sandbox::{Backend, Capability, Error, ResourceLimits, SandboxSpec, TemplateId};
+use hostel_sandbox::{
+    Backend, BackendEvent, Capability, Error, ResourceLimits, SandboxId, SandboxSpec, TemplateId,
+};
 use jails::{Jails, create, end};
+use serde_json::json;
+use std::path::{Path, PathBuf};
 
 fn id(name: &str) -> TemplateId {
     TemplateId::parse(name).unwrap()
@@ -78,6 +82,111 @@ async fn memory_below_what_is_in_use_is_refused_and_nothing_dies() {
     assert_eq!(seen, "67108864\n1\n");
     sandbox.sh("rm /dev/shm/fill").await.unwrap();
     sandbox.environment().update_limits(&limit(32 << 20)).await.unwrap();
+    end(harness, &jails).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_sockets_keep_is_bounded_by_the_memory() {
+    const MEMORY: u64 = 64 << 20;
+    let jails = Jails::start(0).await;
+    let harness = Harness::new(jails.clone());
+    let mut spec = harness.spec();
+    spec.limits.memory_bytes = Some(MEMORY);
+    let created = harness.backend().create(&SandboxId::generate(), &spec).await.unwrap();
+    let held = !created.weaknesses.iter().any(|weakness| weakness.capability == Capability::MemoryLimit);
+    let sandbox = harness.keep(created);
+    if !held {
+        drop(sandbox);
+        return end(harness, &jails).await;
+    }
+    let finished = sandbox.run_probe(&["eat-sockets", &(4 * MEMORY).to_string()]).await.unwrap();
+    let text = finished.success().unwrap().text();
+    let kept: u64 = text.strip_prefix("refused ").unwrap().split(' ').next().unwrap().parse().unwrap();
+    assert!(kept < MEMORY, "{text}");
+    drop(sandbox);
+    end(harness, &jails).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_that_no_process_holds_leaves_enough_for_processes() {
+    let jails = Jails::start(0).await;
+    let harness = Harness::new(jails.clone());
+    if !harness.has(Capability::MemoryLimit) {
+        return end(harness, &jails).await;
+    }
+    let in_memory = |spec: &mut SandboxSpec| {
+        spec.limits.memory_bytes = Some(64 << 20);
+        spec.limits.disk_bytes = Some(60 << 20);
+        spec.limits.disk_inodes = Some(20_000);
+    };
+    let (sandbox, handle) = create(&harness, in_memory).await;
+    assert_eq!(
+        (&handle["limits"]["disk_bytes"], &handle["limits"]["disk_inodes"]),
+        (&json!(32 << 20), &json!(8192))
+    );
+    let much = "1073741824";
+    for eater in [
+        &["eat-disk", "/tmp/fill", much][..],
+        &["eat-inodes", "/tmp", "1000000"],
+        &["eat-disk", "/dev/shm/fill", much],
+        &["eat-inodes", "/dev/shm", "1000000"],
+        &["eat-shm", much],
+    ] {
+        let text = sandbox.run_probe(eater).await.unwrap().success().unwrap().text();
+        assert!(text.starts_with("refused "), "{eater:?}: {text}");
+    }
+    sandbox.sh("for i in 1 2 3; do cat /proc/self/status; done").await.unwrap();
+    assert_eq!(sandbox.environment().stats().await.unwrap().oom_kills, Some(0));
+    drop(sandbox);
+    end(harness, &jails).await;
+}
+
+/// Where the limit of a process's memory is, and what is in use of it.
+fn memory_files(pid: &str) -> Option<[PathBuf; 2]> {
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let group =
+        |of: &str| groups.lines().find_map(|line| line.split_once(of).map(|(_, path)| path.to_owned()));
+    let (base, group, files) = match (group(":memory:/"), group("0::/")) {
+        (Some(group), _) => {
+            ("/sys/fs/cgroup/memory", group, ["memory.limit_in_bytes", "memory.usage_in_bytes"])
+        }
+        (None, group) => ("/sys/fs/cgroup", group?, ["memory.max", "memory.current"]),
+    };
+    Some(files.map(|file| Path::new(base).join(&group).join(file))).filter(|[limit, _]| limit.exists())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_is_ended_for_memory_says_so() {
+    let jails = Jails::start(0).await;
+    let harness = Harness::new(jails.clone());
+    if !harness.has(Capability::MemoryLimit) {
+        return end(harness, &jails).await;
+    }
+    let mut deaths = jails.jail.take_events().unwrap();
+    for (reason, runs_out) in [("guest_died", false), ("out_of_memory", true)] {
+        let (sandbox, handle) = create(&harness, |_| ()).await;
+        let pid = handle["pid"].to_string();
+        let Some([limit, used]) = memory_files(&pid) else { return end(harness, &jails).await };
+        if runs_out {
+            // As if somebody had found memory that nobody holds and nobody counts.
+            sandbox.sh("head -c 16777216 /dev/zero > /dev/shm/fill").await.unwrap();
+            let kept = std::fs::read_to_string(used).unwrap();
+            std::fs::write(&limit, kept.trim()).unwrap();
+            for _ in 0..100 {
+                let _ = sandbox.sh("true").await;
+                if !Path::new(&format!("/proc/{pid}")).exists() {
+                    break;
+                }
+            }
+        } else {
+            let pid = rustix::process::Pid::from_raw(pid.parse().unwrap()).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        }
+        let death = tokio::time::timeout(PATIENCE, deaths.recv()).await.unwrap().unwrap();
+        let BackendEvent::Died { sandbox: who, reason: why } = death;
+        assert_eq!((&who, why.as_str()), (sandbox.id(), reason));
+        drop(sandbox);
+    }
     end(harness, &jails).await;
 }
 

@@ -41,6 +41,11 @@ pub const SOCKET_TYPE_MASK: u32 = 0xf;
 pub const INTERNET_PROTOCOLS: [u32; 6] = [0, 1, 6, 17, 58, 262];
 /// A socket may have this family too, with protocol 0: towards routing.
 pub const AF_NETLINK: u32 = 16;
+/// The level of setsockopt(2) at which these options are not to be had.
+pub const SOL_SOCKET: u32 = 1;
+/// Programs on sockets, which the kernel compiles into memory that all of a host share and few programs fill:
+/// SO_ATTACH_FILTER, SO_ATTACH_BPF, SO_ATTACH_REUSEPORT_CBPF and SO_ATTACH_REUSEPORT_EBPF.
+pub const FORBIDDEN_SOCKET_OPTIONS: [u32; 4] = [26, 50, 51, 52];
 /// What personality(2) may be asked: plain Linux, or which it is.
 pub const PERSONALITIES: [u32; 2] = [0, u32::MAX];
 
@@ -120,9 +125,9 @@ const ALLOWED: &[SystemCall] = calls![
     SYS_clock_gettime, SYS_clock_getres, SYS_gettimeofday, SYS_getitimer,
     SYS_setitimer, SYS_timer_create, SYS_timer_settime, SYS_timer_gettime,
     SYS_timer_getoverrun, SYS_timer_delete, SYS_times,
-    // Sockets. Which families is looked at.
+    // Sockets. Which families is looked at, and which of their options are set.
     SYS_connect, SYS_accept, SYS_accept4, SYS_bind, SYS_listen,
-    SYS_getsockname, SYS_getpeername, SYS_setsockopt, SYS_getsockopt,
+    SYS_getsockname, SYS_getpeername, SYS_getsockopt,
     SYS_sendto, SYS_recvfrom, SYS_sendmsg, SYS_recvmsg, SYS_sendmmsg,
     SYS_recvmmsg, SYS_shutdown,
     // System V and POSIX communication, in the jail's own namespace.
@@ -189,6 +194,7 @@ mod tests {
             "clone3",
             "ioctl",
             "socket",
+            "setsockopt",
             "keyctl",
             "personality",
             "sync",

@@ -42,9 +42,14 @@ impl Sandboxes {
         records.sort_by(|left, right| order(left).cmp(&order(right)));
         let more = records.len() > size;
         records.truncate(size);
-        let next = more.then(|| records.last().map(|last| (last.created, last.id.clone()))).flatten();
+        let next = more.then(|| records.last().map(|last| position(last))).flatten();
         Page { records, next, cursor }
     }
+}
+
+/// Where a page that ends with a sandbox ends.
+pub(crate) fn position(record: &SandboxRecord) -> Position {
+    (record.created, record.id.clone())
 }
 
 fn order(record: &SandboxRecord) -> (Reverse<SystemTime>, &SandboxId) {

@@ -6,19 +6,24 @@ use crate::deadline::until;
 use crate::listen::Peer;
 use crate::page;
 use crate::request_id::repeat;
-use crate::sandboxes::{Position, Sandboxes};
+use crate::sandboxes::{Position, Sandboxes, position};
 use crate::status::invalid;
 use futures::StreamExt as _;
 use hostel_proto::v1;
 use hostel_proto::v1::sandbox_service_server::SandboxService;
 use hostel_sandbox::TemplateId;
 use hostel_sandbox::label::Selector;
+use prost::Message as _;
 use std::time::Duration;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 /// Bounds of the interval between two measurements.
 const INTERVALS: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
+
+/// Where a page of sandboxes ends, whatever it may hold by its number: clients take messages of 4 MiB, and an environment
+/// alone may have 256 KiB.
+const MOST_BYTES: usize = 1 << 20;
 
 /// The service over the registry.
 pub(crate) struct SandboxCalls(pub Sandboxes);
@@ -58,9 +63,21 @@ impl SandboxService for SandboxCalls {
         let filter = ["sandboxes", request.label_selector.as_str(), states_text.as_str()];
         let after: Option<Position> = page::position(&request.page_token, &filter)?;
         let page = self.0.page(&selector, &states, after.as_ref(), size);
+        let (mut sandboxes, mut bytes, mut next) = (Vec::new(), 0, page.next);
+        let mut last = None;
+        for record in &page.records {
+            let sandbox = convert::api_sandbox(record);
+            bytes += sandbox.encoded_len();
+            if bytes > MOST_BYTES && last.is_some() {
+                next = last;
+                break;
+            }
+            last = Some(position(record));
+            sandboxes.push(sandbox);
+        }
         Ok(Response::new(v1::ListSandboxesResponse {
-            sandboxes: page.records.iter().map(|record| convert::api_sandbox(record)).collect(),
-            next_page_token: page.next.map(|next| page::token(&next, &filter)).unwrap_or_default(),
+            sandboxes,
+            next_page_token: next.map(|next| page::token(&next, &filter)).unwrap_or_default(),
             cursor: watch::api_cursor(self.0.store(), page.cursor),
         }))
     }

@@ -4,6 +4,8 @@ use crate::daemon::{Node, reason};
 use hostel_proto::v1::{self, CreateSandboxRequest, SandboxState};
 use hostel_sandbox::{BackendEvent, SandboxId};
 use hosteld::Config;
+use prost::Message as _;
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tonic::Code;
 use tonic_types::StatusExt as _;
@@ -127,6 +129,31 @@ async fn pages_and_selectors_find_every_sandbox_once() {
     request.page_size = 100;
     let page = daemon.sandboxes().list_sandboxes(request).await.unwrap().into_inner();
     assert_eq!(page.sandboxes.len(), 4);
+}
+
+#[tokio::test]
+async fn a_page_has_few_sandboxes_where_they_are_large() {
+    let daemon = Node::new().start().await;
+    let env = BTreeMap::from([("MUCH".to_owned(), "x".repeat(200 << 10))]);
+    let mut ids = Vec::new();
+    for _ in 0..12 {
+        let large = CreateSandboxRequest { env: env.clone(), ..Default::default() };
+        ids.push(daemon.create(large).await.unwrap().id);
+    }
+    ids.reverse();
+    let mut request = v1::ListSandboxesRequest::default();
+    let (mut seen, mut pages) = (Vec::new(), 0);
+    loop {
+        let page = daemon.sandboxes().list_sandboxes(request.clone()).await.unwrap().into_inner();
+        assert!(page.encoded_len() < (1 << 20) + (64 << 10), "{} bytes", page.encoded_len());
+        seen.extend(page.sandboxes.into_iter().map(|sandbox| sandbox.id));
+        pages += 1;
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
+    assert_eq!((seen, pages), (ids, 3));
 }
 
 #[tokio::test]

@@ -114,6 +114,10 @@ impl Table {
         self.rule("limit questions (nft_limit)", chain, |packet| {
             packet.protocol(UDP).for_port(DNS).over(QUESTIONS.0, QUESTIONS.1).drop();
         });
+        // Here what is redirected still goes where it was sent to: nobody asks past the limit.
+        self.rule("take no questions at our own port", chain, |packet| {
+            packet.protocol(UDP).for_port(ports.dns_udp).drop();
+        });
         self.rule("track questions", chain, |packet| {
             packet.protocol(UDP).for_port(DNS).accept();
         });

@@ -88,6 +88,26 @@ async fn ask_name(inside: &Inside, to: SocketAddr, server: &tokio::net::UdpSocke
 }
 
 #[tokio::test]
+async fn questions_at_our_own_port_do_not_arrive() {
+    let Some(inside) = Inside::new() else { return };
+    let namespaces = Namespaces::start().unwrap();
+    let doors = namespaces.open(inside.namespace()).await.unwrap();
+    let server = tokio::net::UdpSocket::from_std(doors.dns_udp.unwrap()).unwrap();
+    let port = server.local_addr().unwrap().port();
+    for to in ["127.0.0.1", "127.0.0.53", "192.0.2.1"] {
+        inside
+            .run(move || UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"past", (to, port)))
+            .await
+            .unwrap_err();
+    }
+    let past = move || UdpSocket::bind("[::]:0").unwrap().send_to(b"past", ("::1", port));
+    inside.run(past).await.unwrap_err();
+    // The first that does is one that was asked as it shall be.
+    ask_name(&inside, address("127.0.0.53:53"), &server).await;
+    namespaces.shutdown();
+}
+
+#[tokio::test]
 async fn only_where_doors_were_open_they_are_opened_again() {
     let Some(inside) = Inside::new() else { return };
     let namespaces = Namespaces::start().unwrap();

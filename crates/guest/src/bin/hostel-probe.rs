@@ -41,6 +41,7 @@ hostel-probe eat-disk PATH [MAX]   write a file until refused, at most MAX bytes
 hostel-probe eat-inodes DIR [MAX]  make files until refused
 hostel-probe eat-fds [MAX]         open descriptors until refused
 hostel-probe eat-shm BYTES         make System V shared memory and touch it
+hostel-probe eat-sockets BYTES     fill connections to itself that nobody reads
 hostel-probe eat-kernel            take inotify instances, pipes and terminals; hold them until stdin ends
 hostel-probe deep DIR DEPTH        make a tree deeper than a path can be long
 hostel-probe spin MS               compute for that long by the clock
@@ -83,6 +84,7 @@ fn run(command: &str, rest: &[String], inherited: &[i32]) -> std::io::Result<Exi
         "eat-inodes" => eat::inodes(text(rest, 0)?, number_or(rest, 1, 1 << 20)?)?,
         "eat-fds" => eat::descriptors(number_or(rest, 0, 2 << 20)?)?,
         "eat-shm" => eat::shared_memory(number(rest, 0)?)?,
+        "eat-sockets" => eat::sockets(number(rest, 0)?)?,
         "eat-kernel" => eat::kernel_objects()?,
         "deep" => eat::deep(text(rest, 0)?, number(rest, 1)?)?,
         "spin" => eat::spin(number(rest, 0)?)?,

@@ -3,6 +3,7 @@
 use crate::sys::{self, Errno, sys};
 use std::fs::File;
 use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 fn refused(count: u64, errno: Errno) {
@@ -114,6 +115,39 @@ pub(crate) fn shared_memory(bytes: u64) -> std::io::Result<()> {
         held += SEGMENT as u64;
     }
     took(held);
+    Ok(())
+}
+
+/// Fills connections to itself that nobody reads, and says how many bytes the kernel keeps in them.
+pub(crate) fn sockets(bytes: u64) -> std::io::Result<()> {
+    const MOST_CONNECTIONS: usize = 512;
+    /// Where memory is short the kernel drops what arrives, and asks again later and later.
+    const PATIENCE: Duration = Duration::from_secs(3);
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    let block = vec![0x5a_u8; 64 << 10];
+    let mut held = Vec::new();
+    let (mut written, mut last) = (0, Errno(libc::EAGAIN));
+    while held.len() < MOST_CONNECTIONS && written < bytes {
+        let mut sender = match TcpStream::connect_timeout(&address, PATIENCE) {
+            Ok(sender) => sender,
+            Err(error) => {
+                last = Errno(error.raw_os_error().unwrap_or(libc::ETIMEDOUT));
+                break;
+            }
+        };
+        sender.set_nonblocking(true)?;
+        while let Ok(count) = sender.write(&block) {
+            written += count as u64;
+        }
+        held.push((sender, listener.accept()));
+    }
+    if written < bytes {
+        refused(written, last)
+    } else {
+        took(written)
+    }
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use crate::verdict::{Verdict, all, must_be_denied, must_fail};
 
 pub(crate) const PROBES: &[Probe] = &[
     ("bpf", bpf),
+    ("socket-programs", socket_programs),
     ("perf-event-open", perf_event_open),
     ("io-uring", io_uring),
     ("userfaultfd", |_| must_fail("userfaultfd", sys!(SYS_userfaultfd, libc::O_CLOEXEC | 1))),
@@ -51,6 +52,7 @@ pub(crate) const PROBES: &[Probe] = &[
         must_fail("ioprio_set", sys!(SYS_ioprio_set, 1, 0, 1 << 13))
     }),
     ("raise-hard-limit", raise_limit),
+    ("priority-limits", priority_limits),
     ("core-dumps", core_dumps),
     ("no-new-privileges", no_new_privileges),
     ("seccomp-active", |_| status_field("Seccomp", |value| value == "2")),
@@ -65,6 +67,24 @@ fn bpf(_: &Context) -> Verdict {
         attributes[place] = value;
     }
     must_fail("bpf", sys!(SYS_bpf, 0, attributes.as_mut_slice(), 72))
+}
+
+/// What the kernel compiles comes out of memory that all of the host share.
+fn socket_programs(_: &Context) -> Verdict {
+    let socket = match sys!(SYS_socket, libc::AF_INET, libc::SOCK_DGRAM, 0) {
+        Ok(socket) => socket,
+        Err(errno) => return Verdict::skipped(format!("socket: {errno}")),
+    };
+    let options = [
+        libc::SO_ATTACH_FILTER,
+        libc::SO_ATTACH_BPF,
+        libc::SO_ATTACH_REUSEPORT_CBPF,
+        libc::SO_ATTACH_REUSEPORT_EBPF,
+    ];
+    // Without a program, which is looked at after the permission.
+    all(options.map(|option| {
+        must_be_denied("setsockopt", sys!(SYS_setsockopt, socket, libc::SOL_SOCKET, option, 0, 0))
+    }))
 }
 
 fn perf_event_open(_: &Context) -> Verdict {
@@ -229,6 +249,15 @@ fn raise_limit(_: &Context) -> Verdict {
         wanted[..8].copy_from_slice(&soft.to_ne_bytes());
         wanted[8..].copy_from_slice(&(hard + 1).to_ne_bytes());
         must_fail("raise a limit", sys!(SYS_prlimit64, 0, resource, wanted.as_mut_slice(), 0))
+    }))
+}
+
+fn priority_limits(_: &Context) -> Verdict {
+    let resources =
+        [("RTPRIO", libc::RLIMIT_RTPRIO), ("NICE", libc::RLIMIT_NICE), ("RTTIME", libc::RLIMIT_RTTIME)];
+    all(resources.map(|(name, resource)| match limits(resource) {
+        Some([0, 0]) => Verdict::refused(format!("{name} is 0")),
+        other => Verdict::escaped(format!("{name} is {other:?}")),
     }))
 }
 

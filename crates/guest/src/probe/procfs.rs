@@ -13,6 +13,7 @@ pub(crate) const PROBES: &[Probe] = &[
     ("proc-keys", |_| must_give_nothing(&["/proc/keys", "/proc/key-users"])),
     ("proc-timers", |_| must_give_nothing(&["/proc/timer_list", "/proc/sched_debug"])),
     ("proc-config", |_| must_give_nothing(&["/proc/config.gz"])),
+    ("proc-pressure", |_| must_give_nothing(&["/proc/pressure", "/proc/pressure/memory"])),
     ("proc-command-line", |_| must_give_nothing(&["/proc/cmdline"])),
     ("proc-memory-maps", |_| {
         must_give_nothing(&["/proc/kpagecount", "/proc/kpageflags", "/proc/kpagecgroup", "/proc/vmallocinfo"])

@@ -22,6 +22,8 @@ pub(crate) const PROBES: &[Probe] = &[
     ("proc-1-executable-write", executable_write),
     ("proc-1-through-root", through_root),
     ("kill-pid-1", kill_pid_1),
+    ("forged-signal-pid-1", forged_signal),
+    ("descriptor-signal-pid-1", descriptor_signal),
     ("kill-everything", kill_everything),
     ("inherited-descriptors", inherited),
     ("inherited-environment", environment),
@@ -124,6 +126,98 @@ fn kill_pid_1(_: &Context) -> Verdict {
         Some(_) => Verdict::refused("PID 1 goes on"),
         None => Verdict::skipped("PID 1 cannot be seen"),
     }
+}
+
+/// A signal with information that says it came from outside of the namespace.
+fn forged_signal(_: &Context) -> Verdict {
+    let information = |signal: i32, code: i32| {
+        // siginfo_t: the number, an error, the code, and, aligned, the sender: none.
+        let mut bytes = [0_u8; 128];
+        bytes[..4].copy_from_slice(&signal.to_ne_bytes());
+        bytes[8..12].copy_from_slice(&code.to_ne_bytes());
+        bytes
+    };
+    all([libc::SIGTERM, libc::SIGINT].into_iter().flat_map(|signal| {
+        [libc::SI_QUEUE, libc::SI_USER, libc::SI_TKILL, libc::SI_MESGQ].into_iter().map(move |code| {
+            ends_nobody(|| {
+                let mut bytes = information(signal, code);
+                let queued = sys!(SYS_rt_sigqueueinfo, 1, signal, bytes.as_mut_slice());
+                let pidfd = sys!(SYS_pidfd_open, 1, 0)?;
+                let sent = sys!(SYS_pidfd_send_signal, pidfd, signal, bytes.as_mut_slice(), 0);
+                queued.or(sent)
+            })
+        })
+    }))
+}
+
+/// A signal that a descriptor sends when there is something to read.
+fn descriptor_signal(_: &Context) -> Verdict {
+    ends_nobody(|| {
+        let mut ends = [0_u8; 8];
+        sys!(SYS_pipe2, ends.as_mut_slice(), 0)?;
+        let [reader, writer] =
+            [0, 4].map(|at| ends[at..].first_chunk().map_or(-1, |bytes| i32::from_ne_bytes(*bytes)));
+        sys!(SYS_fcntl, reader, libc::F_SETOWN, 1)?;
+        // F_SETSIG of fcntl(2).
+        sys!(SYS_fcntl, reader, 10, libc::SIGTERM)?;
+        sys!(SYS_fcntl, reader, libc::F_SETFL, libc::O_ASYNC | libc::O_NONBLOCK)?;
+        let mut byte = [b'x'];
+        sys!(SYS_write, writer, byte.as_mut_slice(), 1_usize)
+    })
+}
+
+/// Whether PID 1 took what was sent for an order to end everything. It is asked to reap somebody afterwards: what it
+/// sends to all is sent then.
+fn ends_nobody(send: impl FnOnce() -> sys::Outcome) -> Verdict {
+    // On a host that this is run on by mistake it would be the host's own: the initial namespace has this number.
+    if std::fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link.as_os_str() == "pid:[4026531836]") {
+        return Verdict::skipped("PID 1 is the host's");
+    }
+    let mut orders = (1_u64 << (libc::SIGTERM - 1) | 1 << (libc::SIGINT - 1)).to_ne_bytes();
+    let _ = sys!(SYS_rt_sigprocmask, libc::SIG_BLOCK, orders.as_mut_slice(), 0, 8_usize);
+    if let Err(errno) = send() {
+        return Verdict::refused(format!("send: {errno}"));
+    }
+    if let Err(why) = orphan_reaped() {
+        return Verdict::skipped(why);
+    }
+    let mut pending = [0_u8; 8];
+    let _ = sys!(SYS_rt_sigpending, pending.as_mut_slice(), 8_usize);
+    if pending == [0; 8] {
+        Verdict::refused("PID 1 goes on")
+    } else {
+        Verdict::escaped("PID 1 ends everything")
+    }
+}
+
+/// Leaves a process to PID 1 and waits until it is gone.
+fn orphan_reaped() -> Result<(), String> {
+    let mut ends = [0_u8; 8];
+    sys!(SYS_pipe2, ends.as_mut_slice(), 0).map_err(|errno| format!("pipe: {errno}"))?;
+    let [reader, writer] =
+        [0, 4].map(|at| ends[at..].first_chunk().map_or(-1, |bytes| i32::from_ne_bytes(*bytes)));
+    let child = sys::fork().map_err(|errno| format!("fork: {errno}"))?;
+    if child == 0 {
+        let parent = std::process::id();
+        if sys::fork().is_ok_and(|pid| pid == 0) {
+            let mut own = std::process::id().to_ne_bytes();
+            let _ = sys!(SYS_write, writer, own.as_mut_slice(), 4_usize);
+            while parent == std::os::unix::process::parent_id() {
+                let _ = sys!(SYS_sched_yield);
+            }
+        }
+        sys::leave(0);
+    }
+    let _ = sys::wait(child);
+    let mut orphan = [0_u8; 4];
+    sys!(SYS_read, reader, orphan.as_mut_slice(), 4_usize).map_err(|errno| format!("read: {errno}"))?;
+    let shown = format!("/proc/{}", u32::from_ne_bytes(orphan));
+    while std::path::Path::new(&shown).exists() {
+        let _ = sys!(SYS_sched_yield);
+    }
+    sys::close(i64::from(reader));
+    sys::close(i64::from(writer));
+    Ok(())
 }
 
 fn kill_everything(_: &Context) -> Verdict {

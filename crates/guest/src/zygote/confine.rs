@@ -73,6 +73,16 @@ pub(super) fn no_cores() {
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(1), maximum: Some(1) });
 }
 
+/// What the daemon's service manager may have given it, that the kernel end others first (`OOMScoreAdjust=`), is not
+/// for jails.
+pub(super) fn no_protection_from_memory_shortage() {
+    let own = "/proc/self/oom_score_adj";
+    let protected = std::fs::read_to_string(own).is_ok_and(|value| value.starts_with('-'));
+    if protected && let Err(error) = std::fs::write(own, "0") {
+        eprintln!("jails keep the daemon's protection from shortage of memory: {error}");
+    }
+}
+
 /// Resource limits that every process of the jail inherits (getrlimit(2)).
 pub(super) fn limits(max_processes: u32) -> Result<(), Failed> {
     no_cores();
@@ -81,6 +91,10 @@ pub(super) fn limits(max_processes: u32) -> Result<(), Failed> {
         (Resource::Msgqueue, 819_200),
         (Resource::Sigpending, 4096),
         (Resource::Nofile, 1 << 20),
+        // No way past others to the processor, whatever the daemon was given.
+        (Resource::Rtprio, 0),
+        (Resource::Nice, 0),
+        (Resource::Rttime, 0),
     ];
     if max_processes > 0 {
         wanted.push((Resource::Nproc, u64::from(max_processes)));

@@ -4,6 +4,7 @@ use super::{At, Failed, errno_of};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, socket};
+use rustix::process::Signal;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 /// User and group ids that each jail has of its own.
@@ -39,21 +40,27 @@ fn as_user<T>(id: u32, make: impl FnOnce() -> Result<T, Failed>) -> Result<T, Fa
 
 /// A namespace lives as long as a descriptor of it: a child is born into it, gets its ids, and may go.
 fn user_namespace(map: &str) -> Result<OwnedFd, Failed> {
+    let zygote = rustix::process::getpid();
     // SAFETY: the zygote has one thread; the child only waits for its end.
     let child = match unsafe { super::clone3::clone3(u64::from(libc::CLONE_NEWUSER.unsigned_abs()), None) }
         .at("make a user namespace")?
     {
         super::clone3::Side::Parent(pid, pidfd) => (pid, pidfd),
-        super::clone3::Side::Child => loop {
-            // SAFETY: pause(2) has no preconditions.
-            unsafe { libc::pause() };
-        },
+        super::clone3::Side::Child => {
+            // Where the zygote ends before it ends this one.
+            let tied = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+            let orphan = rustix::process::getppid() != Some(zygote);
+            loop {
+                // SAFETY: _exit(2) and pause(2) have no preconditions.
+                unsafe { if tied.is_err() || orphan { libc::_exit(1) } else { libc::pause() } };
+            }
+        }
     };
     let namespace = map_ids(child.0, map).and_then(|()| {
         open(format!("/proc/{}/ns/user", child.0), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .at("open a user namespace")
     });
-    let killed = rustix::process::pidfd_send_signal(&child.1, rustix::process::Signal::KILL);
+    let killed = rustix::process::pidfd_send_signal(&child.1, Signal::KILL);
     killed.at("end the holder of a user namespace")?;
     namespace
 }

@@ -14,6 +14,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 const MASKED: [&str; 7] =
     ["config.gz", "cmdline", "keys", "key-users", "kallsyms", "interrupts", "timer_list"];
 
+/// Directories of /proc that do so.
+const MASKED_DIRECTORIES: [&str; 1] = ["pressure"];
+
 /// Most terminals of a jail. All jails of a host together have `kernel.pty.max`, 4096 by default.
 const TERMINALS: &str = "64";
 
@@ -21,23 +24,37 @@ const TERMINALS: &str = "64";
 const UNBORN: (&str, Option<&str>) = ("size", Some("1m"));
 /// The smallest tmpfs.
 const LEAST_BYTES: u64 = 4096;
+/// The least shared memory.
+const LEAST_SHARED: u64 = 1 << 20;
+/// A file of shared memory that has nothing in it takes memory too, about a quarter of this.
+const BYTES_PER_SHARED_FILE: u64 = 4096;
 
-/// The file systems of a jail whose sizes depend on whose it is.
+/// What of a jail in memory, that no process holds, has a size that depends on whose it is.
 pub(super) struct Sizes {
     /// The tmpfs with its files, where they are in one.
     own: Option<OwnedFd>,
     shm: OwnedFd,
+    /// Pages of System V shared memory in its namespace, where we may say so (proc(5), `shmall`).
+    system_v: Option<OwnedFd>,
 }
 
 impl Sizes {
     /// Handles on them, which are no part of the jail that is born.
     pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.own.iter().chain([&self.shm]).map(AsFd::as_fd)
+        self.own.iter().chain([&self.shm]).chain(&self.system_v).map(AsFd::as_fd)
     }
 
     /// Sets them. Needs the rights of the host's user namespace.
     pub(super) fn set(self, birth: &Birth) -> Result<(), Failed> {
-        mounts::reconfigure(self.shm, &[("size", birth.shm_bytes.max(1 << 20))])?;
+        let shared = birth.shm_bytes.max(LEAST_SHARED);
+        let files = shared / BYTES_PER_SHARED_FILE;
+        mounts::reconfigure(self.shm, &[("size", shared), ("nr_inodes", files)])?;
+        if let (Some(pages), 1..) = (self.system_v, birth.system_v_bytes) {
+            // SAFETY: sysconf(3) with a constant.
+            let page = u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096).max(1);
+            let text = (birth.system_v_bytes / page).to_string();
+            rustix::io::write(pages, text.as_bytes()).at("limit System V shared memory")?;
+        }
         let Some(own) = self.own else { return Ok(()) };
         let bytes = ("size", birth.tmpfs_bytes.max(LEAST_BYTES));
         match birth.tmpfs_inodes {
@@ -62,12 +79,15 @@ pub(super) fn enter(plan: &Plan) -> Result<Sizes, Failed> {
         mounts::attach_on(usr.as_fd(), place(root.as_fd(), "usr")?.as_fd(), "/usr")?;
     }
     let shm = device_tree(plan, root.as_fd())?;
+    // Of this jail's namespace, though by the zygote's /proc; the jail's own takes no writes.
+    let shmall = "/proc/sys/kernel/shmall";
+    let system_v = openat(rustix::fs::CWD, shmall, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).ok();
     process_tree(root.as_fd())?;
     rustix::process::fchdir(root.as_fd()).at("enter the root")?;
     rustix::process::pivot_root(".", ".").at("pivot into the root")?;
     unmount(".", UnmountFlags::DETACH).at("let go of the zygote's root")?;
     rustix::process::chdir("/").at("enter the root")?;
-    Ok(Sizes { own, shm })
+    Ok(Sizes { own, shm, system_v })
 }
 
 /// What is created from here on belongs to root inside. Overlayfs too creates its own files as whoever mounted
@@ -187,14 +207,16 @@ fn process_tree(root: BorrowedFd<'_>) -> Result<(), Failed> {
     let place =
         openat(proc.as_fd(), "sys", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at("open /proc/sys")?;
     mounts::attach_on(settings.as_fd(), place.as_fd(), "/proc/sys")?;
-    for name in MASKED {
-        let Ok(file) =
+    // Where the jail's shared memory is mounted there is an empty directory below, which nobody can write to.
+    let masks = MASKED.map(|name| (name, "/dev/null")).into_iter();
+    for (name, cover) in masks.chain(MASKED_DIRECTORIES.map(|name| (name, "/dev/shm"))) {
+        let Ok(place) =
             openat(proc.as_fd(), name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
         else {
             continue;
         };
-        let null = mounts::copy_of("/dev/null", false)?;
-        mounts::attach_on(null.as_fd(), file.as_fd(), "a mask")?;
+        let cover = mounts::copy_of(cover, false)?;
+        mounts::attach_on(cover.as_fd(), place.as_fd(), "a mask")?;
     }
     Ok(())
 }

@@ -5,8 +5,8 @@
 //! fall back as on an older kernel. Calls of another architecture kill the process.
 
 use hostel_system_calls::{
-    AF_NETLINK, AF_UNIX, DONE_AT_ONCE, INTERNET_FAMILIES, INTERNET_PROTOCOLS, INTERNET_TYPES, NEW_NAMESPACES,
-    PERSONALITIES, SOCKET_TYPE_MASK,
+    AF_NETLINK, AF_UNIX, DONE_AT_ONCE, FORBIDDEN_SOCKET_OPTIONS, INTERNET_FAMILIES, INTERNET_PROTOCOLS,
+    INTERNET_TYPES, NEW_NAMESPACES, PERSONALITIES, SOCKET_TYPE_MASK, SOL_SOCKET,
 };
 use rustix::io::Errno;
 use std::collections::BTreeSet;
@@ -83,6 +83,8 @@ enum Verdict {
     Ioctl,
     /// Only harmless families, types and protocols.
     Socket,
+    /// No programs on sockets.
+    SocketOption,
     /// Only asking, or the plain Linux personality.
     Personality,
     /// Only its own limits: root inside has the supervisor's user. That on cores stays, whoever changes it.
@@ -116,6 +118,12 @@ impl Verdict {
                 code
             }
             Self::SetLimit => any_of(ARGUMENT_0, &[RLIMIT_CORE], DONE, RETURN_ALLOW),
+            Self::SocketOption => {
+                let mut code = vec![op(LOAD, ARGUMENT_1)];
+                code.extend(unless_among(&[SOL_SOCKET], RETURN_ALLOW));
+                code.extend(any_of(ARGUMENT_2, &FORBIDDEN_SOCKET_OPTIONS, EPERM, RETURN_ALLOW));
+                code
+            }
             Self::Personality => any_of(ARGUMENT_0, &PERSONALITIES, RETURN_ALLOW, EPERM),
             Self::Socket => {
                 let mut code = vec![
@@ -169,6 +177,8 @@ fn pieces() -> Vec<(u32, Verdict)> {
             Verdict::Ioctl
         } else if number_of(libc::SYS_socket) || number_of(libc::SYS_socketpair) {
             Verdict::Socket
+        } else if number_of(libc::SYS_setsockopt) {
+            Verdict::SocketOption
         } else if number_of(libc::SYS_personality) {
             Verdict::Personality
         } else if number_of(DONE_AT_ONCE.number) {
@@ -351,6 +361,19 @@ mod tests {
         ] {
             let seen = verdict(libc::SYS_socket, [family, kind, protocol]);
             assert_eq!(seen, expected, "family {family}, type {kind}, protocol {protocol}");
+        }
+        for (level, option, expected) in [
+            (1, 26, EPERM),
+            (1, 50, EPERM),
+            (1, 51, EPERM),
+            (1, 52, EPERM),
+            (1, 2, RETURN_ALLOW),
+            (1, 27, RETURN_ALLOW),
+            (6, 26, RETURN_ALLOW),
+            (41, 26, RETURN_ALLOW),
+        ] {
+            let seen = verdict(libc::SYS_setsockopt, [3, level, option]);
+            assert_eq!(seen, expected, "level {level}, option {option}");
         }
         assert_eq!(verdict(libc::SYS_personality, [u32::MAX, 0, 0]), RETURN_ALLOW);
         assert_eq!(verdict(libc::SYS_personality, [0x0004_0000, 0, 0]), EPERM);

@@ -1,6 +1,6 @@
 //! Finds the cgroup hierarchies of this host and makes our place in them.
 
-use super::{Cgroups, Controller, usable};
+use super::{Cgroups, Controller, SOCKETS, usable};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -17,8 +17,13 @@ const LEAF: &str = "daemon";
 pub(crate) fn discover(instance: &str) -> Result<Cgroups, String> {
     let mounts =
         fs::read_to_string("/proc/self/mountinfo").map_err(|error| format!("read mounts: {error}"))?;
-    let mut cgroups =
-        Cgroups { unified: None, unified_controls: false, legacy: Vec::new(), counts_swap: false };
+    let mut cgroups = Cgroups {
+        unified: None,
+        unified_controls: false,
+        legacy: Vec::new(),
+        counts_swap: false,
+        limits_sockets: false,
+    };
     let mut reasons = Vec::new();
     for (path, kind, options) in mounts.lines().filter_map(mount) {
         if kind == "cgroup2" && cgroups.unified.is_none() {
@@ -39,9 +44,16 @@ pub(crate) fn discover(instance: &str) -> Result<Cgroups, String> {
         // Version 2 freezes and counts processor time by itself.
         drop_legacy(&mut cgroups, &[Controller::Freezer, Controller::CpuAccounting]);
     }
-    cgroups.counts_swap = cgroups
-        .legacy(Controller::Memory)
-        .is_some_and(|directory| directory.join("memory.memsw.limit_in_bytes").exists());
+    if let Some(directory) = cgroups.legacy(Controller::Memory).cloned() {
+        cgroups.counts_swap = directory.join("memory.memsw.limit_in_bytes").exists();
+        if !cgroups.counts_swap {
+            // Groups below start with it. Then nothing goes to swap that a limit of memory was to hold.
+            let _ = fs::write(directory.join("memory.swappiness"), "0");
+        }
+        // No limit here; but the first group with one has the kernel rewrite its own code, and the last one that
+        // goes has it rewritten again. This one stays.
+        cgroups.limits_sockets = fs::write(directory.join(SOCKETS), "-1").is_ok();
+    }
     if cgroups.unified.is_none() && cgroups.legacy.is_empty() {
         reasons.sort_unstable();
         reasons.dedup();

@@ -6,6 +6,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 impl Cgroups {
+    /// Whether the kernel ended a process of a cell for memory.
+    pub(crate) fn ran_out(&self, cell: &str) -> bool {
+        let mut stats = SandboxStats::unknown();
+        self.read_usage(cell, &mut stats);
+        stats.oom_kills.is_some_and(|kills| kills > 0)
+    }
+
     /// Fills in what the groups of a cell know.
     pub(crate) fn read_usage(&self, cell: &str, stats: &mut SandboxStats) {
         let unified = self.unified.as_ref().map(|path| path.join(cell));
