@@ -149,7 +149,7 @@ async fn a_claim_of_guests_that_hang_is_one_arrival_one_miss_and_one_wait() {
     make(&daemon, "p", spec(3)).await.unwrap();
     full(&daemon, 3).await;
     node.host.holding.store(true, Ordering::SeqCst);
-    let env: std::collections::HashMap<_, _> = [("A".to_owned(), "1".to_owned())].into();
+    let env = std::collections::BTreeMap::from([("A".to_owned(), "1".to_owned())]);
     let request = CreateSandboxRequest { env, ..Default::default() };
     let made = claim(&daemon, request.clone()).await.unwrap();
     assert_eq!(made.start_kind(), StartKind::Cold);

@@ -432,7 +432,7 @@ impl Host {
         self.carry_out_in(room);
         for member in self.pool.members() {
             assert_eq!(member.generation, self.generation, "{member:?}");
-            let longest = self.pool.spec().max_age + 3 * PATIENCE;
+            let longest = self.pool.spec().max_age + 5 * PATIENCE;
             assert!(self.now.since(member.made) < longest, "{member:?} is too old");
         }
         room

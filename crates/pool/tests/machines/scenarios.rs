@@ -150,7 +150,7 @@ fn without_room_for_new_ones_beside_the_old_one_old_goes_at_a_time() {
     let mut host = full(3, 3);
     host.new_generation();
     assert_eq!(host.poll(), 2, "they wait for room");
-    host.pass(Duration::from_secs(30));
+    host.pass(10 * SECOND);
     host.make_starved(0);
     assert_eq!(host.poll(), 2, "one goes, another attempt waits");
     let status = host.pool.status(host.now);
