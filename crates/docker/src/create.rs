@@ -296,7 +296,8 @@ impl Inner {
         let point = self.ground.mount_point(id);
         match &recipe.copy_of {
             Some(parent) => {
-                snapshot::copy_disk(&self.ground.mount_point(parent), &point).await?;
+                let from = self.ground.mount_point(parent);
+                snapshot::copy_disk(self.ground.guest(), &from, &point).await?;
                 self.ground.move_places(id, parent, &draft.places);
             }
             None => self.plant(seeds, &draft.places, &point).await?,

@@ -31,15 +31,18 @@ pub(crate) const LABEL_FORK: &str = "hostel.fork";
 /// Tries to freeze a sandbox for a copy.
 const FREEZES: u32 = 5;
 
-/// Copies everything of one disk into another, empty one. Links are copied, never followed.
+/// Copies everything of one disk into another, empty one. Links are copied, never followed. Ends with the daemon, by way
+/// of the guest's executable: else it would go on writing to a disk that the next daemon removes.
 ///
 /// # Errors
 /// `LimitReached` for a disk too small; `Internal`.
-pub(crate) async fn copy_disk(from: &Path, to: &Path) -> Result<()> {
-    let source = format!("{}/.", from.display());
-    let target = to.display().to_string();
-    let options = ["--archive", "--one-file-system", "--reflink=auto", "--no-target-directory", "--"];
-    tools::run("cp", options.into_iter().chain([source.as_str(), target.as_str()]), TRANSFER).await
+pub(crate) async fn copy_disk(guest: &Path, from: &Path, to: &Path) -> Result<()> {
+    let mut copy = tools::command(&guest.display().to_string());
+    copy.args(["tied", &std::process::id().to_string(), "cp"])
+        .args(["--archive", "--one-file-system", "--reflink=auto", "--no-target-directory", "--"])
+        .arg(from.join("."))
+        .arg(to);
+    tools::finish("cp", &mut copy, TRANSFER).await
 }
 
 impl Environment {

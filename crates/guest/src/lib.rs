@@ -3,5 +3,6 @@
 pub mod container;
 pub mod relay;
 pub mod supervisor;
+pub mod tied;
 pub mod unpack;
 pub mod zygote;

@@ -419,7 +419,7 @@ impl Backend for Jail {
         self.inner.capabilities.require(Capability::TemplateImport)?;
         let below = self.inner.templates.below(&mut template)?;
         let directory = self.inner.templates.reserve(&template.id)?;
-        let imported = template::import_directory(&directory, source).await;
+        let imported = template::import_directory(&self.inner.executable, &directory, source).await;
         self.inner.finish_import(template, below, imported)
     }
 

@@ -114,11 +114,12 @@ fn broken_pipe(_: std::io::Error) -> Error {
     Error::invalid("archive", "the unpacker stopped reading")
 }
 
-/// Copies a directory of the host, sharing its blocks where the file system can.
+/// Copies a directory of the host, sharing its blocks where the file system can. A copy that nobody will ever have ends
+/// with the daemon.
 ///
 /// # Errors
 /// `InvalidArgument` where it is no directory, `Internal` with what cp(1) said.
-pub(crate) async fn import_directory(directory: &Path, source: &Path) -> Result<()> {
+pub(crate) async fn import_directory(executable: &Executable, directory: &Path, source: &Path) -> Result<()> {
     if !source.is_absolute() || !source.is_dir() {
         return Err(Error::invalid(
             "host_path",
@@ -126,7 +127,8 @@ pub(crate) async fn import_directory(directory: &Path, source: &Path) -> Result<
         ));
     }
     let root = directory.join("rootfs");
-    let output = Command::new("cp")
+    let output = Command::new(executable.path())
+        .args(["tied", &std::process::id().to_string(), "cp"])
         .args(["--archive", "--one-file-system", "--reflink=auto", "--no-target-directory", "--"])
         .arg(source)
         .arg(&root)
@@ -144,6 +146,9 @@ pub(crate) async fn import_directory(directory: &Path, source: &Path) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::BufRead as _;
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::time::{Duration, Instant};
 
     /// Counts, and keeps the largest piece.
     #[derive(Default)]
@@ -179,6 +184,35 @@ mod tests {
         let (done, sink) = fed(vec![Ok(bomb.into())]);
         done.unwrap();
         assert_eq!((sink.total, sink.largest <= CHUNK), (SIZE, true));
+    }
+
+    async fn until(done: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !done() {
+            assert!(Instant::now() < deadline, "it goes on as it was");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_tied_ends_when_its_parent_is_killed() {
+        let home = tempfile::tempdir().unwrap();
+        let guest = home.path().join("guest");
+        std::fs::write(&guest, hostel_guest_binary::GUEST).unwrap();
+        std::fs::set_permissions(&guest, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let script = format!("{} tied $$ sleep 1000 & echo $!; wait", guest.display());
+        let mut parent =
+            std::process::Command::new("sh").args(["-c", &script]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut said = String::new();
+        io::BufReader::new(parent.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        let process = format!("/proc/{}", said.trim());
+        let name = || std::fs::read_to_string(format!("{process}/comm")).unwrap_or_default();
+        until(|| name() == "sleep\n").await;
+        parent.kill().unwrap();
+        parent.wait().unwrap();
+        // Whoever has it now may be slow to see it off.
+        let state = || std::fs::read_to_string(format!("{process}/stat")).unwrap_or_default();
+        until(|| state().is_empty() || state().contains(") Z ")).await;
     }
 
     #[test]
