@@ -186,6 +186,35 @@ mod tests {
         assert_eq!((sink.total, sink.largest <= CHUNK), (SIZE, true));
     }
 
+    async fn until(done: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !done() {
+            assert!(Instant::now() < deadline, "it goes on as it was");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_tied_ends_when_its_parent_is_killed() {
+        let home = tempfile::tempdir().unwrap();
+        let guest = home.path().join("guest");
+        std::fs::write(&guest, hostel_guest_binary::GUEST).unwrap();
+        std::fs::set_permissions(&guest, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let script = format!("{} tied $$ sleep 1000 & echo $!; wait", guest.display());
+        let mut parent =
+            std::process::Command::new("sh").args(["-c", &script]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut said = String::new();
+        io::BufReader::new(parent.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        let process = format!("/proc/{}", said.trim());
+        let name = || std::fs::read_to_string(format!("{process}/comm")).unwrap_or_default();
+        until(|| name() == "sleep\n").await;
+        parent.kill().unwrap();
+        parent.wait().unwrap();
+        // Whoever has it now may be slow to see it off.
+        let state = || std::fs::read_to_string(format!("{process}/stat")).unwrap_or_default();
+        until(|| state().is_empty() || state().contains(") Z ")).await;
+    }
+
     #[test]
     fn what_is_tied_ends_when_its_parent_is_killed() {
         let home = tempfile::tempdir().unwrap();
