@@ -5,6 +5,7 @@
 //! given, bytes written to the agent, jobs begun. While one commit is on its way the next draft grows. A worker that
 //! dies at any instant is therefore followed by one that goes on where the last commit was.
 
+mod close;
 mod command;
 mod commands;
 mod draft;
@@ -16,10 +17,12 @@ mod meaning;
 pub(crate) mod options;
 mod restore;
 mod start;
+mod tool_results;
 
 pub(crate) use command::{Command, Halt, Reply};
 pub(crate) use commands::replay;
 pub(crate) use draft::json as event_data;
+pub(crate) use tool_results::blobs_of;
 
 use crate::bus::EventBus;
 use crate::error::{Error, Result};
@@ -31,6 +34,7 @@ use crate::message::Message;
 use crate::question::Question;
 use crate::session::Session;
 use crate::store::{AgentState, Commit};
+use close::Mirroring;
 use command::{Until, Waiter};
 use draft::{After, Deltas, Draft};
 use futures::FutureExt as _;
@@ -114,6 +118,7 @@ pub(crate) struct Worker {
     /// Messages with keys that came of late: key and id.
     keyed: VecDeque<(String, String)>,
     bounds: Bounds,
+    mirroring: Mirroring,
     /// Nothing more can be written here, and why.
     cut_off: Option<Left>,
 }
@@ -199,6 +204,8 @@ impl Worker {
                 () = sleep_until(deadline), if deadline.is_some() => self.due(),
             }
         };
+        // What they were about is done again by whoever has the session next.
+        self.jobs.shutdown().await;
         self.leave(left);
         left
     }

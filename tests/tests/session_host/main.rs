@@ -3,5 +3,6 @@
 
 mod bounds;
 mod stage;
+mod tool_results;
 mod trouble;
 mod turns;
