@@ -16,7 +16,7 @@ use crate::event::{AgentEvent, Meaning};
 use crate::launch::{Launch, LaunchOptions};
 use crate::lines::{Line, Lines, clip, excerpt};
 use crate::request::Request;
-pub use read::is_transcript;
+pub use read::{is_transcript, tool_results};
 use state::State;
 use std::ops::Range;
 

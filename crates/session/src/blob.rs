@@ -1,4 +1,5 @@
-//! Files that are too large or too many for the database: exported transcripts, archives of workspaces.
+//! Files that are too large or too many for the database: what agents keep beside their transcripts, below
+//! `sessions/ID/`.
 
 mod key;
 mod location;
@@ -21,6 +22,8 @@ const PART: usize = 8 << 20;
 const DEADLINE: Duration = Duration::from_secs(60);
 /// The most blobs in one list.
 const MAX_LIST: usize = 100_000;
+/// Blobs that are copied at a time.
+const COPIES: usize = 16;
 /// The largest blob where nothing else is said.
 const DEFAULT_MAX_BYTES: u64 = 16 << 30;
 
@@ -207,13 +210,38 @@ impl BlobStore {
         }
     }
 
-    /// Whether it answers: asks for a list and takes its beginning.
+    /// Copies the blobs below a name to where they are below another. How many there were. Nothing tells the copies
+    /// from what was written.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a name that is none, [`Error::Blob`]; some may be copied then.
+    pub async fn copy(&self, below: &str, to: &str) -> Result<usize> {
+        let blobs = self.list(below).await?;
+        let count = blobs.len();
+        let copies =
+            blobs.into_iter().map(|Blob { key, .. }| {
+                let rest = key.strip_prefix(below).unwrap_or_default();
+                let target = format!("{to}{rest}");
+                async move {
+                    in_time("copy", &key, self.store.copy(&self.path(&key)?, &self.path(&target)?)).await
+                }
+            });
+        futures::stream::iter(copies).buffer_unordered(COPIES).try_collect::<()>().await?;
+        Ok(count)
+    }
+
+    /// Whether it answers: asks for a list and takes its beginning, and for a blob that is none.
     ///
     /// # Errors
     /// [`Error::Blob`].
     pub async fn check(&self) -> Result<()> {
         let mut found = self.store.list(Some(&self.prefix));
-        in_time("check", "", found.try_next()).await.map(|_| ())
+        in_time("check", "", found.try_next()).await?;
+        // A list of what is no directory any more is empty; only who reads there is told.
+        match in_time("check", "", self.store.head(&self.path("check")?)).await {
+            Ok(_) | Err(Error::NoSuch { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     fn path(&self, key: &str) -> Result<Path> {

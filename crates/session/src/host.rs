@@ -52,10 +52,11 @@ pub trait SessionHost: Send + Sync {
     /// [`NotFound`](crate::Error::NotFound), [`Invalid`](crate::Error::Invalid).
     async fn update(&self, id: &SessionId, update: UpdateSession) -> Result<Session>;
 
-    /// Ends a session where it has not ended, and forgets it with its journal.
+    /// Ends a session where it has not ended, and forgets it with its journal and blobs. Where these cannot be removed
+    /// the record stays, so that it can be tried again.
     ///
     /// # Errors
-    /// [`NotFound`](crate::Error::NotFound).
+    /// [`NotFound`](crate::Error::NotFound), [`Store`](crate::Error::Store), [`Blob`](crate::Error::Blob).
     async fn delete(&self, id: &SessionId) -> Result<()>;
 
     /// Takes a session into memory: its agent is attached to where it runs.
@@ -349,7 +350,7 @@ pub enum Delivery {
 pub struct Health {
     /// Whether sessions can be made and work.
     pub healthy: bool,
-    /// What is wrong, in sentences.
+    /// What is wrong, in sentences; also what sessions can do without for a while.
     pub problems: Vec<String>,
     /// Sessions in memory.
     pub loaded_sessions: usize,

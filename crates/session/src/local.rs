@@ -6,6 +6,7 @@ mod loaded;
 mod open;
 mod warm;
 
+use crate::blob::BlobStore;
 use crate::error::{Error, Result};
 use crate::event::{Event, EventKind, NewEvent};
 use crate::host::{
@@ -27,7 +28,7 @@ use loaded::Loaded;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{OnceCell, oneshot};
+use tokio::sync::{OnceCell, Semaphore, oneshot};
 
 /// How sessions are hosted.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,7 +54,7 @@ pub struct HostConfig {
     pub max_lifetime: Option<Duration>,
     /// `maxBudgetUsd` where a session says nothing.
     pub max_budget: Option<crate::usd::Usd>,
-    /// Bytes that the agents of one session may have the store keep: events and transcripts. `None` is no bound.
+    /// Bytes that the agents of one session may have kept: events, transcripts and tool results. `None` is no bound.
     pub max_session_bytes: Option<u64>,
     /// How long a question waits for its answer before it is denied.
     pub question_timeout: Duration,
@@ -94,9 +95,15 @@ impl Default for HostConfig {
     }
 }
 
+/// Sessions whose files are mirrored at a time. Each takes some megabytes.
+const MIRRORS: usize = 8;
+
 /// What all sessions of a host share.
 pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) blobs: BlobStore,
+    /// Who mirrors files to blobs, of all sessions.
+    pub(crate) mirrors: Semaphore,
     pub(crate) config: HostConfig,
     client: OnceCell<Client>,
     /// What the store last failed with.
@@ -105,9 +112,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(store: Arc<dyn Store>, config: HostConfig) -> Arc<Self> {
+    pub(crate) fn new(store: Arc<dyn Store>, blobs: BlobStore, config: HostConfig) -> Arc<Self> {
         Arc::new(Self {
             store,
+            blobs,
+            mirrors: Semaphore::new(MIRRORS),
             config,
             client: OnceCell::new(),
             trouble: Mutex::new(None),
@@ -178,14 +187,20 @@ impl LocalSessionHost {
         Ok(Box::new(subscription))
     }
 
-    /// Ends a session and forgets it.
+    /// Ends a session and forgets it. Its blobs go first: while there is a record it can be deleted again.
     async fn remove(&self, id: &SessionId) -> Result<()> {
         if self.ended(id).await?.is_none() {
             self.ask(id, |reply| Command::End(EndReason::UserRequested, reply)).await?;
         }
         self.loaded.let_leave(id).await;
+        let blobs = crate::worker::blobs_of(id);
+        self.shared.blobs.delete(&blobs).await?;
         let deleted = self.shared.store.delete(id).await?;
         self.loaded.forget(id);
+        // Whoever was copying to there, or thought that the session was its own, may have done so since.
+        if let Err(error) = self.shared.blobs.delete(&blobs).await {
+            tracing::warn!(session = %id, %error, "blobs of a deleted session may be left");
+        }
         if deleted { Ok(()) } else { Err(Error::NotFound { id: id.clone() }) }
     }
 

@@ -5,6 +5,7 @@
 //! given, bytes written to the agent, jobs begun. While one commit is on its way the next draft grows. A worker that
 //! dies at any instant is therefore followed by one that goes on where the last commit was.
 
+mod close;
 mod command;
 mod commands;
 mod draft;
@@ -17,11 +18,13 @@ pub(crate) mod options;
 mod restarts;
 mod restore;
 mod start;
+mod tool_results;
 
 pub(crate) use command::{Command, Halt, Reply};
 pub(crate) use commands::replay;
 pub(crate) use draft::json as event_data;
 pub(crate) use limits::next as next_limit;
+pub(crate) use tool_results::blobs_of;
 
 use crate::bus::EventBus;
 use crate::error::{Error, Result};
@@ -33,6 +36,7 @@ use crate::message::Message;
 use crate::question::Question;
 use crate::session::Session;
 use crate::store::{AgentState, Commit};
+use close::Mirroring;
 use command::{Until, Waiter};
 use draft::{After, Deltas, Draft};
 use futures::FutureExt as _;
@@ -118,6 +122,7 @@ pub(crate) struct Worker {
     /// Messages with keys that came of late: key and id.
     keyed: VecDeque<(String, String)>,
     bounds: Bounds,
+    mirroring: Mirroring,
     /// Nothing more can be written here, and why.
     cut_off: Option<Left>,
 }
@@ -205,6 +210,8 @@ impl Worker {
                 () = sleep_until(deadline), if deadline.is_some() => self.due(),
             }
         };
+        // What they were about is done again by whoever has the session next.
+        self.jobs.shutdown().await;
         self.leave(left);
         left
     }

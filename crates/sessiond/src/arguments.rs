@@ -28,6 +28,10 @@ pub struct Arguments {
     /// The database: sqlite:///path or postgres://user@host/database. [sessions.db in the state directory]
     #[arg(long, env = "HOSTEL_SESSIOND_STORE", hide_env_values = true, value_name = "URL")]
     pub store: Option<SecretString>,
+    /// Where files are kept that are too large for the database: a directory, or
+    /// s3://bucket/prefix?region=REGION&endpoint=URL. [blobs in the state directory]
+    #[arg(long, env = "HOSTEL_SESSIOND_BLOBS", value_name = "LOCATION")]
+    pub blobs: Option<String>,
     /// Tokens that let clients in, one a line. Needed to listen on anything but loopback. [none]
     #[arg(long, env = "HOSTEL_SESSIOND_TOKENS_FILE", value_name = "FILE")]
     pub tokens_file: Option<PathBuf>,
@@ -59,7 +63,7 @@ pub struct Arguments {
     /// A session that spent more ends, unless it says otherwise; 0 for never. [0]
     #[arg(long, env = "HOSTEL_SESSIOND_MAX_BUDGET_USD", value_name = "DOLLARS")]
     pub max_budget_usd: Option<f64>,
-    /// A session whose agent had the store keep more, events and transcripts together, ends; 0 for no bound.
+    /// A session whose agent had more kept, events, transcripts and tool results together, ends; 0 for no bound.
     /// [4294967296]
     #[arg(long, env = "HOSTEL_SESSIOND_MAX_SESSION_BYTES", value_name = "BYTES")]
     pub max_session_bytes: Option<u64>,
@@ -111,6 +115,9 @@ impl Arguments {
         config.listen = self.listen.or(file.listen).unwrap_or(config.listen);
         if let Some(store) = self.store.or(file.store.map(SecretString::from)) {
             config.store = store.expose_secret().parse::<StoreUrl>()?;
+        }
+        if let Some(blobs) = self.blobs.or(file.blobs) {
+            config.blobs = blobs.parse()?;
         }
         if let Some(path) = self.tokens_file.or(file.tokens_file) {
             config.tokens = Tokens::read(&path)?;
@@ -196,10 +203,13 @@ mod tests {
             max_lifetime_ms: Some(0),
             max_session_bytes: Some(0),
             pool: Some("warm".into()),
+            blobs: Some("s3://bucket/hostel?region=eu-west-1".into()),
             ..File::default()
         };
         let seed = Seed { max_idle_time_ms: Some(3), max_lifetime_ms: Some(3), max_budget_usd: Some(5.0) };
-        let host = flags.over(file, seed).unwrap().host;
+        let config = flags.over(file, seed).unwrap();
+        assert_eq!(config.blobs.to_string(), "s3://bucket/hostel");
+        let host = config.host;
         assert_eq!(host.max_idle_time, Some(Duration::from_millis(1)));
         assert_eq!((host.max_lifetime, host.pool.as_deref(), host.gateway), (None, Some("warm"), false));
         assert_eq!((host.max_budget, host.max_session_bytes), (Usd::from_dollars(5.0), None));
@@ -214,6 +224,13 @@ mod tests {
         };
         let wrong = daemon.over(File::default(), Seed::default()).unwrap_err().to_string();
         assert!(wrong.contains("addr") && wrong.contains("unix:///path"), "{wrong}");
+        for blobs in ["ftp://here", "relative"] {
+            let flags =
+                Arguments { blobs: Some(blobs.into()), state_dir: Some("/s".into()), ..Arguments::default() };
+            let config = flags.over(File::default(), Seed::default());
+            let wrong = config.and_then(|config| config.validate()).unwrap_err().to_string();
+            assert!(wrong.contains("blobs:"), "{wrong}");
+        }
         let budget =
             Arguments { max_budget_usd: Some(-1.0), state_dir: Some("/s".into()), ..Arguments::default() };
         assert!(

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::tokens::Tokens;
-use hostel_session::{HostConfig, StoreUrl};
+use hostel_session::{BlobLocation, HostConfig, StoreUrl};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -20,6 +20,8 @@ pub struct Config {
     pub state_directory: PathBuf,
     /// Where sessions are kept; `sessions.db` in the state directory where nobody says.
     pub store: StoreUrl,
+    /// Where files are kept that are too large for the store; `blobs` in the state directory where nobody says.
+    pub blobs: BlobLocation,
     /// How sessions are hosted.
     pub host: HostConfig,
     /// Who may use the server; empty for everybody who reaches it, which only loopback may have.
@@ -38,6 +40,7 @@ impl Config {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)),
             state_directory: state.to_owned(),
             store: StoreUrl::sqlite(state.join("sessions.db")),
+            blobs: BlobLocation::Directory(state.join("blobs")),
             host: HostConfig::default(),
             tokens: Tokens::default(),
             max_connections: 4096,
@@ -80,6 +83,11 @@ impl Config {
             let shown = self.state_directory.display();
             return Err(Error::Config(format!("state-dir: {shown} is no absolute path")));
         }
+        if let BlobLocation::Directory(directory) = &self.blobs
+            && !directory.is_absolute()
+        {
+            return Err(Error::Config(format!("blobs: {} is no absolute path", directory.display())));
+        }
         Ok(())
     }
 }
@@ -95,6 +103,7 @@ impl fmt::Display for Config {
         writeln!(formatter, "daemon            {}", host.daemon)?;
         writeln!(formatter, "state directory   {}", self.state_directory.display())?;
         writeln!(formatter, "store             {}", self.store)?;
+        writeln!(formatter, "blobs             {}", self.blobs)?;
         writeln!(formatter, "template          {}", host.template)?;
         writeln!(formatter, "backend           {}", word(&host.backend))?;
         writeln!(formatter, "pool              {}", host.pool.as_deref().unwrap_or("any that fits"))?;

@@ -10,7 +10,7 @@ use crate::rest::{self, App};
 use axum::Router;
 use connection::Connections;
 pub(crate) use connection::Place;
-use hostel_session::{LocalSessionHost, SessionHost, Store};
+use hostel_session::{BlobStore, LocalSessionHost, SessionHost, Store};
 use sd_notify::NotifyState;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Where the sessions come from.
 enum Sessions {
-    /// From a store, by a host of ours.
-    Stored(Arc<dyn Store>),
+    /// From a store and one for blobs, by a host of ours.
+    Stored(Arc<dyn Store>, BlobStore),
     /// From somebody else's host.
     Given(Arc<dyn SessionHost>),
 }
@@ -35,15 +35,15 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds the address and opens the store.
+    /// Binds the address and opens the stores.
     ///
     /// # Errors
-    /// Whatever keeps it from running: configuration, address, store.
+    /// Whatever keeps it from running: configuration, address, store, blobs.
     pub async fn build(config: Config) -> Result<Self> {
         config.validate()?;
         let listener = bind(config.listen).await?;
-        let store = crate::store::open(&config).await?;
-        Ok(Self { config, listener, sessions: Sessions::Stored(store) })
+        let (store, blobs) = crate::store::open(&config).await?;
+        Ok(Self { config, listener, sessions: Sessions::Stored(store, blobs) })
     }
 
     /// Binds the address, for sessions of a host that is there already. It is shut down with the server.
@@ -74,8 +74,9 @@ impl Server {
         let address = self.address()?;
         let (host, store): (Arc<dyn SessionHost>, Option<Arc<dyn Store>>) = match self.sessions {
             Sessions::Given(host) => (host, None),
-            Sessions::Stored(store) => {
-                let host = LocalSessionHost::open(Arc::clone(&store), self.config.host.clone()).await?;
+            Sessions::Stored(store, blobs) => {
+                let config = self.config.host.clone();
+                let host = LocalSessionHost::open(Arc::clone(&store), blobs, config).await?;
                 (host, Some(store))
             }
         };

@@ -4,5 +4,6 @@
 mod bounds;
 mod limits;
 mod stage;
+mod tool_results;
 mod trouble;
 mod turns;

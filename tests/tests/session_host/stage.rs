@@ -2,13 +2,14 @@
 
 use hostel_session::client::Address;
 use hostel_session::{
-    CreateSession, Delivery, Event, EventKind, HostConfig, LocalSessionHost, Pattern, SendMessage, Session,
-    SessionHost, SessionId, Store, StoreUrl, agent::Content, open_store,
+    BlobLocation, BlobStore, CreateSession, Delivery, Event, EventKind, HostConfig, LocalSessionHost,
+    Pattern, SendMessage, Session, SessionHost, SessionId, Store, StoreUrl, agent::Content, open_store,
 };
 use hostel_testkit::{ModelOptions, ModelServer, Script};
 use hostel_tests::{Outcome, Setup, TestDaemon, package, skip};
 use serde_json::Value;
 use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,6 +67,16 @@ impl Stage {
     /// The store, beside the host's own connection to it.
     pub(crate) async fn store(&self) -> Arc<dyn Store> {
         open_store(&url(&self.place)).await.unwrap()
+    }
+
+    /// Its blobs, beside the host's own way to them.
+    pub(crate) fn blobs(&self) -> BlobStore {
+        blobs(&self.place)
+    }
+
+    /// Where they are.
+    pub(crate) fn blob_directory(&self) -> PathBuf {
+        self.place.path().join("blobs")
     }
 
     pub(crate) async fn create(&self, pattern: Pattern, config: Value) -> Session {
@@ -127,6 +138,11 @@ fn url(place: &tempfile::TempDir) -> StoreUrl {
     StoreUrl::sqlite(place.path().join("sessions.db"))
 }
 
+/// What is too large for the store, beside the host's own.
+pub(crate) fn blobs(place: &tempfile::TempDir) -> BlobStore {
+    BlobStore::open(&BlobLocation::Directory(place.path().join("blobs"))).unwrap()
+}
+
 /// A host on a daemon, with its store in a directory.
 pub(crate) async fn open(
     daemon: &TestDaemon,
@@ -135,5 +151,5 @@ pub(crate) async fn open(
 ) -> Arc<LocalSessionHost> {
     let socket = format!("unix://{}", daemon.runtime().join("hosteld.sock").display());
     let config = HostConfig { daemon: socket.parse::<Address>().unwrap(), ..config };
-    LocalSessionHost::open(open_store(&url(place)).await.unwrap(), config).await.unwrap()
+    LocalSessionHost::open(open_store(&url(place)).await.unwrap(), blobs(place), config).await.unwrap()
 }

@@ -135,6 +135,14 @@ pub fn is_transcript(path: &str) -> bool {
     parts.iter().all(plain) && below.is_some_and(|below| below >= 2) && rest.ends_with(".jsonl")
 }
 
+/// Where an agent keeps the output of tools that is too large for a transcript, which then names the files there by
+/// their absolute paths: `….jsonl` has `…/tool-results`. `None` for what is no transcript.
+#[must_use]
+pub fn tool_results(transcript: &str) -> Option<String> {
+    let conversation = transcript.strip_suffix(".jsonl").filter(|_| is_transcript(transcript))?;
+    Some(format!("{conversation}/tool-results"))
+}
+
 /// A member that is text, or nothing.
 pub(super) fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value.get(key).and_then(Value::as_str).unwrap_or_default()

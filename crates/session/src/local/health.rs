@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 /// How long what was seen holds.
 const FRESH: Duration = Duration::from_secs(1);
-/// How long the store and the daemon may take to answer.
+/// How long the store, the daemon and the blob store may take to answer.
 const ANSWER: Duration = Duration::from_secs(2);
 
 impl LocalSessionHost {
@@ -34,7 +34,9 @@ impl LocalSessionHost {
             Err(_) => problems.push("the session store does not answer".to_owned()),
         }
         let daemon = async { self.shared.client().await?.node_info().await.map_err(crate::Error::from) };
-        match tokio::time::timeout(ANSWER, daemon).await {
+        let blobs = tokio::time::timeout(ANSWER, self.shared.blobs.check());
+        let (daemon, blobs) = tokio::join!(tokio::time::timeout(ANSWER, daemon), blobs);
+        match daemon {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => problems.push(format!("the daemon: {error}")),
             Err(_) => problems.push("the daemon does not answer".to_owned()),
@@ -42,7 +44,14 @@ impl LocalSessionHost {
         let trouble = self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
         problems.extend(trouble);
         problems.dedup();
+        let healthy = problems.is_empty();
+        // Sessions work without, but for what is to be kept there.
+        match blobs {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => problems.push(error.to_string()),
+            Err(_) => problems.push("the blob store does not answer".to_owned()),
+        }
         let (loaded_sessions, running_turns) = self.loaded.count();
-        Health { healthy: problems.is_empty(), problems, loaded_sessions, running_turns }
+        Health { healthy, problems, loaded_sessions, running_turns }
     }
 }

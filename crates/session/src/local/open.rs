@@ -1,13 +1,14 @@
 //! A host begins, and so does a session.
 
 use super::{Event, EventKind, HostConfig, Loaded, LocalSessionHost, NewEvent, Shared};
+use crate::blob::BlobStore;
 use crate::error::{Error, Result};
 use crate::host::{CreateSession, Created, SendMessage, SessionHost as _};
 use crate::id::SessionId;
 use crate::session::{Environment, Limits, Session};
 use crate::status::{Pattern, SessionStatus};
 use crate::store::{NewSession, Store, TranscriptPiece};
-use crate::worker::options;
+use crate::worker::{blobs_of, options};
 use hostel_agent::Content;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -28,14 +29,17 @@ const MAX_CONFIG: usize = 256 << 10;
 const MAX_MESSAGE: usize = 16 << 20;
 /// Parts of a message.
 const MAX_PARTS: usize = 100;
+/// How long copying the blobs of a conversation may take.
+const COPYING: Duration = Duration::from_secs(30);
 
 impl LocalSessionHost {
-    /// Takes over what is in the store: sessions that are not over go on, turns that run are followed.
+    /// Takes over what is in the store: sessions that are not over go on, turns that run are followed. What their agents
+    /// keep beside their transcripts is mirrored to blobs.
     ///
     /// # Errors
     /// Those of the store. A daemon that is not there makes sessions wait for it, not this fail.
-    pub async fn open(store: Arc<dyn Store>, config: HostConfig) -> Result<Arc<Self>> {
-        let shared = Shared::new(store, config);
+    pub async fn open(store: Arc<dyn Store>, blobs: BlobStore, config: HostConfig) -> Result<Arc<Self>> {
+        let shared = Shared::new(store, blobs, config);
         let host = Arc::new(Self { shared, loaded: Arc::new(Loaded::new()), looked: Default::default() });
         host.loaded.keep_warm(&host.shared);
         host.loaded.keep_deadlines(&host.shared);
@@ -64,7 +68,8 @@ impl LocalSessionHost {
         options::check(&self.shared.config, &session)?;
         // One that nobody could look after would have no limits, and its messages nowhere to go.
         self.loaded.check_room(&self.shared)?;
-        let transcript = self.history(&mut session).await?;
+        let (earlier, transcript) = self.history(&mut session).await?.unzip();
+        let transcript = transcript.unwrap_or_default();
         session.last_event = 1;
         let data = crate::worker::event_data(EventKind::SessionCreated, &json!({ "session": session }));
         let created = NewEvent { kind: EventKind::SessionCreated, message_id: None, data };
@@ -72,6 +77,9 @@ impl LocalSessionHost {
         let new =
             NewSession { session: session.clone(), events, transcript, key: key.map(|key| (key, hash)) };
         let known = self.shared.store.create(new).await?;
+        if let Some(earlier) = earlier.filter(|_| known.is_none()) {
+            self.copy_blobs(&earlier, &session.id).await;
+        }
         let replayed = known.is_some();
         let session = known.unwrap_or(session);
         // Its limits hold from now on. It is there in any case, and is taken up when somebody wants something of it.
@@ -135,8 +143,8 @@ impl LocalSessionHost {
     }
 
     /// The conversation that a new session goes on with, which must be there.
-    async fn history(&self, session: &mut Session) -> Result<Vec<TranscriptPiece>> {
-        let Some(before) = session.config.resume_session_id.clone() else { return Ok(Vec::new()) };
+    async fn history(&self, session: &mut Session) -> Result<Option<(SessionId, Vec<TranscriptPiece>)>> {
+        let Some(before) = session.config.resume_session_id.clone() else { return Ok(None) };
         let unknown = || {
             let problem = format!("there is no conversation of a session {before:.128?} to go on with");
             Error::invalid("config.resumeSessionId", problem)
@@ -148,7 +156,24 @@ impl LocalSessionHost {
             return Err(unknown());
         }
         session.session_id = earlier.session_id;
-        Ok(files.into_iter().map(|file| TranscriptPiece { path: file.path, lines: file.content }).collect())
+        let pieces = files.into_iter().map(|file| TranscriptPiece { path: file.path, lines: file.content });
+        Ok(Some((id, pieces.collect())))
+    }
+
+    /// Copies what another session keeps in blobs to one that goes on with its conversation, which can do without.
+    async fn copy_blobs(&self, earlier: &SessionId, session: &SessionId) {
+        let (from, to) = (blobs_of(earlier), blobs_of(session));
+        let copied = tokio::time::timeout(COPYING, self.shared.blobs.copy(&from, &to)).await;
+        if !matches!(copied, Ok(Ok(_))) {
+            let error = copied.ok().and_then(Result::err).map(|error| error.to_string());
+            tracing::warn!(%session, %earlier, error, "the tool results of a conversation are not copied");
+        }
+        // Somebody may have deleted it meanwhile.
+        if matches!(self.shared.store.get(session).await, Err(Error::NotFound { .. }))
+            && let Err(error) = self.shared.blobs.delete(&to).await
+        {
+            tracing::warn!(%session, %error, "blobs of a deleted session are left");
+        }
     }
 }
 

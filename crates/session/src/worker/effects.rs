@@ -219,6 +219,7 @@ impl Worker {
         message.state = MessageState::Done;
         message.ended_at = Some(now);
         self.draft.messages.insert(message.id.clone(), message);
+        self.when_durable(Self::mirror);
     }
 
     fn drop_message(&mut self, id: &str, why: &'static str) {
@@ -228,26 +229,6 @@ impl Worker {
         message.ended_at = Some(crate::clock::now());
         self.journal_of(Some(id), EventKind::MessageCancelled, &json!({ "messageId": id, "reason": why }));
         self.draft.messages.insert(message.id.clone(), message);
-    }
-
-    fn close(&mut self) {
-        self.close_at = None;
-        self.lose_process();
-        if let Some(starting) = &self.starting {
-            self.close_after_start = true;
-            starting.cancel();
-        } else {
-            self.epoch += 1;
-            self.when_durable(|worker| worker.begin_close(Duration::ZERO));
-        }
-    }
-
-    fn begin_close(&mut self, pause: Duration) {
-        let (shared, id) = (Arc::clone(&self.shared), self.id.clone());
-        self.jobs.spawn(async move {
-            tokio::time::sleep(pause).await;
-            jobs::close(shared, id).await
-        });
     }
 
     fn ended(&mut self, reason: EndReason) {
@@ -276,18 +257,8 @@ impl Worker {
                 self.settled(spent);
                 self.run_inputs();
             }
-            Job::Closed(Ok(())) => {
-                self.agent.sandbox_id = None;
-                self.session.environment.sandbox_id = None;
-                self.has_swept = false;
-                self.draft.agent = true;
-                self.answer_unloaded();
-                self.happened(Input::Closed);
-            }
-            Job::Closed(Err(error)) => {
-                tracing::warn!(session = %self.id, %error, "the sandbox of a session could not be removed; it is tried again");
-                self.begin_close(PAUSE);
-            }
+            Job::Mirrored(epoch, mirrored) => self.mirrored(epoch, mirrored),
+            Job::Closed(closed) => self.closed(closed),
             Job::Bounded(told) => self.bounded(told),
             Job::Attached(..) | Job::Done => {}
         }
@@ -297,7 +268,7 @@ impl Worker {
         self.starting = None;
         if std::mem::take(&mut self.close_after_start) {
             self.epoch += 1;
-            return self.when_durable(|worker| worker.begin_close(Duration::ZERO));
+            return self.when_durable(Self::close_when_mirrored);
         }
         if epoch != self.epoch {
             return;
@@ -395,6 +366,7 @@ impl Worker {
                 self.session.environment.start =
                     Some(if kind == StartKind::Warm { "warm" } else { "cold" }.to_owned());
             }
+            Progress::ToolResults(restored) => return self.restored(restored),
             Progress::FreshWorkspace => {
                 let message =
                     "the sandbox is a new one: the conversation goes on, the files of the workspace are gone";

@@ -1,6 +1,7 @@
 //! What a worker has done beside itself: calls to the daemon that take time.
 
 use super::options;
+use super::tool_results::{Mirrored, Restored};
 use crate::error::{Error, Result};
 use crate::local::Shared;
 use crate::session::Session;
@@ -42,6 +43,8 @@ pub(super) enum Job {
     Swept(u64, Result<()>),
     /// What was spent, where it is known.
     Settled(Option<u64>),
+    /// What the agent keeps beside its transcripts is mirrored.
+    Mirrored(u64, Mirrored),
     /// The sandbox is gone.
     Closed(Result<()>),
     /// Whether the daemon knows the session's bounds.
@@ -66,6 +69,8 @@ pub(super) enum Progress {
     Doing(&'static str),
     /// There is a sandbox now; whether it was warm.
     Sandbox(SandboxId, StartKind),
+    /// What the agent kept beside its transcripts is there again.
+    ToolResults(Restored),
     /// The workspace is not the one that the conversation knows.
     FreshWorkspace,
 }

@@ -357,6 +357,7 @@ impl Worker {
         }
         self.count_written(path.len() + lines.len());
         self.draft.transcribe(TranscriptPiece { path, lines });
+        self.mirroring.fall_behind();
     }
 }
 

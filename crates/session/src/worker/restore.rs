@@ -1,5 +1,6 @@
 //! A worker that goes on where another was.
 
+use super::close::Mirroring;
 use super::{Command, PROGRESS, Worker};
 use crate::bus::EventBus;
 use crate::local::Shared;
@@ -58,6 +59,7 @@ impl Worker {
             generation,
             session,
             machine,
+            mirroring: Mirroring::of(&agent),
             messages: queue,
             questions,
             agent,
@@ -146,8 +148,12 @@ impl Worker {
         {
             self.inputs.push_back(Input::Idle);
         }
+        let turn_is_over = turn.is_none();
         // Whoever was here before may not have come to tell it.
         self.follow_bounds();
+        if turn_is_over {
+            self.mirror();
+        }
         if self.session.status.is_final() && self.machine.has_sandbox() {
             self.close_at = Some(Instant::now() + self.shared.config.ephemeral_retention);
         }

@@ -2,6 +2,7 @@
 
 use super::jobs::{ENDED, Job, KILL, Progress, Started, attach, daemon, kill_all, remove_all};
 use super::options;
+use super::tool_results::Restore;
 use crate::error::{Error, Result};
 use crate::local::Shared;
 use crate::session::Session;
@@ -204,8 +205,8 @@ impl Start {
         kill_all(client, sandbox).await
     }
 
-    /// Puts the conversation into a sandbox that does not know it, a file at a time. Without its own file it could not
-    /// go on; what is missing of its subagents is missed by nobody but them.
+    /// Puts the conversation into a sandbox that does not know it, a file at a time, and the tool results that it names.
+    /// Without its own file it could not go on; what is missing of its subagents is missed by nobody but them.
     async fn bring_back(&self, client: &Client, sandbox: &SandboxId) -> Result<()> {
         let paths = self.shared.store.transcript_paths(&self.session.id).await?;
         for path in wanted(&paths, &self.session.session_id) {
@@ -217,6 +218,15 @@ impl Start {
                 }
             }
         }
+        let restore = Restore {
+            shared: &self.shared,
+            session: &self.session.id,
+            transcripts: &paths,
+            client,
+            sandbox,
+            cancel: &self.cancel,
+        };
+        self.tell(Progress::ToolResults(restore.run().await?)).await;
         if self.session.num_turns > 0 {
             self.tell(Progress::FreshWorkspace).await;
         }
@@ -268,7 +278,7 @@ fn wanted<'a>(paths: &'a [String], conversation: &str) -> Vec<&'a str> {
 }
 
 /// Whether a transcript is that of the conversation itself.
-fn is_own(path: &str, conversation: &str) -> bool {
+pub(super) fn is_own(path: &str, conversation: &str) -> bool {
     path.rsplit('/').next().and_then(|name| name.strip_suffix(".jsonl")) == Some(conversation)
 }
 

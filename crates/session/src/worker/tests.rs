@@ -1,6 +1,7 @@
 //! A worker without its task: what it makes of what an agent says, with an agent that does as it is told.
 
 use super::*;
+use crate::blob::{BlobLocation, BlobStore};
 use crate::host::{SendMessage, SessionHost as _};
 use crate::local::{HostConfig, LocalSessionHost};
 use crate::machine::Agent;
@@ -79,7 +80,9 @@ impl Scene {
         let url = StoreUrl::sqlite(place.path().join("sessions.db"));
         let nowhere = format!("unix://{}", place.path().join("none.sock").display());
         let config = HostConfig { daemon: nowhere.parse().unwrap(), ..config };
-        let host = LocalSessionHost::open(open(&url).await.unwrap(), config.clone()).await.unwrap();
+        let blobs = BlobStore::open(&BlobLocation::Directory(place.path().join("blobs"))).unwrap();
+        let store = open(&url).await.unwrap();
+        let host = LocalSessionHost::open(store, blobs.clone(), config.clone()).await.unwrap();
         let id = host.create(serde_json::from_value(create).unwrap()).await.unwrap().session.id;
         host.shutdown().await;
         let store = open(&url).await.unwrap();
@@ -87,7 +90,7 @@ impl Scene {
         let view = watch::Sender::new(Arc::new(stored.session.clone()));
         let bus = EventBus::new(stored.session.last_event);
         let (_, mailbox) = mpsc::channel(1);
-        let shared = Shared::new(store, config);
+        let shared = Shared::new(store, blobs, config);
         let worker = Worker::new(shared, bus, view, mailbox, CancellationToken::new(), stored);
         Self { worker, asked: Asked::default(), _place: place }
     }

@@ -67,6 +67,14 @@ async fn listed_and_removed(store: &BlobStore) {
     assert_eq!(keys(store.list("a").await.unwrap()), ["a/b.jsonl", "a/c.d", "a/c/d"]);
     assert_eq!(keys(store.list("a/c").await.unwrap()), ["a/c/d"]);
     assert!(store.list("none").await.unwrap().is_empty());
+    assert_eq!(store.copy("a", "copies/of").await.unwrap(), 3);
+    assert_eq!(
+        keys(store.list("copies").await.unwrap()),
+        ["copies/of/b.jsonl", "copies/of/c.d", "copies/of/c/d"]
+    );
+    assert_eq!(store.read("copies/of/c/d", 100).await.unwrap(), "a/c/d");
+    assert_eq!(store.copy("none", "copies").await.unwrap(), 0);
+    assert_eq!(store.delete("copies").await.unwrap(), 3);
     assert_eq!(store.delete("a/c").await.unwrap(), 1);
     assert_eq!(store.delete("a").await.unwrap(), 2);
     assert_eq!(store.delete("a").await.unwrap(), 0);

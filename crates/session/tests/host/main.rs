@@ -1,6 +1,9 @@
 //! The host of sessions in this process, without a daemon: what needs no sandbox.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod blobs;
+
+use blobs::{blobs, url};
 use futures::future::join_all;
 use hostel_session::{
     CreateSession, Delivery, EndReason, Error, EventKind, HostConfig, ListSessions, LocalSessionHost,
@@ -17,10 +20,9 @@ async fn host(place: &tempfile::TempDir) -> Arc<LocalSessionHost> {
 }
 
 async fn host_with(place: &tempfile::TempDir, config: HostConfig) -> Arc<LocalSessionHost> {
-    let url = place.path().join("sessions.db").to_str().unwrap().parse().unwrap();
     let nowhere = format!("unix://{}", place.path().join("none.sock").display());
     let config = HostConfig { daemon: nowhere.parse().unwrap(), ..config };
-    LocalSessionHost::open(open_store(&url).await.unwrap(), config).await.unwrap()
+    LocalSessionHost::open(open_store(&url(place)).await.unwrap(), blobs(place), config).await.unwrap()
 }
 
 fn create() -> CreateSession {

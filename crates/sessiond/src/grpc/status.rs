@@ -52,6 +52,7 @@ pub(super) fn status(error: Error) -> Status {
         Error::Daemon(error) => daemon(&error),
         Error::Agent(error) => agent(&error),
         Error::Stopping => stopping(),
+        Error::Blob { .. } => retryable(Code::Unavailable, "BLOB_STORE", message, RETRY_AFTER),
         _ => {
             tracing::error!(error = %message, "a request failed inside the session server");
             with(Code::Internal, "INTERNAL", message, HashMap::new())

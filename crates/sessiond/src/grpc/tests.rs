@@ -90,6 +90,11 @@ fn failures_have_their_reasons() {
             "DAEMON_UNREACHABLE",
         ),
         (Error::Store { action: "read", problem: "disk".into() }, Code::Internal, "INTERNAL"),
+        (
+            Error::Blob { action: "remove", key: "sessions/a".into(), problem: "disk".into() },
+            Code::Unavailable,
+            "BLOB_STORE",
+        ),
     ];
     for (error, code, reason) in cases {
         let status = status(error);

@@ -12,7 +12,7 @@ use serde::Serialize;
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[schema(as = ServerHealth)]
 pub(super) struct HealthBody {
-    /// `ok`, or `degraded`.
+    /// `ok`, or `degraded` where something is wrong; `healthy` says whether sessions work all the same.
     status: &'static str,
     /// The version of the program.
     version: &'static str,
@@ -22,13 +22,13 @@ pub(super) struct HealthBody {
 
 /// Whether sessions can be made and work. Needs no token
 #[utoipa::path(get, path = "/health", tag = "health", responses(
-    (status = 200, description = "They can", body = HealthBody),
+    (status = 200, description = "They can, where `status` is `degraded` without something", body = HealthBody),
     (status = 503, description = "They cannot, and why", body = HealthBody),
 ))]
 pub(super) async fn health(State(app): State<App>) -> impl IntoResponse {
     let health = app.host.health().await;
-    let (code, status) =
-        if health.healthy { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "degraded") };
+    let code = if health.healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if health.healthy && health.problems.is_empty() { "ok" } else { "degraded" };
     (code, Json(HealthBody { status, version: env!("CARGO_PKG_VERSION"), health }))
 }
 
