@@ -399,7 +399,7 @@ mod tests {
     async fn pretend(listener: tokio::net::UnixListener, processors: Arc<AtomicU64>) {
         while let Ok((mut stream, _)) = listener.accept().await {
             let mut request = vec![0; 4096];
-            while let Ok(count @ 1..) = stream.read(&mut request).await {
+            if let Ok(count @ 1..) = stream.read(&mut request).await {
                 let body = if String::from_utf8_lossy(&request[..count]).contains("/info") {
                     format!(r#"{{"NCPU":{},"CpuCfsQuota":true}}"#, processors.load(Ordering::Acquire))
                 } else {
@@ -407,7 +407,6 @@ mod tests {
                 };
                 let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close", body.len());
                 let _ = stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await;
-                break;
             }
         }
     }
