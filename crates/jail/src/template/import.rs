@@ -216,34 +216,6 @@ mod tests {
     }
 
     #[test]
-    fn what_is_tied_ends_when_its_parent_is_killed() {
-        let home = tempfile::tempdir().unwrap();
-        let guest = home.path().join("guest");
-        std::fs::write(&guest, hostel_guest_binary::GUEST).unwrap();
-        std::fs::set_permissions(&guest, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let script = format!("{} tied $$ sleep 1000 & echo $!; wait", guest.display());
-        let mut parent =
-            std::process::Command::new("sh").args(["-c", &script]).stdout(Stdio::piped()).spawn().unwrap();
-        let mut said = String::new();
-        io::BufReader::new(parent.stdout.take().unwrap()).read_line(&mut said).unwrap();
-        let process = format!("/proc/{}", said.trim());
-        let deadline = Instant::now() + Duration::from_secs(10);
-        let wait_until = |what: &dyn Fn() -> bool| {
-            while !what() {
-                assert!(Instant::now() < deadline, "{process} goes on");
-                std::thread::sleep(Duration::from_millis(2));
-            }
-        };
-        let name = || std::fs::read_to_string(format!("{process}/comm")).unwrap_or_default();
-        wait_until(&|| name() == "sleep\n");
-        parent.kill().unwrap();
-        parent.wait().unwrap();
-        // Whoever has it now may be slow to see it off.
-        let state = || std::fs::read_to_string(format!("{process}/stat")).unwrap_or_default();
-        wait_until(&|| state().is_empty() || state().contains(") Z "));
-    }
-
-    #[test]
     fn what_is_cut_short_or_broken_off_is_not_taken_for_whole() {
         let packed = Bytes::from(zstd::stream::encode_all(&b"some text"[..], 1).unwrap());
         let cut = fed(vec![Ok(packed.slice(..packed.len() - 1))]).0.unwrap_err();
