@@ -37,7 +37,8 @@ impl<'a> Recipe<'a> {
     }
 
     fn declare(&self, text: &str) {
-        fs::write(self.path().join(&self.name).join("template.toml"), text).unwrap();
+        let made_of = format!("image = \"hostel-{}\"\n", self.name);
+        fs::write(self.path().join(&self.name).join("template.toml"), made_of + text).unwrap();
     }
 
     fn build(&self, daemon: &TestDaemon, backend: &str, options: &[&str]) -> Outcome {
@@ -54,7 +55,9 @@ impl<'a> Recipe<'a> {
     }
 
     fn image_id(&self) -> String {
-        docker(self.host, &["image", "inspect", "--format", "{{.Id}}", &self.image()]).stdout
+        let inspected = docker(self.host, &["image", "inspect", "--format", "{{.Id}}", &self.image()]);
+        // Of what is not there docker prints an empty line.
+        inspected.stdout.trim().to_owned()
     }
 }
 

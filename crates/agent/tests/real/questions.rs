@@ -250,7 +250,8 @@ async fn what_is_allowed_for_the_session_outlives_the_process() {
     let (results, _) = agent.idle(0).await;
     assert_eq!(results[0].text.as_deref(), Some("done"));
     assert_eq!(agent.count(|meaning| matches!(meaning, Meaning::Question(_))), 0, "it was allowed before");
-    // Nothing else was.
-    agent.prompt(&Script::new().tool("Bash", touch("b")).text("done").prompt("More."));
+    // Nothing else was; plain changes of files the agent itself takes as allowed with these.
+    let other = json!({ "command": "python3 -c 'open(\"c\", \"w\")'", "description": "write" });
+    agent.prompt(&Script::new().tool("Bash", other).text("done").prompt("More."));
     question(&mut agent, 0).await;
 }
