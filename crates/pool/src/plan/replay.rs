@@ -183,7 +183,8 @@ impl Replay {
             let second = (arrivals.second - first).saturating_mul(1_000_000);
             spread(arrivals, &mut offsets);
             for offset in &offsets {
-                let at = second + offset;
+                // One second may be recorded in two parts: before a restart, and after it.
+                let at = (second + offset).max(self.now);
                 while at - self.now > step {
                     self.advance(self.now + step);
                     self.resize(begin, &mut target);

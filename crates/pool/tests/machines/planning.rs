@@ -98,3 +98,15 @@ fn only_what_is_asked_for_is_replayed() {
     assert_eq!(plan(&history, &[1], &since(90))[0].claims, 10);
     assert_eq!(plan(&history, &[1], &since(100))[0].claims, 0);
 }
+
+#[test]
+fn a_second_in_which_the_daemon_was_restarted_is_replayed_like_others() {
+    let mut history = History::new();
+    let now = Time::from_secs(7);
+    for _ in 0..50 {
+        (0..3).for_each(|_| history.arrived(now));
+        history = History::decode(&history.encode()).unwrap();
+    }
+    let row = &plan(&history, &[2], &PlanOptions::new(spec(0, 5), 1 << 20))[0];
+    assert_eq!(row.claims, 150);
+}
