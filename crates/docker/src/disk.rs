@@ -6,12 +6,12 @@
 //! replace by a link to the host's own files.
 
 use crate::abilities::Facts;
+use crate::digits;
 use crate::ground::Ground;
 use crate::tools;
 use hostel_sandbox::{Error, ResourceLimits, Result, SandboxId};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use std::fs;
 use std::io;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -80,8 +80,7 @@ impl Place {
 
     /// Any other, with a cleaned path.
     fn more(path: &str, owned: bool) -> Self {
-        let digest = Sha256::digest(path);
-        let name: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let name = digits::name_of(path, 8);
         let last = path.rsplit('/').next().unwrap_or_default();
         Self { path: path.to_owned(), mode: 0o755, owned, directory: format!("{MORE}/{name}/{last}") }
     }

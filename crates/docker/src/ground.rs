@@ -4,12 +4,12 @@
 //! mount one: a container's list of mounts then shows no path of the host.
 
 use crate::config::Config;
+use crate::digits;
 use crate::tools;
 use hostel_guest_protocol::GuestConfig;
 use hostel_sandbox::{Error, Result, SandboxId};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use prost::Message;
-use sha2::{Digest, Sha256};
 use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -106,9 +106,7 @@ impl Ground {
             private_directory(directory)?;
         }
         let root = nix::unistd::geteuid().is_root();
-        let digest = Sha256::digest(config.guest);
-        let name: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        let guest = place.join(format!("guest-{name}"));
+        let guest = place.join(format!("guest-{}", digits::name_of(config.guest, 8)));
         Ok(Self {
             instance: instance(&state)?,
             state,

@@ -12,6 +12,7 @@ mod backend;
 mod config;
 mod container;
 mod create;
+mod digits;
 mod disk;
 mod engine;
 mod environment;

@@ -2,6 +2,7 @@
 //! and `default`.
 
 use crate::backend::Inner;
+use crate::digits;
 use crate::engine::{QUESTION, TRANSFER, WORK, bounded};
 use crate::image::Image;
 use crate::parents::Parents;
@@ -64,7 +65,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 pub(crate) fn record(template: &Template) -> Result<String> {
     let json = serde_json::to_vec(template)
         .map_err(|error| Error::internal(format!("record the template {}", template.id), error))?;
-    Ok(json.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(digits::hex(&json))
 }
 
 fn from_record(text: &str) -> Option<Template> {

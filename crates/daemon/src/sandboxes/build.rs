@@ -7,6 +7,7 @@ mod log;
 
 pub(crate) use log::{BuildEvent, Followed};
 
+use super::create::left;
 use super::ready::{Tail, shown, told};
 use super::{Repeat, Sandboxes};
 use crate::error::{Error, Result};
@@ -178,11 +179,7 @@ impl Sandboxes {
         let sandbox = Unrecorded::new(self, created);
         tokio::select! {
             ran = run_steps(&sandbox.environment, &plan.steps, log) => ran?,
-            () = abandoned.cancelled() => {
-                return Err(
-                    DomainError::DeadlineExceeded { what: "the caller went away; the build".to_owned() }.into()
-                );
-            }
+            () = abandoned.cancelled() => return Err(left("the build")),
         }
         let template = sandbox.environment.snapshot(plan.template.clone()).await?;
         self.template_made(plan.backend.name(), template.clone());

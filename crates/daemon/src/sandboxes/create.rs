@@ -375,5 +375,10 @@ pub(super) fn fresh_record(
 }
 
 pub(super) fn gone_caller() -> Error {
-    DomainError::DeadlineExceeded { what: "the caller went away; the creation".to_owned() }.into()
+    left("the creation")
+}
+
+/// For work whose caller went away, which then has nobody to be told of it.
+pub(super) fn left(what: &str) -> Error {
+    DomainError::DeadlineExceeded { what: format!("the caller went away; {what}") }.into()
 }

@@ -2,7 +2,7 @@
 
 use crate::daemon::{Node, Running, eventually, reason};
 use crate::metrics::scrape;
-use crate::pools::{claim, full, get, make, spec, until};
+use crate::pools::{claim, full, get, make, pool_of_one, spec, until};
 use hostel_proto::v1::{
     self, CreateSandboxRequest, CreateSandboxResponse, Pool, PoolHealth, PoolSpec, StartKind,
 };
@@ -125,8 +125,7 @@ async fn a_claim_that_has_to_queue_for_more_takes_no_warm_sandbox_with_it() {
 async fn a_removal_goes_on_until_it_worked_and_a_deletion_waits_for_it() {
     let node = Node::new();
     let daemon = node.start().await;
-    make(&daemon, "p", spec(1)).await.unwrap();
-    full(&daemon, 1).await;
+    pool_of_one(&daemon).await;
     node.host.stuck.store(true, Ordering::SeqCst);
     let delete = v1::DeletePoolRequest { name: "p".into(), allow_missing: false };
     let mut client = daemon.pools();
@@ -244,8 +243,7 @@ async fn a_refill_that_panics_fails_and_the_next_works() {
 async fn one_that_was_taken_back_without_an_answer_is_given_once_it_answers() {
     let node = Node::new();
     let daemon = node.start().await;
-    make(&daemon, "p", spec(1)).await.unwrap();
-    full(&daemon, 1).await;
+    pool_of_one(&daemon).await;
     let warm = node.host.sandboxes.lock().unwrap().keys().next().unwrap().to_string();
     daemon.stop().await.unwrap();
 

@@ -2,7 +2,7 @@
 
 use crate::daemon::{Node, Running, eventually};
 use crate::metrics::scrape;
-use crate::pools::{claim, full, get, make, spec, until};
+use crate::pools::{claim, full, get, make, pool_of_one, spec, until};
 use hostel_proto::v1::{
     self, CreateSandboxRequest, Pool, PoolHealth, PoolSpec, ResourceLimits, SandboxState, StartKind,
 };
@@ -24,12 +24,6 @@ fn bound(node: &Node) -> Vec<SandboxId> {
     let sandboxes = node.host.sandboxes.lock().unwrap();
     let bound = sandboxes.iter().filter(|(_, sandbox)| !sandbox.bound.lock().unwrap().is_empty());
     bound.map(|(id, _)| id.clone()).collect()
-}
-
-/// A pool of one that is full.
-async fn pool_of_one(daemon: &Running) {
-    make(daemon, "p", spec(1)).await.unwrap();
-    full(daemon, 1).await;
 }
 
 /// Claims, and goes away once the sandbox is bound and not yet given.

@@ -69,6 +69,12 @@ pub(crate) async fn full(daemon: &Running, size: u32) -> Pool {
     until(daemon, "p", "full", |pool| pool.status.as_ref().unwrap().ready == size).await
 }
 
+/// A pool of one that is full.
+pub(crate) async fn pool_of_one(daemon: &Running) {
+    make(daemon, "p", spec(1)).await.unwrap();
+    full(daemon, 1).await;
+}
+
 pub(crate) async fn claim(
     daemon: &Running,
     request: CreateSandboxRequest,
@@ -192,8 +198,7 @@ async fn what_the_node_has_no_room_for_takes_no_warm_sandbox_with_it() {
 async fn one_that_cannot_be_bound_is_removed_and_the_caller_gets_another() {
     let node = Node::new();
     let daemon = node.start().await;
-    make(&daemon, "p", spec(1)).await.unwrap();
-    full(&daemon, 1).await;
+    pool_of_one(&daemon).await;
     node.host.unbindable.store(true, Ordering::SeqCst);
     let env = [("A".to_owned(), "1".to_owned())].into();
     let made = claim(&daemon, CreateSandboxRequest { env, ..Default::default() }).await.unwrap();
@@ -249,8 +254,7 @@ async fn a_restart_takes_back_what_is_warm() {
 async fn one_that_dies_is_replaced_and_a_claimed_one_is_its_callers() {
     let node = Node::new();
     let daemon = node.start().await;
-    make(&daemon, "p", spec(1)).await.unwrap();
-    full(&daemon, 1).await;
+    pool_of_one(&daemon).await;
     let warm = node.host.sandboxes.lock().unwrap().keys().next().unwrap().clone();
     let died = |sandbox: SandboxId| BackendEvent::Died { sandbox, reason: "guest_died".into() };
     daemon.backend.tell.send(died(warm.clone())).await.unwrap();
@@ -285,8 +289,7 @@ async fn one_that_dies_is_replaced_and_a_claimed_one_is_its_callers() {
 async fn tuning_takes_effect_at_once_and_draining_leaves_nothing() {
     let node = Node::new();
     let daemon = node.start().await;
-    make(&daemon, "p", spec(1)).await.unwrap();
-    full(&daemon, 1).await;
+    pool_of_one(&daemon).await;
     update(&daemon, spec(4), &["pinned_size"]).await.unwrap();
     full(&daemon, 4).await;
     update(&daemon, spec(2), &["spec.pinned_size"]).await.unwrap();

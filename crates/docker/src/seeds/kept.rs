@@ -1,8 +1,8 @@
 //! The archives that are kept of one image: by place, and of its lists of users and groups.
 
 use super::HEADER;
+use crate::digits;
 use crate::disk::Place;
-use sha2::{Digest as _, Sha256};
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,9 +23,7 @@ pub(crate) struct Seeds {
 impl Seeds {
     /// Where a place's archive is. Paths may be longer than names, and have any characters.
     pub(super) fn file(&self, path: &str) -> PathBuf {
-        let digest = Sha256::digest(path.trim_matches('/'));
-        let name: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        self.directory.join(name + ".tar")
+        self.directory.join(digits::name_of(path.trim_matches('/'), 16) + ".tar")
     }
 
     pub(super) fn has(&self, path: &str) -> bool {

@@ -30,6 +30,15 @@ fn create() -> CreateSession {
     CreateSession { pattern: Some(Pattern::LongRunning), ..CreateSession::default() }
 }
 
+async fn until(what: &str, mut is_true: impl FnMut() -> bool) {
+    let waits = async {
+        while !is_true() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waits).await.expect(what);
+}
+
 /// Reads events, again and again, until the session is not there any more.
 async fn read(host: &LocalSessionHost, id: &SessionId) {
     loop {
@@ -70,12 +79,7 @@ async fn what_was_begun_is_done_though_nobody_waits_for_it() {
     let mut making = Box::pin(host.create(begin));
     assert!(futures::poll!(&mut making).is_pending());
     drop(making);
-    let loaded = async {
-        while !host.is_loaded(&id) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, loaded).await.expect("somebody looks after it");
+    until("somebody looks after it", || host.is_loaded(&id)).await;
 
     let mut deleting = Box::pin(host.delete(&id));
     assert!(futures::poll!(&mut deleting).is_pending());

@@ -1,20 +1,14 @@
 //! Sessions that are in memory, and those that are not.
 
-use super::{PATIENCE, create, host, host_with};
+use super::{PATIENCE, create, host, host_with, until};
 use hostel_session::{
     CreateSession, Delivery, EndReason, Error, EventKind, HostConfig, ListSessions, LocalSessionHost,
     SessionHost as _, SessionId, SessionStatus,
 };
-use std::time::Duration;
 
 /// Waits until nobody has a session in memory.
 async fn let_go(host: &LocalSessionHost, id: &SessionId) {
-    let gone = async {
-        while host.is_loaded(id) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, gone).await.expect("nobody has it");
+    until("nobody has it", || !host.is_loaded(id)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -95,7 +95,11 @@ fn fingerprint(wanted: &Template, image: &str) -> Result<String, Failure> {
     let timeless = Template { created: SystemTime::UNIX_EPOCH, ..wanted.clone() };
     let mut digest = Sha256::new_with_prefix(image);
     digest.update(in_json(&timeless)?);
-    Ok(digest.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&digest.finalize()[..16]))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn in_json(template: &Template) -> Result<Vec<u8>, Failure> {
@@ -120,7 +124,7 @@ async fn name(
 ) -> Result<Made, Failure> {
     let tag = format!("hostel/{}:latest", wanted.id);
     must_be_free(&tag, old).await?;
-    let record: String = in_json(&wanted)?.iter().map(|byte| format!("{byte:02x}")).collect();
+    let record = hex(&in_json(&wanted)?);
     let mut docker = tool::command("docker");
     docker.args(["build", "--quiet", "-"]).stdin(Stdio::piped());
     docker.stdout(Stdio::piped()).stderr(Stdio::piped());
