@@ -6,7 +6,7 @@ SHELL := bash
 IMAGE ?= agent
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help build image demo test test-vm bench lint lint-rust lint-layout lint-proto lint-shell fmt openapi clean install-deps
+.PHONY: help build image demo test test-many test-vm bench lint lint-rust lint-layout lint-proto lint-shell fmt openapi clean install-deps
 
 help: ## List what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,12 @@ test: ## Run every test
 	else \
 		scripts/with-docker.sh cargo test --workspace; \
 	fi
+
+test-many: ## Run the tests of crowds and of crashes at the size that a release wants
+	@scripts/install-deps.sh test
+	cargo build --workspace --quiet
+	HOSTEL_TEST_MANY=1 scripts/with-docker.sh cargo test --workspace --test docker --test sessions -- --nocapture \
+		whatever_dies warm_containers
 
 test-vm: ## Run the jail's tests in a Debian virtual machine with systemd and cgroup v2
 	@scripts/test-vm.sh
