@@ -2,7 +2,7 @@
 
 use crate::abilities::{self, Facts};
 use crate::config::Config;
-use crate::container::{LABEL_INSTANCE, LABEL_SANDBOX};
+use crate::container::{self, LABEL_SANDBOX};
 use crate::create::Recipe;
 use crate::engine::{Engine, QUESTION, bounded};
 use crate::environment::Environment;
@@ -249,7 +249,9 @@ impl Inner {
             Ok(State::Running) => Some(false),
             Ok(State::Paused) => Some(true),
             Ok(State::Gone) => {
-                let _ = self.remove_everything(id, Some(&handle.container)).await;
+                if let Err(error) = self.remove_everything(id, &handle.container).await {
+                    tracing::warn!(sandbox = %id, %error, "what is left of a sandbox waits for the next sweep");
+                }
                 return Err(Error::not_found("sandbox", id));
             }
             // An engine that is away takes no sandbox with it.
@@ -267,15 +269,10 @@ impl Inner {
             return Ok(Environment::start(Arc::clone(self), guest, handle, paused));
         }
         if let Err(error) = guest.ping(ADOPTION).await {
-            if handle.remote {
-                // Its container runs, and so does its guest: it is the way to it that does not carry now. A process
-                // more may be beyond the sandbox's limit, or the engine slow.
-                tracing::warn!(sandbox = %id, %error, "the guest of a sandbox cannot be reached now; it is taken back as it is");
-                return Ok(Environment::start(Arc::clone(self), guest, handle, paused));
-            }
-            tracing::warn!(sandbox = %id, %error, "a guest from before the restart does not answer; its sandbox is removed");
-            let _ = self.remove_everything(id, Some(&handle.container)).await;
-            return Err(Error::not_found("sandbox", id));
+            // Its container runs, and so does its guest. A busy host may give it no turn; of a far one it is the way to
+            // it that does not carry now: a process more may be beyond the sandbox's limit, or the engine slow. Should
+            // it be dying, the engine tells.
+            tracing::warn!(sandbox = %id, %error, "the guest of a sandbox does not answer yet; it is taken back as it is");
         }
         Ok(Environment::start(Arc::clone(self), guest, handle, paused))
     }
@@ -291,8 +288,7 @@ impl Inner {
             Err(fault) => return Err(fault.while_asking("look after a container")),
         };
         let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
-        let has = |name: &str, value: &str| labels.get(name).is_some_and(|found| found == value);
-        if !has(LABEL_INSTANCE, &self.ground.instance) || !has(LABEL_SANDBOX, handle.sandbox.as_str()) {
+        if !container::is_of(&self.ground, &handle.sandbox, &labels) {
             return Err(Error::internal("take a sandbox back", "its container belongs to somebody else"));
         }
         let state = found.state.unwrap_or_default();

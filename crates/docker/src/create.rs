@@ -12,8 +12,7 @@ use crate::image::Image;
 use crate::seeds::Seeds;
 use crate::snapshot;
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, InspectContainerOptions, RemoveContainerOptionsBuilder,
-    StartContainerOptions,
+    CreateContainerOptionsBuilder, InspectContainerOptions, StartContainerOptions,
 };
 use hostel_guest_client::{Endpoint, Guest, ProcessDefaults};
 use hostel_guest_protocol::{GuestConfig, TOKEN_LEN};
@@ -89,7 +88,7 @@ impl Inner {
         self.stand(id)?;
         let made = Box::pin(self.build(id, spec, &recipe)).await;
         if made.is_err() {
-            let _ = self.remove_everything(id, None).await;
+            self.remove_unmade(id).await;
             if recipe.own_image {
                 self.remove_image(&recipe.image.id).await;
             }
@@ -385,41 +384,6 @@ impl Inner {
             return Err(Error::Unavailable { what: "guest", detail });
         }
         Ok(())
-    }
-
-    /// Removes everything of a sandbox, as far as it can be; the rest goes with the next sweep.
-    ///
-    /// # Errors
-    /// Where the container could not be removed, which is logged.
-    pub(crate) async fn remove_everything(&self, id: &SandboxId, container: Option<&str>) -> Result<()> {
-        let named = container::name(&self.ground, id);
-        self.remove_container(container.unwrap_or(&named)).await.inspect_err(|error| {
-            tracing::warn!(sandbox = %id, %error, "a container is left for the next sweep");
-        })?;
-        self.ground.remove_disk(id);
-        self.ground.remove_control(id);
-        Ok(())
-    }
-
-    /// Kills and removes a container, by id or name. Succeeds where there is none.
-    ///
-    /// # Errors
-    /// `Unavailable`, `Internal`.
-    pub(crate) async fn remove_container(&self, container: &str) -> Result<()> {
-        let client = self.engine.client().await?;
-        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        let begin = Instant::now();
-        loop {
-            match bounded(WORK, client.remove_container(container, Some(options.clone()))).await {
-                Ok(()) => return Ok(()),
-                Err(fault) if fault.is_missing() => return Ok(()),
-                // Somebody is removing it already: it is gone once it cannot be found.
-                Err(fault) if fault.is_conflict() && begin.elapsed() < WORK => {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-                Err(fault) => return Err(fault.during(format!("remove the container {container}"))),
-            }
-        }
     }
 }
 
