@@ -8,9 +8,9 @@ use crate::engine::{Engine, QUESTION, bounded};
 use crate::environment::Environment;
 use crate::ground::{Ground, SOCKET};
 use crate::handle::Handle;
-use crate::pause::Pause;
 use crate::remote::{COSTS, NO_DISK, NO_OWNER};
 use crate::removal::Removal;
+use crate::standing::Standing;
 use crate::template::{DEFAULT, Templates};
 use async_trait::async_trait;
 use bollard::query_parameters::InspectContainerOptions;
@@ -26,7 +26,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -71,7 +71,7 @@ pub(crate) struct Inner {
     capabilities: Mutex<Option<(Arc<Facts>, Arc<Capabilities>)>>,
     /// What is believed before that.
     believed: Arc<Capabilities>,
-    standing: Mutex<HashMap<SandboxId, Standing>>,
+    pub(crate) standing: Mutex<HashMap<SandboxId, Standing>>,
     /// What could not be removed because the engine was away.
     pub(crate) unfinished: Mutex<Vec<Removal>>,
     /// Names of the helpers that somebody works with.
@@ -80,21 +80,6 @@ pub(crate) struct Inner {
     swept: AtomicBool,
     /// Why the engine cannot be used now.
     trouble: Mutex<Option<String>>,
-}
-
-/// A sandbox of this daemon.
-#[derive(Default)]
-struct Standing {
-    /// Once it lives.
-    container: Option<String>,
-    /// It is being removed, or its death was told.
-    over: bool,
-    /// The image that goes with it.
-    own_image: Option<String>,
-    /// Its pauses.
-    pause: Arc<Pause>,
-    /// When the kernel last ended something in it for want of memory.
-    oom: Option<Instant>,
 }
 
 impl Inner {
@@ -131,82 +116,6 @@ impl Inner {
             self.ground.learn(namespace);
         }
         self.engine.facts().await
-    }
-
-    fn standing(&self) -> MutexGuard<'_, HashMap<SandboxId, Standing>> {
-        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Notes that a sandbox is being made or taken back.
-    ///
-    /// # Errors
-    /// `AlreadyExists`.
-    pub(crate) fn stand(&self, id: &SandboxId) -> Result<()> {
-        let mut standing = self.standing();
-        if standing.contains_key(id) {
-            return Err(Error::AlreadyExists { kind: "sandbox", id: id.to_string() });
-        }
-        standing.insert(id.clone(), Standing::default());
-        Ok(())
-    }
-
-    /// Notes that a sandbox lives in a container.
-    pub(crate) fn live(&self, handle: &Handle, pause: &Arc<Pause>) {
-        if let Some(standing) = self.standing().get_mut(&handle.sandbox) {
-            standing.pause = Arc::clone(pause);
-            standing.container = Some(handle.container.clone());
-            standing.own_image = handle.own_image.then(|| handle.image.clone());
-        }
-    }
-
-    /// Images that go with sandboxes.
-    pub(crate) fn own_images(&self) -> HashSet<String> {
-        self.standing().values().filter_map(|standing| standing.own_image.clone()).collect()
-    }
-
-    /// Notes that its end is no news.
-    pub(crate) fn ending(&self, id: &SandboxId) {
-        if let Some(standing) = self.standing().get_mut(id) {
-            standing.over = true;
-        }
-    }
-
-    /// Notes that it is gone.
-    pub(crate) fn unstand(&self, id: &SandboxId) {
-        self.standing().remove(id);
-    }
-
-    pub(crate) fn stands(&self, id: &SandboxId) -> bool {
-        self.standing().contains_key(id)
-    }
-
-    /// Whether a sandbox of this daemon lives in a container.
-    pub(crate) fn lives_in(&self, id: &SandboxId, container: &str) -> bool {
-        self.standing().get(id).is_some_and(|one| one.container.as_deref() == Some(container))
-    }
-
-    pub(crate) fn note_oom(&self, id: &SandboxId) {
-        if let Some(standing) = self.standing().get_mut(id) {
-            standing.oom = Some(Instant::now());
-        }
-    }
-
-    /// Marks a sandbox as dead. → how long ago memory was last wanting, if ever; `None` where its death is no news.
-    pub(crate) fn take_dead(&self, id: &SandboxId, container: &str) -> Option<Option<Duration>> {
-        let mut standing = self.standing();
-        let found = standing.get_mut(id)?;
-        let news = !found.over && found.container.as_deref() == Some(container);
-        found.over |= news;
-        news.then_some(found.oom.map(|at| at.elapsed()))
-    }
-
-    /// Sandboxes that should be alive, their containers, and the pauses of these.
-    pub(crate) fn living(&self) -> Vec<(SandboxId, String, Arc<Pause>)> {
-        let standing = self.standing();
-        let living = standing.iter().filter(|(_, one)| !one.over);
-        living
-            .filter_map(|(id, one)| Some((id.clone(), one.container.clone()?, Arc::clone(&one.pause))))
-            .collect()
     }
 
     pub(crate) fn is_swept(&self) -> bool {
@@ -416,6 +325,10 @@ impl Backend for Docker {
         let (template, image) = self.inner.recipe(spec.template.as_ref()).await?;
         let recipe = Recipe { template, image, own_image: false, copy_of: None };
         self.inner.create(id, spec, recipe).await
+    }
+
+    async fn settle(&self, id: &SandboxId) {
+        self.inner.see_gone(id).await;
     }
 
     async fn adopt(&self, id: &SandboxId, handle: &Bytes) -> Result<Arc<dyn ExecutionEnvironment>> {

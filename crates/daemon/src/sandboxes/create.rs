@@ -184,10 +184,18 @@ impl Sandboxes {
         cancel: &CancellationToken,
     ) -> Result<Created> {
         let equipped = self.0.reach.equip(id, &resolved.spec);
-        let mut created = tokio::select! {
+        let created = tokio::select! {
             biased;
-            created = resolved.backend.create(id, &equipped) => created?,
-            () = cancel.cancelled() => return Err(gone_caller()),
+            created = resolved.backend.create(id, &equipped) => Some(created?),
+            () = cancel.cancelled() => None,
+        };
+        let Some(mut created) = created else {
+            // What is still being made takes its room, and keeps its id. At the daemon's end its backend waits for it.
+            tokio::select! {
+                () = resolved.backend.settle(id) => {}
+                () = self.0.stop.cancelled() => {}
+            }
+            return Err(gone_caller());
         };
         let mut begin = Instant::now();
         // What cannot be held to its policy does not start.
