@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 /// How long one step of a creation took.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stage {
-    /// What it did: `storage`, `clone`, `guest`.
+    /// What it did: `cell`, `clone`, `guest`.
     pub name: &'static str,
     /// How long.
     pub duration: Duration,
