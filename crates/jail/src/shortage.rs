@@ -5,8 +5,8 @@ use std::time::Duration;
 /// Time between two looks at the count.
 pub(crate) const LOOK: Duration = Duration::from_secs(10);
 
-/// The count at the last two looks. What is more than at the older one came since, so that a look between an end and its
-/// being noticed hides nothing.
+/// The count at the last two looks. What is more than at the older one came since, so that a look between an end and
+/// its being noticed hides nothing.
 #[derive(Debug)]
 pub(crate) struct Shortage {
     older: u64,
