@@ -288,6 +288,27 @@ fn a_guest_that_is_silent_while_the_daemon_starts_keeps_its_sandbox() {
 }
 
 #[test]
+fn a_guest_that_dies_long_after_a_process_was_ended_for_memory_has_not_run_out_of_it() {
+    let mut daemon = TestDaemon::start();
+    let id = daemon.sandbox(&["--memory", "64M"]);
+    let ended = daemon.hostel(&["exec", &id, "--", "tail", "/dev/zero"]);
+    assert_eq!(ended.code, Some(137), "{ended:?}");
+    let guest = guest_of(&daemon, &id);
+    daemon.kill();
+    // What was so before a daemon began is over.
+    daemon.restart();
+    signal(guest, Signal::KILL);
+    let mut state = serde_json::Value::Null;
+    eventually("it failed", || {
+        let got = daemon.hostel(&["--json", "sandbox", "get", &id]);
+        state = serde_json::from_str(got.success()).unwrap();
+        state["state"] == "failed"
+    });
+    assert_eq!(state["last_transition"]["reason"], "guest_died", "{state}");
+    daemon.finish();
+}
+
+#[test]
 fn a_sandbox_whose_guest_dies_fails_with_a_reason_and_its_processes_with_it() {
     let mut daemon = TestDaemon::start();
     let (id, other) = (daemon.sandbox(&[]), daemon.sandbox(&[]));

@@ -2,15 +2,15 @@
 
 use crate::abilities::{self, Facts};
 use crate::config::Config;
-use crate::container::{LABEL_INSTANCE, LABEL_SANDBOX};
+use crate::container::{self, LABEL_SANDBOX};
 use crate::create::Recipe;
 use crate::engine::{Engine, QUESTION, bounded};
 use crate::environment::Environment;
 use crate::ground::{Ground, SOCKET};
 use crate::handle::Handle;
-use crate::pause::Pause;
 use crate::remote::{COSTS, NO_DISK, NO_OWNER};
 use crate::removal::Removal;
+use crate::standing::Standing;
 use crate::template::{DEFAULT, Templates};
 use async_trait::async_trait;
 use bollard::query_parameters::InspectContainerOptions;
@@ -26,7 +26,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -71,7 +71,7 @@ pub(crate) struct Inner {
     capabilities: Mutex<Option<(Arc<Facts>, Arc<Capabilities>)>>,
     /// What is believed before that.
     believed: Arc<Capabilities>,
-    standing: Mutex<HashMap<SandboxId, Standing>>,
+    pub(crate) standing: Mutex<HashMap<SandboxId, Standing>>,
     /// What could not be removed because the engine was away.
     pub(crate) unfinished: Mutex<Vec<Removal>>,
     /// Names of the helpers that somebody works with.
@@ -80,21 +80,6 @@ pub(crate) struct Inner {
     swept: AtomicBool,
     /// Why the engine cannot be used now.
     trouble: Mutex<Option<String>>,
-}
-
-/// A sandbox of this daemon.
-#[derive(Default)]
-struct Standing {
-    /// Once it lives.
-    container: Option<String>,
-    /// It is being removed, or its death was told.
-    over: bool,
-    /// The image that goes with it.
-    own_image: Option<String>,
-    /// Its pauses.
-    pause: Arc<Pause>,
-    /// When the kernel last ended something in it for want of memory.
-    oom: Option<Instant>,
 }
 
 impl Inner {
@@ -131,82 +116,6 @@ impl Inner {
             self.ground.learn(namespace);
         }
         self.engine.facts().await
-    }
-
-    fn standing(&self) -> MutexGuard<'_, HashMap<SandboxId, Standing>> {
-        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Notes that a sandbox is being made or taken back.
-    ///
-    /// # Errors
-    /// `AlreadyExists`.
-    pub(crate) fn stand(&self, id: &SandboxId) -> Result<()> {
-        let mut standing = self.standing();
-        if standing.contains_key(id) {
-            return Err(Error::AlreadyExists { kind: "sandbox", id: id.to_string() });
-        }
-        standing.insert(id.clone(), Standing::default());
-        Ok(())
-    }
-
-    /// Notes that a sandbox lives in a container.
-    pub(crate) fn live(&self, handle: &Handle, pause: &Arc<Pause>) {
-        if let Some(standing) = self.standing().get_mut(&handle.sandbox) {
-            standing.pause = Arc::clone(pause);
-            standing.container = Some(handle.container.clone());
-            standing.own_image = handle.own_image.then(|| handle.image.clone());
-        }
-    }
-
-    /// Images that go with sandboxes.
-    pub(crate) fn own_images(&self) -> HashSet<String> {
-        self.standing().values().filter_map(|standing| standing.own_image.clone()).collect()
-    }
-
-    /// Notes that its end is no news.
-    pub(crate) fn ending(&self, id: &SandboxId) {
-        if let Some(standing) = self.standing().get_mut(id) {
-            standing.over = true;
-        }
-    }
-
-    /// Notes that it is gone.
-    pub(crate) fn unstand(&self, id: &SandboxId) {
-        self.standing().remove(id);
-    }
-
-    pub(crate) fn stands(&self, id: &SandboxId) -> bool {
-        self.standing().contains_key(id)
-    }
-
-    /// Whether a sandbox of this daemon lives in a container.
-    pub(crate) fn lives_in(&self, id: &SandboxId, container: &str) -> bool {
-        self.standing().get(id).is_some_and(|one| one.container.as_deref() == Some(container))
-    }
-
-    pub(crate) fn note_oom(&self, id: &SandboxId) {
-        if let Some(standing) = self.standing().get_mut(id) {
-            standing.oom = Some(Instant::now());
-        }
-    }
-
-    /// Marks a sandbox as dead. → how long ago memory was last wanting, if ever; `None` where its death is no news.
-    pub(crate) fn take_dead(&self, id: &SandboxId, container: &str) -> Option<Option<Duration>> {
-        let mut standing = self.standing();
-        let found = standing.get_mut(id)?;
-        let news = !found.over && found.container.as_deref() == Some(container);
-        found.over |= news;
-        news.then_some(found.oom.map(|at| at.elapsed()))
-    }
-
-    /// Sandboxes that should be alive, their containers, and the pauses of these.
-    pub(crate) fn living(&self) -> Vec<(SandboxId, String, Arc<Pause>)> {
-        let standing = self.standing();
-        let living = standing.iter().filter(|(_, one)| !one.over);
-        living
-            .filter_map(|(id, one)| Some((id.clone(), one.container.clone()?, Arc::clone(&one.pause))))
-            .collect()
     }
 
     pub(crate) fn is_swept(&self) -> bool {
@@ -249,7 +158,9 @@ impl Inner {
             Ok(State::Running) => Some(false),
             Ok(State::Paused) => Some(true),
             Ok(State::Gone) => {
-                let _ = self.remove_everything(id, Some(&handle.container)).await;
+                if let Err(error) = self.remove_everything(id, &handle.container).await {
+                    tracing::warn!(sandbox = %id, %error, "what is left of a sandbox waits for the next sweep");
+                }
                 return Err(Error::not_found("sandbox", id));
             }
             // An engine that is away takes no sandbox with it.
@@ -267,15 +178,10 @@ impl Inner {
             return Ok(Environment::start(Arc::clone(self), guest, handle, paused));
         }
         if let Err(error) = guest.ping(ADOPTION).await {
-            if handle.remote {
-                // Its container runs, and so does its guest: it is the way to it that does not carry now. A process
-                // more may be beyond the sandbox's limit, or the engine slow.
-                tracing::warn!(sandbox = %id, %error, "the guest of a sandbox cannot be reached now; it is taken back as it is");
-                return Ok(Environment::start(Arc::clone(self), guest, handle, paused));
-            }
-            tracing::warn!(sandbox = %id, %error, "a guest from before the restart does not answer; its sandbox is removed");
-            let _ = self.remove_everything(id, Some(&handle.container)).await;
-            return Err(Error::not_found("sandbox", id));
+            // Its container runs, and so does its guest. A busy host may give it no turn; of a far one it is the way to
+            // it that does not carry now: a process more may be beyond the sandbox's limit, or the engine slow. Should
+            // it be dying, the engine tells.
+            tracing::warn!(sandbox = %id, %error, "the guest of a sandbox does not answer yet; it is taken back as it is");
         }
         Ok(Environment::start(Arc::clone(self), guest, handle, paused))
     }
@@ -291,8 +197,7 @@ impl Inner {
             Err(fault) => return Err(fault.while_asking("look after a container")),
         };
         let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
-        let has = |name: &str, value: &str| labels.get(name).is_some_and(|found| found == value);
-        if !has(LABEL_INSTANCE, &self.ground.instance) || !has(LABEL_SANDBOX, handle.sandbox.as_str()) {
+        if !container::is_of(&self.ground, &handle.sandbox, &labels) {
             return Err(Error::internal("take a sandbox back", "its container belongs to somebody else"));
         }
         let state = found.state.unwrap_or_default();
@@ -420,6 +325,10 @@ impl Backend for Docker {
         let (template, image) = self.inner.recipe(spec.template.as_ref()).await?;
         let recipe = Recipe { template, image, own_image: false, copy_of: None };
         self.inner.create(id, spec, recipe).await
+    }
+
+    async fn settle(&self, id: &SandboxId) {
+        self.inner.see_gone(id).await;
     }
 
     async fn adopt(&self, id: &SandboxId, handle: &Bytes) -> Result<Arc<dyn ExecutionEnvironment>> {

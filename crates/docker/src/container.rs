@@ -5,6 +5,7 @@ use crate::disk::{self, Kind, Place, SPILL, SPILL_INSIDE};
 use crate::ground::{CONFIG, Ground, REPORT, SOCKET};
 use crate::remote;
 use crate::seccomp;
+use crate::snapshot::LABEL_FORK;
 use bollard::models::{
     ContainerCreateBody, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount,
     MountBindOptions, MountBindOptionsPropagationEnum, MountType, ResourcesUlimits, RestartPolicy,
@@ -99,9 +100,18 @@ pub(crate) fn name(ground: &Ground, sandbox: &SandboxId) -> String {
     format!("{}{sandbox}", prefix(ground))
 }
 
-/// Labels that say nothing, for images that others may run: what is made of a container would have its labels.
+/// Whether labels are those of a sandbox's container.
+pub(crate) fn is_of(ground: &Ground, sandbox: &SandboxId, labels: &HashMap<String, String>) -> bool {
+    let has = |name: &str, value: &str| labels.get(name).is_some_and(|found| found == value);
+    has(LABEL_INSTANCE, &ground.instance) && has(LABEL_SANDBOX, sandbox.as_str())
+}
+
+/// Labels that say nothing. For images that others may run: what is made of a container would have its labels. For
+/// containers: one has its image's.
 pub(crate) fn no_labels() -> HashMap<String, String> {
-    [LABEL_INSTANCE, LABEL_SANDBOX, LABEL_TEMPLATE].map(|label| (label.to_owned(), String::new())).into()
+    [LABEL_INSTANCE, LABEL_SANDBOX, LABEL_TEMPLATE, LABEL_FORK]
+        .map(|label| (label.to_owned(), String::new()))
+        .into()
 }
 
 fn number(value: u64) -> i64 {
@@ -209,6 +219,16 @@ impl Plan<'_> {
         }
     }
 
+    /// Over all that an image may have: one of a fork says that it goes with that, and an image that others make of
+    /// the container would say so, too.
+    fn labels(&self) -> HashMap<String, String> {
+        let mut labels = no_labels();
+        labels.insert(LABEL_INSTANCE.to_owned(), self.ground.instance.clone());
+        labels.insert(LABEL_SANDBOX.to_owned(), self.sandbox.to_string());
+        labels.insert(LABEL_TEMPLATE.to_owned(), self.template.to_string());
+        labels
+    }
+
     /// The whole request.
     pub(crate) fn body(&self) -> ContainerCreateBody {
         let inside = |name: &str| format!("{CONTROL_INSIDE}/{name}");
@@ -238,12 +258,7 @@ impl Plan<'_> {
                 test: Some(vec!["NONE".to_owned()]),
                 ..HealthConfig::default()
             }),
-            // All that an image may have.
-            labels: Some(HashMap::from([
-                (LABEL_INSTANCE.to_owned(), self.ground.instance.clone()),
-                (LABEL_SANDBOX.to_owned(), self.sandbox.to_string()),
-                (LABEL_TEMPLATE.to_owned(), self.template.to_string()),
-            ])),
+            labels: Some(self.labels()),
             attach_stdin: Some(false),
             attach_stdout: Some(false),
             attach_stderr: Some(false),
@@ -264,32 +279,48 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    #[test]
-    fn an_engine_that_does_not_count_swap_is_not_asked_to() {
+    /// Asks a plan of a sandbox with 64 MiB on such an engine.
+    fn plan_on<T>(facts: &Facts, ask: impl FnOnce(&Plan<'_>) -> T) -> T {
         let home = tempfile::tempdir().unwrap();
         let ground =
             Ground::open(&Config::new(home.path().join("s"), home.path().join("r"), b"guest")).unwrap();
-        let (sandbox, template) = (SandboxId::generate(), TemplateId::generate());
-        let limits = ResourceLimits { memory_bytes: Some(64 << 20), ..ResourceLimits::defaults() };
+        ask(&Plan {
+            sandbox: &SandboxId::generate(),
+            template: &TemplateId::generate(),
+            image: "sha256:0",
+            image_bytes: 0,
+            limits: &ResourceLimits { memory_bytes: Some(64 << 20), ..ResourceLimits::defaults() },
+            disk: Kind::Root,
+            places: &[],
+            volumes: &[],
+            facts,
+            ground: &ground,
+        })
+    }
+
+    #[test]
+    fn an_engine_that_does_not_count_swap_is_not_asked_to() {
         let asked = |facts: &Facts| {
-            let plan = Plan {
-                sandbox: &sandbox,
-                template: &template,
-                image: "sha256:0",
-                image_bytes: 0,
-                limits: &limits,
-                disk: Kind::Root,
-                places: &[],
-                volumes: &[],
-                facts,
-                ground: &ground,
-            };
-            let host = plan.host_config();
-            (host.memory, host.memory_swap)
+            plan_on(facts, |plan| {
+                let host = plan.host_config();
+                (host.memory, host.memory_swap)
+            })
         };
         assert_eq!(asked(&Facts::usual(false)), (Some(64 << 20), Some(64 << 20)));
         // Nothing said would be twice the memory, with a warning.
         assert_eq!(asked(&Facts { swap: false, ..Facts::usual(false) }), (Some(64 << 20), Some(-1)));
         assert_eq!(asked(&Facts { memory: false, ..Facts::usual(false) }), (None, None));
+    }
+
+    #[test]
+    fn labels_say_whose_a_container_is_and_nothing_of_forks() {
+        plan_on(&Facts::usual(false), |plan| {
+            let labels = plan.body().labels.unwrap();
+            assert!(is_of(plan.ground, plan.sandbox, &labels), "{labels:?}");
+            assert!(!is_of(plan.ground, &SandboxId::generate(), &labels), "it is another's");
+            assert!(!is_of(plan.ground, plan.sandbox, &no_labels()));
+            // It has its image's otherwise, and what others make of it has its own.
+            assert_eq!(labels[LABEL_FORK], "");
+        });
     }
 }

@@ -12,8 +12,7 @@ use crate::image::Image;
 use crate::seeds::Seeds;
 use crate::snapshot;
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, InspectContainerOptions, RemoveContainerOptionsBuilder,
-    StartContainerOptions,
+    CreateContainerOptionsBuilder, InspectContainerOptions, StartContainerOptions,
 };
 use hostel_guest_client::{Endpoint, Guest, ProcessDefaults};
 use hostel_guest_protocol::{GuestConfig, TOKEN_LEN};
@@ -37,6 +36,9 @@ const DEFAULT_WORKDIR: &str = "/workspace";
 /// The kernel ends these before the guest, which has 500.
 const OOM_SCORE: i32 = 800;
 
+/// Why there is no sandbox and nobody says why.
+const BROKE: &str = "the task that did broke";
+
 /// What a new sandbox stands on.
 pub(crate) struct Recipe {
     pub(crate) template: Template,
@@ -57,26 +59,50 @@ struct Draft {
     facts: Arc<Facts>,
 }
 
+/// A sandbox that was made, on its way to whoever asked for it; destroyed where it does not arrive.
+struct Unclaimed {
+    /// Until it has arrived.
+    created: Option<Created>,
+    inner: Arc<Inner>,
+}
+
+impl Unclaimed {
+    fn claim(mut self) -> Option<Created> {
+        self.created.take()
+    }
+}
+
+impl Drop for Unclaimed {
+    fn drop(&mut self) {
+        let Some(unwanted) = self.created.take() else { return };
+        self.inner.tasks.spawn(async move {
+            if let Err(error) = unwanted.environment.destroy().await {
+                let sandbox = unwanted.environment.id();
+                tracing::warn!(%sandbox, %error, "a sandbox that nobody waited for is left for the next sweep");
+            }
+        });
+    }
+}
+
 impl Inner {
     /// Makes a sandbox to its end, whether or not the caller still waits: an engine does not notice that somebody
-    /// hung up, and would leave half of one behind.
+    /// hung up, and would leave half of one behind. Until that is over its id stands, from the first moment on.
     pub(crate) async fn create(
         self: &Arc<Self>,
         id: &SandboxId,
         spec: &SandboxSpec,
         recipe: Recipe,
     ) -> Result<Created> {
+        self.capabilities().require(spec.network.needs())?;
+        self.stand(id)?;
         let (inner, id, spec) = (Arc::clone(self), id.clone(), spec.clone());
         let (sender, made) = tokio::sync::oneshot::channel();
         self.tasks.spawn(async move {
             let made = inner.create_wholly(&id, &spec, recipe).await;
-            if let Err(Ok(unwanted)) = sender.send(made)
-                && let Err(error) = unwanted.environment.destroy().await
-            {
-                tracing::warn!(sandbox = %id, %error, "a sandbox that nobody waited for is left for the next sweep");
-            }
+            let _ = sender.send(made.map(|created| Unclaimed { created: Some(created), inner }));
         });
-        made.await.map_err(|_| Error::internal("make a container", "the task that did broke"))?
+        let unclaimed = made.await.map_err(|_| Error::internal("make a container", BROKE))??;
+        unclaimed.claim().ok_or_else(|| Error::internal("make a container", BROKE))
     }
 
     async fn create_wholly(
@@ -85,11 +111,9 @@ impl Inner {
         spec: &SandboxSpec,
         recipe: Recipe,
     ) -> Result<Created> {
-        self.capabilities().require(spec.network.needs())?;
-        self.stand(id)?;
         let made = Box::pin(self.build(id, spec, &recipe)).await;
         if made.is_err() {
-            let _ = self.remove_everything(id, None).await;
+            self.remove_unmade(id).await;
             if recipe.own_image {
                 self.remove_image(&recipe.image.id).await;
             }
@@ -385,41 +409,6 @@ impl Inner {
             return Err(Error::Unavailable { what: "guest", detail });
         }
         Ok(())
-    }
-
-    /// Removes everything of a sandbox, as far as it can be; the rest goes with the next sweep.
-    ///
-    /// # Errors
-    /// Where the container could not be removed, which is logged.
-    pub(crate) async fn remove_everything(&self, id: &SandboxId, container: Option<&str>) -> Result<()> {
-        let named = container::name(&self.ground, id);
-        self.remove_container(container.unwrap_or(&named)).await.inspect_err(|error| {
-            tracing::warn!(sandbox = %id, %error, "a container is left for the next sweep");
-        })?;
-        self.ground.remove_disk(id);
-        self.ground.remove_control(id);
-        Ok(())
-    }
-
-    /// Kills and removes a container, by id or name. Succeeds where there is none.
-    ///
-    /// # Errors
-    /// `Unavailable`, `Internal`.
-    pub(crate) async fn remove_container(&self, container: &str) -> Result<()> {
-        let client = self.engine.client().await?;
-        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        let begin = Instant::now();
-        loop {
-            match bounded(WORK, client.remove_container(container, Some(options.clone()))).await {
-                Ok(()) => return Ok(()),
-                Err(fault) if fault.is_missing() => return Ok(()),
-                // Somebody is removing it already: it is gone once it cannot be found.
-                Err(fault) if fault.is_conflict() && begin.elapsed() < WORK => {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-                Err(fault) => return Err(fault.during(format!("remove the container {container}"))),
-            }
-        }
     }
 }
 

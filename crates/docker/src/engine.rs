@@ -66,6 +66,11 @@ impl Fault {
             if message.contains("no space left") || message.contains("disk quota exceeded"))
     }
 
+    /// Whether the engine says that more memory is in use than a limit would allow.
+    pub(crate) fn is_memory_in_use(&self) -> bool {
+        matches!(self, Self::Answer { message, .. } if message.contains("unable to set memory limit"))
+    }
+
     /// Whether the engine says that it does not see a file of this host.
     pub(crate) fn is_unseen_source(&self) -> bool {
         matches!(self, Self::Answer { message, .. } if message.contains("bind source path does not exist"))

@@ -9,7 +9,7 @@ use crate::pause::Pause;
 use crate::removal::Removal;
 use crate::stats;
 use async_trait::async_trait;
-use bollard::models::ContainerUpdateBody;
+use bollard::models::{ContainerStatsResponse, ContainerUpdateBody};
 use bollard::query_parameters::StatsOptionsBuilder;
 use futures::StreamExt as _;
 use hostel_guest_client::{Guest, ProcessDefaults};
@@ -145,10 +145,46 @@ impl Environment {
             ..ContainerUpdateBody::default()
         };
         let client = self.inner.engine.client().await?;
-        bounded(WORK, client.update_container(&self.handle.container, body))
-            .await
-            .map_err(|fault| fault.during("change limits"))
+        bounded(WORK, client.update_container(&self.handle.container, body)).await.map_err(
+            |fault| match fault {
+                fault if fault.is_memory_in_use() => in_use("more memory is in use"),
+                fault => fault.during("change limits"),
+            },
+        )
     }
+
+    /// Refuses memory below what is in use: version 2 of control groups would end processes until they fit. Version 1
+    /// refuses it by itself.
+    async fn make_room(&self, limits: &ResourceLimits, current: &ResourceLimits) -> Result<()> {
+        let Some(bytes) = limits.memory_bytes else { return Ok(()) };
+        if current.memory_bytes.is_some_and(|held| held <= bytes) || self.inner.facts().await?.cgroup1 {
+            return Ok(());
+        }
+        let memory = self.usage().await?.memory_stats.unwrap_or_default();
+        match stats::held_memory(&memory) {
+            Some(held) if held > bytes => {
+                Err(in_use(&format!("{held} bytes of memory are in use, more than {bytes}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What the engine says of its usage.
+    async fn usage(&self) -> Result<ContainerStatsResponse> {
+        let client = self.inner.engine.client().await?;
+        let options = StatsOptionsBuilder::default().stream(false).one_shot(true).build();
+        let mut answers = std::pin::pin!(client.stats(&self.handle.container, Some(options)));
+        let first = tokio::time::timeout(QUESTION, answers.next())
+            .await
+            .map_err(|_| Fault::Late(QUESTION).during("read usage"))?
+            .ok_or_else(|| Error::internal("read usage", "the engine said nothing"))?;
+        first.map_err(|cause| Fault::from(cause).during("read usage"))
+    }
+}
+
+/// A limit below what is in use.
+fn in_use(what: &str) -> Error {
+    Error::wrong_state("LIMIT_BELOW_USE", format!("{what}; free some or choose a higher limit"))
 }
 
 /// Whether some of the limits are the engine's to hold.
@@ -190,6 +226,7 @@ impl ExecutionEnvironment for Environment {
         let tells = limits.open_files.is_some() || limits.output_bytes_per_second.is_some();
         // Before anything is changed: it refuses while it is frozen.
         let guest = if tells { Some(self.guest()?) } else { None };
+        self.make_room(&limits, &current).await?;
         self.update_engine(&limits).await?;
         if let Some(guest) = guest
             && let Err(error) = guest.configure(base_config(&self.defaults(), &changed)).await
@@ -225,14 +262,7 @@ impl ExecutionEnvironment for Environment {
     }
 
     async fn stats(&self) -> Result<SandboxStats> {
-        let client = self.inner.engine.client().await?;
-        let options = StatsOptionsBuilder::default().stream(false).one_shot(true).build();
-        let mut answers = std::pin::pin!(client.stats(&self.handle.container, Some(options)));
-        let first = tokio::time::timeout(QUESTION, answers.next())
-            .await
-            .map_err(|_| Fault::Late(QUESTION).during("read usage"))?
-            .ok_or_else(|| Error::internal("read usage", "the engine said nothing"))?;
-        let mut usage = stats::read(first.map_err(|cause| Fault::from(cause).during("read usage"))?);
+        let mut usage = stats::read(self.usage().await?);
         usage.oom_kills = self.oom_kills().await;
         if self.handle.disk.is_ours()
             && let Ok(disk) = nix::sys::statvfs::statvfs(&self.inner.ground.mount_point(&self.id))

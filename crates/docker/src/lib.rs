@@ -27,6 +27,7 @@ mod removal;
 mod seccomp;
 mod seeds;
 mod snapshot;
+mod standing;
 mod stats;
 mod tcp;
 mod template;

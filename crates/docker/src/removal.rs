@@ -1,10 +1,14 @@
 //! The end of a sandbox: its container, what is on this host of it, and the image that goes with it.
 
 use crate::backend::{Inner, lock};
+use crate::container;
+use crate::engine::{QUESTION, WORK, bounded};
 use crate::handle::Handle;
+use bollard::query_parameters::{InspectContainerOptions, RemoveContainerOptionsBuilder};
 use hostel_guest_client::Guest;
-use hostel_sandbox::{Error, Result};
+use hostel_sandbox::{Error, Result, SandboxId};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// A sandbox that shall be gone.
 #[derive(Clone)]
@@ -48,6 +52,75 @@ impl Inner {
             self.remove_image(&handle.image).await;
         }
         Ok(())
+    }
+
+    /// Removes what was made of a sandbox that did not come to be, as far as it can be; the rest goes with the next
+    /// sweep.
+    pub(crate) async fn remove_unmade(self: &Arc<Self>, id: &SandboxId) {
+        let removed = match self.container_of(id).await {
+            Ok(Some(container)) => self.remove_everything(id, &container).await,
+            // None of ours: what has its name is somebody else's.
+            Ok(None) => self.remove_ground(id).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = removed {
+            tracing::warn!(sandbox = %id, %error, "what was made of a sandbox is left for the next sweep");
+        }
+    }
+
+    /// Removes a container and everything else of its sandbox, as far as it can be; the rest goes with the next sweep.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Internal`.
+    pub(crate) async fn remove_everything(self: &Arc<Self>, id: &SandboxId, container: &str) -> Result<()> {
+        self.remove_container(container).await?;
+        self.remove_ground(id).await
+    }
+
+    /// Removes what is on this host of a sandbox that has no container.
+    async fn remove_ground(self: &Arc<Self>, id: &SandboxId) -> Result<()> {
+        let (inner, id) = (Arc::clone(self), id.clone());
+        // Taking a large file from a disk takes a while.
+        let removed = tokio::task::spawn_blocking(move || {
+            inner.ground.remove_disk(&id);
+            inner.ground.remove_control(&id);
+        });
+        removed.await.map_err(|error| Error::internal("remove what is on this host of a sandbox", error))
+    }
+
+    /// The container that has the name of a sandbox's, where our labels say that it is: anybody can give his that name.
+    async fn container_of(&self, id: &SandboxId) -> Result<Option<String>> {
+        let client = self.engine.client().await?;
+        let name = container::name(&self.ground, id);
+        let inspected = client.inspect_container(&name, None::<InspectContainerOptions>);
+        let found = match bounded(QUESTION, inspected).await {
+            Ok(found) => found,
+            Err(fault) if fault.is_missing() => return Ok(None),
+            Err(fault) => return Err(fault.while_asking("look after a container")),
+        };
+        let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
+        Ok(found.id.filter(|_| container::is_of(&self.ground, id, &labels)))
+    }
+
+    /// Kills and removes a container, by id or name. Succeeds where there is none.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Internal`.
+    pub(crate) async fn remove_container(&self, container: &str) -> Result<()> {
+        let client = self.engine.client().await?;
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        let begin = Instant::now();
+        loop {
+            match bounded(WORK, client.remove_container(container, Some(options.clone()))).await {
+                Ok(()) => return Ok(()),
+                Err(fault) if fault.is_missing() => return Ok(()),
+                // Somebody is removing it already: it is gone once it cannot be found.
+                Err(fault) if fault.is_conflict() && begin.elapsed() < WORK => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                Err(fault) => return Err(fault.during(format!("remove the container {container}"))),
+            }
+        }
     }
 
     /// Notes whether a sandbox is to be removed later.

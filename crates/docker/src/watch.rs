@@ -115,8 +115,11 @@ impl Inner {
         }
         match event.action.as_deref() {
             Some("oom") => self.note_oom(&sandbox),
-            Some("die") => self.died(&sandbox, container, "guest_died").await,
-            Some("destroy") => self.died(&sandbox, container, "removed").await,
+            Some("die") => {
+                let killed = attributes.get("exitCode").is_some_and(|code| *code == KILLED.to_string());
+                self.died(&sandbox, container, "guest_died", event.time.filter(|_| killed)).await;
+            }
+            Some("destroy") => self.died(&sandbox, container, "removed", None).await,
             // Made by a daemon that was killed while the engine still worked for it.
             Some("create") if self.is_swept() && !self.stands(&sandbox) => {
                 tracing::warn!(%sandbox, "a container that nobody asked for is removed");
@@ -130,14 +133,19 @@ impl Inner {
         }
     }
 
-    /// Tells of a death, once.
-    async fn died(&self, sandbox: &SandboxId, container: &str, reason: &str) {
+    /// Tells of a death, once; of one by SIGKILL when that was, in the engine's seconds, where that is known.
+    async fn died(&self, sandbox: &SandboxId, container: &str, reason: &str, killed: Option<i64>) {
         let Some(last_oom) = self.take_dead(sandbox, container) else { return };
         let oom = match last_oom {
             _ if reason != "guest_died" => false,
-            Some(ago) => ago < OOM_TO_DEATH,
+            Some(ago) if ago < OOM_TO_DEATH => true,
             // The event may come after that of the death, or was forgotten.
             None => self.ended_by_oom(container).await,
+            // Since an earlier one the engine says for ever that there was one.
+            Some(_) => match killed {
+                Some(time) => self.ran_out_at(container, time).await,
+                None => false,
+            },
         };
         let reason = if oom { "out_of_memory" } else { reason };
         let died = BackendEvent::Died { sandbox: sandbox.clone(), reason: reason.to_owned() };
@@ -150,6 +158,26 @@ impl Inner {
         let inspected = client.inspect_container(container, None::<InspectContainerOptions>);
         let found = bounded(QUESTION, inspected).await;
         found.is_ok_and(|found| found.state.is_some_and(|state| is_end_by_oom(&state)))
+    }
+
+    /// Whether the engine tells of want of memory beside a death.
+    async fn ran_out_at(&self, container: &str, death: i64) -> bool {
+        let Ok(client) = self.engine.client().await else { return false };
+        let filters = HashMap::from([
+            ("type", vec!["container"]),
+            ("container", vec![container]),
+            ("event", vec!["oom"]),
+        ]);
+        let apart = i64::try_from(OOM_TO_DEATH.as_secs()).unwrap_or(0);
+        // The engine ends its answer by itself.
+        let (since, until) = (death.saturating_sub(apart), death.saturating_add(apart));
+        let options = EventsOptionsBuilder::default()
+            .since(&since.to_string())
+            .until(&until.to_string())
+            .filters(&filters)
+            .build();
+        let mut events = std::pin::pin!(client.events(Some(options)));
+        matches!(tokio::time::timeout(QUESTION, events.next()).await, Ok(Some(Ok(_))))
     }
 
     /// Compares what we think is there with what is, and starts tidying up.
@@ -170,7 +198,7 @@ impl Inner {
             if alive.contains(container.as_str()) {
                 self.let_go_on(&sandbox, &container, &pause).await;
             } else {
-                self.died(&sandbox, &container, "guest_died").await;
+                self.died(&sandbox, &container, "guest_died", None).await;
             }
         }
         self.tidy(found, thorough);

@@ -175,7 +175,7 @@ impl Inner {
         };
         let encoded = handle.encode()?;
         let environment: Arc<dyn ExecutionEnvironment> =
-            Environment::new(id.clone(), self.clone(), guest, cloned.pidfd, handle)?;
+            Environment::new(id.clone(), self.clone(), guest, cloned.pidfd, handle, 0)?;
         claimed.cell = None;
         self.spares.asked(&shape);
         Ok(Created { environment, handle: encoded, limits: caps.limits, weaknesses, stages: clock.stages() })

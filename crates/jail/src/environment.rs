@@ -4,6 +4,7 @@ use crate::backend::Inner;
 use crate::cell::Cell;
 use crate::handle::Handle;
 use crate::reaper;
+use crate::shortage::{LOOK, Shortage};
 use crate::template::Recipe;
 use async_trait::async_trait;
 use hostel_guest_client::{Guest, ProcessDefaults};
@@ -46,13 +47,15 @@ pub(crate) struct Environment {
 }
 
 impl Environment {
-    /// Takes a jail whose guest is there, and watches over its first process.
+    /// Takes a jail whose guest is there, and watches over its first process. So many of its processes the kernel had
+    /// ended for memory until then.
     pub(crate) fn new(
         id: SandboxId,
         inner: Arc<Inner>,
         guest: Guest,
         first: OwnedFd,
         handle: Handle,
+        oom_kills: u64,
     ) -> Result<Arc<Self>> {
         let cell = handle.cell();
         let frozen = inner.ground.cgroups.as_ref().is_some_and(|cgroups| cgroups.is_frozen(&cell.name));
@@ -70,7 +73,7 @@ impl Environment {
             cell,
             handle,
         });
-        environment.watch_over();
+        environment.watch_over(Shortage::since(oom_kills));
         Ok(environment)
     }
 
@@ -86,23 +89,26 @@ impl Environment {
         self.frozen.load(Ordering::Acquire)
     }
 
-    fn watch_over(&self) {
+    fn watch_over(&self, mut shortage: Shortage) {
         let first = self.first.clone();
         let (ending, stop) = (self.ending.clone(), self.inner.stop.clone());
         let (deaths, sandbox) = (self.inner.deaths.clone(), self.id.clone());
         let (inner, cell) = (self.inner.clone(), self.cell.name.clone());
         self.inner.tasks.spawn(async move {
-            tokio::select! {
-                biased;
-                () = ending.cancelled() => {}
-                () = stop.cancelled() => {}
-                _ = first.readable() => {
-                    // The guest is the last that the kernel ends where memory is short; nobody else could say why.
-                    let short = inner.ground.cgroups.as_ref().is_some_and(|cgroups| cgroups.ran_out(&cell));
-                    let reason = if short { "out_of_memory" } else { "guest_died" }.to_owned();
-                    let _ = deaths.send(BackendEvent::Died { sandbox, reason }).await;
+            let oom_kills = || inner.ground.cgroups.as_ref().map_or(0, |cgroups| cgroups.oom_kills(&cell));
+            loop {
+                tokio::select! {
+                    biased;
+                    () = ending.cancelled() => return,
+                    () = stop.cancelled() => return,
+                    _ = first.readable() => break,
+                    () = tokio::time::sleep(LOOK) => shortage.look(oom_kills()),
                 }
             }
+            // The guest is the last that the kernel ends where memory is short; nobody else could say why.
+            let short = shortage.is_new(oom_kills());
+            let reason = if short { "out_of_memory" } else { "guest_died" }.to_owned();
+            let _ = deaths.send(BackendEvent::Died { sandbox, reason }).await;
         });
     }
 

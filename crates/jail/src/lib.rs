@@ -17,6 +17,7 @@ mod handle;
 mod ids;
 mod newborn;
 mod reaper;
+mod shortage;
 mod spares;
 mod storage;
 mod template;

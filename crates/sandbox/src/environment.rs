@@ -2,10 +2,10 @@
 //!
 //! **Ordering**: calls on one sandbox may come from many tasks at once; each is atomic with respect to the
 //! state it reports. **Cancellation**: dropping the future of a call leaves the sandbox usable; a creation
-//! that is dropped leaves nothing behind. **Idempotency**: `destroy` of what is gone succeeds. **Failure**:
-//! an error leaves things as they were unless its text says otherwise. Whoever implements this passes
-//! `hostel-conformance`; what a backend cannot do it leaves out of [`Capabilities`] and answers with
-//! [`crate::Error::CapabilityMissing`].
+//! that is dropped leaves nothing behind once [`Backend::settle`] returns. **Idempotency**: `destroy` of
+//! what is gone succeeds. **Failure**: an error leaves things as they were unless its text says otherwise.
+//! Whoever implements this passes `hostel-conformance`; what a backend cannot do it leaves out of
+//! [`Capabilities`] and answers with [`crate::Error::CapabilityMissing`].
 
 use crate::capability::{Capabilities, Weakness};
 use crate::error::Result;
@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 /// How long one step of a creation took.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stage {
-    /// What it did: `storage`, `clone`, `guest`.
+    /// What it did: `cell`, `clone`, `guest`.
     pub name: &'static str,
     /// How long.
     pub duration: Duration,
@@ -131,6 +131,12 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// `NotFound` for a missing template, `CapabilityMissing`, `LimitReached`, `Unavailable`, `Internal`.
     async fn create(&self, id: &SandboxId, spec: &SandboxSpec) -> Result<Created>;
+
+    /// Waits, not for ever, until nothing is left of a creation that was dropped, and its id is free. Nothing where
+    /// dropping it undoes it at once.
+    async fn settle(&self, id: &SandboxId) {
+        let _ = id;
+    }
 
     /// Takes back a sandbox from before a restart.
     ///

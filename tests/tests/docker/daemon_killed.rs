@@ -1,7 +1,7 @@
 //! `kill -9` of the daemon: its containers go on and are taken back, what nobody knows is removed, and what belongs
 //! to others is left alone.
 
-use crate::setup::{container, daemon_on, instance};
+use crate::setup::{container, daemon_on, instance, refusal};
 use hostel_tests::{TestDaemon, docker, eventually, shared_engine};
 use std::io::{BufReader, Read as _};
 use std::process::Stdio;
@@ -87,6 +87,23 @@ fn what_nobody_knows_is_removed_and_what_is_anothers_is_not() {
     assert_eq!(daemon.shell(&id, "echo still here"), "still here");
     let after: Vec<String> = strangers.iter().map(Bystander::looks).collect();
     assert!(before == after, "somebody else's containers were changed");
+    daemon.finish();
+}
+
+#[test]
+fn a_container_of_others_that_has_the_name_of_ours_is_left_alone() {
+    let Some((host, image)) = shared_engine() else { return };
+    let mut daemon = daemon_on(&host, &image);
+    let name = format!("hostel-{}-victim", instance(&daemon));
+    let stranger = Bystander::with(&host, &image, &["--name", &name]);
+    let before = stranger.looks();
+    let refused = refusal(&daemon, &["--id", "victim"]);
+    assert_eq!(refused["reason"], "ALREADY_EXISTS", "{refused}");
+    assert!(before == stranger.looks(), "somebody else's container was changed");
+    // Nothing of the creation that failed is in the way.
+    drop(stranger);
+    let id = daemon.sandbox(&["--backend", "docker", "--id", "victim"]);
+    assert_eq!(daemon.shell(&id, "echo mine"), "mine");
     daemon.finish();
 }
 

@@ -160,6 +160,23 @@ fn an_engine_that_falls_silent_is_told_and_what_happened_meanwhile_is_seen() {
 }
 
 #[test]
+fn a_guest_that_is_silent_while_the_daemon_starts_keeps_its_container() {
+    let Some((engine, mut daemon)) = own_engine(&[]) else { return };
+    let id = container(&daemon);
+    let _ = daemon.shell(&id, "echo kept >/tmp/file");
+    let guest = first_process(&engine, &daemon, &id);
+    daemon.kill();
+    // As on a host that is so busy that it gets no turn.
+    signal(guest, Signal::STOP);
+    daemon.restart();
+    assert_eq!(get(&daemon, &id)["state"], "ready");
+    signal(guest, Signal::CONT);
+    assert_eq!(daemon.shell(&id, "cat /tmp/file"), "kept");
+    daemon.finish();
+    eventually("no container is left", || containers(&engine) == 0);
+}
+
+#[test]
 fn a_sandbox_whose_engine_died_while_it_was_copied_goes_on() {
     let Some((mut engine, mut daemon)) = own_engine(&["--live-restore"]) else { return };
     let (id, stopped) = (container(&daemon), container(&daemon));

@@ -145,13 +145,15 @@ async fn a_dropped_creation_leaves_nothing(h: H) -> Outcome {
         let after = Duration::from_micros(30 * u64::from(step * step));
         match tokio::time::timeout(after, h.create(&id, &spec)).await {
             Ok(created) => created?.destroy().await?,
-            Err(_) => h
-                .nothing_left(&id)
-                .await
-                .map_err(|failure| failure.while_(format!("dropped after {after:?}")))?,
+            Err(_) => {
+                h.backend().settle(&id).await;
+                h.nothing_left(&id)
+                    .await
+                    .map_err(|failure| failure.while_(format!("dropped after {after:?}")))?;
+            }
         }
         // The id is free again.
-        let again = eventually(|| async { Ok(h.create(&id, &spec).await?) }).await?;
+        let again = h.create(&id, &spec).await?;
         ensure_eq!(again.sh("echo again").await?, "again\n");
         again.destroy().await?;
     }

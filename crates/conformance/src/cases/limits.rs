@@ -1,10 +1,10 @@
 //! Limits of memory, processor and processes, and who feels them.
 
 use crate::case::cases;
-use crate::failure::{Failure, Outcome, ensure, ensure_eq};
+use crate::failure::{Failure, Outcome, ensure, ensure_eq, ensure_err};
 use crate::harness::{Harness, Sandbox, script};
 use hostel_sandbox::process::ExitReason;
-use hostel_sandbox::{Capability, ResourceLimits};
+use hostel_sandbox::{Capability, Error, ResourceLimits};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,7 @@ cases! { "limits":
     processes_are_bounded [PidsLimit],
     a_fork_bomb_ends_with_its_sandbox [PidsLimit],
     memory_can_be_changed_live [MemoryLimit],
+    memory_below_what_is_in_use_is_refused [MemoryLimit],
     processes_can_be_changed_live [PidsLimit],
     processor_time_can_be_changed_live [CpuLimit],
     more_processors_than_there_are_can_be_asked_for [CpuLimit],
@@ -209,6 +210,18 @@ async fn memory_can_be_changed_live(h: H) -> Outcome {
     sandbox.update_limits(&less).await?;
     let exit = sandbox.run_probe(&["eat-memory", &(2 * SMALL).to_string()]).await?.exit;
     ensure_eq!(exit.reason, ExitReason::OutOfMemory);
+    Ok(())
+}
+
+async fn memory_below_what_is_in_use_is_refused(h: H) -> Outcome {
+    let sandbox = limited(&h, |limits| limits.memory_bytes = Some(2 * SMALL)).await?;
+    // Nothing that the kernel could take back.
+    sandbox.sh("head -c 8388608 /dev/zero > /dev/shm/kept").await?;
+    let less = ResourceLimits { memory_bytes: Some(7 << 20), ..ResourceLimits::default() };
+    ensure_err!(sandbox.update_limits(&less).await, Error::WrongState { reason: "LIMIT_BELOW_USE", .. });
+    ensure_eq!(sandbox.sh("wc -c < /dev/shm/kept").await?.trim(), "8388608");
+    // It has what it had before.
+    sandbox.run_probe(&["eat-memory", &(SMALL / 2).to_string()]).await?.success()?;
     Ok(())
 }
 

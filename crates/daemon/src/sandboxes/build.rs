@@ -10,6 +10,7 @@ pub(crate) use log::{BuildEvent, Followed};
 use super::create::left;
 use super::ready::{Tail, shown, told};
 use super::{Repeat, Sandboxes};
+use crate::capacity::Room;
 use crate::error::{Error, Result};
 use crate::lock::lock;
 use crate::store::RequestKey;
@@ -174,9 +175,9 @@ impl Sandboxes {
             ..SandboxSpec::default()
         };
         let resolved = self.resolve(spec, plan.template.network.clone()).await?;
-        let _room = self.0.capacity.take_now(Needs::of(&resolved.spec.limits)).await?;
+        let room = self.0.capacity.take_now(Needs::of(&resolved.spec.limits)).await?;
         let created = plan.backend.create(&SandboxId::generate(), &resolved.spec).await?;
-        let sandbox = Unrecorded::new(self, created);
+        let sandbox = Unrecorded::new(self, created, room);
         tokio::select! {
             ran = run_steps(&sandbox.environment, &plan.steps, log) => ran?,
             () = abandoned.cancelled() => return Err(left("the build")),
@@ -248,21 +249,24 @@ impl Sandboxes {
 struct Unrecorded {
     environment: Arc<dyn ExecutionEnvironment>,
     sandboxes: Sandboxes,
+    /// What it takes of the node until it is destroyed.
+    room: Option<Room>,
 }
 
 impl Unrecorded {
-    fn new(sandboxes: &Sandboxes, created: Created) -> Self {
-        Self { environment: created.environment, sandboxes: sandboxes.clone() }
+    fn new(sandboxes: &Sandboxes, created: Created, room: Room) -> Self {
+        Self { environment: created.environment, sandboxes: sandboxes.clone(), room: Some(room) }
     }
 }
 
 impl Drop for Unrecorded {
     fn drop(&mut self) {
-        let environment = Arc::clone(&self.environment);
+        let (environment, room) = (Arc::clone(&self.environment), self.room.take());
         self.sandboxes.0.tasks.spawn(async move {
             if let Err(error) = environment.destroy().await {
                 tracing::warn!(%error, "the sandbox of a build could not be removed; the next start does it");
             }
+            drop(room);
         });
     }
 }

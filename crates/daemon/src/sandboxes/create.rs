@@ -124,7 +124,7 @@ impl Sandboxes {
         let room = self.room(Needs::of(&resolved.spec.limits), until, cancel).await?;
         let waited = room.waited();
         let record = fresh_record(id.unwrap_or_else(SandboxId::generate), &resolved, expires, actor)?;
-        let (entry, _operation) = self.reserve(record, room).await?;
+        let (entry, _operation) = self.reserve(record, &mut Some(room)).await?;
         entry.is_made_until(cancel.clone());
         let mut made = match self.make(entry.id(), &resolved, cancel).await {
             Ok(created) => self.furnish(entry.id(), created, &files, cancel).await,
@@ -184,10 +184,18 @@ impl Sandboxes {
         cancel: &CancellationToken,
     ) -> Result<Created> {
         let equipped = self.0.reach.equip(id, &resolved.spec);
-        let mut created = tokio::select! {
+        let created = tokio::select! {
             biased;
-            created = resolved.backend.create(id, &equipped) => created?,
-            () = cancel.cancelled() => return Err(gone_caller()),
+            created = resolved.backend.create(id, &equipped) => Some(created?),
+            () = cancel.cancelled() => None,
+        };
+        let Some(mut created) = created else {
+            // What is still being made takes its room, and keeps its id. At the daemon's end its backend waits for it.
+            tokio::select! {
+                () = resolved.backend.settle(id) => {}
+                () = self.0.stop.cancelled() => {}
+            }
+            return Err(gone_caller());
         };
         let mut begin = Instant::now();
         // What cannot be held to its policy does not start.
@@ -229,18 +237,23 @@ impl Sandboxes {
     }
 
     /// Takes an id, so that no other creation has it, and the right to change what has it: whoever finds the sandbox
-    /// before it is made waits until it is, or is not.
+    /// before it is made waits until it is, or is not. Its room goes with it.
     ///
     /// # Errors
-    /// `AlreadyExists`.
-    pub(super) async fn reserve(&self, record: SandboxRecord, room: Room) -> Result<(Arc<Entry>, Operation)> {
-        let entry = Arc::new(Entry::new(Arc::new(record), bytes::Bytes::new(), Some(room)));
+    /// `AlreadyExists`; the room is then the caller's still.
+    pub(super) async fn reserve(
+        &self,
+        record: SandboxRecord,
+        room: &mut Option<Room>,
+    ) -> Result<(Arc<Entry>, Operation)> {
+        let entry = Arc::new(Entry::new(Arc::new(record), bytes::Bytes::new(), None));
         let operation = entry.operate().await;
         match lock(&self.0.entries).entry(entry.id().clone()) {
             hash_map::Entry::Occupied(_) => {
                 Err(DomainError::AlreadyExists { kind: "sandbox", id: entry.id().to_string() }.into())
             }
             hash_map::Entry::Vacant(vacant) => {
+                entry.take_room(room);
                 vacant.insert(Arc::clone(&entry));
                 Ok((entry, operation))
             }

@@ -123,6 +123,11 @@ impl Entry {
         drop(dropped);
     }
 
+    /// Gives it what it takes of the node.
+    pub(super) fn take_room(&self, room: &mut Option<Room>) {
+        lock(&self.view).room = room.take();
+    }
+
     /// Takes more or less of the node, at once or not at all.
     ///
     /// # Errors

@@ -139,7 +139,7 @@ impl Sandboxes {
         let resolved = self.resolve_with(spec, &request.limits, network).await?;
         let room = self.0.capacity.take_now(Needs::of(&resolved.spec.limits)).await?;
         let record = fresh_record(SandboxId::generate(), &resolved, request.expires, actor)?;
-        let (entry, operation) = self.reserve(record, room).await?;
+        let (entry, operation) = self.reserve(record, &mut Some(room)).await?;
         let forked = self.fork_into(&entry, parent, &resolved).await;
         let created = forked.inspect_err(|_| self.unreserve(&entry))?;
         Ok(Forked { entry, created, _operation: operation })

@@ -136,8 +136,10 @@ impl Sandboxes {
         let record_id = record.id.clone();
         // As where something is bound: it is to hold what is the caller's, and must not be found warm again.
         let forgotten = if files.is_empty() { Ok(()) } else { pool.forget(&warm).await };
+        // Where it is not reserved it takes its room until it is undone.
+        let mut room = Some(claimed.room);
         let reserved = match forgotten {
-            Ok(()) => self.reserve(record, claimed.room).await,
+            Ok(()) => self.reserve(record, &mut room).await,
             Err(error) => Err(error),
         };
         let (given, reserved) = match reserved {

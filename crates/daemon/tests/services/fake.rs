@@ -33,6 +33,9 @@ pub(crate) struct Host {
     pub(crate) creations: AtomicUsize,
     /// How long a creation takes, in milliseconds.
     pub(crate) creation_ms: AtomicUsize,
+    /// Whether what a dropped creation made is not gone yet, and how often somebody waited for that.
+    pub(crate) lingering: AtomicBool,
+    pub(crate) settles: AtomicUsize,
     /// Whether `destroy` fails, and how often it was asked for.
     pub(crate) stuck: AtomicBool,
     pub(crate) destroys: AtomicUsize,
@@ -161,6 +164,13 @@ impl Backend for Fake {
 
     async fn create(&self, id: &SandboxId, spec: &SandboxSpec) -> Result<Created> {
         self.host.make(id, spec, BTreeMap::new()).await
+    }
+
+    async fn settle(&self, _: &SandboxId) {
+        self.host.settles.fetch_add(1, Ordering::SeqCst);
+        while self.host.lingering.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     async fn adopt(&self, id: &SandboxId, handle: &Bytes) -> Result<Arc<dyn ExecutionEnvironment>> {

@@ -117,6 +117,29 @@ async fn a_pool_that_is_deleted_waits_for_nothing_that_is_being_made() {
 }
 
 #[tokio::test]
+async fn a_pool_is_gone_only_when_nothing_is_left_of_what_was_being_made() {
+    let node = Node::new();
+    let daemon = node.start().await;
+    node.host.creation_ms.store(600_000, Ordering::SeqCst);
+    node.host.lingering.store(true, Ordering::SeqCst);
+    make(&daemon, "p", spec(1)).await.unwrap();
+    eventually("one is being made", || node.host.creations.load(Ordering::SeqCst) == 1).await;
+    let (mut pools, delete) =
+        (daemon.pools(), v1::DeletePoolRequest { name: "p".into(), allow_missing: false });
+    let mut deleting = Box::pin(pools.delete_pool(delete));
+    while node.host.settles.load(Ordering::SeqCst) == 0 {
+        assert!(futures::poll!(&mut deleting).is_pending());
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(get(&daemon, "p").await.unwrap().status.unwrap().creating, 1);
+    assert!(futures::poll!(&mut deleting).is_pending());
+    node.host.lingering.store(false, Ordering::SeqCst);
+    deleting.await.unwrap();
+    assert_eq!(get(&daemon, "p").await.unwrap_err().code(), Code::NotFound);
+    daemon.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn what_no_size_would_serve_is_no_demand() {
     let node = Node::new();
     let daemon = node.start().await;

@@ -68,6 +68,33 @@ async fn who_waits_to_delete_a_creation_that_fails_leaves_the_next_of_that_name_
 }
 
 #[tokio::test]
+async fn a_creation_that_is_deleted_keeps_its_name_until_nothing_is_left_of_it() {
+    let node = Node::new();
+    let daemon = node.start().await;
+    let named = || CreateSandboxRequest { sandbox_id: "name".into(), ..Default::default() };
+    node.host.creation_ms.store(600_000, Ordering::SeqCst);
+    node.host.lingering.store(true, Ordering::SeqCst);
+    let delete = async {
+        while node.host.creations.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        let mut deleting = Box::pin(daemon.delete("name"));
+        while node.host.settles.load(Ordering::SeqCst) == 0 {
+            assert!(futures::poll!(&mut deleting).is_pending());
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(daemon.create(named()).await.unwrap_err().code(), Code::AlreadyExists);
+        node.host.creation_ms.store(0, Ordering::SeqCst);
+        node.host.lingering.store(false, Ordering::SeqCst);
+        deleting.await.unwrap();
+        daemon.create(named()).await.unwrap();
+    };
+    let (created, ()) = tokio::join!(daemon.create(named()), delete);
+    assert_eq!(created.unwrap_err().code(), Code::FailedPrecondition);
+    assert_eq!(node.host.live(), 1);
+}
+
+#[tokio::test]
 async fn forks_whose_caller_goes_away_are_undone_and_no_more_are_begun() {
     let node = Node::new();
     let daemon = node.start().await;

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 impl Cgroups {
-    /// Whether the kernel ended a process of a cell for memory.
-    pub(crate) fn ran_out(&self, cell: &str) -> bool {
-        let mut stats = SandboxStats::unknown();
-        self.read_usage(cell, &mut stats);
-        stats.oom_kills.is_some_and(|kills| kills > 0)
+    /// How many processes of a cell the kernel has ended for memory, as far as it tells.
+    pub(crate) fn oom_kills(&self, cell: &str) -> u64 {
+        let file = if self.unified_controls { "memory.events" } else { "memory.oom_control" };
+        let group = self.memory().map(|path| path.join(cell));
+        group.and_then(|group| Fields::read(group.join(file)).get("oom_kill")).unwrap_or(0)
     }
 
     /// Fills in what the groups of a cell know.
