@@ -241,7 +241,7 @@ impl Pump {
         }
         if let Some(ticket) = &mut self.ticket {
             if self.meter.feed(piece) {
-                ticket.seen(self.meter.model(), self.meter.tokens());
+                ticket.seen(self.meter.model(), self.meter.used());
             } else {
                 ticket.going_on(|| self.meter.so_far());
             }
@@ -278,11 +278,11 @@ impl Pump {
     fn finish(&mut self, end: End) {
         let Some(mut ticket) = self.ticket.take() else { return };
         self.meter.end();
-        let tokens = self.meter.tokens();
-        if end == End::Done && self.succeeded && tokens.total() == 0 {
+        let used = self.meter.used();
+        if end == End::Done && self.succeeded && used.tokens.total() == 0 {
             tracing::warn!("a response told no usage; its prompt is estimated");
         }
-        ticket.seen(self.meter.model(), tokens);
+        ticket.seen(self.meter.model(), used);
         ticket.end(end, self.meter.guessed());
     }
 }
