@@ -1,8 +1,9 @@
 //! The body of a response on its way through. A task reads it for its usage and gathers what is there together; the
 //! client's connection gets it in large pieces. So an upstream that sends each event in a chunk of its own costs one
-//! write for many, and the task that writes is woken once for them.
+//! write for many, and the task that writes is woken once for them. On the way out the upstream's key is masked.
 
 use crate::forward::Answer;
+use crate::scrub::Scrubber;
 use crate::store::End;
 use crate::ticket::Ticket;
 use crate::usage::Meter;
@@ -85,6 +86,7 @@ impl Next {
 pub(crate) struct Pump {
     inner: reqwest::Body,
     meter: Meter,
+    scrubber: Scrubber,
     /// Until the end is recorded.
     ticket: Option<Ticket>,
     /// Whether the body is a stream of events, which says itself when it is complete.
@@ -115,6 +117,7 @@ impl Pump {
         let (steps, received) = mpsc::channel(WAITING);
         let mut pump = Self {
             meter: if succeeded { Meter::new(content_type) } else { Meter::none() },
+            scrubber: Scrubber::new(answer.pattern),
             succeeded,
             inner,
             ticket: answer.ticket,
@@ -148,7 +151,8 @@ impl Pump {
                 Next::Piece(first) => {
                     let (piece, after) = self.gather(first).await;
                     self.read(&piece, after.as_ref());
-                    if self.steps.send(Ok(Some(piece))).await.is_err() {
+                    let clean = self.scrubber.push(piece);
+                    if !clean.is_empty() && self.steps.send(Ok(Some(clean))).await.is_err() {
                         return;
                     }
                     behind = after;
@@ -159,8 +163,12 @@ impl Pump {
                 Next::Broken(broken) => Err(broken),
             };
             self.end(last.is_err());
-            let steps = self.steps.clone();
+            let (steps, rest) = (self.steps.clone(), self.scrubber.rest());
             drop(self);
+            // What broke off in what may be the key ends before it.
+            if last.is_ok() && !rest.is_empty() && steps.send(Ok(Some(rest))).await.is_err() {
+                return;
+            }
             // A client that is gone by now misses nothing.
             let _ = steps.send(last).await;
             return;
@@ -233,7 +241,7 @@ impl Pump {
         }
         if let Some(ticket) = &mut self.ticket {
             if self.meter.feed(piece) {
-                ticket.seen(self.meter.model(), self.meter.tokens());
+                ticket.seen(self.meter.model(), self.meter.used());
             } else {
                 ticket.going_on(|| self.meter.so_far());
             }
@@ -270,11 +278,11 @@ impl Pump {
     fn finish(&mut self, end: End) {
         let Some(mut ticket) = self.ticket.take() else { return };
         self.meter.end();
-        let tokens = self.meter.tokens();
-        if end == End::Done && self.succeeded && tokens.total() == 0 {
+        let used = self.meter.used();
+        if end == End::Done && self.succeeded && used.tokens.total() == 0 {
             tracing::warn!("a response told no usage; its prompt is estimated");
         }
-        ticket.seen(self.meter.model(), tokens);
+        ticket.seen(self.meter.model(), used);
         ticket.end(end, self.meter.guessed());
     }
 }

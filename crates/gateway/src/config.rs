@@ -51,7 +51,7 @@ pub struct Upstream {
     pub name: String,
     /// Where it is; the paths of requests are added.
     pub base_url: Url,
-    /// The real key.
+    /// The real key. Where the upstream sends it back it is masked, unless it has fewer than 8 bytes.
     pub key: SecretString,
     /// How the key is sent.
     pub key_header: KeyHeader,

@@ -4,6 +4,7 @@
 //! `retry-after`) that it did nothing and when to come again. The next upstream is asked where one cannot be
 //! reached, breaks off, is too slow, or answers 5xx. Nothing has gone back to the client until this returns.
 
+use crate::scrub::Pattern;
 use crate::shared::Core;
 use crate::store::End;
 use crate::ticket::{Denied, Ticket};
@@ -33,6 +34,8 @@ pub(crate) struct Sender<'a> {
 /// A response, with all that must be held until its end.
 pub(crate) struct Answer {
     pub response: Response,
+    /// The key it was asked with, which must not go back.
+    pub pattern: Option<Pattern>,
     pub idle: Duration,
     pub ticket: Option<Ticket>,
     pub place: OwnedSemaphorePermit,
@@ -110,7 +113,7 @@ pub(crate) async fn forward(
         }
         return Err(Failure::Unreadable);
     }
-    Ok(Answer { response, idle: line.timeouts.idle, ticket, place })
+    Ok(Answer { response, pattern: line.pattern.clone(), idle: line.timeouts.idle, ticket, place })
 }
 
 /// Makes an attempt with the prompt owed meanwhile, and afterwards where it may have been used. The ticket's row is

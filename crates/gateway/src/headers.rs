@@ -1,5 +1,6 @@
 //! Which headers go on, and which end here.
 
+use crate::scrub::Pattern;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 /// Headers of one connection (RFC 9110 §7.6.1), besides those that `connection` names.
@@ -14,7 +15,7 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     header::UPGRADE,
 ];
 /// What a client inside must not choose: who asks, whom, and through whom; and what the gateway sets itself.
-const OURS: [HeaderName; 11] = [
+const OURS: [HeaderName; 13] = [
     HeaderName::from_static("x-api-key"),
     header::AUTHORIZATION,
     header::COOKIE,
@@ -26,6 +27,9 @@ const OURS: [HeaderName; 11] = [
     header::FORWARDED,
     header::VIA,
     HeaderName::from_static("x-real-ip"),
+    // Part of an answer tells no usage, and could be made to begin in the middle of a key.
+    header::RANGE,
+    header::IF_RANGE,
 ];
 
 /// The headers of a request as they go upstream, but for the key. The upstream must not compress what is read here.
@@ -43,9 +47,13 @@ pub(crate) fn upstream(headers: &HeaderMap) -> HeaderMap {
     kept
 }
 
-/// The headers of a response as they go to the client.
-pub(crate) fn downstream(headers: &HeaderMap) -> HeaderMap {
-    without_hop_by_hop(headers)
+/// The headers of a response as they go to the client, without the upstream's key.
+pub(crate) fn downstream(headers: &HeaderMap, key: Option<&Pattern>) -> HeaderMap {
+    let mut kept = without_hop_by_hop(headers);
+    if let Some(key) = key {
+        key.clean(&mut kept);
+    }
+    kept
 }
 
 fn without_hop_by_hop(headers: &HeaderMap) -> HeaderMap {
@@ -79,6 +87,7 @@ mod tests {
             ("host", "evil.example.com"),
             ("x-forwarded-for", "10.0.0.1"),
             ("accept-encoding", "gzip, br"),
+            ("range", "bytes=9-"),
             ("transfer-encoding", "chunked"),
             ("anthropic-version", "2023-06-01"),
             ("anthropic-beta", "one"),
@@ -101,5 +110,18 @@ mod tests {
         assert_eq!(names, expected);
         assert_eq!(kept["accept-encoding"], "identity");
         assert_eq!(kept.get_all("anthropic-beta").iter().count(), 2);
+    }
+
+    #[test]
+    fn the_key_does_not_come_back() {
+        let mut headers = HeaderMap::new();
+        for value in ["Bearer sk-ant-real", "key=sk-ant-real; again=sk-ant-real", "sk-ant-"] {
+            headers.append("x-debug", HeaderValue::from_static(value));
+        }
+        let clean = downstream(&headers, Pattern::new("sk-ant-real").as_ref());
+        let values: Vec<&[u8]> = clean.get_all("x-debug").iter().map(HeaderValue::as_bytes).collect();
+        let expected: [&[u8]; 3] = [b"Bearer ***********", b"key=***********; again=***********", b"sk-ant-"];
+        assert_eq!(values, expected);
+        assert_eq!(downstream(&headers, None), headers);
     }
 }

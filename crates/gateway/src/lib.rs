@@ -33,6 +33,7 @@ mod price;
 mod reply;
 mod report;
 mod request;
+mod scrub;
 mod shared;
 mod store;
 mod stream;

@@ -1,7 +1,8 @@
-//! What tokens cost: a table by model prefix, in whole millionths of a dollar.
+//! What responses cost: tokens by a table of model prefixes, and what is charged besides, in whole millionths of a
+//! dollar.
 
 use crate::error::{Error, Result};
-use crate::usage::Tokens;
+use crate::usage::{Tokens, Used};
 use serde::Deserialize;
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
@@ -12,6 +13,10 @@ const SHIPPED: &str = include_str!("prices.toml");
 const MOST_WARNINGS: usize = 1000;
 /// Tokens that a price is for.
 const PER: u128 = 1_000_000;
+/// Searches that their price is for.
+const SEARCHES: u128 = 1000;
+/// What a factor of one is.
+const ONE: u128 = 1_000_000;
 
 /// Prices of one model, in micro-USD per million tokens of each kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,8 +37,13 @@ impl Price {
     /// What these tokens cost, in micro-USD, rounded up once.
     #[must_use]
     pub fn cost(&self, tokens: &Tokens) -> u64 {
+        rounded(self.exact(tokens))
+    }
+
+    /// The same, in millionths of a micro-USD.
+    fn exact(&self, tokens: &Tokens) -> u128 {
         let part = |count: u64, price: u64| u128::from(count) * u128::from(price);
-        let sum = [
+        [
             part(tokens.input, self.input),
             part(tokens.output, self.output),
             part(tokens.cache_write_5m, self.cache_write_5m),
@@ -41,9 +51,24 @@ impl Price {
             part(tokens.cache_read, self.cache_read),
         ]
         .into_iter()
-        .fold(0_u128, u128::saturating_add);
-        u64::try_from(sum.div_ceil(PER)).unwrap_or(u64::MAX)
+        .fold(0_u128, u128::saturating_add)
     }
+}
+
+/// Whole micro-USD.
+fn rounded(exact: u128) -> u64 {
+    u64::try_from(exact.div_ceil(PER)).unwrap_or(u64::MAX)
+}
+
+/// What is charged besides tokens, and what makes them dearer.
+#[derive(Debug, Clone, Copy)]
+struct Extra {
+    /// Micro-USD for [`SEARCHES`] searches of the web.
+    web_search: u64,
+    /// Factors, in parts of [`ONE`].
+    fast: u64,
+    priority: u64,
+    us_inference: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -58,6 +83,7 @@ struct Row {
 pub struct Prices {
     rows: Vec<Row>,
     fallback: Price,
+    extra: Extra,
     warned: Mutex<HashSet<String>>,
 }
 
@@ -67,7 +93,25 @@ pub struct Prices {
 struct Table {
     fallback: Dollars,
     #[serde(default)]
+    extra: ExtraTable,
+    #[serde(default)]
     model: Vec<ModelRow>,
+}
+
+/// See [`Extra`]; `web_search` is US dollars per thousand, the others are factors. What is absent is as it ships.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ExtraTable {
+    web_search: f64,
+    fast: f64,
+    priority: f64,
+    us_inference: f64,
+}
+
+impl Default for ExtraTable {
+    fn default() -> Self {
+        Self { web_search: 10.0, fast: 6.0, priority: 1.0, us_inference: 1.1 }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -106,14 +150,15 @@ impl Prices {
     /// Reads a table in TOML; `prices.toml` in this crate shows the form.
     ///
     /// # Errors
-    /// [`Error::Configuration`] for what is no such table, and for prices that are negative or above a million
-    /// dollars per million tokens.
+    /// [`Error::Configuration`] for what is no such table, and for prices and factors that are negative or above a
+    /// million.
     pub fn parse(text: &str) -> Result<Self> {
         let table: Table =
             toml::from_str(text).map_err(|error| Error::configuration("prices", error.to_string()))?;
         let fallback = table.fallback.price("fallback")?;
+        let extra = table.extra.resolve()?;
         let rows = table.model.into_iter().map(ModelRow::row).collect::<Result<Vec<_>>>()?;
-        Ok(Self { rows, fallback, warned: Mutex::default() })
+        Ok(Self { rows, fallback, extra, warned: Mutex::default() })
     }
 
     /// The price of a model for a prompt of so many tokens, caches included: the row with the longest prefix, and
@@ -130,12 +175,21 @@ impl Prices {
     }
 
     /// What a response cost, in micro-USD.
-    #[must_use]
-    pub fn cost(&self, model: &str, tokens: &Tokens) -> u64 {
-        if tokens.total() == 0 {
-            return 0;
+    pub(crate) fn cost(&self, model: &str, used: &Used) -> u64 {
+        let Used { tokens, web_searches, fast, priority, in_us } = used;
+        let mut exact = match tokens.total() {
+            0 => 0,
+            _ => self.of(model, tokens.prompt()).exact(tokens),
+        };
+        let extra = &self.extra;
+        for (applies, factor) in [(fast, extra.fast), (priority, extra.priority), (in_us, extra.us_inference)]
+        {
+            if *applies {
+                exact = exact.saturating_mul(u128::from(factor)).div_ceil(ONE);
+            }
         }
-        self.of(model, tokens.prompt()).cost(tokens)
+        let searches = u128::from(*web_searches) * u128::from(extra.web_search) * (PER / SEARCHES);
+        rounded(exact.saturating_add(searches))
     }
 
     fn unknown(&self, model: &str) -> Price {
@@ -147,20 +201,35 @@ impl Prices {
     }
 }
 
+/// A price or a factor in whole millionths.
+fn millionths(of: &str, name: &str, number: f64) -> Result<u64> {
+    if !(0.0..=1_000_000.0).contains(&number) {
+        return Err(Error::configuration(
+            format!("prices.{of}.{name}"),
+            format!("{number} is neither a price nor a factor: use 0 to 1000000"),
+        ));
+    }
+    // In range, so the conversion loses nothing but what is below a millionth.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked just above")]
+    let millionths = (number * 1_000_000.0).round() as u64;
+    Ok(millionths)
+}
+
+impl ExtraTable {
+    fn resolve(&self) -> Result<Extra> {
+        let millionths = |name: &str, number: f64| millionths("extra", name, number);
+        Ok(Extra {
+            web_search: millionths("web_search", self.web_search)?,
+            fast: millionths("fast", self.fast)?,
+            priority: millionths("priority", self.priority)?,
+            us_inference: millionths("us_inference", self.us_inference)?,
+        })
+    }
+}
+
 impl Dollars {
     fn price(&self, of: &str) -> Result<Price> {
-        let micros = |name: &str, dollars: f64| {
-            if !(0.0..=1_000_000.0).contains(&dollars) {
-                return Err(Error::configuration(
-                    format!("prices.{of}.{name}"),
-                    format!("{dollars} is not a price: use 0 to 1000000 US dollars per million tokens"),
-                ));
-            }
-            // In range, so the conversion loses nothing but what is below a millionth of a dollar.
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked just above")]
-            let micros = (dollars * 1_000_000.0).round() as u64;
-            Ok(micros)
-        };
+        let micros = |name: &str, dollars: f64| millionths(of, name, dollars);
         Ok(Price {
             input: micros("input", self.input)?,
             output: micros("output", self.output)?,
@@ -220,11 +289,45 @@ mod tests {
     }
 
     #[test]
+    fn what_is_charged_besides_tokens_is_priced() {
+        let tokens = Tokens { input: 1001, ..Tokens::default() };
+        let usual = Used { tokens, ..Used::default() };
+        let all = Used { web_searches: 3, fast: true, priority: true, in_us: true, ..usual };
+        let costs = |prices: &Prices| {
+            [
+                usual,
+                Used { web_searches: 3, ..usual },
+                Used { fast: true, ..usual },
+                Used { priority: true, ..usual },
+                Used { in_us: true, ..usual },
+                all,
+                Used { tokens: Tokens::default(), ..all },
+                Used::default(),
+            ]
+            .map(|used| prices.cost("claude-haiku-4-5", &used))
+        };
+        let shipped = Prices::shipped().unwrap();
+        assert_eq!(costs(&shipped), [1001, 31_001, 6006, 1001, 1102, 36_607, 30_000, 0]);
+        let fallback =
+            "[fallback]\ninput=1.0\noutput=1.0\ncache_write_5m=1.0\ncache_write_1h=1.0\ncache_read=1.0\n";
+        let unsaid = Prices::parse(fallback).unwrap();
+        assert_eq!(costs(&unsaid), costs(&shipped), "a table that does not name them has what ships");
+        let own = format!("{fallback}[extra]\nweb_search=1.0\nfast=2.0\npriority=1.5\nus_inference=1.0");
+        let own = Prices::parse(&own).unwrap();
+        assert_eq!(costs(&own), [1001, 4001, 2002, 1502, 1001, 6003, 3000, 0]);
+        let tokens = Tokens { input: u64::MAX, output: u64::MAX, ..Tokens::default() };
+        let most = Used { tokens, web_searches: u64::MAX, ..all };
+        assert_eq!(shipped.cost("claude-haiku-4-5", &most), u64::MAX);
+    }
+
+    #[test]
     fn wrong_tables_are_refused() {
         for wrong in [
             "",
             "[fallback]\ninput = 1",
             "[fallback]\ninput=-1\noutput=1\ncache_write_5m=1\ncache_write_1h=1\ncache_read=1",
+            "[fallback]\ninput=1\noutput=1\ncache_write_5m=1\ncache_write_1h=1\ncache_read=1\n[extra]\nfast=-1",
+            "[fallback]\ninput=1\noutput=1\ncache_write_5m=1\ncache_write_1h=1\ncache_read=1\n[extra]\nslow=1",
         ] {
             assert!(Prices::parse(wrong).is_err(), "{wrong}");
         }

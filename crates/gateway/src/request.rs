@@ -135,7 +135,7 @@ async fn pass(
 
 fn respond(seat: &Seat, answer: Answer) -> Response<Reply> {
     let status = answer.response.status();
-    let headers = headers::downstream(answer.response.headers());
+    let headers = headers::downstream(answer.response.headers(), answer.pattern.as_ref());
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let length = text(CONTENT_LENGTH).and_then(|length| length.parse().ok());
     let content_type = text(CONTENT_TYPE).unwrap_or_default().to_ascii_lowercase();

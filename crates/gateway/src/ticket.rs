@@ -5,7 +5,7 @@ use crate::intake::Held;
 use crate::ledger::{Charge, Refusal, Verdict};
 use crate::shared::Core;
 use crate::store::{Begun, End, Ended, Permit, Progress, Written};
-use crate::usage::{Tokens, asked_model, prompt};
+use crate::usage::{Used, asked, prompt};
 use hostel_sandbox::SandboxId;
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ pub(crate) struct Ticket {
     upstream: Arc<str>,
     status: Option<u16>,
     model: String,
-    tokens: Tokens,
+    used: Used,
     cost_micros: u64,
     /// What went out and may have cost something, until its usage is told.
     owed: Option<Arc<Held>>,
@@ -90,7 +90,7 @@ impl Ticket {
             upstream: Arc::from(""),
             status: None,
             model: String::new(),
-            tokens: Tokens::default(),
+            used: Used::default(),
             cost_micros: 0,
             owed: None,
             untold: 0,
@@ -156,27 +156,27 @@ impl Ticket {
     }
 
     /// Adds what was seen since the last time.
-    pub(crate) fn seen(&mut self, model: Option<&str>, tokens: Tokens) {
+    pub(crate) fn seen(&mut self, model: Option<&str>, used: Used) {
         if let Some(model) = model.filter(|model| *model != self.model) {
             model.clone_into(&mut self.model);
         }
-        if tokens == self.tokens {
+        if used == self.used {
             return;
         }
-        let cost = self.core.prices.cost(&self.model, &tokens);
-        let more_tokens = tokens.total().saturating_sub(self.tokens.total());
+        let cost = self.core.prices.cost(&self.model, &used);
+        let more_tokens = used.tokens.total().saturating_sub(self.used.tokens.total());
         let more_cost = cost.saturating_sub(self.cost_micros);
         self.core.ledger.seen(&self.charge, more_tokens, more_cost);
-        self.tokens = tokens;
+        self.used = used;
         self.cost_micros = self.cost_micros.max(cost);
-        if tokens.prompt() > 0 && self.owed.take().is_some() {
+        if used.tokens.prompt() > 0 && self.owed.take().is_some() {
             self.untold = self.untold.saturating_sub(1);
         }
     }
 
     /// Whether what was seen first is still to be [told](Self::tell).
     pub(crate) fn has_news(&self) -> bool {
-        self.told.is_none() && self.tokens.total() > 0
+        self.told.is_none() && self.used.tokens.total() > 0
     }
 
     /// Has what was seen so far written, for a crash. After the piece that told it: a thread is woken for this.
@@ -187,14 +187,14 @@ impl Ticket {
 
     /// Has what a response that goes on used so far written, from time to time: its figures come at its end, and a
     /// crash would lose them.
-    pub(crate) fn going_on(&mut self, so_far: impl FnOnce() -> Tokens) {
+    pub(crate) fn going_on(&mut self, so_far: impl FnOnce() -> Used) {
         if self.told.is_none_or(|told| told.elapsed() < self.core.limits.progress_every) {
             return;
         }
         self.told = Some(Instant::now());
-        let tokens = so_far();
-        let cost_micros = self.core.prices.cost(&self.model, &tokens);
-        self.core.store.commands().progress(Progress { tokens, cost_micros, ..self.progress() });
+        let used = so_far();
+        let cost_micros = self.core.prices.cost(&self.model, &used);
+        self.core.store.commands().progress(Progress { tokens: used.tokens, cost_micros, ..self.progress() });
     }
 
     /// The request goes out to an upstream. Unless its usage is told, or it [was not used](Self::unused), its prompt is
@@ -220,9 +220,11 @@ impl Ticket {
         if untold == 0 {
             return false;
         }
-        let asked = body.filter(|_| self.model.is_empty()).and_then(|body| asked_model(&body.bytes));
-        let input = self.tokens.input.saturating_add(self.prompt.saturating_mul(untold));
-        self.seen(asked.as_deref(), Tokens { input, ..self.tokens });
+        let asked = body.filter(|_| self.model.is_empty()).and_then(|body| asked(&body.bytes));
+        let mut used = self.used;
+        used.tokens.input = used.tokens.input.saturating_add(self.prompt.saturating_mul(untold));
+        used.fast |= asked.as_ref().is_some_and(|asked| asked.fast);
+        self.seen(asked.as_ref().map(|asked| asked.model.as_str()), used);
         true
     }
 
@@ -240,7 +242,7 @@ impl Ticket {
             id: self.id,
             upstream: self.upstream.to_string(),
             model: self.model.clone(),
-            tokens: self.tokens,
+            tokens: self.used.tokens,
             cost_micros: self.cost_micros,
         }
     }
@@ -261,7 +263,7 @@ impl Ticket {
         });
         let tally = &self.core.tally;
         tally.ended(end, self.status, &self.upstream, &self.model, self.arrived.elapsed());
-        tally.used(&self.model, &self.tokens, self.cost_micros);
+        tally.used(&self.model, &self.used.tokens, self.cost_micros);
     }
 }
 

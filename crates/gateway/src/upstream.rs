@@ -3,6 +3,7 @@
 use crate::config::{KeyHeader, Timeouts, Upstream};
 use crate::error::{Error, Result};
 use crate::intake::Held;
+use crate::scrub::Pattern;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use reqwest::{Client, Request, Response, Url};
@@ -59,6 +60,8 @@ impl SendFailure {
 pub(crate) struct Line {
     pub name: Arc<str>,
     pub timeouts: Timeouts,
+    /// The key, to be looked for in answers.
+    pub pattern: Option<Pattern>,
     base: Url,
     key: (HeaderName, HeaderValue),
     clients: Vec<Client>,
@@ -89,6 +92,7 @@ impl Line {
         Ok(Self {
             name: Arc::from(upstream.name.as_str()),
             timeouts: upstream.timeouts,
+            pattern: Pattern::new(upstream.key.expose_secret()),
             base: upstream.base_url.clone(),
             key: key(upstream)?,
             clients,

@@ -4,7 +4,7 @@ mod estimate;
 mod event;
 mod sse;
 
-pub(crate) use estimate::{asked_model, prompt};
+pub(crate) use estimate::{asked, prompt};
 use event::Event;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -49,6 +49,20 @@ impl Tokens {
     }
 }
 
+/// What a response used: tokens, and what is charged besides them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Used {
+    pub tokens: Tokens,
+    /// Searches of the web that the API made for it.
+    pub web_searches: u64,
+    /// Whether it was made at the dearer speed.
+    pub fast: bool,
+    /// Whether it was of the priority tier.
+    pub priority: bool,
+    /// Whether it was bound to the United States.
+    pub in_us: bool,
+}
+
 /// Reads the usage out of one response, in whatever pieces it comes.
 #[derive(Debug)]
 pub(crate) struct Meter {
@@ -67,7 +81,7 @@ enum Form {
 /// What was seen so far. Every number only grows: the API's are cumulative.
 #[derive(Debug, Default)]
 struct Figures {
-    tokens: Tokens,
+    used: Used,
     cache_write_total: u64,
     model: Option<String>,
     /// Bytes of text, thinking and tool input that went by, about.
@@ -99,7 +113,7 @@ impl Meter {
 
     /// Takes the next piece; whether new figures were in it.
     pub(crate) fn feed(&mut self, piece: &[u8]) -> bool {
-        let before = (self.figures.tokens, self.figures.complete);
+        let before = (self.figures.used, self.figures.complete);
         match &mut self.form {
             Form::Events(reader) => {
                 let figures = &mut self.figures;
@@ -115,7 +129,7 @@ impl Meter {
             }
             Form::Opaque => {}
         }
-        before != (self.figures.tokens, self.figures.complete)
+        before != (self.figures.used, self.figures.complete)
     }
 
     /// The body is at its end. One that never told its final figures counts as it was seen: the output that went
@@ -132,21 +146,21 @@ impl Meter {
             }
         }
         self.form = Form::Opaque;
-        self.figures.tokens = self.so_far();
+        self.figures.used = self.so_far();
     }
 
     /// What would count if this were the end: the output that went by is more than was told of it yet.
-    pub(crate) fn so_far(&self) -> Tokens {
-        let mut tokens = self.figures.tokens;
+    pub(crate) fn so_far(&self) -> Used {
+        let mut used = self.figures.used;
         if !self.figures.told {
-            tokens.output = tokens.output.max(self.figures.visible / BYTES_PER_TOKEN);
+            used.tokens.output = used.tokens.output.max(self.figures.visible / BYTES_PER_TOKEN);
         }
-        tokens
+        used
     }
 
     /// What was told so far.
-    pub(crate) fn tokens(&self) -> Tokens {
-        self.figures.tokens
+    pub(crate) fn used(&self) -> Used {
+        self.figures.used
     }
 
     /// Whether its output is not what was told, but what went by.
@@ -192,10 +206,16 @@ impl Figures {
     /// Numbers are cumulative, and not every event has each of them: the highest of each counts.
     fn take_usage(&mut self, usage: &Value) {
         let number = |name: &str| usage.get(name).and_then(Value::as_u64).unwrap_or(0);
-        let written = |name: &str| {
-            usage.get("cache_creation").and_then(|kinds| kinds.get(name)).and_then(Value::as_u64).unwrap_or(0)
+        let part = |of: &str, name: &str| {
+            usage.get(of).and_then(|kinds| kinds.get(name)).and_then(Value::as_u64).unwrap_or(0)
         };
-        let tokens = &mut self.tokens;
+        let written = |name: &str| part("cache_creation", name);
+        let says = |name: &str, word: &str| usage.get(name).and_then(Value::as_str) == Some(word);
+        self.used.web_searches = self.used.web_searches.max(part("server_tool_use", "web_search_requests"));
+        self.used.fast |= says("speed", "fast");
+        self.used.priority |= says("service_tier", "priority");
+        self.used.in_us |= says("inference_geo", "us");
+        let tokens = &mut self.used.tokens;
         tokens.input = tokens.input.max(number("input_tokens"));
         tokens.output = tokens.output.max(number("output_tokens"));
         tokens.cache_read = tokens.cache_read.max(number("cache_read_input_tokens"));

@@ -9,15 +9,26 @@ const MOST_INPUT: u64 = 1_000_000;
 
 /// A body that names a model twice is not read: its dearest price counts.
 #[derive(Deserialize)]
-struct Asked<'a> {
+struct Body<'a> {
     #[serde(borrow)]
     model: Cow<'a, str>,
+    #[serde(borrow)]
+    speed: Option<Cow<'a, str>>,
 }
 
-/// The model that a request names, where it does so properly.
-pub(crate) fn asked_model(body: &[u8]) -> Option<String> {
-    let Asked { model } = serde_json::from_slice(body).ok()?;
-    Some(model[..model.floor_char_boundary(MAX_MODEL)].to_owned())
+/// What a request asks for, as far as its price depends on it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub model: String,
+    /// Whether it asks for the dearer speed.
+    pub fast: bool,
+}
+
+/// What a request asks for, where it does so properly.
+pub(crate) fn asked(body: &[u8]) -> Option<Asked> {
+    let Body { model, speed } = serde_json::from_slice(body).ok()?;
+    let model = model[..model.floor_char_boundary(MAX_MODEL)].to_owned();
+    Some(Asked { model, fast: speed.as_deref() == Some("fast") })
 }
 
 /// Its prompt, at about four bytes a token, nothing of it cached.
@@ -32,14 +43,25 @@ mod tests {
 
     #[test]
     fn the_model_is_read_wherever_it_stands_but_not_twice() {
-        assert_eq!(asked_model(br#"{"messages":[{"model":"x"}],"model":"m\u0031"}"#).as_deref(), Some("m1"));
+        let model = |body: &str| asked(body.as_bytes()).map(|asked| asked.model);
+        assert_eq!(model(r#"{"messages":[{"model":"x"}],"model":"m\u0031"}"#).as_deref(), Some("m1"));
         for wrong in [r#"{"model":"cheap","model":"dear"}"#, r#"{"model":1}"#, "", r#"{"model":"m""#] {
-            assert_eq!(asked_model(wrong.as_bytes()), None, "{wrong}");
+            assert_eq!(model(wrong), None, "{wrong}");
         }
-        assert_eq!(
-            asked_model(format!(r#"{{"model":"{}"}}"#, "ä".repeat(999)).as_bytes()).unwrap().len(),
-            MAX_MODEL
-        );
+        assert_eq!(model(&format!(r#"{{"model":"{}"}}"#, "ä".repeat(999))).unwrap().len(), MAX_MODEL);
+    }
+
+    #[test]
+    fn the_dearer_speed_is_read() {
+        for (rest, fast) in [
+            ("", false),
+            (r#","speed":"fast""#, true),
+            (r#","speed":"standard""#, false),
+            (r#","speed":null"#, false),
+        ] {
+            let body = format!(r#"{{"model":"m"{rest}}}"#);
+            assert_eq!(asked(body.as_bytes()), Some(Asked { model: "m".to_owned(), fast }), "{body}");
+        }
     }
 
     #[test]

@@ -42,7 +42,7 @@ proptest! {
         let mut meter = read(&pieces);
         prop_assert!(meter.is_complete());
         meter.end();
-        prop_assert_eq!(meter.tokens(), whole());
+        prop_assert_eq!(meter.used().tokens, whole());
         prop_assert_eq!(meter.model(), Some("claude-haiku-4-5"));
     }
 
@@ -50,8 +50,8 @@ proptest! {
     fn figures_only_grow_and_never_exceed_the_whole(cut in 0..STREAM.len(), second in 0..STREAM.len()) {
         let (first, second) = (cut.min(second), cut.max(second));
         let (earlier, later) = (read(&[&STREAM.as_bytes()[..first]]), read(&[&STREAM.as_bytes()[..second]]));
-        prop_assert!(earlier.tokens().total() <= later.tokens().total());
-        prop_assert!(later.tokens().total() <= whole().total());
+        prop_assert!(earlier.used().tokens.total() <= later.used().tokens.total());
+        prop_assert!(later.used().tokens.total() <= whole().total());
     }
 
     #[test]
@@ -71,7 +71,7 @@ fn read_plainly(stream: &str) -> Tokens {
         let data: Vec<&str> = lines.map(|line| line.strip_prefix(' ').unwrap_or(line)).collect();
         figures.take(data.join("\n").as_bytes());
     }
-    figures.tokens
+    figures.used.tokens
 }
 
 /// An event as servers may write it: with or without its field, in one line or two, with its type first or not.
@@ -118,7 +118,7 @@ proptest! {
         let end = stream.floor_char_boundary(stream.len().saturating_sub(cut));
         let stream = &stream[..end];
         let pieces: Vec<&[u8]> = stream.as_bytes().chunks(size).collect();
-        prop_assert_eq!(read(&pieces).tokens(), read_plainly(stream));
+        prop_assert_eq!(read(&pieces).used().tokens, read_plainly(stream));
     }
 }
 
@@ -144,7 +144,7 @@ fn giant_lines_go_by_and_what_follows_counts() {
     let mut meter = read(&[b"data: ", &giant, b"\n\n", STREAM.as_bytes()]);
     assert!(meter.is_complete());
     meter.end();
-    assert_eq!(meter.tokens(), whole());
+    assert_eq!(meter.used().tokens, whole());
 }
 
 #[test]
@@ -154,9 +154,9 @@ fn a_stream_that_is_cut_counts_the_output_that_was_seen() {
     let delta = format!("data: {{\"type\":\"content_block_delta\",\"delta\":{{\"text\":\"{text}\"}}}}\n\n");
     let mut meter = read(&[start.as_bytes(), delta.as_bytes()]);
     assert!(!meter.is_complete());
-    assert_eq!(meter.tokens().output, 1, "as told");
+    assert_eq!(meter.used().tokens.output, 1, "as told");
     meter.end();
-    assert_eq!(meter.tokens(), Tokens { output: 100, ..whole() });
+    assert_eq!(meter.used().tokens, Tokens { output: 100, ..whole() });
 }
 
 #[test]
@@ -165,9 +165,9 @@ fn json_bodies_are_read_at_their_end() {
     for piece in br#"{"model":"m","content":[],"usage":{"input_tokens":3,"output_tokens":4,"cache_creation_input_tokens":5}}"#.chunks(7) {
         meter.feed(piece);
     }
-    assert_eq!(meter.tokens(), Tokens::default());
+    assert_eq!(meter.used().tokens, Tokens::default());
     meter.end();
-    assert_eq!(meter.tokens(), Tokens { input: 3, output: 4, cache_write_5m: 5, ..Tokens::default() });
+    assert_eq!(meter.used().tokens, Tokens { input: 3, output: 4, cache_write_5m: 5, ..Tokens::default() });
     assert_eq!(meter.model(), Some("m"));
 }
 
@@ -176,17 +176,46 @@ fn a_json_body_that_is_cut_counts_what_went_by() {
     let mut meter = Meter::new("application/json");
     meter.feed(&[b'x'; 400]);
     meter.end();
-    assert_eq!(meter.tokens(), Tokens { output: 100, ..Tokens::default() });
+    assert_eq!(meter.used().tokens, Tokens { output: 100, ..Tokens::default() });
     let mut meter = Meter::none();
     meter.feed(&[b'x'; 400]);
     meter.end();
-    assert_eq!(meter.tokens(), Tokens::default());
+    assert_eq!(meter.used().tokens, Tokens::default());
+}
+
+#[test]
+fn what_is_charged_besides_tokens_is_read() {
+    let event = |name: &str, rest: &str| format!("data: {{\"type\":\"{name}\",{rest}}}\n\n");
+    let start = event(
+        "message_start",
+        r#""message":{"usage":{"input_tokens":1,"service_tier":"priority","inference_geo":"us"}}"#,
+    );
+    let delta = |searches: u64| {
+        let used =
+            format!(r#""server_tool_use":{{"web_search_requests":{searches},"web_fetch_requests":9}}"#);
+        event("message_delta", &format!(r#""usage":{{"output_tokens":2,"speed":"fast",{used}}}"#))
+    };
+    let mut meter = read(&[start.as_bytes()]);
+    let tokens = Tokens { input: 1, ..Tokens::default() };
+    assert_eq!(meter.used(), Used { tokens, priority: true, in_us: true, ..Used::default() });
+    assert!(meter.feed(delta(2).as_bytes()));
+    assert!(meter.feed(delta(3).as_bytes()), "another search is news");
+    assert!(!meter.feed(delta(1).as_bytes()), "numbers only grow");
+    let tokens = Tokens { output: 2, ..tokens };
+    assert_eq!(meter.used(), Used { tokens, web_searches: 3, fast: true, priority: true, in_us: true });
+
+    let usual = r#"{"usage":{"input_tokens":1,"server_tool_use":{"web_search_requests":0},"service_tier":"standard",
+        "speed":"standard","inference_geo":"not_available"}}"#;
+    let mut meter = Meter::new("application/json");
+    meter.feed(usual.as_bytes());
+    meter.end();
+    assert_eq!(meter.used(), Used { tokens: Tokens { input: 1, ..Tokens::default() }, ..Used::default() });
 }
 
 #[test]
 fn strange_figures_are_passed_over() {
     let mut meter = read(&[b"data: {\"type\":\"message_start\",\"message\":{\"model\":7,\"usage\":{\"input_tokens\":-1,\"output_tokens\":\"many\",\"cache_read_input_tokens\":2}}}\n\n"]);
     meter.end();
-    assert_eq!(meter.tokens(), Tokens { cache_read: 2, ..Tokens::default() });
+    assert_eq!(meter.used().tokens, Tokens { cache_read: 2, ..Tokens::default() });
     assert_eq!(meter.model(), None);
 }

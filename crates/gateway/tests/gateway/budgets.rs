@@ -1,7 +1,7 @@
 //! Budgets stop, and let go on.
 
 use crate::stage::{Inside, Stage, access, pieces, soon, upstream, whole};
-use crate::upstream::{Model, message, send, start, stream};
+use crate::upstream::{Model, json, message, send, start, stream};
 use hostel_gateway::{LabelBudget, Period, Spent};
 use hostel_sandbox::label::Labels;
 use hostel_sandbox::{ModelBudget, SandboxId};
@@ -41,6 +41,19 @@ async fn a_budget_stops_between_requests_and_raising_it_lets_the_next_one_pass()
     assert_eq!(stage.inside.ask_whole().await.0, 200);
     assert_eq!(stage.inside.ask_whole().await.0, 400);
     assert_eq!(stage.gateway.snapshot().refusals["budget_cost"], 4);
+}
+
+#[tokio::test]
+async fn what_is_charged_besides_tokens_counts_towards_the_budget() {
+    let answer = r#"{"model":"claude-haiku-4-5","usage":{"input_tokens":100,"output_tokens":0,"speed":"fast",
+        "server_tool_use":{"web_search_requests":2}}}"#;
+    let model = Model::always(move || json(200, answer)).await;
+    // Two searches of a cent each, and the tokens six times.
+    let stage = Stage::new(&model.url, cost(20_600)).await;
+    assert_eq!(stage.inside.ask_whole().await.0, 200);
+    let (status, _, body) = stage.inside.ask_whole().await;
+    assert!(status == 400 && body.contains("$0.020600 of $0.020600"), "{status} {body}");
+    assert_eq!((model.count(), stage.total().await.cost_micros), (1, 20_600));
 }
 
 #[tokio::test]
