@@ -273,7 +273,7 @@ async fn pages(sandbox: &Sandbox, path: &str, limit: usize) -> Outcome<Vec<FileI
         ensure!(page.files.len() <= limit, "a page of {}", page.files.len());
         seen.extend(page.files);
         let Some(next) = page.next else { return Ok(seen) };
-        ensure!(after.is_none_or(|after| next > after), "a page does not advance");
+        ensure!(Some(&next) > after.as_ref(), "a page does not advance");
         after = Some(next);
     }
 }
