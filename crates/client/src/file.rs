@@ -2,7 +2,7 @@
 
 use crate::client::Client;
 use crate::convert;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::{FileInfo, WriteFile};
 use crate::transfer::feed::{Feed, feed};
 use bytes::Bytes;
@@ -51,17 +51,21 @@ impl Client {
                 sandbox_id: sandbox.to_string(),
                 path: path.to_owned(),
                 page_size: 1000,
-                page_token,
+                page_token: page_token.clone(),
             };
             let response = self.files().list_files(request).await.map_err(convert::error)?.into_inner();
             for file in response.files {
                 files.push(convert::file_info(file)?);
             }
-            page_token = response.next_page_token;
-            if page_token.is_empty() || files.len() >= most {
+            let next = response.next_page_token;
+            if next.is_empty() || files.len() >= most {
                 files.truncate(most);
                 return Ok(files);
             }
+            if next == page_token {
+                return Err(Error::Protocol("a page of a directory that is followed by itself".to_owned()));
+            }
+            page_token = next;
         }
     }
 

@@ -206,6 +206,6 @@ async fn one(enforcer: Arc<Enforcer>, client: TcpStream, door: Door) {
     match door {
         Door::Transparent => Box::pin(transparent::serve(enforcer, client, undecided)).await,
         Door::Proxy => Box::pin(proxy::serve(enforcer, client, undecided)).await,
-        Door::Dns => dns::serve_tcp(enforcer, client).await,
+        Door::Dns => dns::serve_tcp(enforcer, client, undecided).await,
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
+use tokio::sync::OwnedSemaphorePermit;
 
 mod answer;
 
@@ -60,7 +61,13 @@ fn one(enforcer: &Arc<Enforcer>, socket: &Arc<UdpSocket>, question: &[u8], from:
     });
 }
 
-pub(crate) async fn serve_tcp(enforcer: Arc<Enforcer>, mut client: TcpStream) {
+pub(crate) async fn serve_tcp(
+    enforcer: Arc<Enforcer>,
+    mut client: TcpStream,
+    undecided: OwnedSemaphorePermit,
+) {
+    // It has said what it wants once it has asked something.
+    let mut undecided = Some(undecided);
     for _ in 0..MAX_ON_ONE {
         let exchange = async {
             let length = usize::from(client.read_u16().await.ok()?);
@@ -69,6 +76,7 @@ pub(crate) async fn serve_tcp(enforcer: Arc<Enforcer>, mut client: TcpStream) {
             }
             let mut question = vec![0; length];
             client.read_exact(&mut question).await.ok()?;
+            drop(undecided.take());
             let permit = enforcer.questions.acquire().await.ok()?;
             let answer = answer::answer(&enforcer, &question, Transport::Tcp).await?;
             drop(permit);

@@ -47,6 +47,8 @@ pub(crate) struct Target {
     pub(crate) port: u16,
     /// Whether TLS is spoken on both sides, or plain HTTP.
     pub(crate) tls: bool,
+    /// Whether the connection ends after one answer: the next request of a proxy's client may be for another host.
+    pub(crate) once: bool,
 }
 
 /// What decides about requests and makes connections.

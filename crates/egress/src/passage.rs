@@ -185,7 +185,8 @@ impl Passage {
             (Some(name), _) => name.to_owned(),
             (None, to) => to.to_string(),
         };
-        let target = Target { host, port: self.port, tls: plan.protocol == Protocol::Https };
+        let (tls, once) = (plan.protocol == Protocol::Https, self.asked == Asked::Absolute);
+        let target = Target { host, port: self.port, tls, once };
         let about = self.about();
         let Self { enforcer, client, buffer, .. } = self;
         let gate = Requests::new(Arc::clone(&enforcer), Arc::clone(&listed.live), plan.route, spare);

@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn parts_are_counted_before_memory_is_taken() {
         let files = |count| {
-            let files = Files { files: vec![File::default(); count] };
+            let files = Files { files: vec![File::default(); count], next: None };
             Reply { answer: Some(Answer::Files(files)) }.encode_to_vec()
         };
         assert_eq!(count_fields(&files(3)), Some(3));

@@ -3,7 +3,7 @@
 use crate::failure::broken;
 use hostel_guest_protocol as wire;
 use hostel_sandbox::error::{Error, Result};
-use hostel_sandbox::file::{FileEvent, FileEventKind, FileInfo, FileKind};
+use hostel_sandbox::file::{FileEvent, FileEventKind, FileInfo, FileKind, FilePage};
 use hostel_sandbox::id::ProcessId;
 use hostel_sandbox::process::{
     AttachOptions, ExitReason, ExitStatus, OutputStream, ProcessInfo, ProcessSpec, TerminalSize,
@@ -218,20 +218,15 @@ fn file_info(file: wire::File, path: String) -> Result<FileInfo> {
     })
 }
 
-/// Entries of the directory that was asked for.
-pub(crate) fn files(
-    answer: Answer,
-    directory: &str,
-    after: Option<&str>,
-    limit: usize,
-) -> Result<Vec<FileInfo>> {
-    let Answer::Files(files) = answer else { return Err(unexpected(&answer)) };
-    if files.files.len() > limit {
-        return Err(broken(format!("{} entries where at most {limit} were asked for", files.files.len())));
+/// A page of the directory that was asked for, after a name or from the start.
+pub(crate) fn files(answer: Answer, directory: &str, after: &[u8], limit: usize) -> Result<FilePage> {
+    let Answer::Files(page) = answer else { return Err(unexpected(&answer)) };
+    if page.files.len() > limit {
+        return Err(broken(format!("{} entries where at most {limit} were asked for", page.files.len())));
     }
-    let mut last = after.map(str::to_owned);
-    let mut entries = Vec::with_capacity(files.files.len());
-    for file in files.files {
+    let mut last = std::str::from_utf8(after).ok().filter(|after| !after.is_empty()).map(str::to_owned);
+    let mut entries = Vec::with_capacity(page.files.len());
+    for file in page.files {
         let name = file.path.rsplit('/').next().unwrap_or_default().to_owned();
         if matches!(name.as_str(), "" | "." | "..") || name.len() > MOST_PATH || name.contains('\0') {
             return Err(broken("an entry without a name"));
@@ -244,7 +239,14 @@ pub(crate) fn files(
         entries.push(file_info(file, format!("{}/{name}", directory.trim_end_matches('/')))?);
         last = Some(name);
     }
-    Ok(entries)
+    let next = page.next.unwrap_or_else(|| {
+        // Guests of earlier times do not say; after a full page there may be more.
+        last.filter(|_| entries.len() == limit).unwrap_or_default().into_bytes()
+    });
+    if !next.is_empty() && (next.as_slice() <= after || next.len() > MOST_PATH) {
+        return Err(broken("a page that leads nowhere"));
+    }
+    Ok(FilePage { files: entries, next: Some(next).filter(|next| !next.is_empty()) })
 }
 
 /// A change of a watched file.

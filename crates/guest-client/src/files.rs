@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use hostel_guest_protocol as wire;
 use hostel_guest_protocol::{Ask, Empty, FromGuest, GuestEvent};
-use hostel_sandbox::file::{ByteStream, Compression, FileEvent, FileInfo, FileKind, WriteOptions};
+use hostel_sandbox::file::{ByteStream, Compression, FileEvent, FileInfo, FileKind, FilePage, WriteOptions};
 use hostel_sandbox::{Error, Files, Result};
 use prost::Message;
 use rustix::buffer::spare_capacity;
@@ -46,15 +46,15 @@ impl Files for Guest {
         convert::file(self.call(ask, &Subject::file(path)).await?.0, path)
     }
 
-    async fn list(&self, path: &str, after: Option<&str>, limit: usize) -> Result<Vec<FileInfo>> {
+    async fn list(&self, path: &str, after: Option<&[u8]>, limit: usize) -> Result<FilePage> {
         let limit = limit.clamp(1, MOST_ENTRIES);
         let ask = Ask::List(wire::List {
             path: path.to_owned(),
-            after: after.unwrap_or_default().to_owned(),
+            after: after.unwrap_or_default().to_vec(),
             limit: u32::try_from(limit).unwrap_or(u32::MAX),
         });
         let (answer, _) = self.call(ask, &Subject::file(path)).await?;
-        convert::files(answer, path, after.filter(|after| !after.is_empty()), limit)
+        convert::files(answer, path, after.unwrap_or_default(), limit)
     }
 
     async fn read(&self, path: &str, offset: u64, length: Option<u64>) -> Result<(FileInfo, ByteStream)> {

@@ -137,10 +137,14 @@ pub struct Birth {
     /// What the guest is told.
     #[prost(message, optional, tag = "6")]
     pub guest: Option<GuestConfig>,
-    /// Most System V shared memory, bytes; 0 is the kernel's own limit.
+    /// Most System V shared memory, bytes; 0 is the kernel's own limit. Where it cannot be set, a weakness that begins
+    /// with [`SYSTEM_V_UNBOUNDED`] says so.
     #[prost(uint64, tag = "7")]
     pub system_v_bytes: u64,
 }
+
+/// Begins what the [`Welcome`](crate::Welcome) says of a jail whose [`Birth::system_v_bytes`] do not hold.
+pub const SYSTEM_V_UNBOUNDED: &str = "System V shared memory has no bound of its own";
 
 /// The zygote's answer.
 #[derive(Clone, PartialEq, prost::Message)]

@@ -432,15 +432,20 @@ impl Backend for Jail {
     async fn delete_template(&self, id: &TemplateId) -> Result<()> {
         let removed = self.inner.templates.remove(id, |layer| self.inner.is_stood_on(layer))?;
         self.inner.spares.forget(removed.layers.first().map_or("", String::as_str)).await;
-        if let (TemplateSource::Snapshot { .. } | TemplateSource::Built { .. }, Some(pool)) =
-            (&removed.template.source, &self.inner.ground.pool)
-        {
-            pool.destroy(&format!("template-{id}"))?;
-        }
         let inner = self.inner.clone();
-        let id = id.clone();
-        let gone = tokio::task::spawn_blocking(move || inner.templates.give_up(&id));
-        gone.await.map_err(|error| Error::internal("remove a template's files", error))
+        let gone = tokio::task::spawn_blocking(move || {
+            let Template { id, source, .. } = removed.template;
+            let destroyed = match (source, &inner.ground.pool) {
+                (TemplateSource::Snapshot { .. } | TemplateSource::Built { .. }, Some(pool)) => {
+                    pool.destroy(&format!("template-{id}"))
+                }
+                _ => Ok(()),
+            };
+            // It is forgotten: a layer that stays goes at the next start, and must not keep the name till then.
+            inner.templates.give_up(&id);
+            destroyed
+        });
+        gone.await.map_err(|error| Error::internal("remove a template's files", error))?
     }
 
     async fn shutdown(&self) {

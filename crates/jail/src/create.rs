@@ -8,7 +8,7 @@ use crate::handle::Handle;
 use crate::newborn::{Newborn, Shape};
 use crate::template::Recipe;
 use hostel_guest_client::{Endpoint, Guest, ProcessDefaults};
-use hostel_guest_protocol::zygote::Birth;
+use hostel_guest_protocol::zygote::{Birth, SYSTEM_V_UNBOUNDED};
 use hostel_guest_protocol::{GuestConfig, MAX_MESSAGE, TOKEN_LEN, frame};
 use hostel_sandbox::{
     Capability, Created, Error, ExecutionEnvironment, ResourceLimits, Result, SandboxId, SandboxSpec,
@@ -110,7 +110,7 @@ impl Inner {
     ) -> Result<Created> {
         self.capabilities.require(spec.network.needs())?;
         let mut clock = Stopwatch::start();
-        let (spec, weaknesses) = self.possible(spec);
+        let (spec, mut weaknesses) = self.possible(spec);
         let caps = self.disks.caps(&spec)?;
         let disk = match (copy_of, caps.tmpfs) {
             (Some(source), _) => Disk::CopyOf(source),
@@ -156,8 +156,12 @@ impl Inner {
         limited?;
         end.defuse();
         clock.lap("guest");
-        for weakness in said {
-            tracing::debug!(sandbox = %id, weakness, "the guest could not have everything");
+        for detail in said {
+            if detail.starts_with(SYSTEM_V_UNBOUNDED) {
+                weaknesses.push(Weakness { capability: Capability::MemoryLimit, detail });
+            } else {
+                tracing::debug!(sandbox = %id, weakness = detail, "the guest could not have everything");
+            }
         }
         let handle = Handle {
             sandbox: id.clone(),

@@ -45,6 +45,15 @@ pub struct FileInfo {
     pub link_target: Option<String>,
 }
 
+/// A part of a directory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FilePage {
+    /// Entries, by the bytes of their names.
+    pub files: Vec<FileInfo>,
+    /// The name after which there is more. As it is, and so not always UTF-8.
+    pub next: Option<Vec<u8>>,
+}
+
 /// How to write a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WriteOptions {

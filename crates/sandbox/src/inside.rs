@@ -5,7 +5,7 @@
 //! [`crate::environment`] hold here too; every call may also answer `Unavailable` where the sandbox does not.
 
 use crate::error::Result;
-use crate::file::{ByteStream, Compression, FileEvent, FileInfo, WriteOptions};
+use crate::file::{ByteStream, Compression, FileEvent, FileInfo, FilePage, WriteOptions};
 use crate::id::ProcessId;
 use crate::listener::ListenAddress;
 use crate::process::{AttachOptions, Attachment, ProcessInfo, ProcessSpec, TerminalSize};
@@ -73,11 +73,12 @@ pub trait Files: Send + Sync {
     /// Metadata. With `follow` of what a link points at. # Errors: `NotFound`.
     async fn stat(&self, path: &str, follow: bool) -> Result<FileInfo>;
 
-    /// Entries of a directory, sorted by name, after `after` and at most `limit`.
+    /// Entries of a directory, sorted by the bytes of their names, after the name `after` and at most `limit`. There may
+    /// be fewer, also none, though there is more: [`FilePage::next`] says so.
     ///
     /// # Errors
     /// `NotFound`; `InvalidArgument` where it is no directory.
-    async fn list(&self, path: &str, after: Option<&str>, limit: usize) -> Result<Vec<FileInfo>>;
+    async fn list(&self, path: &str, after: Option<&[u8]>, limit: usize) -> Result<FilePage>;
 
     /// Bytes of a regular file from `offset`, at most `length`.
     ///

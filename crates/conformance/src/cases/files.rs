@@ -2,11 +2,11 @@
 
 use crate::case::cases;
 use crate::failure::{Outcome, ensure, ensure_eq, ensure_err};
-use crate::harness::{Harness, script};
+use crate::harness::{Harness, Sandbox, script};
 use crate::session::patiently;
 use crate::{archive, pattern};
 use futures::future::try_join_all;
-use hostel_sandbox::file::{FileKind, WriteOptions};
+use hostel_sandbox::file::{FileInfo, FileKind, FilePage, WriteOptions};
 use hostel_sandbox::process::ProcessSpec;
 use hostel_sandbox::{Capability, Error};
 use std::sync::Arc;
@@ -27,6 +27,7 @@ cases! { "files":
     metadata_is_told [OtherUsers],
     links_are_followed_or_not,
     a_directory_is_listed_in_pages,
+    names_that_are_no_text_are_listed_once,
     directories_are_made,
     moving,
     removing,
@@ -264,31 +265,52 @@ async fn links_are_followed_or_not(h: H) -> Outcome {
     Ok(())
 }
 
+/// Everything in a directory, page by page.
+async fn pages(sandbox: &Sandbox, path: &str, limit: usize) -> Outcome<Vec<FileInfo>> {
+    let (mut seen, mut after) = (Vec::new(), None::<Vec<u8>>);
+    loop {
+        let page = sandbox.inside()?.list(path, after.as_deref(), limit).await?;
+        ensure!(page.files.len() <= limit, "a page of {}", page.files.len());
+        seen.extend(page.files);
+        let Some(next) = page.next else { return Ok(seen) };
+        ensure!(Some(&next) > after.as_ref(), "a page does not advance");
+        after = Some(next);
+    }
+}
+
 async fn a_directory_is_listed_in_pages(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
     sandbox.sh("mkdir /tmp/d; cd /tmp/d; i=0; while [ $i -lt 500 ]; do : > f$i; i=$((i + 1)); done; ln -s f0 l; mkdir s").await?;
     let mut expected: Vec<String> = (0..500).map(|number| format!("/tmp/d/f{number}")).collect();
     expected.extend(["/tmp/d/l".to_owned(), "/tmp/d/s".to_owned()]);
     expected.sort();
-    let mut seen: Vec<String> = Vec::new();
-    loop {
-        let after = seen.last().and_then(|path| path.rsplit('/').next()).map(str::to_owned);
-        let page = sandbox.inside()?.list("/tmp/d", after.as_deref(), 100).await?;
-        ensure!(page.len() <= 100, "a page of {}", page.len());
-        if page.is_empty() {
-            break;
-        }
-        for info in page {
-            if info.path == "/tmp/d/l" {
-                ensure_eq!((info.kind, info.link_target.as_deref()), (FileKind::Symlink, Some("f0")));
-            }
-            seen.push(info.path);
-        }
-    }
+    let files = pages(&sandbox, "/tmp/d", 100).await?;
+    let link = files.iter().find(|info| info.path == "/tmp/d/l");
+    let link = link.map(|info| (info.kind, info.link_target.as_deref()));
+    ensure_eq!(link, Some((FileKind::Symlink, Some("f0"))));
+    let seen: Vec<String> = files.into_iter().map(|info| info.path).collect();
     ensure_eq!(seen, expected);
-    ensure_eq!(sandbox.inside()?.list("/tmp/d/s", None, 10).await?.len(), 0);
+    ensure_eq!(sandbox.inside()?.list("/tmp/d/s", None, 10).await?, FilePage::default());
     ensure_err!(sandbox.inside()?.list("/tmp/nothing", None, 10).await, Error::NotFound { .. });
     ensure_err!(sandbox.inside()?.list("/tmp/d/f0", None, 10).await, Error::InvalidArgument { .. });
+    Ok(())
+}
+
+async fn names_that_are_no_text_are_listed_once(h: H) -> Outcome {
+    let sandbox = h.sandbox().await?;
+    // Of each byte that is no UTF-8 the readable name has the same character.
+    sandbox
+        .sh("mkdir /tmp/odd; cd /tmp/odd; i=0; while [ $i -lt 150 ]; do : > \"$(printf '\\377%03d' $i)\"; \
+             : > \"$(printf '\\376%03d' $i)\"; i=$((i + 1)); done; : > plain; : > \"$(printf '\\357\\277\\275')\"")
+        .await?;
+    let mut expected: Vec<String> = (0..150).map(|number| format!("/tmp/odd/\u{fffd}{number:03}")).collect();
+    expected.extend(expected.clone());
+    expected.extend(["/tmp/odd/plain".to_owned(), "/tmp/odd/\u{fffd}".to_owned()]);
+    expected.sort();
+    let files = pages(&sandbox, "/tmp/odd", 64).await?;
+    let mut seen: Vec<String> = files.into_iter().map(|info| info.path).collect();
+    seen.sort();
+    ensure_eq!(seen, expected);
     Ok(())
 }
 
@@ -381,6 +403,6 @@ async fn names_of_every_kind(h: H) -> Outcome {
         ensure_eq!(sandbox.get(&path).await?, name.as_bytes());
         ensure_eq!(sandbox.inside()?.stat(&path, false).await?.path, path);
     }
-    ensure_eq!(sandbox.inside()?.list("/tmp/names", None, 100).await?.len(), 11);
+    ensure_eq!(sandbox.inside()?.list("/tmp/names", None, 100).await?.files.len(), 11);
     Ok(())
 }

@@ -12,7 +12,7 @@ use crate::status::invalid;
 use futures::{Stream, StreamExt as _};
 use hostel_proto::v1::file_service_server::FileService;
 use hostel_proto::v1::{self, read_file_response};
-use hostel_sandbox::file::WriteOptions;
+use hostel_sandbox::file::{FilePage, WriteOptions};
 use hostel_sandbox::{Capability, Error as DomainError};
 use std::sync::atomic::Ordering;
 use tokio_stream::wrappers::ReceiverStream;
@@ -69,14 +69,11 @@ impl FileService for Files {
         let size = page::size(request.page_size)?;
         let filter = ["files".to_owned(), request.sandbox_id.clone(), request.path.clone()];
         let filter = [filter[0].as_str(), &filter[1], &filter[2]];
-        let after: Option<String> = page::position(&request.page_token, &filter)?;
+        let after: Option<Vec<u8>> = page::position(&request.page_token, &filter)?;
         let lease = self.enter(request.sandbox_id.clone(), "path", &request.path)?;
-        let listed = lease.inside()?.list(&request.path, after.as_deref(), size + 1).await;
-        let mut files = listed.map_err(Error::from)?;
-        let more = files.len() > size;
-        files.truncate(size);
-        let last = files.last().filter(|_| more).and_then(|last| last.path.rsplit('/').next());
-        let next_page_token = last.map(|name| page::token(&name, &filter)).unwrap_or_default();
+        let listed = lease.inside()?.list(&request.path, after.as_deref(), size).await;
+        let FilePage { files, next } = listed.map_err(Error::from)?;
+        let next_page_token = next.map(|name| page::token(&name, &filter)).unwrap_or_default();
         let files = files.into_iter().map(convert::api_file).collect();
         Ok(Response::new(v1::ListFilesResponse { files, next_page_token }))
     }

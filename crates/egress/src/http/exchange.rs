@@ -77,12 +77,18 @@ impl Exchange {
 
     /// Answers a request: from the host, or with why not.
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<AnswerBody> {
-        if let Some(problem) = self.watch.problem() {
-            let mut response = problem.into_response();
+        let (mut response, last) = match self.watch.problem() {
+            Some(problem) => (problem.into_response(), true),
+            None => {
+                let response = Box::pin(self.pass(request)).await.unwrap_or_else(Denied::into_response);
+                (response, self.target.once)
+            }
+        };
+        // A connection that changes the protocol is no longer one of requests.
+        if last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-            return response;
         }
-        Box::pin(self.pass(request)).await.unwrap_or_else(Denied::into_response)
+        response
     }
 
     async fn pass(&self, mut request: Request<Incoming>) -> Result<Response<AnswerBody>, Denied> {

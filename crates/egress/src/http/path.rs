@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn an_authority_is_the_targets_or_not() {
-        let target = Target { host: "api.example.com".to_owned(), port: 443, tls: true };
+        let target = Target { host: "api.example.com".to_owned(), port: 443, tls: true, once: false };
         for same in ["api.example.com", "API.Example.COM.", "api.example.com:443", "api.example.com:"] {
             assert!(check_authority(same, &target).is_ok(), "{same}");
         }
@@ -178,7 +178,7 @@ mod tests {
         ] {
             assert_eq!(check_authority(other, &target).unwrap_err().status, status, "{other}");
         }
-        let target = Target { host: "::1".to_owned(), port: 80, tls: false };
+        let target = Target { host: "::1".to_owned(), port: 80, tls: false, once: false };
         assert!(check_authority("[0:0::1]:80", &target).is_ok());
         assert_eq!(authority(&target), "[::1]");
     }

@@ -3,9 +3,11 @@
 use crate::world::{World, allow, ask, get, ip, rules};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
-use hostel_egress::Kind;
+use hostel_egress::{Discard, Kind, Limits, Settings, Timeouts};
 use hostel_sandbox::network::NetworkPolicy;
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 
@@ -21,6 +23,15 @@ async fn exchange(world: &World, question: &Message) -> Message {
     let mut buffer = [0; 4096];
     let (length, _) = socket.recv_from(&mut buffer).await.unwrap();
     Message::from_vec(&buffer[..length]).unwrap()
+}
+
+async fn ask_by_tcp(stream: &mut TcpStream, question: &Message) -> Message {
+    let bytes = question.to_vec().unwrap();
+    stream.write_u16(u16::try_from(bytes.len()).unwrap()).await.unwrap();
+    stream.write_all(&bytes).await.unwrap();
+    let mut answer = vec![0; usize::from(stream.read_u16().await.unwrap())];
+    stream.read_exact(&mut answer).await.unwrap();
+    Message::from_vec(&answer).unwrap()
 }
 
 pub(crate) async fn look_up(world: &World, name: &str, kind: RecordType) -> (ResponseCode, Vec<IpAddr>) {
@@ -71,18 +82,33 @@ async fn tcp_is_answered_too_and_long_answers_are_cut() {
 
     let mut stream = TcpStream::connect(world.dns_tcp).await.unwrap();
     for _ in 0..2 {
-        let bytes = asked.to_vec().unwrap();
-        stream.write_u16(u16::try_from(bytes.len()).unwrap()).await.unwrap();
-        stream.write_all(&bytes).await.unwrap();
-        let mut answer = vec![0; usize::from(stream.read_u16().await.unwrap())];
-        stream.read_exact(&mut answer).await.unwrap();
-        assert_eq!(Message::from_vec(&answer).unwrap().answers.len(), many.len());
+        assert_eq!(ask_by_tcp(&mut stream, &asked).await.answers.len(), many.len());
     }
     // Hostile bytes end at most their own connection.
     let mut hostile = TcpStream::connect(world.dns_tcp).await.unwrap();
     hostile.write_all(&[0xff; 64]).await.unwrap();
     assert_eq!(hostile.read(&mut [0; 8]).await.unwrap_or(0), 0);
     assert_eq!(look_up(&world, "many.example.org.", RecordType::A).await.0, ResponseCode::NXDomain);
+}
+
+#[tokio::test]
+async fn connections_that_asked_keep_nobody_waiting() {
+    const UNDECIDED: usize = 4;
+    let timeouts = Timeouts { sniff: Duration::from_secs(1), ..Timeouts::default() };
+    let limits = Limits { undecided: UNDECIDED, ..Limits::default() };
+    let settings = Settings { timeouts, limits, ..Settings::default() };
+    let mut world = World::with(settings, Arc::new(Discard)).await;
+    let host = world.http("api.example.com", "127.1.0.1").await;
+    world.policy(vec![allow("api.example.com", host.address.port())]);
+    let asked = question("api.example.com.", RecordType::A);
+    let mut open = Vec::new();
+    for _ in 0..=UNDECIDED {
+        let mut stream = TcpStream::connect(world.dns_tcp).await.unwrap();
+        assert_eq!(ask_by_tcp(&mut stream, &asked).await.answers.len(), 1);
+        open.push(stream);
+    }
+    let url = format!("api.example.com:{}", host.address.port());
+    assert!(ask(world.connect(&url).await.unwrap(), &get(&url)).await.contains("200 OK"));
 }
 
 #[tokio::test]

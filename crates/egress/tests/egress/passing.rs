@@ -122,3 +122,28 @@ async fn a_connection_that_was_opened_ahead_is_served_when_it_speaks() {
     assert!(answers[0].contains("200 OK") && answers[1].starts_with("HTTP/1.1 421"), "{answers:?}");
     assert!(!host.heard().contains("evil"));
 }
+
+#[tokio::test]
+async fn a_proxys_client_goes_on_to_another_host() {
+    let mut world = World::new().await;
+    let one = world.http("one.example.com", "127.1.0.1").await;
+    let other = world.http("other.example.com", "127.1.0.2").await;
+    world.policy(vec![
+        allow("one.example.com", one.address.port()),
+        allow("other.example.com", other.address.port()),
+    ]);
+    let request = |url: &str| format!("GET http://{url}/ HTTP/1.1\r\nHost: {url}\r\n\r\n");
+    let urls = [("one.example.com", &one), ("other.example.com", &other)]
+        .map(|(name, host)| (name, format!("{name}:{}", host.address.port())));
+    // A client that would keep the connection is told that it ends, and comes with another one.
+    for (name, url) in &urls {
+        let answer = ask(world.proxied().await, &request(url)).await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with(name), "{answer}");
+        assert!(answer.contains("connection: close\r\n"), "{answer}");
+    }
+    // One that does not wait for the answer is not answered twice.
+    let [(_, first), (_, second)] = &urls;
+    let answer = ask(world.proxied().await, &(request(first) + &request(second))).await;
+    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+    assert_eq!(other.heard().matches("HTTP/1.1").count(), 1, "{}", other.heard());
+}

@@ -228,7 +228,7 @@ async fn lies_are_told_apart_from_answers() {
 
 #[tokio::test]
 async fn too_many_parts_are_refused_before_memory_is_taken() {
-    let files = Files { files: vec![hostel_guest_protocol::File::default(); 100_000] };
+    let files = Files { files: vec![hostel_guest_protocol::File::default(); 100_000], next: None };
     refuses(reply(Answer::Files(files))).await;
     let processes = Processes { processes: vec![hostel_guest_protocol::Process::default(); 100_000] };
     refuses(reply(Answer::Processes(processes))).await;
@@ -285,28 +285,36 @@ async fn more_descriptors_than_one_break_the_rules() {
 #[tokio::test]
 async fn listings_are_checked() {
     let (guest, script) = guest();
-    let listing = |names: &[&str]| {
-        Answer::Files(Files { files: names.iter().map(|name| file(&format!("/dir/{name}"))).collect() })
+    let page = |names: &[&str], next: Option<&[u8]>| {
+        let files = names.iter().map(|name| file(&format!("/dir/{name}"))).collect();
+        Answer::Files(Files { files, next: next.map(<[u8]>::to_vec) })
     };
+    let listing = |names: &[&str]| page(names, None);
     let answers = [
-        (listing(&["b", "c"]), true),
+        (listing(&["b", "c"]), Some(None)),
+        // A guest of earlier times does not say that there may be more.
+        (listing(&["b", "c", "d"]), Some(Some(&b"d"[..]))),
         // A name that had to be made readable is not compared.
-        (listing(&["b", "a\u{fffd}", "a\u{fffd}"]), true),
-        (listing(&["c", "b"]), false),
-        (listing(&["c", "c"]), false),
-        (listing(&["a"]), false),
-        (listing(&[".."]), false),
-        (listing(&["b", "c", "d", "e"]), false),
+        (page(&["b", "a\u{fffd}", "a\u{fffd}"], Some(b"")), Some(None)),
+        (page(&["b", "\u{fffd}"], Some(b"\xff")), Some(Some(&b"\xff"[..]))),
+        (page(&["b"], Some(b"a")), None),
+        (page(&["b"], Some(&[b'b'; 5000])), None),
+        (listing(&["c", "b"]), None),
+        (listing(&["c", "c"]), None),
+        (listing(&["a"]), None),
+        (listing(&[".."]), None),
+        (listing(&["b", "c", "d", "e"]), None),
     ];
-    for (answer, good) in answers {
+    for (answer, next) in answers {
         let serve = async {
             let mut peer = script.accept().await;
             peer.ask().await;
             peer.reply(answer).await;
         };
-        let (result, ()) = join!(guest.list("/dir/", Some("a"), 3), serve);
-        assert_eq!(result.is_ok(), good, "{result:?}");
-        assert!(result.is_ok_and(|files| files[0].path == "/dir/b") || !good);
+        let (result, ()) = join!(guest.list("/dir/", Some(b"a"), 3), serve);
+        let page = result.ok();
+        assert_eq!(page.as_ref().map(|page| page.next.as_deref()), next, "{page:?}");
+        assert!(page.is_none_or(|page| page.files[0].path == "/dir/b"));
     }
 }
 

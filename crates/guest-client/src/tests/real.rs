@@ -160,7 +160,7 @@ async fn real_files() {
     assert_eq!(events.recv().await.unwrap().unwrap().path, path("new"));
     guest.rename(&path("a/b"), &path("new/c"), false).await.unwrap();
     let names: Vec<String> =
-        guest.list(&root, None, 10).await.unwrap().into_iter().map(|file| file.path).collect();
+        guest.list(&root, None, 10).await.unwrap().files.into_iter().map(|file| file.path).collect();
     assert_eq!(names, [path("a"), path("new")]);
     assert_eq!(guest.remove(&path("new"), false).await.unwrap_err().reason(), "DIRECTORY_NOT_EMPTY");
     for compression in [Compression::None, Compression::Zstd] {

@@ -25,9 +25,9 @@ pub struct List {
     /// The directory.
     #[prost(string, tag = "1")]
     pub path: String,
-    /// Names after this one; empty is from the start.
-    #[prost(string, tag = "2")]
-    pub after: String,
+    /// Names after this one, by their bytes; empty is from the start.
+    #[prost(bytes = "vec", tag = "2")]
+    pub after: Vec<u8>,
     /// At most so many; 1 to 10,000.
     #[prost(uint32, tag = "3")]
     pub limit: u32,
@@ -174,9 +174,13 @@ pub struct File {
 /// Files.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Files {
-    /// Sorted by name.
+    /// Sorted by the bytes of their names. Fewer than asked for where some vanished or they take too much room.
     #[prost(message, repeated, tag = "1")]
     pub files: Vec<File>,
+    /// The name after which there is more, as it is: names need not be UTF-8. Empty where there is none; guests of
+    /// earlier times do not say.
+    #[prost(bytes = "vec", optional, tag = "2")]
+    pub next: Option<Vec<u8>>,
 }
 
 /// Kinds of change of a file.

@@ -128,15 +128,43 @@ fn kill_pid_1(_: &Context) -> Verdict {
     }
 }
 
-/// A signal with information that says it came from outside of the namespace.
+/// A signal with information that says it came from outside of the namespace, and one whose information is lost.
 fn forged_signal(_: &Context) -> Verdict {
-    let information = |signal: i32, code: i32| {
-        // siginfo_t: the number, an error, the code, and, aligned, the sender: none.
-        let mut bytes = [0_u8; 128];
-        bytes[..4].copy_from_slice(&signal.to_ne_bytes());
-        bytes[8..12].copy_from_slice(&code.to_ne_bytes());
-        bytes
-    };
+    let with_room = forged_signals();
+    match fill_queue() {
+        Ok(()) => all([with_room, forged_signals()]),
+        Err(why) => all([with_room, Verdict::skipped(why)]),
+    }
+}
+
+/// A `siginfo_t`: the number, an error, the code, and, aligned, the sender: none.
+fn information(signal: i32, code: i32) -> [u8; 128] {
+    let mut bytes = [0_u8; 128];
+    bytes[..4].copy_from_slice(&signal.to_ne_bytes());
+    bytes[8..12].copy_from_slice(&code.to_ne_bytes());
+    bytes
+}
+
+/// Leaves so many signals pending that the kernel keeps no information with further ones to this user
+/// (`RLIMIT_SIGPENDING` of setrlimit(2)).
+fn fill_queue() -> Result<(), String> {
+    /// One for real time: of those each is kept.
+    const KEPT: i32 = 40;
+    const MOST: u32 = 1 << 20;
+    let mut blocked = (1_u64 << (KEPT - 1)).to_ne_bytes();
+    let _ = sys!(SYS_rt_sigprocmask, libc::SIG_BLOCK, blocked.as_mut_slice(), 0, 8_usize);
+    let mut bytes = information(KEPT, libc::SI_QUEUE);
+    for _ in 0..MOST {
+        match sys!(SYS_rt_sigqueueinfo, std::process::id(), KEPT, bytes.as_mut_slice()) {
+            Ok(_) => {}
+            Err(errno) if errno.0 == libc::EAGAIN => return Ok(()),
+            Err(errno) => return Err(format!("fill the queue: {errno}")),
+        }
+    }
+    Err(format!("the queue is not full with {MOST} signals"))
+}
+
+fn forged_signals() -> Verdict {
     all([libc::SIGTERM, libc::SIGINT].into_iter().flat_map(|signal| {
         [libc::SI_QUEUE, libc::SI_USER, libc::SI_TKILL, libc::SI_MESGQ].into_iter().map(move |code| {
             ends_nobody(|| {
@@ -173,8 +201,9 @@ fn ends_nobody(send: impl FnOnce() -> sys::Outcome) -> Verdict {
     if std::fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link.as_os_str() == "pid:[4026531836]") {
         return Verdict::skipped("PID 1 is the host's");
     }
-    let mut orders = (1_u64 << (libc::SIGTERM - 1) | 1 << (libc::SIGINT - 1)).to_ne_bytes();
-    let _ = sys!(SYS_rt_sigprocmask, libc::SIG_BLOCK, orders.as_mut_slice(), 0, 8_usize);
+    let orders = 1_u64 << (libc::SIGTERM - 1) | 1 << (libc::SIGINT - 1);
+    let mut blocked = orders.to_ne_bytes();
+    let _ = sys!(SYS_rt_sigprocmask, libc::SIG_BLOCK, blocked.as_mut_slice(), 0, 8_usize);
     if let Err(errno) = send() {
         return Verdict::refused(format!("send: {errno}"));
     }
@@ -183,7 +212,7 @@ fn ends_nobody(send: impl FnOnce() -> sys::Outcome) -> Verdict {
     }
     let mut pending = [0_u8; 8];
     let _ = sys!(SYS_rt_sigpending, pending.as_mut_slice(), 8_usize);
-    if pending == [0; 8] {
+    if u64::from_ne_bytes(pending) & orders == 0 {
         Verdict::refused("PID 1 goes on")
     } else {
         Verdict::escaped("PID 1 ends everything")

@@ -55,7 +55,7 @@ impl Supervisor {
         if room == 0 {
             if output.polled {
                 self.poll.remove(fd);
-                output.polled = false;
+                (output.polled, output.hung_up) = (false, false);
             }
             if allowed == 0 && !self.rate_waiting {
                 self.rate_waiting = true;
@@ -66,6 +66,9 @@ impl Supervisor {
         match rustix::io::readv(fd, &mut output.stream.ring_mut().space(room)) {
             Ok(count) if count > 0 => {
                 output.stream.ring_mut().filled(count);
+                if std::mem::take(&mut output.hung_up) {
+                    let _ = self.poll.modify(fd, Key::Output(serial, index), EventFlags::IN);
+                }
                 output.last = now;
                 output.left = output.left.saturating_sub(count);
                 self.rate.take(count);
@@ -73,9 +76,12 @@ impl Supervisor {
             }
             Err(Errno::AGAIN | Errno::INTR) => {}
             Err(Errno::IO) if terminal && !ended => {
-                // Nobody has the terminal open now, but its owner lives and may open it again.
-                self.poll.remove(fd);
-                output.polled = false;
+                // Nobody has the terminal open now, but its owner lives and may open it again. Until then only
+                // changes are waited for: that it is closed would be told without end.
+                if output.polled && !output.hung_up {
+                    let edges = EventFlags::IN | EventFlags::ET;
+                    output.hung_up = self.poll.modify(fd, Key::Output(serial, index), edges).is_ok();
+                }
             }
             _ => self.close_output(serial, index),
         }

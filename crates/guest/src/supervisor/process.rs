@@ -19,6 +19,8 @@ pub(crate) struct Output {
     pub(crate) fd: Option<OwnedFd>,
     /// Whether we wait for it to become readable. If not, readers or the rate limit are in the way.
     pub(crate) polled: bool,
+    /// Nobody has the terminal open: what is waited for is that this changes.
+    pub(crate) hung_up: bool,
     pub(crate) stream: Stream,
     /// Whether the pipe was made larger.
     pub(crate) enlarged: bool,
@@ -52,6 +54,7 @@ impl Output {
         Self {
             fd,
             polled: false,
+            hung_up: false,
             stream: Stream::new(ring_bytes),
             enlarged: false,
             last: Instant::now(),

@@ -75,18 +75,23 @@ pub(crate) fn has_children() -> bool {
 impl Supervisor {
     /// Signals came: children ended, or we shall.
     pub(super) fn signalled(&mut self) {
+        let is_init = rustix::process::getpid().is_init();
+        let is_root = rustix::process::getuid().is_root();
         let mut buffer = [0u8; size_of::<libc::signalfd_siginfo>() * 4];
         while let Ok(count) = rustix::io::read(&self.signals, &mut buffer[..]) {
             for information in buffer[..count].chunks_exact(size_of::<libc::signalfd_siginfo>()) {
-                // Number of the signal, error, code, sender. One outside of our namespace has no number here. Who
-                // sends information of its own choice says that it has none either, but not that this is a plain
-                // kill(2): the kernel takes that code from nobody. What descriptors send (F_SETSIG) has others.
+                // Number of the signal, error, code, sender, the sender's user. One outside of our namespace has no
+                // number here. Who sends information of its own choice says that it has none either, but not that
+                // this is a plain kill(2): the kernel takes that code from nobody. What descriptors send (F_SETSIG)
+                // has others. Where our user's queue is full, which root inside can see to in a jail, the kernel
+                // drops such information without a word and leaves zeros: that user is root. Whoever sends from
+                // outside of a jail is not its root.
                 let word = |index: usize| {
                     let bytes = information[index * 4..].first_chunk();
                     bytes.map_or(0, |bytes| i32::from_ne_bytes(*bytes))
                 };
-                let from_outside = word(2) == libc::SI_USER && word(3) == 0;
-                let from_outside = from_outside || !rustix::process::getpid().is_init();
+                let from_outside = word(2) == libc::SI_USER && word(3) == 0 && (word(4) != 0 || !is_root);
+                let from_outside = from_outside || !is_init;
                 if matches!(word(0), libc::SIGTERM | libc::SIGINT) && from_outside {
                     self.shut_down();
                 }

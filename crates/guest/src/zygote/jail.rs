@@ -167,12 +167,12 @@ impl Unborn {
     /// not be had.
     fn confine(self, plan: &Plan, birth: &Birth) -> Result<Vec<String>, Failed> {
         rustix::system::sethostname(birth.hostname.as_bytes()).at("set the host name")?;
-        self.sizes.set(birth)?;
+        let unbounded = self.sizes.set(birth)?;
         take_ids(plan)?;
         close_everything_else(plan, [])?;
         confine::limits(birth.max_processes)?;
         confine::capabilities()?;
-        let weaknesses = confine::landlock().into_iter().collect();
+        let weaknesses = unbounded.into_iter().chain(confine::landlock()).collect();
         // A whole one does not. Where ids changed the kernel forgot it by itself; an ordinary user's have not.
         rustix::process::set_parent_process_death_signal(None).at("untie the jail from the zygote")?;
         seccomp::install(self.filter).at("filter system calls")?;

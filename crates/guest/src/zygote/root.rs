@@ -4,7 +4,7 @@
 use super::jail::Plan;
 use super::mounts::{self, Change};
 use super::{At, Failed, errno_of, world};
-use hostel_guest_protocol::zygote::Birth;
+use hostel_guest_protocol::zygote::{Birth, SYSTEM_V_UNBOUNDED};
 use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, openat, openat2};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, OpenTreeFlags, UnmountFlags, open_tree, unmount};
@@ -26,6 +26,8 @@ const UNBORN: (&str, Option<&str>) = ("size", Some("1m"));
 const LEAST_BYTES: u64 = 4096;
 /// The least shared memory.
 const LEAST_SHARED: u64 = 1 << 20;
+/// Most pages of System V shared memory.
+const SHMALL: &str = "/proc/sys/kernel/shmall";
 /// A file of shared memory that has nothing in it takes memory too, about a quarter of this.
 const BYTES_PER_SHARED_FILE: u64 = 4096;
 
@@ -35,32 +37,39 @@ pub(super) struct Sizes {
     own: Option<OwnedFd>,
     shm: OwnedFd,
     /// Pages of System V shared memory in its namespace, where we may say so (proc(5), `shmall`).
-    system_v: Option<OwnedFd>,
+    system_v: Result<OwnedFd, Errno>,
 }
 
 impl Sizes {
     /// Handles on them, which are no part of the jail that is born.
     pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.own.iter().chain([&self.shm]).chain(&self.system_v).map(AsFd::as_fd)
+        self.own.iter().chain([&self.shm]).chain(self.system_v.as_ref().ok()).map(AsFd::as_fd)
     }
 
-    /// Sets them. Needs the rights of the host's user namespace.
-    pub(super) fn set(self, birth: &Birth) -> Result<(), Failed> {
+    /// Sets them; returns what could not be set. Needs the rights of the host's user namespace.
+    pub(super) fn set(self, birth: &Birth) -> Result<Option<String>, Failed> {
         let shared = birth.shm_bytes.max(LEAST_SHARED);
         let files = shared / BYTES_PER_SHARED_FILE;
         mounts::reconfigure(self.shm, &[("size", shared), ("nr_inodes", files)])?;
-        if let (Some(pages), 1..) = (self.system_v, birth.system_v_bytes) {
-            // SAFETY: sysconf(3) with a constant.
-            let page = u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096).max(1);
-            let text = (birth.system_v_bytes / page).to_string();
-            rustix::io::write(pages, text.as_bytes()).at("limit System V shared memory")?;
+        let weakness = match (self.system_v, birth.system_v_bytes) {
+            (_, 0) => None,
+            (Ok(pages), bytes) => {
+                // SAFETY: sysconf(3) with a constant.
+                let page = u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096).max(1);
+                let text = (bytes / page).to_string();
+                rustix::io::write(pages, text.as_bytes()).at("limit System V shared memory")?;
+                None
+            }
+            (Err(errno), _) => Some(format!("{SYSTEM_V_UNBOUNDED}: {SHMALL} cannot be written: {errno}")),
+        };
+        if let Some(own) = self.own {
+            let bytes = ("size", birth.tmpfs_bytes.max(LEAST_BYTES));
+            match birth.tmpfs_inodes {
+                0 => mounts::reconfigure(own, &[bytes])?,
+                inodes => mounts::reconfigure(own, &[bytes, ("nr_inodes", inodes)])?,
+            }
         }
-        let Some(own) = self.own else { return Ok(()) };
-        let bytes = ("size", birth.tmpfs_bytes.max(LEAST_BYTES));
-        match birth.tmpfs_inodes {
-            0 => mounts::reconfigure(own, &[bytes]),
-            inodes => mounts::reconfigure(own, &[bytes, ("nr_inodes", inodes)]),
-        }
+        Ok(weakness)
     }
 }
 
@@ -80,8 +89,7 @@ pub(super) fn enter(plan: &Plan) -> Result<Sizes, Failed> {
     }
     let shm = device_tree(plan, root.as_fd())?;
     // Of this jail's namespace, though by the zygote's /proc; the jail's own takes no writes.
-    let shmall = "/proc/sys/kernel/shmall";
-    let system_v = openat(rustix::fs::CWD, shmall, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).ok();
+    let system_v = openat(rustix::fs::CWD, SHMALL, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
     process_tree(root.as_fd())?;
     rustix::process::fchdir(root.as_fd()).at("enter the root")?;
     rustix::process::pivot_root(".", ".").at("pivot into the root")?;

@@ -146,16 +146,18 @@ fn stat_and_list_tell_what_is_there() {
     let link = of(&mut client, false);
     assert_eq!((link.kind(), link.link_target.as_deref()), (FileKind::Symlink, Some("a")));
     assert_eq!((of(&mut client, true).kind(), of(&mut client, true).size), (FileKind::File, 1));
-    let mut after = String::new();
+    let mut after = Vec::new();
     let mut pages = Vec::new();
     loop {
-        let ask = List { path: directory.clone(), after: after.clone(), limit: 4 };
+        let ask = List { path: directory.clone(), after, limit: 4 };
         let Answer::Files(page) = client.ask(Ask::List(ask)).unwrap() else { panic!() };
-        let Some(last) = page.files.last() else { break };
-        after = last.path.rsplit('/').next().unwrap().to_owned();
         pages.push(
             page.files.iter().map(|file| file.path[directory.len() + 1..].to_owned()).collect::<String>(),
         );
+        after = page.next.unwrap();
+        if after.is_empty() {
+            break;
+        }
     }
     assert_eq!(pages, ["abcd", "ez"]);
 }

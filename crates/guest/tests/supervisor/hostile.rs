@@ -86,7 +86,7 @@ fn many_requests_without_reading_answers_do_no_harm() {
     let guest = Guest::start();
     let mut rude = guest.connect();
     rude.socket.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
-    let list = hostel_guest_protocol::List { path: "/usr/bin".into(), after: String::new(), limit: 1000 };
+    let list = hostel_guest_protocol::List { path: "/usr/bin".into(), after: Vec::new(), limit: 1000 };
     let request = frame::encode_message(&hostel_guest_protocol::Request { ask: Some(Ask::List(list)) });
     for _ in 0..100_000 {
         if rude.socket.write_all(&request).is_err() {

@@ -1,7 +1,9 @@
 //! Terminals.
 
 use crate::client::{Client, Guest, Told, everything, spec};
-use hostel_guest_protocol::{Ask, ExitReason, FailureKind, HostEvent, ProcessSpec, Resize, TerminalSize};
+use hostel_guest_protocol::{
+    Ask, Empty, ExitReason, FailureKind, HostEvent, ProcessSpec, Resize, TerminalSize,
+};
 
 fn on_terminal(id: &str, argv: &[&str]) -> ProcessSpec {
     let terminal = Some(TerminalSize { rows: 30, columns: 100 });
@@ -80,4 +82,29 @@ fn a_resize_needs_a_terminal() {
     let failure = client.ask(Ask::Resize(Resize { id: "p".into(), size })).unwrap_err();
     assert_eq!((failure.kind(), failure.reason.as_str()), (FailureKind::WrongState, "NO_TERMINAL"));
     client.ask(Ask::Resize(Resize { id: "t".into(), size })).unwrap();
+}
+
+#[test]
+fn a_terminal_that_is_opened_again_is_shown() {
+    let guest = Guest::start();
+    let [closed, open, over] = ["closed", "open", "over"].map(|name| guest.path(name));
+    let made = std::process::Command::new("mkfifo").args([&closed, &open, &over]).status().unwrap();
+    assert!(made.success());
+    let line = format!(
+        "tty=$(tty); echo ready; exec < /dev/null > /dev/null 2>&1; read word < {closed}; \
+         read word < {open}; echo once > $tty; echo more > $tty; read word < {over}"
+    );
+    let mut client = guest.connect();
+    client.exec(on_terminal("t", &["/bin/sh", "-c", &line]), everything()).unwrap();
+    read_until(&mut client, "ready");
+    // Whoever opens the other end has closed the terminal, and who answers has seen that.
+    std::fs::write(&closed, "go\n").unwrap();
+    let mut other = guest.connect();
+    other.ask(Ask::Ping(Empty {})).unwrap();
+    other.ask(Ask::Ping(Empty {})).unwrap();
+    std::fs::write(&open, "go\n").unwrap();
+    let text = read_until(&mut client, "more");
+    assert!(text.contains("once"), "{text}");
+    std::fs::write(&over, "go\n").unwrap();
+    assert_eq!(client.finish().exit.code, Some(0));
 }

@@ -3,7 +3,9 @@
 use super::{Process, Sandbox};
 use async_trait::async_trait;
 use bytes::Bytes;
-use hostel_sandbox::file::{ByteStream, Compression, FileEvent, FileEventKind, FileInfo, WriteOptions};
+use hostel_sandbox::file::{
+    ByteStream, Compression, FileEvent, FileEventKind, FileInfo, FilePage, WriteOptions,
+};
 use hostel_sandbox::process::{
     AttachOptions, Attachment, ExitReason, Input, Output, OutputStream, ProcessInfo, ProcessSpec,
     StartRequest, TerminalSize,
@@ -152,13 +154,16 @@ impl Files for Sandbox {
         self.info(path)
     }
 
-    async fn list(&self, path: &str, after: Option<&str>, limit: usize) -> Result<Vec<FileInfo>> {
+    async fn list(&self, path: &str, after: Option<&[u8]>, limit: usize) -> Result<FilePage> {
         let below = format!("{}/", path.trim_end_matches('/'));
         let names: Vec<String> = self.files.lock().unwrap().keys().cloned().collect();
-        let wanted = names.iter().filter(|name| {
-            name.strip_prefix(&below).is_some_and(|name| after.is_none_or(|after| name > after))
-        });
-        wanted.take(limit).map(|name| self.info(name)).collect()
+        let names = names.iter().filter_map(|name| name.strip_prefix(&below));
+        let wanted: Vec<&str> =
+            names.filter(|name| after.is_none_or(|after| name.as_bytes() > after)).collect();
+        let page = &wanted[..limit.min(wanted.len())];
+        let files = page.iter().map(|name| self.info(&format!("{below}{name}"))).collect::<Result<_>>()?;
+        let last = page.last().filter(|_| wanted.len() > limit);
+        Ok(FilePage { files, next: last.map(|name| name.as_bytes().to_vec()) })
     }
 
     async fn read(&self, path: &str, offset: u64, length: Option<u64>) -> Result<(FileInfo, ByteStream)> {

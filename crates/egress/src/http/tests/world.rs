@@ -136,8 +136,8 @@ impl World {
         let opener = Arc::new(Opener::new(authority, roots, options.settings).unwrap());
         let gate = Arc::new(TestGate { host: Some(host), ..options.gate });
         let secrets = Arc::new(SecretSet::new(SandboxId::generate(), options.secrets).unwrap());
-        let target =
-            Target { host: HOST.to_owned(), port: if options.tls { 443 } else { 80 }, tls: options.tls };
+        let port = if options.tls { 443 } else { 80 };
+        let target = Target { host: HOST.to_owned(), port, tls: options.tls, once: false };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let front = listener.local_addr().unwrap();
         let mut serving = JoinSet::new();
