@@ -186,6 +186,11 @@ impl Machine {
                     turn.answered |= turn.phase != Phase::Starting;
                 }
             }
+            Input::Lost => {
+                if let Some(turn) = &mut self.turn {
+                    turn.lose();
+                }
+            }
             Input::Idle => self.idle(effects),
             Input::Exited { expected } => self.exited(expected, effects),
             Input::BrokeTooOften => self.failed(EnvironmentStatus::Error, TurnEnd::AgentExited, effects),

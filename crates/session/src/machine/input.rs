@@ -19,6 +19,8 @@ pub(crate) enum Input {
     Begun(String),
     /// The agent gave a result for the turn.
     Answered,
+    /// The agent will give no result for the turn: one before it began with it and died.
+    Lost,
     /// The agent is idle.
     Idle,
     /// The agent's process has ended; whether that was to be expected.

@@ -122,6 +122,16 @@ impl Turn {
         Self { message, phase, begun: false, lost: 0, answered: false, end: TurnEnd::Answered }
     }
 
+    /// An agent that began with it is gone, and no other will answer it.
+    pub(super) fn lose(&mut self) {
+        if !matches!(self.phase, Phase::Starting | Phase::Settling) {
+            self.answered = true;
+            if self.end == TurnEnd::Answered {
+                self.end = TurnEnd::AgentExited;
+            }
+        }
+    }
+
     /// Its agent is gone: where that had not begun with it, it waits for another. Whether it does.
     pub(super) fn wait_again(&mut self) -> bool {
         let unseen = self.phase == Phase::Running && !self.begun && !self.answered && self.lost < MOST_LOST;

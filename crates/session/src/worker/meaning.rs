@@ -3,7 +3,7 @@
 use super::Worker;
 use super::draft::Kept;
 use crate::event::EventKind;
-use crate::machine::{Input, Phase};
+use crate::machine::{Input, Phase, Turn};
 use crate::question::{Question, QuestionState};
 use crate::store::TranscriptPiece;
 use crate::usd::Usd;
@@ -304,11 +304,11 @@ impl Worker {
             // With its last words.
             self.session.environment.message.clone_from(&result.text);
         }
-        // One that had not begun is had by the next agent.
-        let Some(turn) = self.machine.turn().filter(|turn| turn.begun || result.subtype != GONE) else {
-            return;
-        };
+        // One that had not begun is had by the next agent, and one that has its answer keeps it.
+        let concerned = |turn: &&Turn| result.subtype != GONE || (turn.begun && !turn.answered);
+        let Some(turn) = self.machine.turn().filter(concerned) else { return };
         let (turn, raw) = (turn.message.clone(), raw.cloned());
+        let is_gone = result.subtype == GONE;
         // A turn that the agent began by itself may take our prompt in: then there is no other result for it.
         let answers = result.prompts.contains(&turn) || (!result.unasked && result.prompts.is_empty());
         self.outcome(&turn, |outcome| {
@@ -328,10 +328,11 @@ impl Worker {
                 outcome.result = GONE.to_owned();
                 outcome.text = Some("the agent ended after it had begun with this message".to_owned());
             });
-            self.happened(Input::Answered);
+            self.happened(Input::Lost);
             return self.happened(Input::Idle);
         }
-        if answers {
+        // The last words of one that died are no answer: what its end is for the turn is told with that.
+        if answers && !is_gone {
             self.happened(Input::Answered);
         }
     }

@@ -1,5 +1,7 @@
 //! A worker without its task: what it makes of what an agent says, with an agent that does as it is told.
 
+mod deaths;
+
 use super::*;
 use crate::blob::{BlobLocation, BlobStore};
 use crate::host::{SendMessage, SessionHost as _};
@@ -102,16 +104,23 @@ impl Scene {
 
     /// Sends a message that the agent begins with; its id.
     fn begin(&mut self) -> String {
+        let puppet = self.puppet(false);
+        let id = self.send(Box::new(puppet));
+        self.hear([Meaning::Running, Meaning::Prompt { uuid: id.clone(), state: MessageState::Started }]);
+        id
+    }
+
+    /// Sends a message; the agent is that one where it is to be started. Its id.
+    fn send(&mut self, driver: Box<dyn AgentDriver>) -> String {
         let (reply, _) = tokio::sync::oneshot::channel();
         let content = vec![Content::Text { text: "do it".to_owned() }];
         let before = self.worker.messages.len();
         self.worker.command(Command::Send(SendMessage { content, idempotency_key: None }, reply));
         let id = self.worker.messages[before].id.clone();
         if self.worker.machine.agent() == Agent::Starting {
-            self.worker.driver = Some(Box::new(self.puppet(false)));
+            self.worker.driver = Some(driver);
             self.worker.happened(Input::Ready);
         }
-        self.hear([Meaning::Running, Meaning::Prompt { uuid: id.clone(), state: MessageState::Started }]);
         id
     }
 
