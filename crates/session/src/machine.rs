@@ -5,11 +5,13 @@
 
 mod effect;
 mod input;
+mod restore;
 mod turn;
 
 pub(crate) use effect::Effect;
 pub(crate) use input::Input;
-pub(crate) use turn::{Agent, Phase, Restored, Turn, TurnEnd};
+pub(crate) use restore::Restored;
+pub(crate) use turn::{Agent, Phase, Turn, TurnEnd};
 
 use crate::status::{EndReason, EnvironmentStatus, Pattern, SessionStatus};
 use std::collections::VecDeque;
@@ -54,34 +56,6 @@ impl Machine {
             closing: false,
             again: false,
             environment: EnvironmentStatus::Inactive,
-        }
-    }
-
-    /// A session as it was when somebody last had it.
-    pub(crate) fn restore(restored: Restored) -> Self {
-        let Restored { pattern, status, reason, environment, turn, waiting, agent } = restored;
-        let ended = status.is_final().then(|| reason.unwrap_or(EndReason::Completed));
-        let halted = match turn.as_ref().map(|turn| turn.end) {
-            Some(TurnEnd::Limit(reason)) => Some(reason),
-            Some(TurnEnd::EnvironmentFailed) => Some(EndReason::Error),
-            // It broke too often; after a single exit it is only being had again.
-            Some(TurnEnd::AgentExited) if environment == EnvironmentStatus::Error => Some(EndReason::Error),
-            Some(_) => None,
-            None => reason.filter(|_| matches!(status, SessionStatus::Error | SessionStatus::Idle)),
-        };
-        Self {
-            pattern,
-            agent,
-            started: status != SessionStatus::Initializing,
-            ending: (status == SessionStatus::Stopping).then(|| reason.unwrap_or(EndReason::UserRequested)),
-            ended,
-            halted,
-            made: !matches!(environment, EnvironmentStatus::Inactive | EnvironmentStatus::Terminated),
-            closing: false,
-            again: false,
-            turn,
-            waiting,
-            environment,
         }
     }
 

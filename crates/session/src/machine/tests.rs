@@ -179,31 +179,22 @@ impl World {
         }
     }
 
-    /// The server dies, and another goes on from what is on record: as `worker/restore.rs` does.
+    /// The server dies, and another goes on from what is on record.
     fn taken_up(&mut self) {
-        let mut record = restored(&self.machine);
-        let lives = matches!(record.agent, Agent::Idle | Agent::Busy);
-        let phase = record.turn.as_ref().map(|turn| turn.phase);
-        let works = phase.is_some_and(|phase| !matches!(phase, Phase::Starting | Phase::Settling));
-        let starting = record.environment == EnvironmentStatus::Starting && !record.status.is_final();
-        record.agent = match (phase, lives) {
-            (Some(Phase::Killing), _) => Agent::Sweeping,
-            (_, true) if record.agent == Agent::Idle && !works => Agent::Idle,
-            (_, true) => Agent::Busy,
-            (_, false) if works => Agent::Sweeping,
-            (_, false) if starting => Agent::Starting,
-            (_, false) => Agent::Absent,
-        };
-        // Nothing that was under way comes any more, but from an agent that lives; what is needed is begun again.
+        let record = restored(&self.machine);
+        let lives = record.is_idle.is_some();
+        self.machine = Machine::restore(record);
+        // Nothing that was under way comes any more, but from an agent that lives; what is needed is begun again, as
+        // `worker/restore.rs` does.
         self.owed.retain(|owed| lives && matches!(owed, Owed::Turn { .. }));
+        let phase = self.machine.turn().map(|turn| turn.phase);
         let needed = [
-            (Owed::Start, record.agent == Agent::Starting),
-            (Owed::Sweep, record.agent == Agent::Sweeping),
+            (Owed::Start, self.machine.agent() == Agent::Starting),
+            (Owed::Sweep, self.machine.agent() == Agent::Sweeping),
             (Owed::Settle, phase == Some(Phase::Settling)),
             (Owed::Grace, phase == Some(Phase::Stopping)),
         ];
         self.owed.extend(needed.into_iter().filter(|(_, needed)| *needed).map(|(owed, _)| owed));
-        self.machine = Machine::restore(record);
         self.tell(Input::Cancel(String::new()));
     }
 }
@@ -405,7 +396,7 @@ fn restored(machine: &Machine) -> Restored {
         environment: machine.environment(),
         turn: machine.turn.clone(),
         waiting: machine.waiting.clone(),
-        agent: machine.agent(),
+        is_idle: matches!(machine.agent(), Agent::Idle | Agent::Busy).then(|| machine.agent() == Agent::Idle),
     }
 }
 

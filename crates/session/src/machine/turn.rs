@@ -1,7 +1,6 @@
 //! A turn, and the agent that has it.
 
-use crate::status::{EndReason, EnvironmentStatus, Pattern, SessionStatus};
-use std::collections::VecDeque;
+use crate::status::EndReason;
 
 /// How a turn ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,25 +90,6 @@ pub(crate) struct Turn {
     pub(crate) answered: bool,
     /// How it ends, once that is known.
     pub(crate) end: TurnEnd,
-}
-
-/// What is needed to go on with a session.
-#[derive(Debug, Clone)]
-pub(crate) struct Restored {
-    /// How it uses sandboxes.
-    pub(crate) pattern: Pattern,
-    /// What it was to its users.
-    pub(crate) status: SessionStatus,
-    /// Why.
-    pub(crate) reason: Option<EndReason>,
-    /// What was with its sandbox.
-    pub(crate) environment: EnvironmentStatus,
-    /// The turn that ran.
-    pub(crate) turn: Option<Turn>,
-    /// The messages that waited.
-    pub(crate) waiting: VecDeque<String>,
-    /// What the agent did.
-    pub(crate) agent: Agent,
 }
 
 /// How often a prompt is given to another agent.
