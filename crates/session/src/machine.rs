@@ -182,7 +182,7 @@ impl Machine {
             Input::Pause(reason) => {
                 self.halted = Some(reason);
                 self.drop_waiting(reason.as_str(), effects);
-                self.interrupt(Phase::Stopping, TurnEnd::Limit(reason), effects);
+                self.stop(TurnEnd::Limit(reason), effects);
             }
             Input::Stop => self.stop(TurnEnd::Stopped, effects),
             Input::Kill => self.sweep(TurnEnd::Killed, effects),
@@ -360,10 +360,11 @@ impl Machine {
     }
 
     fn stop(&mut self, end: TurnEnd, effects: &mut Vec<Effect>) {
-        if self.turn.as_ref().is_some_and(|turn| turn.phase != Phase::Settling) {
-            self.interrupt(Phase::Stopping, end, effects);
-        } else if self.agent == Agent::Busy && !self.closing {
-            // Something in the background.
+        let phase = self.turn.as_ref().map(|turn| turn.phase);
+        self.interrupt(Phase::Stopping, end, effects);
+        let is_asked = !matches!(phase, None | Some(Phase::Starting | Phase::Settling));
+        if !is_asked && self.agent == Agent::Busy && !self.closing {
+            // Something of its own, or in the background, for which nobody can ask it to stop.
             self.sweep_now(effects);
         }
     }
@@ -372,7 +373,7 @@ impl Machine {
         if let Some(turn) = &mut self.turn {
             match turn.phase {
                 Phase::Killing => return,
-                Phase::Starting => return self.interrupt(Phase::Killing, end, effects),
+                Phase::Starting => self.interrupt(Phase::Killing, end, effects),
                 // How it ended stays; what it left behind does not.
                 Phase::Settling => {}
                 _ => turn.end = end,

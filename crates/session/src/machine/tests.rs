@@ -143,6 +143,11 @@ impl World {
         }
     }
 
+    /// Whether an agent works, in a sandbox that stays.
+    fn works(&self) -> bool {
+        self.machine.agent() == Agent::Busy && !self.machine.closing
+    }
+
     fn spontaneous(&mut self, what: u8) {
         let there = matches!(self.machine.agent(), Agent::Idle | Agent::Busy);
         match what {
@@ -152,8 +157,15 @@ impl World {
                 self.tell(Input::Message(message));
             }
             7 => self.tell(Input::Interrupt),
-            8 => self.tell(Input::Stop),
-            9 => self.tell(Input::Kill),
+            8 => {
+                self.tell(Input::Stop);
+                let asked = self.machine.turn().is_some_and(|turn| turn.phase == Phase::Stopping);
+                assert!(!self.works() || asked, "nothing goes on that nobody stops");
+            }
+            9 => {
+                self.tell(Input::Kill);
+                assert!(!self.works(), "nothing goes on");
+            }
             10 if there => {
                 self.owed.retain(|owed| !matches!(owed, Owed::Turn { .. }));
                 self.tell(Input::Exited { expected: false });
@@ -411,6 +423,26 @@ fn what_is_stopped_while_its_cost_is_counted_is_stopped() {
         assert_eq!(effects, [Effect::EndTurn("a".into(), TurnEnd::Answered)], "nothing begins meanwhile");
         assert_eq!(run(&mut machine, &[Input::Swept]), [Effect::BeginTurn("b".into()), Effect::Start]);
     }
+}
+
+#[test]
+fn what_an_agent_does_by_itself_is_stopped_with_the_message_that_waits_for_it() {
+    for (halt, end) in [(Input::Stop, TurnEnd::Stopped), (Input::Kill, TurnEnd::Killed)] {
+        let mut machine = Machine::new(Pattern::LongRunning);
+        let answered = [message("a"), Input::Ready, Input::Answered, Input::Idle, Input::Settled];
+        run(&mut machine, &answered);
+        assert_eq!(run(&mut machine, &[Input::Running, message("b")]), [Effect::BeginTurn("b".into())]);
+        assert_eq!(machine.happened(halt), [Effect::Settle, Effect::Sweep]);
+        assert_eq!(machine.happened(Input::Settled), [Effect::EndTurn("b".into(), end)]);
+        assert_eq!((machine.happened(Input::Swept), machine.agent()), (vec![], Agent::Absent));
+    }
+    // So does a limit that the session stands still for.
+    let mut machine = Machine::new(Pattern::LongRunning);
+    run(&mut machine, &[message("a"), Input::Ready, Input::Answered, Input::Idle, Input::Settled]);
+    let pause = Input::Pause(EndReason::MaxTurns);
+    assert_eq!(run(&mut machine, &[Input::Running, pause]), [Effect::Sweep]);
+    machine.happened(Input::Swept);
+    assert_eq!((machine.status(), machine.reason()), (SessionStatus::Idle, Some(EndReason::MaxTurns)));
 }
 
 #[test]
