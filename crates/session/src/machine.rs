@@ -419,6 +419,7 @@ impl Machine {
 
     fn settled(&mut self, effects: &mut Vec<Effect>) {
         let Some(turn) = self.turn.take_if(|turn| turn.phase == Phase::Settling) else { return };
+        let is_done = self.is_task_over() && turn.end == TurnEnd::Answered;
         if self.is_task_over() {
             // It was not done, and what was asked for since was taken back.
             self.halted = match turn.end {
@@ -428,7 +429,8 @@ impl Machine {
             };
         }
         effects.push(Effect::EndTurn(turn.message, turn.end));
-        if self.is_task_over() {
+        // Who stopped it may want something else of it.
+        if is_done {
             self.ended = Some(EndReason::Completed);
             effects.push(Effect::Ended(EndReason::Completed));
             if self.has_sandbox() {

@@ -104,11 +104,11 @@ impl World {
             Effect::ArmGrace => self.owed.push(Owed::Grace),
             Effect::Ended(reason) => {
                 assert!(!self.ended, "once");
-                let failed = matches!(
-                    self.last_end,
-                    Some(TurnEnd::AgentExited | TurnEnd::EnvironmentFailed | TurnEnd::Limit(_))
+                let done = self.last_end == Some(TurnEnd::Answered);
+                assert!(
+                    reason != EndReason::Completed || done,
+                    "what failed or was stopped is not completed"
                 );
-                assert!(reason != EndReason::Completed || !failed, "what failed is not completed");
                 self.ended = true;
             }
             Effect::Interrupt | Effect::CloseLater => {}
@@ -285,6 +285,23 @@ fn an_ephemeral_session_completes_by_itself() {
     machine.happened(Input::Closed);
     assert!(machine.is_over());
     assert_eq!(machine.happened(message("b")), [Effect::Drop("b".into(), "session_ended")]);
+}
+
+#[test]
+fn a_task_that_is_stopped_is_not_completed() {
+    for (halt, end) in [
+        (&[Input::Interrupt, Input::Answered, Input::Idle][..], TurnEnd::Interrupted),
+        (&[Input::Stop, Input::Answered, Input::Idle, Input::Swept][..], TurnEnd::Stopped),
+        (&[Input::Kill, Input::Swept][..], TurnEnd::Killed),
+    ] {
+        let mut machine = Machine::new(Pattern::Ephemeral);
+        run(&mut machine, &[message("a"), Input::Ready, Input::Begun("a".into())]);
+        run(&mut machine, halt);
+        assert_eq!(machine.happened(Input::Settled), [Effect::EndTurn("a".into(), end)]);
+        assert_eq!((machine.status(), machine.reason()), (SessionStatus::Idle, None), "{end:?}");
+        run(&mut machine, &[message("b"), Input::Ready, Input::Answered, Input::Idle, Input::Settled]);
+        assert_eq!(machine.status(), SessionStatus::Completed);
+    }
 }
 
 #[test]
