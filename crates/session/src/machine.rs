@@ -184,6 +184,11 @@ impl Machine {
                 self.drop_waiting(reason.as_str(), effects);
                 self.stop(TurnEnd::Limit(reason), effects);
             }
+            Input::Lifted(reason) => {
+                if self.halted == Some(reason) {
+                    self.halted = None;
+                }
+            }
             Input::Stop => self.stop(TurnEnd::Stopped, effects),
             Input::Kill => self.sweep(TurnEnd::Killed, effects),
             Input::GraceOver => {

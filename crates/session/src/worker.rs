@@ -17,6 +17,7 @@ mod meaning;
 pub(crate) mod options;
 mod restarts;
 mod restore;
+mod settle;
 mod start;
 mod tool_results;
 
@@ -122,6 +123,7 @@ pub(crate) struct Worker {
     /// Messages with keys that came of late: key and id.
     keyed: VecDeque<(String, String)>,
     bounds: Bounds,
+    counting: Counting,
     mirroring: Mirroring,
     /// Nothing more can be written here, and why.
     cut_off: Option<Left>,
@@ -148,6 +150,18 @@ enum Bounds {
     Telling,
     /// It is being told what has changed again.
     Changed,
+}
+
+/// Counting what was used where no turn ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Counting {
+    /// It is done.
+    #[default]
+    Done,
+    /// It is being done.
+    UnderWay,
+    /// It is being done, and more was used since.
+    Again,
 }
 
 /// How a commit went, where it did not panic.

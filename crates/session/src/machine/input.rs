@@ -48,6 +48,8 @@ pub(crate) enum Input {
     End(EndReason),
     /// A limit is reached that ends the turn, not the session.
     Pause(EndReason),
+    /// That limit is not reached any more.
+    Lifted(EndReason),
     /// The sandbox was taken away, as asked for.
     Closed,
     /// The sandbox is to be taken away; the session stays.

@@ -127,23 +127,29 @@ impl Worker {
     }
 
     fn begin_close(&mut self, pause: Duration) {
-        let (shared, id) = (Arc::clone(&self.shared), self.id.clone());
+        let (shared, id, since) = (Arc::clone(&self.shared), self.id.clone(), self.session.created_at);
         self.jobs.spawn(async move {
             tokio::time::sleep(pause).await;
-            jobs::close(shared, id).await
+            jobs::close(shared, id, since).await
         });
     }
 
-    pub(super) fn closed(&mut self, closed: crate::error::Result<()>) {
-        if let Err(error) = closed {
-            tracing::warn!(session = %self.id, %error, "the sandbox of a session could not be removed; it is tried again");
-            return self.begin_close(super::effects::PAUSE);
-        }
+    pub(super) fn closed(&mut self, closed: crate::error::Result<Option<u64>>) {
+        let spent = match closed {
+            Ok(spent) => spent,
+            Err(error) => {
+                tracing::warn!(session = %self.id, %error, "the sandbox of a session could not be removed; it is tried again");
+                return self.begin_close(super::effects::PAUSE);
+            }
+        };
+        // Also what no turn ended with.
+        self.note_spent(spent);
         self.agent.sandbox_id = None;
         self.session.environment.sandbox_id = None;
         self.has_swept = false;
         self.draft.agent = true;
         self.answer_unloaded();
         self.happened(Input::Closed);
+        self.check_limits();
     }
 }

@@ -90,7 +90,7 @@ impl Worker {
             }
             Meaning::Conversation { id, model: _ } => self.conversation(id),
             Meaning::Running => self.happened(Input::Running),
-            Meaning::Idle => self.happened(Input::Idle),
+            Meaning::Idle => self.idle(),
             Meaning::Prompt { uuid, state: MessageState::Started } => self.happened(Input::Begun(uuid)),
             Meaning::Answered { id, result: Err(problem) } => self.refused(&id, &problem),
             Meaning::Prompt { .. } | Meaning::Answered { .. } | Meaning::Other { .. } => {}
@@ -180,7 +180,8 @@ impl Worker {
         }
     }
 
-    /// The model was asked once more where a new message of it begins. A turn that asks too often is stopped.
+    /// The model was asked once more where a new message of it begins. A turn that asks too often is stopped, also one
+    /// that the agent began by itself.
     fn count_model_call(&mut self, raw: Option<&Value>) {
         let Some(id) = raw
             .filter(|raw| raw["type"] == "assistant")
@@ -190,7 +191,8 @@ impl Worker {
             return;
         };
         self.model_calls = (id.to_owned(), self.model_calls.1 + 1);
-        let runs = self.machine.turn().is_some_and(|turn| turn.phase == Phase::Running);
+        let may_stop = |turn: &Turn| matches!(turn.phase, Phase::Starting | Phase::Running);
+        let runs = self.goes_on() && self.machine.turn().is_none_or(may_stop);
         let most = self.session.limits.max_turns;
         if runs && most.is_some_and(|most| self.session.num_turns + self.model_calls.1 > most) {
             self.limit(crate::status::EndReason::MaxTurns);

@@ -84,6 +84,7 @@ impl Worker {
             restarts: VecDeque::new(),
             start_at: None,
             bounds: Default::default(),
+            counting: Default::default(),
             tools: Default::default(),
             model_calls: Default::default(),
             has_swept: false,

@@ -1,6 +1,7 @@
 //! A worker without its task: what it makes of what an agent says, with an agent that does as it is told.
 
 mod deaths;
+mod limits;
 
 use super::*;
 use crate::blob::{BlobLocation, BlobStore};
@@ -207,14 +208,16 @@ fn question(id: &str) -> Meaning {
 async fn no_agent_waits_for_an_answer_that_nobody_may_give() {
     // What a turn cost is asked of a daemon, which takes a moment.
     let mut scene = Scene::of(json!({ "pattern": "long-running" }), HostConfig::default()).await;
-    scene.begin();
+    let id = scene.begin();
     scene.hear([question("of the turn"), result(false), Meaning::Idle]);
     assert_eq!(scene.told(EventKind::PermissionResolved).unwrap()["decidedBy"], "turn_ended");
     let denied = |request: &Request| matches!(request, Request::Answer(Answer { question, decision: Decision::Deny { .. } }) if question == "of the turn");
     assert!(scene.asked.lock().unwrap().iter().any(denied), "the agent hears of it");
     // Something in the background is done, the agent goes on by itself and asks: that turn has not ended.
     scene.hear([Meaning::Running, question("of what follows")]);
-    scene.worker.job_done(jobs::Job::Settled(None));
+    scene.worker.job_done(jobs::Job::Settled("another".to_owned(), Some(1)));
+    assert!(scene.told(EventKind::TurnCompleted).is_none(), "that was counted for another turn");
+    scene.worker.job_done(jobs::Job::Settled(id, None));
     assert!(scene.told(EventKind::TurnCompleted).is_some());
     let open: Vec<_> = scene.worker.questions.iter().map(|question| question.id.as_str()).collect();
     assert_eq!(open, ["of what follows"]);
