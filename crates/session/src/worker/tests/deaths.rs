@@ -1,6 +1,7 @@
 //! Agents that die.
 
 use super::*;
+use crate::question::{QuestionAnswer, Verdict};
 use hostel_agent::{AgentKind, LaunchOptions};
 use hostel_client::domain::process::{ExitReason, OutputStream};
 use hostel_client::model::ExitStatus;
@@ -11,8 +12,11 @@ impl Scene {
         let options = LaunchOptions { workspace: "/workspace".to_owned(), ..LaunchOptions::default() };
         let (_, driver) = AgentKind::Claude.launch(&options).unwrap();
         self.send(driver);
-        let init = json!({ "type": "system", "subtype": "init", "session_id": "c" });
-        let data = format!("{init}\n").into();
+        self.hear_line(&json!({ "type": "system", "subtype": "init", "session_id": "c" }));
+    }
+
+    fn hear_line(&mut self, line: &Value) {
+        let data = format!("{line}\n").into();
         self.hear_from(hostel_client::Event::Output { stream: OutputStream::Stdout, offset: 0, data });
     }
 
@@ -81,4 +85,18 @@ async fn a_task_whose_agent_died_with_it_before_anybody_knew_is_not_done() {
     let outcome = &scene.told(EventKind::TurnCompleted).unwrap()["outcome"];
     assert_eq!((&outcome["isError"], &outcome["result"]), (&json!(true), &json!("agent_exited")));
     assert_eq!(scene.stands(), (SessionStatus::Error, Some(EndReason::Error)));
+}
+
+#[tokio::test]
+async fn what_was_allowed_just_before_an_agent_died_is_known_to_the_next() {
+    let mut scene = Scene::plain(json!({ "pattern": "long-running" })).await;
+    scene.begin_for_real();
+    let request = json!({ "subtype": "can_use_tool", "tool_name": "Bash", "input": { "command": "true" } });
+    scene.hear_line(&json!({ "type": "control_request", "request_id": "q", "request": request }));
+    let id = scene.worker.questions[0].id.clone();
+    let verdict = Verdict::AllowForSession;
+    let answer = QuestionAnswer { verdict, message: None, input: None, interrupt: false, decided_by: None };
+    scene.worker.decide(&id, answer).unwrap();
+    scene.hear_from(exited(None));
+    assert_eq!(hostel_agent::claude::granted(&scene.worker.agent.driver).len(), 1);
 }
