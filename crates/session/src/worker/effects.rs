@@ -224,6 +224,10 @@ impl Worker {
     }
 
     fn started(&mut self, epoch: u64, started: Result<Started>) {
+        // What it told on its way comes before its end.
+        while let Ok((epoch, progress)) = self.progress.try_recv() {
+            self.progressed(epoch, progress);
+        }
         self.starting = None;
         if std::mem::take(&mut self.close_after_start) {
             self.epoch += 1;
