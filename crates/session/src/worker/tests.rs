@@ -320,3 +320,41 @@ async fn deltas_of_before_a_restart_are_compacted_too() {
     let compacted: Vec<_> = scene.worker.draft.compact.iter().map(|run| (run.from, run.to)).collect();
     assert_eq!(compacted, [(last - 1, last)]);
 }
+
+#[tokio::test]
+async fn what_a_start_told_comes_before_how_it_ended() {
+    let mut scene = Scene::plain(json!({ "pattern": "long-running" })).await;
+    let (reply, _answer) = tokio::sync::oneshot::channel();
+    let content = vec![Content::Text { text: "do it".to_owned() }];
+    scene.worker.command(Command::Send(SendMessage { content, idempotency_key: None }, reply));
+    let epoch = scene.worker.epoch;
+    assert!(scene.worker.reports.try_send((epoch, Progress::Doing("Starting the agent"))).is_ok());
+    let error = Error::NoEnvironment { message: "there is no room".to_owned() };
+    scene.worker.job_done(Job::Started(epoch, Err(error)));
+    let message = scene.worker.session.environment.message.clone().unwrap();
+    assert!(message.contains("there is no room"), "{message}");
+    assert!(scene.worker.progress.try_recv().is_err(), "nothing comes after it");
+}
+
+fn transcript() -> Meaning {
+    Meaning::Transcript { path: "/s/projects/p/c.jsonl".to_owned(), entries: vec![json!({})] }
+}
+
+#[tokio::test]
+async fn an_agent_that_writes_on_and_on_is_looked_at_twice_after_a_turn() {
+    let mut scene = Scene::plain(json!({ "pattern": "long-running" })).await;
+    scene.begin();
+    scene.worker.agent.sandbox_id = Some("sandbox".to_owned());
+    scene.worker.session.session_id = "c".to_owned();
+    scene.hear([transcript(), result(false), Meaning::Idle]);
+    scene.worker.mirror();
+    let mut passes = 0;
+    while scene.worker.jobs.len() > passes {
+        passes = scene.worker.jobs.len();
+        assert!(passes < 10, "it goes on for ever");
+        scene.hear([transcript()]);
+        let done = tool_results::Mirrored { known: None, grown: 0, problem: None, again: false };
+        scene.worker.mirrored(scene.worker.epoch, done);
+    }
+    assert_eq!(passes, 2);
+}
