@@ -20,6 +20,7 @@ mod restore;
 mod settle;
 mod start;
 mod tool_results;
+mod transcripts;
 
 pub(crate) use command::{Command, Halt, Reply};
 pub(crate) use commands::replay;
@@ -94,6 +95,7 @@ pub(crate) struct Worker {
     close_after_start: bool,
     draft: Draft,
     deltas: Deltas,
+    files: transcripts::Files,
     /// Inputs for the machine that came of its own effects.
     inputs: VecDeque<Input>,
     /// The commit that is on its way.
@@ -183,6 +185,7 @@ struct Committing {
 impl Worker {
     /// Works until the session needs nobody any more, the host goes away, or another has the session.
     pub(crate) async fn run(mut self) -> Left {
+        self.recall_files().await;
         self.recall_deltas().await;
         self.begin();
         let left = loop {

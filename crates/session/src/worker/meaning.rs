@@ -5,7 +5,6 @@ use super::draft::Kept;
 use crate::event::EventKind;
 use crate::machine::{Input, Phase, Turn};
 use crate::question::{Question, QuestionState};
-use crate::store::TranscriptPiece;
 use crate::usd::Usd;
 use hostel_agent::{
     AgentEvent, Answer, Block, BlockKind, Decision, HostAnswer, Meaning, MessageState, Request,
@@ -13,7 +12,6 @@ use hostel_agent::{
 };
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::fmt::Write as _;
 
 /// Names of tools that are remembered, and characters of one.
 const MAX_TOOLS: usize = 256;
@@ -351,16 +349,6 @@ impl Worker {
                 self.journal(EventKind::SubagentCompleted, &json!({ "subagentId": id, "status": state }));
             }
         }
-    }
-
-    fn transcribe(&mut self, path: String, entries: &[Value]) {
-        let mut lines = String::new();
-        for entry in entries {
-            let _ = writeln!(lines, "{entry}");
-        }
-        self.count_written(path.len() + lines.len());
-        self.draft.transcribe(TranscriptPiece { path, lines });
-        self.mirroring.fall_behind();
     }
 }
 

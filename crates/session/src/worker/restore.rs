@@ -73,6 +73,7 @@ impl Worker {
             close_after_start: false,
             draft: Default::default(),
             deltas: Default::default(),
+            files: Default::default(),
             inputs: VecDeque::new(),
             committing: None,
             jobs: JoinSet::new(),
