@@ -151,8 +151,8 @@ impl Start {
         Ok(self.create(client, create).await?)
     }
 
-    /// Takes away a sandbox that nobody will know of: another attempt makes another. The same attempt, which goes on when
-    /// what is away is back, finds it again.
+    /// Takes away a sandbox that nobody will know of: another attempt makes another. The same attempt, which goes on
+    /// when what is away is back, finds it again.
     async fn give_up(&self, client: &Client, sandbox: &SandboxId, error: &Error) {
         if !is_away(error)
             && let Err(error) = client.delete_sandbox_if_there(sandbox).await

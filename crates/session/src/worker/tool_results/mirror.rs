@@ -169,7 +169,7 @@ impl Work {
         let grown = total(known).saturating_sub(self.before.unwrap_or_default());
         let room = mirror.room.saturating_sub(grown).saturating_add(mark.map_or(0, |mark| mark.bytes));
         let most = room.min(MAX_FILE);
-        // Of each upload some megabytes are in memory. For one file at a time, so that no session keeps others from theirs.
+        // Of each upload some megabytes are in memory. For a file at a time: no session keeps others from theirs.
         let _turn = self.unless_stopped(mirror.shared.mirrors.acquire()).await?;
         let reader = match self.unless_stopped(client.read_file(sandbox, &file.path, 0, None)).await? {
             Ok(reader) => reader,
