@@ -61,6 +61,8 @@ struct State {
     consumed: u64,
     /// How many blocks are complete.
     blocks: u64,
+    /// The id of the block that grows.
+    block: String,
     /// The text of the block that grows; empty before its beginning.
     text: String,
     /// What waits to be written.
@@ -111,12 +113,15 @@ impl Exec {
                 continue;
             }
             if state.text.is_empty() {
+                // Each turn is another run, whose blocks are others.
+                let prompt = state.prompt.as_deref().unwrap_or_default();
+                state.block = format!("answer:{prompt}:{}", state.blocks);
                 let kind = BlockKind::AssistantText { text: String::new() };
-                events.push(AgentEvent::new(Meaning::BlockStart(Block { id: block(state), kind })));
+                events.push(AgentEvent::new(Meaning::BlockStart(Block { id: state.block.clone(), kind })));
             }
             state.text.push_str(piece);
             events.push(AgentEvent::new(Meaning::BlockDelta {
-                block: block(state),
+                block: state.block.clone(),
                 index: 0,
                 kind: DeltaKind::Text,
                 delta: piece.to_owned(),
@@ -135,17 +140,13 @@ impl Exec {
     }
 }
 
-/// The id of the block that grows.
-fn block(state: &State) -> String {
-    format!("answer:{}", state.blocks)
-}
-
 /// The block that grows has all that it may, or there is no more. Gives its text.
 fn complete(state: &mut State, events: &mut Vec<AgentEvent>) -> String {
     let text = std::mem::take(&mut state.text);
     if !text.is_empty() {
         let kind = BlockKind::AssistantText { text: text.clone() };
-        events.push(AgentEvent::new(Meaning::BlockComplete(Block { id: block(state), kind })));
+        let id = std::mem::take(&mut state.block);
+        events.push(AgentEvent::new(Meaning::BlockComplete(Block { id, kind })));
         state.blocks += 1;
     }
     text
@@ -295,5 +296,32 @@ fn complaint(state: &mut State, line: &Line<'_>, events: &mut Vec<AgentEvent>) {
     if !message.is_empty() {
         state.complaint = clip(&message, 500).to_owned();
         events.push(AgentEvent::new(Meaning::Log { level: "info", message }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_of_different_turns_have_different_ids() {
+        let blocks = |uuid: &str| {
+            let options = LaunchOptions { program: Some("cat".to_owned()), ..LaunchOptions::default() };
+            let (_, mut driver) = launch(&options).unwrap();
+            let content = vec![Content::Text { text: "say it".to_owned() }];
+            driver.request(Request::Prompt(Prompt { uuid: uuid.to_owned(), content })).unwrap();
+            let mut events = driver.output(Stream::Stdout, "x".repeat(MAX_TEXT + 1).as_bytes());
+            events.extend(driver.exited(Some(0)));
+            let ids = events.into_iter().filter_map(|event| match event.meaning {
+                Meaning::BlockStart(block) | Meaning::BlockComplete(block) => Some(block.id),
+                Meaning::BlockDelta { block, .. } => Some(block),
+                _ => None,
+            });
+            ids.collect::<Vec<_>>()
+        };
+        let (one, two) = (blocks("one"), blocks("two"));
+        let (first, second) = ("answer:one:0", "answer:one:1");
+        assert_eq!(one, [first, first, first, second, second, second]);
+        assert!(two.iter().all(|id| !one.contains(id)), "{two:?}");
     }
 }

@@ -167,8 +167,9 @@ kinds! {
     Error = "error",
     /// The agent's output has a hole or is not what it should be: `{problem}`.
     OutputDamaged = "output:damaged",
-    /// The session has ended: `{reason, message?}`. How it ended, `status:changed`, comes before; after it only
-    /// `environment:changed`, where the sandbox stays for a while.
+    /// The session has ended: `{reason, message?}`. How it ended, `status:changed`, comes before. No turn begins after
+    /// it; but where the sandbox stays for a while what its agent still says comes, and `environment:changed` at its
+    /// end.
     SessionEnded = "session:ended",
 }
 

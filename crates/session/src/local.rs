@@ -95,7 +95,7 @@ impl Default for HostConfig {
     }
 }
 
-/// Sessions whose files are mirrored at a time. Each takes some megabytes.
+/// Files that are mirrored at a time, of all sessions. Each takes some megabytes.
 const MIRRORS: usize = 8;
 
 /// What all sessions of a host share.

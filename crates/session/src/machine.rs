@@ -5,11 +5,13 @@
 
 mod effect;
 mod input;
+mod restore;
 mod turn;
 
 pub(crate) use effect::Effect;
 pub(crate) use input::Input;
-pub(crate) use turn::{Agent, Phase, Restored, Turn, TurnEnd};
+pub(crate) use restore::Restored;
+pub(crate) use turn::{Agent, Phase, Turn, TurnEnd};
 
 use crate::status::{EndReason, EnvironmentStatus, Pattern, SessionStatus};
 use std::collections::VecDeque;
@@ -54,34 +56,6 @@ impl Machine {
             closing: false,
             again: false,
             environment: EnvironmentStatus::Inactive,
-        }
-    }
-
-    /// A session as it was when somebody last had it.
-    pub(crate) fn restore(restored: Restored) -> Self {
-        let Restored { pattern, status, reason, environment, turn, waiting, agent } = restored;
-        let ended = status.is_final().then(|| reason.unwrap_or(EndReason::Completed));
-        let halted = match turn.as_ref().map(|turn| turn.end) {
-            Some(TurnEnd::Limit(reason)) => Some(reason),
-            Some(TurnEnd::EnvironmentFailed) => Some(EndReason::Error),
-            // It broke too often; after a single exit it is only being had again.
-            Some(TurnEnd::AgentExited) if environment == EnvironmentStatus::Error => Some(EndReason::Error),
-            Some(_) => None,
-            None => reason.filter(|_| matches!(status, SessionStatus::Error | SessionStatus::Idle)),
-        };
-        Self {
-            pattern,
-            agent,
-            started: status != SessionStatus::Initializing,
-            ending: (status == SessionStatus::Stopping).then(|| reason.unwrap_or(EndReason::UserRequested)),
-            ended,
-            halted,
-            made: !matches!(environment, EnvironmentStatus::Inactive | EnvironmentStatus::Terminated),
-            closing: false,
-            again: false,
-            turn,
-            waiting,
-            environment,
         }
     }
 
@@ -186,6 +160,11 @@ impl Machine {
                     turn.answered |= turn.phase != Phase::Starting;
                 }
             }
+            Input::Lost => {
+                if let Some(turn) = &mut self.turn {
+                    turn.lose();
+                }
+            }
             Input::Idle => self.idle(effects),
             Input::Exited { expected } => self.exited(expected, effects),
             Input::BrokeTooOften => self.failed(EnvironmentStatus::Error, TurnEnd::AgentExited, effects),
@@ -203,7 +182,12 @@ impl Machine {
             Input::Pause(reason) => {
                 self.halted = Some(reason);
                 self.drop_waiting(reason.as_str(), effects);
-                self.interrupt(Phase::Stopping, TurnEnd::Limit(reason), effects);
+                self.stop(TurnEnd::Limit(reason), effects);
+            }
+            Input::Lifted(reason) => {
+                if self.halted == Some(reason) {
+                    self.halted = None;
+                }
             }
             Input::Stop => self.stop(TurnEnd::Stopped, effects),
             Input::Kill => self.sweep(TurnEnd::Killed, effects),
@@ -381,10 +365,11 @@ impl Machine {
     }
 
     fn stop(&mut self, end: TurnEnd, effects: &mut Vec<Effect>) {
-        if self.turn.as_ref().is_some_and(|turn| turn.phase != Phase::Settling) {
-            self.interrupt(Phase::Stopping, end, effects);
-        } else if self.agent == Agent::Busy && !self.closing {
-            // Something in the background.
+        let phase = self.turn.as_ref().map(|turn| turn.phase);
+        self.interrupt(Phase::Stopping, end, effects);
+        let is_asked = !matches!(phase, None | Some(Phase::Starting | Phase::Settling));
+        if !is_asked && self.agent == Agent::Busy && !self.closing {
+            // Something of its own, or in the background, for which nobody can ask it to stop.
             self.sweep_now(effects);
         }
     }
@@ -393,7 +378,7 @@ impl Machine {
         if let Some(turn) = &mut self.turn {
             match turn.phase {
                 Phase::Killing => return,
-                Phase::Starting => return self.interrupt(Phase::Killing, end, effects),
+                Phase::Starting => self.interrupt(Phase::Killing, end, effects),
                 // How it ended stays; what it left behind does not.
                 Phase::Settling => {}
                 _ => turn.end = end,
@@ -439,6 +424,7 @@ impl Machine {
 
     fn settled(&mut self, effects: &mut Vec<Effect>) {
         let Some(turn) = self.turn.take_if(|turn| turn.phase == Phase::Settling) else { return };
+        let is_done = self.is_task_over() && turn.end == TurnEnd::Answered;
         if self.is_task_over() {
             // It was not done, and what was asked for since was taken back.
             self.halted = match turn.end {
@@ -448,7 +434,8 @@ impl Machine {
             };
         }
         effects.push(Effect::EndTurn(turn.message, turn.end));
-        if self.is_task_over() {
+        // Who stopped it may want something else of it.
+        if is_done {
             self.ended = Some(EndReason::Completed);
             effects.push(Effect::Ended(EndReason::Completed));
             if self.has_sandbox() {

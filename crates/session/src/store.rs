@@ -25,6 +25,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::sync::Arc;
 
+/// The most files that transcripts of one session are in: those of its conversation and of its subagents.
+pub(crate) const MAX_TRANSCRIPT_FILES: usize = 10_000;
+
 /// Where sessions are kept. What a call changed is on disk when it returns, all of it or nothing.
 ///
 /// Every call has a deadline of some seconds. After [`Error::Store`](crate::Error::Store) it is not known whether a
@@ -124,7 +127,7 @@ pub trait Store: Send + Sync {
     /// [`Store`](crate::Error::Store).
     async fn has_transcripts(&self, id: &SessionId) -> Result<bool>;
 
-    /// The files that a session has transcripts of, in order of their paths.
+    /// The files that a session has transcripts of, in order of their paths; at most 10 000 of them.
     ///
     /// # Errors
     /// [`Store`](crate::Error::Store).

@@ -17,8 +17,10 @@ mod meaning;
 pub(crate) mod options;
 mod restarts;
 mod restore;
+mod settle;
 mod start;
 mod tool_results;
+mod transcripts;
 
 pub(crate) use command::{Command, Halt, Reply};
 pub(crate) use commands::replay;
@@ -93,6 +95,7 @@ pub(crate) struct Worker {
     close_after_start: bool,
     draft: Draft,
     deltas: Deltas,
+    files: transcripts::Files,
     /// Inputs for the machine that came of its own effects.
     inputs: VecDeque<Input>,
     /// The commit that is on its way.
@@ -122,6 +125,7 @@ pub(crate) struct Worker {
     /// Messages with keys that came of late: key and id.
     keyed: VecDeque<(String, String)>,
     bounds: Bounds,
+    counting: Counting,
     mirroring: Mirroring,
     /// Nothing more can be written here, and why.
     cut_off: Option<Left>,
@@ -150,6 +154,18 @@ enum Bounds {
     Changed,
 }
 
+/// Counting what was used where no turn ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Counting {
+    /// It is done.
+    #[default]
+    Done,
+    /// It is being done.
+    UnderWay,
+    /// It is being done, and more was used since.
+    Again,
+}
+
 /// How a commit went, where it did not panic.
 type Committed = std::thread::Result<Result<()>>;
 
@@ -169,6 +185,7 @@ struct Committing {
 impl Worker {
     /// Works until the session needs nobody any more, the host goes away, or another has the session.
     pub(crate) async fn run(mut self) -> Left {
+        self.recall_files().await;
         self.recall_deltas().await;
         self.begin();
         let left = loop {

@@ -284,6 +284,8 @@ async fn a_plain_command_is_an_agent_and_is_interrupted_as_on_a_terminal() {
         events.iter().any(|event| event.data.get().contains("told to stop")),
         "it could say its last words"
     );
+    let session = stage.host.get(&id).await.unwrap();
+    assert_eq!((session.status, session.reason), (SessionStatus::Idle, None), "its task is not done");
     stage.host.terminate(&id, EndReason::UserRequested).await.unwrap();
     stage.host.shutdown().await;
 }

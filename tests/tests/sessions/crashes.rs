@@ -1,7 +1,7 @@
 //! Everything that can die dies, at random moments of running turns: the journal has no gap and no repeat, every turn
 //! ends with a word for it, and nothing is left over.
 
-use super::stage::{Stage, told};
+use super::stage::{Stage, frames, told};
 use hostel_testkit::{Script, Step};
 use hostel_tests::signal;
 use rustix::process::Signal;
@@ -154,6 +154,58 @@ fn audit(events: &[Value], messages: &[String]) {
     }
 }
 
+/// Whether a session is what the end of its turn says.
+fn stands_as_it_should(session: &Value, victim: Victim, result: &str) -> bool {
+    let why = session["reasonMessage"].as_str().unwrap_or_default();
+    match (session["status"].as_str(), result) {
+        (Some("idle"), result) => result != "environment_failed",
+        // The sandbox may also go when the turn is over.
+        (Some("error"), "environment_failed") => true,
+        (Some("error"), _) if matches!(victim, Victim::Guest) => true,
+        (Some("error"), "agent_exited") => why.contains("times within"),
+        _ => false,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_whose_agent_is_killed_in_the_middle_of_it_is_not_completed() {
+    let Some(stage) = Stage::new("a task whose agent is killed").await else { return };
+    let session = stage.session("ephemeral").await;
+    let slow = Step::text("one two three four five six seven eight nine ten").chunks(10).delay_ms(1000);
+    let prompt = Script::new().step(slow).prompt("Count.");
+    let mut stream = stage.post(&format!("{session}/message"), json!({ "prompt": prompt })).await;
+    let mut text = String::new();
+    while !text.contains("content_block_delta") {
+        text.push_str(std::str::from_utf8(&stream.chunk().await.unwrap().unwrap()).unwrap());
+    }
+    let agents = agent_of(&session_at(&stage, &session).await);
+    assert!(!agents.is_empty(), "{}", stage.server.log());
+    for pid in agents {
+        signal(pid, Signal::KILL);
+    }
+    while let Some(chunk) = stream.chunk().await.unwrap() {
+        text.push_str(std::str::from_utf8(&chunk).unwrap());
+    }
+    let done = frames(&text).pop().unwrap();
+    assert_eq!(
+        (&done["type"], &done["isError"], &done["result"]),
+        (&json!("done"), &json!(true), &json!("agent_exited")),
+        "{done}"
+    );
+    let now = session_at(&stage, &session).await;
+    assert_eq!((&now["status"], &now["reason"]), (&json!("error"), &json!("error")), "{now}");
+    // A message tries again, and the task can still be done.
+    let again = json!({ "prompt": Script::new().text("counted").prompt("Again."), "streaming": false });
+    let (status, reply) = told(stage.post(&format!("{session}/message"), again).await).await;
+    assert_eq!((status, &reply["result"]["subtype"]), (200, &json!("success")), "{reply}");
+    let now = session_at(&stage, &session).await;
+    assert_eq!(now["status"], "completed", "{now}");
+    let (status, _) = told(stage.post(&format!("{session}/terminate"), json!({})).await).await;
+    assert_eq!(status, 200);
+    assert_eq!(stage.daemon.hostel(&["sandbox", "list", "-q"]).stdout, "", "no sandbox is left");
+    stage.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_dies_the_journal_is_whole_and_every_turn_ends() {
     let Some(mut stage) = Stage::new("sessions whose parts die").await else { return };
@@ -187,6 +239,7 @@ async fn whatever_dies_the_journal_is_whole_and_every_turn_ends() {
         messages.push(message);
         let now = session_at(&stage, &session).await;
         assert!(agent_of(&now).len() <= 1, "one agent for one session");
+        assert!(stands_as_it_should(&now, victim, &result), "{number} {victim:?} {result}: {now}");
         if number % 20 == 19 {
             audit(&stage.journal(&session).await, &messages);
             messages.clear();

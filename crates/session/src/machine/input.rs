@@ -19,6 +19,8 @@ pub(crate) enum Input {
     Begun(String),
     /// The agent gave a result for the turn.
     Answered,
+    /// The agent will give no result for the turn: one before it began with it and died.
+    Lost,
     /// The agent is idle.
     Idle,
     /// The agent's process has ended; whether that was to be expected.
@@ -46,6 +48,8 @@ pub(crate) enum Input {
     End(EndReason),
     /// A limit is reached that ends the turn, not the session.
     Pause(EndReason),
+    /// That limit is not reached any more.
+    Lifted(EndReason),
     /// The sandbox was taken away, as asked for.
     Closed,
     /// The sandbox is to be taken away; the session stays.

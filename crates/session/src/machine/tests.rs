@@ -104,11 +104,11 @@ impl World {
             Effect::ArmGrace => self.owed.push(Owed::Grace),
             Effect::Ended(reason) => {
                 assert!(!self.ended, "once");
-                let failed = matches!(
-                    self.last_end,
-                    Some(TurnEnd::AgentExited | TurnEnd::EnvironmentFailed | TurnEnd::Limit(_))
+                let done = self.last_end == Some(TurnEnd::Answered);
+                assert!(
+                    reason != EndReason::Completed || done,
+                    "what failed or was stopped is not completed"
                 );
-                assert!(reason != EndReason::Completed || !failed, "what failed is not completed");
                 self.ended = true;
             }
             Effect::Interrupt | Effect::CloseLater => {}
@@ -143,6 +143,11 @@ impl World {
         }
     }
 
+    /// Whether an agent works, in a sandbox that stays.
+    fn works(&self) -> bool {
+        self.machine.agent() == Agent::Busy && !self.machine.closing
+    }
+
     fn spontaneous(&mut self, what: u8) {
         let there = matches!(self.machine.agent(), Agent::Idle | Agent::Busy);
         match what {
@@ -152,8 +157,15 @@ impl World {
                 self.tell(Input::Message(message));
             }
             7 => self.tell(Input::Interrupt),
-            8 => self.tell(Input::Stop),
-            9 => self.tell(Input::Kill),
+            8 => {
+                self.tell(Input::Stop);
+                let asked = self.machine.turn().is_some_and(|turn| turn.phase == Phase::Stopping);
+                assert!(!self.works() || asked, "nothing goes on that nobody stops");
+            }
+            9 => {
+                self.tell(Input::Kill);
+                assert!(!self.works(), "nothing goes on");
+            }
             10 if there => {
                 self.owed.retain(|owed| !matches!(owed, Owed::Turn { .. }));
                 self.tell(Input::Exited { expected: false });
@@ -179,31 +191,22 @@ impl World {
         }
     }
 
-    /// The server dies, and another goes on from what is on record: as `worker/restore.rs` does.
+    /// The server dies, and another goes on from what is on record.
     fn taken_up(&mut self) {
-        let mut record = restored(&self.machine);
-        let lives = matches!(record.agent, Agent::Idle | Agent::Busy);
-        let phase = record.turn.as_ref().map(|turn| turn.phase);
-        let works = phase.is_some_and(|phase| !matches!(phase, Phase::Starting | Phase::Settling));
-        let starting = record.environment == EnvironmentStatus::Starting && !record.status.is_final();
-        record.agent = match (phase, lives) {
-            (Some(Phase::Killing), _) => Agent::Sweeping,
-            (_, true) if record.agent == Agent::Idle && !works => Agent::Idle,
-            (_, true) => Agent::Busy,
-            (_, false) if works => Agent::Sweeping,
-            (_, false) if starting => Agent::Starting,
-            (_, false) => Agent::Absent,
-        };
-        // Nothing that was under way comes any more, but from an agent that lives; what is needed is begun again.
+        let record = restored(&self.machine);
+        let lives = record.is_idle.is_some();
+        self.machine = Machine::restore(record);
+        // Nothing that was under way comes any more, but from an agent that lives; what is needed is begun again, as
+        // `worker/restore.rs` does.
         self.owed.retain(|owed| lives && matches!(owed, Owed::Turn { .. }));
+        let phase = self.machine.turn().map(|turn| turn.phase);
         let needed = [
-            (Owed::Start, record.agent == Agent::Starting),
-            (Owed::Sweep, record.agent == Agent::Sweeping),
+            (Owed::Start, self.machine.agent() == Agent::Starting),
+            (Owed::Sweep, self.machine.agent() == Agent::Sweeping),
             (Owed::Settle, phase == Some(Phase::Settling)),
             (Owed::Grace, phase == Some(Phase::Stopping)),
         ];
         self.owed.extend(needed.into_iter().filter(|(_, needed)| *needed).map(|(owed, _)| owed));
-        self.machine = Machine::restore(record);
         self.tell(Input::Cancel(String::new()));
     }
 }
@@ -282,6 +285,23 @@ fn an_ephemeral_session_completes_by_itself() {
     machine.happened(Input::Closed);
     assert!(machine.is_over());
     assert_eq!(machine.happened(message("b")), [Effect::Drop("b".into(), "session_ended")]);
+}
+
+#[test]
+fn a_task_that_is_stopped_is_not_completed() {
+    for (halt, end) in [
+        (&[Input::Interrupt, Input::Answered, Input::Idle][..], TurnEnd::Interrupted),
+        (&[Input::Stop, Input::Answered, Input::Idle, Input::Swept][..], TurnEnd::Stopped),
+        (&[Input::Kill, Input::Swept][..], TurnEnd::Killed),
+    ] {
+        let mut machine = Machine::new(Pattern::Ephemeral);
+        run(&mut machine, &[message("a"), Input::Ready, Input::Begun("a".into())]);
+        run(&mut machine, halt);
+        assert_eq!(machine.happened(Input::Settled), [Effect::EndTurn("a".into(), end)]);
+        assert_eq!((machine.status(), machine.reason()), (SessionStatus::Idle, None), "{end:?}");
+        run(&mut machine, &[message("b"), Input::Ready, Input::Answered, Input::Idle, Input::Settled]);
+        assert_eq!(machine.status(), SessionStatus::Completed);
+    }
 }
 
 #[test]
@@ -405,7 +425,7 @@ fn restored(machine: &Machine) -> Restored {
         environment: machine.environment(),
         turn: machine.turn.clone(),
         waiting: machine.waiting.clone(),
-        agent: machine.agent(),
+        is_idle: matches!(machine.agent(), Agent::Idle | Agent::Busy).then(|| machine.agent() == Agent::Idle),
     }
 }
 
@@ -420,6 +440,26 @@ fn what_is_stopped_while_its_cost_is_counted_is_stopped() {
         assert_eq!(effects, [Effect::EndTurn("a".into(), TurnEnd::Answered)], "nothing begins meanwhile");
         assert_eq!(run(&mut machine, &[Input::Swept]), [Effect::BeginTurn("b".into()), Effect::Start]);
     }
+}
+
+#[test]
+fn what_an_agent_does_by_itself_is_stopped_with_the_message_that_waits_for_it() {
+    for (halt, end) in [(Input::Stop, TurnEnd::Stopped), (Input::Kill, TurnEnd::Killed)] {
+        let mut machine = Machine::new(Pattern::LongRunning);
+        let answered = [message("a"), Input::Ready, Input::Answered, Input::Idle, Input::Settled];
+        run(&mut machine, &answered);
+        assert_eq!(run(&mut machine, &[Input::Running, message("b")]), [Effect::BeginTurn("b".into())]);
+        assert_eq!(machine.happened(halt), [Effect::Settle, Effect::Sweep]);
+        assert_eq!(machine.happened(Input::Settled), [Effect::EndTurn("b".into(), end)]);
+        assert_eq!((machine.happened(Input::Swept), machine.agent()), (vec![], Agent::Absent));
+    }
+    // So does a limit that the session stands still for.
+    let mut machine = Machine::new(Pattern::LongRunning);
+    run(&mut machine, &[message("a"), Input::Ready, Input::Answered, Input::Idle, Input::Settled]);
+    let pause = Input::Pause(EndReason::MaxTurns);
+    assert_eq!(run(&mut machine, &[Input::Running, pause]), [Effect::Sweep]);
+    machine.happened(Input::Swept);
+    assert_eq!((machine.status(), machine.reason()), (SessionStatus::Idle, Some(EndReason::MaxTurns)));
 }
 
 #[test]

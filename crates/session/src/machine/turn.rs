@@ -1,7 +1,6 @@
 //! A turn, and the agent that has it.
 
-use crate::status::{EndReason, EnvironmentStatus, Pattern, SessionStatus};
-use std::collections::VecDeque;
+use crate::status::EndReason;
 
 /// How a turn ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,25 +92,6 @@ pub(crate) struct Turn {
     pub(crate) end: TurnEnd,
 }
 
-/// What is needed to go on with a session.
-#[derive(Debug, Clone)]
-pub(crate) struct Restored {
-    /// How it uses sandboxes.
-    pub(crate) pattern: Pattern,
-    /// What it was to its users.
-    pub(crate) status: SessionStatus,
-    /// Why.
-    pub(crate) reason: Option<EndReason>,
-    /// What was with its sandbox.
-    pub(crate) environment: EnvironmentStatus,
-    /// The turn that ran.
-    pub(crate) turn: Option<Turn>,
-    /// The messages that waited.
-    pub(crate) waiting: VecDeque<String>,
-    /// What the agent did.
-    pub(crate) agent: Agent,
-}
-
 /// How often a prompt is given to another agent.
 const MOST_LOST: u8 = 3;
 
@@ -120,6 +100,16 @@ impl Turn {
     pub(super) fn new(message: String) -> Self {
         let phase = Phase::Starting;
         Self { message, phase, begun: false, lost: 0, answered: false, end: TurnEnd::Answered }
+    }
+
+    /// An agent that began with it is gone, and no other will answer it.
+    pub(super) fn lose(&mut self) {
+        if !matches!(self.phase, Phase::Starting | Phase::Settling) {
+            self.answered = true;
+            if self.end == TurnEnd::Answered {
+                self.end = TurnEnd::AgentExited;
+            }
+        }
     }
 
     /// Its agent is gone: where that had not begun with it, it waits for another. Whether it does.

@@ -17,6 +17,8 @@ pub(super) struct Mirroring {
     known: Option<Known>,
     /// The agent may have kept more since it was last looked.
     is_behind: bool,
+    /// Where it has when that was mirrored, it is looked once more: not again and again, while it goes on to write.
+    follows: bool,
     /// Mirroring is under way, and can be told to hurry.
     running: Option<CancellationToken>,
     /// The sandbox is given up when that has ended.
@@ -29,7 +31,7 @@ impl Mirroring {
     /// Of an agent whose files nobody has looked at yet.
     pub(super) fn of(agent: &AgentState) -> Self {
         let is_behind = agent.sandbox_id.is_some();
-        Self { known: None, is_behind, running: None, closes: false, told: false }
+        Self { known: None, is_behind, follows: false, running: None, closes: false, told: false }
     }
 
     /// The agent wrote to a transcript, and may have kept what it names there.
@@ -41,6 +43,11 @@ impl Mirroring {
 impl Worker {
     /// Begins to mirror what the agent keeps beside its transcripts, where there may be something new.
     pub(super) fn mirror(&mut self) {
+        self.mirroring.follows = true;
+        self.mirror_once();
+    }
+
+    fn mirror_once(&mut self) {
         let Some(sandbox) = self.agent.sandbox_id.clone() else { return };
         let conversation = self.session.session_id.clone();
         let nothing = !self.mirroring.is_behind || conversation.is_empty();
@@ -84,8 +91,8 @@ impl Worker {
         self.mirroring.running = None;
         if std::mem::take(&mut self.mirroring.closes) {
             self.begin_close(Duration::ZERO);
-        } else if !again && self.machine.turn().is_none() {
-            self.mirror();
+        } else if !again && self.machine.turn().is_none() && std::mem::take(&mut self.mirroring.follows) {
+            self.mirror_once();
         }
         self.mirroring.is_behind |= again;
     }
@@ -127,23 +134,29 @@ impl Worker {
     }
 
     fn begin_close(&mut self, pause: Duration) {
-        let (shared, id) = (Arc::clone(&self.shared), self.id.clone());
+        let (shared, id, since) = (Arc::clone(&self.shared), self.id.clone(), self.session.created_at);
         self.jobs.spawn(async move {
             tokio::time::sleep(pause).await;
-            jobs::close(shared, id).await
+            jobs::close(shared, id, since).await
         });
     }
 
-    pub(super) fn closed(&mut self, closed: crate::error::Result<()>) {
-        if let Err(error) = closed {
-            tracing::warn!(session = %self.id, %error, "the sandbox of a session could not be removed; it is tried again");
-            return self.begin_close(super::effects::PAUSE);
-        }
+    pub(super) fn closed(&mut self, closed: crate::error::Result<Option<u64>>) {
+        let spent = match closed {
+            Ok(spent) => spent,
+            Err(error) => {
+                tracing::warn!(session = %self.id, %error, "the sandbox of a session could not be removed; it is tried again");
+                return self.begin_close(super::effects::PAUSE);
+            }
+        };
+        // Also what no turn ended with.
+        self.note_spent(spent);
         self.agent.sandbox_id = None;
         self.session.environment.sandbox_id = None;
         self.has_swept = false;
         self.draft.agent = true;
         self.answer_unloaded();
         self.happened(Input::Closed);
+        self.check_limits();
     }
 }

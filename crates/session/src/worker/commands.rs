@@ -239,6 +239,8 @@ impl Worker {
         self.journal(EventKind::MetadataUpdate, &json!({ "fields": fields }));
         self.draft.session = true;
         self.catch_up(&before);
+        self.lift_limits();
+        self.check_limits();
         Ok(self.session.clone())
     }
 

@@ -9,7 +9,6 @@ use crate::machine::{Agent, Effect, Input, Phase, TurnEnd};
 use crate::message::{MessageOutcome, MessageState};
 use crate::session::{ActiveTurn, TurnPhase};
 use crate::status::{EndReason, EnvironmentStatus};
-use crate::usd::Usd;
 use hostel_agent::{Block, BlockKind, Content, Prompt, Request};
 use hostel_client::ExecSession;
 use hostel_client::model::StartKind;
@@ -146,47 +145,6 @@ impl Worker {
         });
     }
 
-    pub(super) fn settle(&mut self) {
-        if self.shared.config.gateway && self.agent.attempt > 0 {
-            let (shared, id) = (Arc::clone(&self.shared), self.id.clone());
-            self.jobs.spawn(jobs::settle(shared, id, self.session.created_at));
-        } else {
-            self.settled(None);
-        }
-    }
-
-    /// What the turn cost is known, or will not be.
-    fn settled(&mut self, spent: Option<u64>) {
-        let before = self.session.total_cost;
-        self.session.total_cost = match spent {
-            Some(spent) => Usd::from_micros(spent).max(before),
-            None if self.shared.config.gateway => before,
-            None => self.session.agent_cost,
-        };
-        let cost = self.session.total_cost.micros().saturating_sub(before.micros());
-        let turn = self.machine.turn().map(|turn| turn.message.clone());
-        let reached = self.limit_reached();
-        let mut went_well = false;
-        if let Some(turn) = turn {
-            self.outcome(&turn, |outcome| {
-                outcome.cost = Usd::from_micros(cost);
-                went_well = !outcome.is_error;
-                if outcome.is_error
-                    && let Some(reason) = reached
-                {
-                    outcome.result = reason.as_str().to_owned();
-                }
-            });
-        }
-        // Before the turn's end, so that nothing begins between. What has done all that it was for needs no more of
-        // what it used up with that.
-        let is_done = went_well && self.machine.is_last_turn();
-        if let Some(reason) = reached.filter(|_| !is_done) {
-            self.limit(reason);
-        }
-        self.inputs.push_back(Input::Settled);
-    }
-
     fn end_turn(&mut self, id: &str, end: TurnEnd) {
         self.grace = None;
         if end == TurnEnd::Answered {
@@ -253,10 +211,11 @@ impl Worker {
                 tracing::warn!(session = %self.id, %error, "the processes of a session could not be killed; it is tried again");
                 self.sweep(epoch, PAUSE);
             }
-            Job::Settled(spent) => {
-                self.settled(spent);
+            Job::Settled(turn, spent) => {
+                self.settled(&turn, spent);
                 self.run_inputs();
             }
+            Job::Counted(spent) => self.counted(spent),
             Job::Mirrored(epoch, mirrored) => self.mirrored(epoch, mirrored),
             Job::Closed(closed) => self.closed(closed),
             Job::Bounded(told) => self.bounded(told),
@@ -265,6 +224,10 @@ impl Worker {
     }
 
     fn started(&mut self, epoch: u64, started: Result<Started>) {
+        // What it told on its way comes before its end.
+        while let Ok((epoch, progress)) = self.progress.try_recv() {
+            self.progressed(epoch, progress);
+        }
         self.starting = None;
         if std::mem::take(&mut self.close_after_start) {
             self.epoch += 1;

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long counting what was used may take. What is not known by then is counted with the next turn.
+/// How long counting what was used may take. What is not known by then is counted the next time.
 const COUNTING: Duration = Duration::from_secs(5);
 /// How soon a daemon that is away is asked again what was used.
 const COUNT_AGAIN: Duration = Duration::from_millis(200);
@@ -41,12 +41,14 @@ pub(super) enum Job {
     Attached(u64, Result<ExecSession>),
     /// Nothing runs in the sandbox but what keeps it.
     Swept(u64, Result<()>),
-    /// What was spent, where it is known.
-    Settled(Option<u64>),
+    /// What was spent until the end of that message's turn, where it is known.
+    Settled(String, Option<u64>),
+    /// What was spent until now, where it is known.
+    Counted(Option<u64>),
     /// What the agent keeps beside its transcripts is mirrored.
     Mirrored(u64, Mirrored),
-    /// The sandbox is gone.
-    Closed(Result<()>),
+    /// The sandbox is gone; and what was spent until then, where it is known.
+    Closed(Result<Option<u64>>),
     /// Whether the daemon knows the session's bounds.
     Bounded(Result<()>),
     /// Something that nobody waits for.
@@ -192,11 +194,11 @@ pub(super) async fn kill_all(client: &Client, sandbox: &SandboxId) -> Result<()>
 }
 
 /// Asks what the session spent; a daemon that is away for a moment is asked again.
-pub(super) async fn settle(shared: Arc<Shared>, session: crate::id::SessionId, since: Timestamp) -> Job {
+pub(super) async fn spent(shared: &Shared, session: &crate::id::SessionId, since: Timestamp) -> Option<u64> {
     let spent = tokio::time::timeout(COUNTING, async {
         loop {
             let counted = async {
-                let query = of_session(&shared, &session, since);
+                let query = of_session(shared, session, since);
                 Result::Ok(shared.client().await?.get_usage(query).await?)
             };
             match counted.await {
@@ -206,14 +208,14 @@ pub(super) async fn settle(shared: Arc<Shared>, session: crate::id::SessionId, s
         }
     });
     match spent.await {
-        Ok(Ok(usage)) => Job::Settled(Some(usage.total.cost_micros)),
+        Ok(Ok(usage)) => Some(usage.total.cost_micros),
         Ok(Err(error)) => {
-            tracing::warn!(%session, %error, "what a turn cost is not known; it is counted with the next");
-            Job::Settled(None)
+            tracing::warn!(%session, %error, "what was spent is not known; it is counted the next time");
+            None
         }
         Err(_) => {
-            tracing::warn!(%session, limit = ?COUNTING, "what a turn cost is not known in time; it is counted with the next");
-            Job::Settled(None)
+            tracing::warn!(%session, limit = ?COUNTING, "what was spent is not known in time; it is counted the next time");
+            None
         }
     }
 }
@@ -229,9 +231,12 @@ fn of_session(shared: &Shared, session: &crate::id::SessionId, since: Timestamp)
     }
 }
 
-/// Takes away every sandbox that was made for a session, until that is done.
-pub(super) async fn close(shared: Arc<Shared>, session: crate::id::SessionId) -> Job {
-    let closed = async { remove_all(&shared.client().await?, shared.store.name(), &session).await };
+/// Takes away every sandbox that was made for a session, and finds out what was spent by then.
+pub(super) async fn close(shared: Arc<Shared>, session: crate::id::SessionId, since: Timestamp) -> Job {
+    let closed = async {
+        remove_all(&shared.client().await?, shared.store.name(), &session).await?;
+        Ok(if shared.config.gateway { spent(&shared, &session, since).await } else { None })
+    };
     Job::Closed(closed.await)
 }
 

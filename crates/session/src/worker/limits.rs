@@ -2,7 +2,7 @@
 
 use super::Worker;
 use crate::event::EventKind;
-use crate::machine::Input;
+use crate::machine::{Input, Phase};
 use crate::question::QuestionAnswer;
 use crate::question::Verdict;
 use crate::session::{OnLimit, Session};
@@ -14,11 +14,20 @@ use tokio::time::Instant;
 
 /// The limit that a session has reached, of those that do not depend on time.
 pub(crate) fn reached(session: &Session) -> Option<EndReason> {
+    [EndReason::BudgetExceeded, EndReason::MaxTurns].into_iter().find(|reason| is_reached(session, *reason))
+}
+
+/// Whether a limit that can be raised is reached.
+fn is_reached(session: &Session, reason: EndReason) -> bool {
     let limits = &session.limits;
-    if limits.max_budget_usd.is_some_and(|most| session.total_cost >= most) {
-        return Some(EndReason::BudgetExceeded);
+    match reason {
+        EndReason::BudgetExceeded => limits.max_budget_usd.is_some_and(|most| session.total_cost >= most),
+        EndReason::MaxTurns => limits.max_turns.is_some_and(|most| session.num_turns >= most),
+        _ => {
+            let now = crate::clock::now();
+            coming(session).any(|(at, limit)| limit == reason && at <= now)
+        }
     }
-    limits.max_turns.is_some_and(|most| session.num_turns >= most).then_some(EndReason::MaxTurns)
 }
 
 /// The limits of time that a session will reach, and when. An idle session has no turn.
@@ -98,6 +107,30 @@ impl Worker {
         self.session.reason_message = Some(sentence(&self.session, reason));
         let pauses = self.session.limits.on_limit == OnLimit::Pause && reason != EndReason::IdleTimeout;
         self.inputs.push_back(if pauses { Input::Pause(reason) } else { Input::End(reason) });
+    }
+
+    /// Whether the session is not at its end, nor on its way there.
+    pub(super) fn goes_on(&self) -> bool {
+        !self.session.status.is_final() && self.session.status != SessionStatus::Stopping
+    }
+
+    /// Ends what goes on between turns where a limit is reached that does not depend on time. Turns look for that at
+    /// their end.
+    pub(super) fn check_limits(&mut self) {
+        let is_between = self.machine.turn().is_none_or(|turn| turn.phase == Phase::Starting);
+        if let Some(reason) = self.limit_reached().filter(|_| is_between && self.goes_on()) {
+            self.limit(reason);
+            self.run_inputs();
+        }
+    }
+
+    /// What stands still for a limit that was raised stands still for nothing.
+    pub(super) fn lift_limits(&mut self) {
+        for reason in [EndReason::BudgetExceeded, EndReason::MaxTurns, EndReason::MaxLifetime] {
+            if self.machine.stands_for(reason) && !is_reached(&self.session, reason) {
+                self.happened(Input::Lifted(reason));
+            }
+        }
     }
 
     /// When something is next to be done though nothing happens.

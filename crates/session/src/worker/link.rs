@@ -126,6 +126,8 @@ impl Worker {
         self.link = None;
         let Some(mut driver) = self.driver.take() else { return };
         let events = driver.exited(status.exit_code);
+        // Also what was granted since the last commit: the next agent is to know it.
+        self.agent.driver = driver.save();
         // A plain command that is interrupted ends by the signal.
         let asked = self
             .machine
@@ -201,6 +203,7 @@ impl Worker {
         self.link = None;
         if let Some(mut driver) = self.driver.take() {
             let events = driver.exited(None);
+            self.agent.driver = driver.save();
             self.understand(events);
         }
         self.forget_process();

@@ -3,9 +3,8 @@
 use super::Worker;
 use super::draft::Kept;
 use crate::event::EventKind;
-use crate::machine::{Input, Phase};
+use crate::machine::{Input, Phase, Turn};
 use crate::question::{Question, QuestionState};
-use crate::store::TranscriptPiece;
 use crate::usd::Usd;
 use hostel_agent::{
     AgentEvent, Answer, Block, BlockKind, Decision, HostAnswer, Meaning, MessageState, Request,
@@ -13,7 +12,6 @@ use hostel_agent::{
 };
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::fmt::Write as _;
 
 /// Names of tools that are remembered, and characters of one.
 const MAX_TOOLS: usize = 256;
@@ -90,7 +88,7 @@ impl Worker {
             }
             Meaning::Conversation { id, model: _ } => self.conversation(id),
             Meaning::Running => self.happened(Input::Running),
-            Meaning::Idle => self.happened(Input::Idle),
+            Meaning::Idle => self.idle(),
             Meaning::Prompt { uuid, state: MessageState::Started } => self.happened(Input::Begun(uuid)),
             Meaning::Answered { id, result: Err(problem) } => self.refused(&id, &problem),
             Meaning::Prompt { .. } | Meaning::Answered { .. } | Meaning::Other { .. } => {}
@@ -180,7 +178,8 @@ impl Worker {
         }
     }
 
-    /// The model was asked once more where a new message of it begins. A turn that asks too often is stopped.
+    /// The model was asked once more where a new message of it begins. A turn that asks too often is stopped, also one
+    /// that the agent began by itself.
     fn count_model_call(&mut self, raw: Option<&Value>) {
         let Some(id) = raw
             .filter(|raw| raw["type"] == "assistant")
@@ -190,7 +189,8 @@ impl Worker {
             return;
         };
         self.model_calls = (id.to_owned(), self.model_calls.1 + 1);
-        let runs = self.machine.turn().is_some_and(|turn| turn.phase == Phase::Running);
+        let may_stop = |turn: &Turn| matches!(turn.phase, Phase::Starting | Phase::Running);
+        let runs = self.goes_on() && self.machine.turn().is_none_or(may_stop);
         let most = self.session.limits.max_turns;
         if runs && most.is_some_and(|most| self.session.num_turns + self.model_calls.1 > most) {
             self.limit(crate::status::EndReason::MaxTurns);
@@ -304,11 +304,11 @@ impl Worker {
             // With its last words.
             self.session.environment.message.clone_from(&result.text);
         }
-        // One that had not begun is had by the next agent.
-        let Some(turn) = self.machine.turn().filter(|turn| turn.begun || result.subtype != GONE) else {
-            return;
-        };
+        // One that had not begun is had by the next agent, and one that has its answer keeps it.
+        let concerned = |turn: &&Turn| result.subtype != GONE || (turn.begun && !turn.answered);
+        let Some(turn) = self.machine.turn().filter(concerned) else { return };
         let (turn, raw) = (turn.message.clone(), raw.cloned());
+        let is_gone = result.subtype == GONE;
         // A turn that the agent began by itself may take our prompt in: then there is no other result for it.
         let answers = result.prompts.contains(&turn) || (!result.unasked && result.prompts.is_empty());
         self.outcome(&turn, |outcome| {
@@ -328,10 +328,11 @@ impl Worker {
                 outcome.result = GONE.to_owned();
                 outcome.text = Some("the agent ended after it had begun with this message".to_owned());
             });
-            self.happened(Input::Answered);
+            self.happened(Input::Lost);
             return self.happened(Input::Idle);
         }
-        if answers {
+        // The last words of one that died are no answer: what its end is for the turn is told with that.
+        if answers && !is_gone {
             self.happened(Input::Answered);
         }
     }
@@ -348,16 +349,6 @@ impl Worker {
                 self.journal(EventKind::SubagentCompleted, &json!({ "subagentId": id, "status": state }));
             }
         }
-    }
-
-    fn transcribe(&mut self, path: String, entries: &[Value]) {
-        let mut lines = String::new();
-        for entry in entries {
-            let _ = writeln!(lines, "{entry}");
-        }
-        self.count_written(path.len() + lines.len());
-        self.draft.transcribe(TranscriptPiece { path, lines });
-        self.mirroring.fall_behind();
     }
 }
 

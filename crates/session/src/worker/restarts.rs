@@ -75,7 +75,8 @@ impl Worker {
             self.restarts.clear();
             self.session.reason_message = Some(message.clone());
             self.journal(EventKind::Error, &json!({ "code": "agent_broke", "message": message }));
-            return self.inputs.push_back(Input::BrokeTooOften);
+            // Before its turn ends, so that this is why the session stands still then.
+            return self.inputs.push_front(Input::BrokeTooOften);
         }
         self.restarts.push_back(now);
         self.session.environment.restarts += 1;

@@ -7,7 +7,6 @@ use crate::local::Shared;
 use crate::machine::{Agent, Input, Machine, Phase, Restored, Turn, TurnEnd};
 use crate::message::{Message, MessageState};
 use crate::session::{Session, TurnPhase};
-use crate::status::EnvironmentStatus;
 use crate::store::StoredSession;
 use hostel_agent::AgentDriver;
 use std::collections::VecDeque;
@@ -74,6 +73,7 @@ impl Worker {
             close_after_start: false,
             draft: Default::default(),
             deltas: Default::default(),
+            files: Default::default(),
             inputs: VecDeque::new(),
             committing: None,
             jobs: JoinSet::new(),
@@ -85,6 +85,7 @@ impl Worker {
             restarts: VecDeque::new(),
             start_at: None,
             bounds: Default::default(),
+            counting: Default::default(),
             tools: Default::default(),
             model_calls: Default::default(),
             has_swept: false,
@@ -173,36 +174,21 @@ fn restored(session: &Session, driver: Option<&dyn AgentDriver>, queue: &[Messag
             TurnPhase::Killing => Phase::Killing,
             TurnPhase::Settling => Phase::Settling,
         };
-        let lost = phase == Phase::Running && driver.is_none() && !active.answered;
         let end = active.end.as_deref().map_or(TurnEnd::Answered, TurnEnd::from_word);
-        let end = if lost { TurnEnd::AgentExited } else { end };
         let (message, begun) = (active.message_id.clone(), active.begun);
         Turn { message, phase, begun, lost: 0, answered: active.answered, end }
     });
-    let environment = session.environment.status;
-    let works = turn.as_ref().is_some_and(|turn| !matches!(turn.phase, Phase::Starting | Phase::Settling));
-    let agent = match (driver, &turn) {
-        (_, Some(turn)) if turn.phase == Phase::Killing => Agent::Sweeping,
-        (Some(driver), _) if driver.is_idle() && !works => Agent::Idle,
-        (Some(_), _) => Agent::Busy,
-        // The agent ended; what it started may be left.
-        (None, Some(_)) if works => Agent::Sweeping,
-        (None, _) if environment == EnvironmentStatus::Starting && !session.status.is_final() => {
-            Agent::Starting
-        }
-        (None, _) => Agent::Absent,
-    };
     Restored {
         pattern: session.pattern,
         status: session.status,
         reason: session.reason,
-        environment,
+        environment: session.environment.status,
         turn,
         waiting: queue
             .iter()
             .filter(|message| message.state == MessageState::Queued)
             .map(|message| message.id.clone())
             .collect(),
-        agent,
+        is_idle: driver.map(|driver| driver.is_idle()),
     }
 }

@@ -83,8 +83,9 @@ impl Start {
                     options::sandbox(&self.shared.config, store.name(), &self.session, self.agent.attempt)?;
                 let created = self.make_sandbox(&client, create).await?;
                 // Before it counts as there: who finds it later may rely on it.
-                if resume {
-                    self.bring_back(&client, &created.id).await?;
+                if resume && let Err(error) = self.bring_back(&client, &created.id).await {
+                    self.give_up(&client, &created.id, &error).await;
+                    return Err(error);
                 }
                 self.tell(Progress::Sandbox(created.id.clone(), created.start_kind)).await;
                 (created.id, created.start_kind == StartKind::Warm)
@@ -148,6 +149,16 @@ impl Start {
             return Err(error.into());
         }
         Ok(self.create(client, create).await?)
+    }
+
+    /// Takes away a sandbox that nobody will know of: another attempt makes another. The same attempt, which goes on
+    /// when what is away is back, finds it again.
+    async fn give_up(&self, client: &Client, sandbox: &SandboxId, error: &Error) {
+        if !is_away(error)
+            && let Err(error) = client.delete_sandbox_if_there(sandbox).await
+        {
+            tracing::warn!(session = %self.session.id, %sandbox, %error, "a sandbox is left until its session ends");
+        }
     }
 
     /// Has the daemon make a sandbox, and waits for its answer in any case: what it makes is to be known. One that

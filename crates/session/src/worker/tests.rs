@@ -1,5 +1,8 @@
 //! A worker without its task: what it makes of what an agent says, with an agent that does as it is told.
 
+mod deaths;
+mod limits;
+
 use super::*;
 use crate::blob::{BlobLocation, BlobStore};
 use crate::host::{SendMessage, SessionHost as _};
@@ -102,16 +105,23 @@ impl Scene {
 
     /// Sends a message that the agent begins with; its id.
     fn begin(&mut self) -> String {
+        let puppet = self.puppet(false);
+        let id = self.send(Box::new(puppet));
+        self.hear([Meaning::Running, Meaning::Prompt { uuid: id.clone(), state: MessageState::Started }]);
+        id
+    }
+
+    /// Sends a message; the agent is that one where it is to be started. Its id.
+    fn send(&mut self, driver: Box<dyn AgentDriver>) -> String {
         let (reply, _) = tokio::sync::oneshot::channel();
         let content = vec![Content::Text { text: "do it".to_owned() }];
         let before = self.worker.messages.len();
         self.worker.command(Command::Send(SendMessage { content, idempotency_key: None }, reply));
         let id = self.worker.messages[before].id.clone();
         if self.worker.machine.agent() == Agent::Starting {
-            self.worker.driver = Some(Box::new(self.puppet(false)));
+            self.worker.driver = Some(driver);
             self.worker.happened(Input::Ready);
         }
-        self.hear([Meaning::Running, Meaning::Prompt { uuid: id.clone(), state: MessageState::Started }]);
         id
     }
 
@@ -198,14 +208,16 @@ fn question(id: &str) -> Meaning {
 async fn no_agent_waits_for_an_answer_that_nobody_may_give() {
     // What a turn cost is asked of a daemon, which takes a moment.
     let mut scene = Scene::of(json!({ "pattern": "long-running" }), HostConfig::default()).await;
-    scene.begin();
+    let id = scene.begin();
     scene.hear([question("of the turn"), result(false), Meaning::Idle]);
     assert_eq!(scene.told(EventKind::PermissionResolved).unwrap()["decidedBy"], "turn_ended");
     let denied = |request: &Request| matches!(request, Request::Answer(Answer { question, decision: Decision::Deny { .. } }) if question == "of the turn");
     assert!(scene.asked.lock().unwrap().iter().any(denied), "the agent hears of it");
     // Something in the background is done, the agent goes on by itself and asks: that turn has not ended.
     scene.hear([Meaning::Running, question("of what follows")]);
-    scene.worker.job_done(jobs::Job::Settled(None));
+    scene.worker.job_done(jobs::Job::Settled("another".to_owned(), Some(1)));
+    assert!(scene.told(EventKind::TurnCompleted).is_none(), "that was counted for another turn");
+    scene.worker.job_done(jobs::Job::Settled(id, None));
     assert!(scene.told(EventKind::TurnCompleted).is_some());
     let open: Vec<_> = scene.worker.questions.iter().map(|question| question.id.as_str()).collect();
     assert_eq!(open, ["of what follows"]);
@@ -307,4 +319,42 @@ async fn deltas_of_before_a_restart_are_compacted_too() {
     scene.hear([complete("done"), complete("open")]);
     let compacted: Vec<_> = scene.worker.draft.compact.iter().map(|run| (run.from, run.to)).collect();
     assert_eq!(compacted, [(last - 1, last)]);
+}
+
+#[tokio::test]
+async fn what_a_start_told_comes_before_how_it_ended() {
+    let mut scene = Scene::plain(json!({ "pattern": "long-running" })).await;
+    let (reply, _answer) = tokio::sync::oneshot::channel();
+    let content = vec![Content::Text { text: "do it".to_owned() }];
+    scene.worker.command(Command::Send(SendMessage { content, idempotency_key: None }, reply));
+    let epoch = scene.worker.epoch;
+    assert!(scene.worker.reports.try_send((epoch, Progress::Doing("Starting the agent"))).is_ok());
+    let error = Error::NoEnvironment { message: "there is no room".to_owned() };
+    scene.worker.job_done(Job::Started(epoch, Err(error)));
+    let message = scene.worker.session.environment.message.clone().unwrap();
+    assert!(message.contains("there is no room"), "{message}");
+    assert!(scene.worker.progress.try_recv().is_err(), "nothing comes after it");
+}
+
+fn transcript() -> Meaning {
+    Meaning::Transcript { path: "/s/projects/p/c.jsonl".to_owned(), entries: vec![json!({})] }
+}
+
+#[tokio::test]
+async fn an_agent_that_writes_on_and_on_is_looked_at_twice_after_a_turn() {
+    let mut scene = Scene::plain(json!({ "pattern": "long-running" })).await;
+    scene.begin();
+    scene.worker.agent.sandbox_id = Some("sandbox".to_owned());
+    scene.worker.session.session_id = "c".to_owned();
+    scene.hear([transcript(), result(false), Meaning::Idle]);
+    scene.worker.mirror();
+    let mut passes = 0;
+    while scene.worker.jobs.len() > passes {
+        passes = scene.worker.jobs.len();
+        assert!(passes < 10, "it goes on for ever");
+        scene.hear([transcript()]);
+        let done = tool_results::Mirrored { known: None, grown: 0, problem: None, again: false };
+        scene.worker.mirrored(scene.worker.epoch, done);
+    }
+    assert_eq!(passes, 2);
 }

@@ -18,6 +18,8 @@ use std::fmt::Write as _;
 
 /// Files that are kept of one session.
 const MAX_FILES: usize = 1000;
+/// Directories of a conversation that are looked into: it has one for each directory that it was begun in.
+const MAX_DIRECTORIES: usize = 16;
 /// Bytes of one.
 const MAX_FILE: u64 = 64 << 20;
 /// Bytes of a file's name: with all before it that is less than a blob's name may have.
@@ -56,7 +58,7 @@ fn called(directory: &str) -> String {
 /// The directories in which the agent of a conversation keeps tool results, by the session's transcripts.
 fn directories(transcripts: &[String], conversation: &str) -> Vec<String> {
     let own = transcripts.iter().filter(|path| super::start::is_own(path, conversation));
-    own.filter_map(|path| claude::tool_results(path)).collect()
+    own.filter_map(|path| claude::tool_results(path)).take(MAX_DIRECTORIES).collect()
 }
 
 /// What the file is called among the blobs: nothing for what is no regular file, or has a name that blobs have not.

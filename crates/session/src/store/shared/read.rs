@@ -17,7 +17,7 @@ use crate::stats::Statistics;
 use crate::store::failure::failed;
 use crate::store::summary::{self, Group, Sums};
 use crate::store::values::{Words, from_word, plain, plain_words, signed};
-use crate::store::{AgentState, TranscriptFile};
+use crate::store::{AgentState, MAX_TRANSCRIPT_FILES, TranscriptFile};
 use futures::TryStreamExt as _;
 use sqlx::{AssertSqlSafe, query};
 use std::sync::{Arc, LazyLock};
@@ -209,8 +209,9 @@ pub(super) async fn has_transcripts(connection: &mut Connection, id: &SessionId)
 
 /// The files that a session has transcripts of.
 pub(super) async fn transcript_paths(connection: &mut Connection, id: &SessionId) -> Result<Vec<String>> {
-    let sql = "SELECT DISTINCT path FROM session_transcripts WHERE session_id = $1 ORDER BY path";
-    all(query(sql).bind(id.as_str()), connection, |row| get(row, "path")).await
+    let sql = "SELECT DISTINCT path FROM session_transcripts WHERE session_id = $1 ORDER BY path LIMIT $2";
+    let limit = signed(MAX_TRANSCRIPT_FILES as u64);
+    all(query(sql).bind(id.as_str()).bind(limit), connection, |row| get(row, "path")).await
 }
 
 /// The transcript in one file.

@@ -24,6 +24,8 @@ const MIRRORING: Duration = Duration::from_secs(5 * 60);
 const HURRIED: Duration = Duration::from_secs(10);
 /// How long a sandbox may take for the next piece of a file.
 const PIECE: Duration = Duration::from_secs(30);
+/// How long an upload may take to be given up in good order.
+const GIVING_UP: Duration = Duration::from_secs(3);
 /// How soon a daemon that is away is asked again.
 const AGAIN: Duration = Duration::from_millis(500);
 
@@ -108,8 +110,6 @@ struct Work {
 
 impl Work {
     async fn all(&mut self, mirror: &Mirror) -> Result<()> {
-        // Of each upload some megabytes are in memory.
-        let _turn = self.unless_stopped(mirror.shared.mirrors.acquire()).await?;
         loop {
             match self.once(mirror).await {
                 Err(Error::Daemon(error)) if error.is_connection() => {
@@ -169,6 +169,8 @@ impl Work {
         let grown = total(known).saturating_sub(self.before.unwrap_or_default());
         let room = mirror.room.saturating_sub(grown).saturating_add(mark.map_or(0, |mark| mark.bytes));
         let most = room.min(MAX_FILE);
+        // Of each upload some megabytes are in memory. For a file at a time: no session keeps others from theirs.
+        let _turn = self.unless_stopped(mirror.shared.mirrors.acquire()).await?;
         let reader = match self.unless_stopped(client.read_file(sandbox, &file.path, 0, None)).await? {
             Ok(reader) => reader,
             Err(error) if error.is_connection() => return Err(error.into()),
@@ -189,7 +191,14 @@ impl Work {
         let content = pieces(reader, self.stop.clone());
         tokio::pin!(content);
         let blobs = mirror.shared.blobs.clone().with_max_bytes(most);
-        let bytes = blobs.put_stream(&format!("{place}/{name}"), content).await?;
+        let key = format!("{place}/{name}");
+        let bytes = tokio::select! {
+            bytes = blobs.put_stream(&key, content) => bytes?,
+            // A bucket that does not answer would be waited for much longer.
+            () = async { self.stop.cancelled().await; tokio::time::sleep(GIVING_UP).await } => {
+                return Err(Error::Stopping);
+            }
+        };
         self.known.get_or_insert_default().insert(name, Mark { bytes, modified });
         Ok(())
     }

@@ -83,14 +83,23 @@ impl Restore<'_> {
 
     /// What there is to put back. A blob store that does not answer is asked again for a while.
     async fn kept(&self, place: &str) -> Result<Known> {
-        let begin = tokio::time::Instant::now();
-        loop {
-            match kept(&self.shared.blobs, place).await {
-                Err(Error::Blob { .. }) if begin.elapsed() < PATIENCE => {
-                    tokio::time::sleep(crate::worker::effects::PAUSE).await;
+        let mut problem = None;
+        let asking = async {
+            loop {
+                match kept(&self.shared.blobs, place).await {
+                    Err(error @ Error::Blob { .. }) => problem = Some(error),
+                    done => return done,
                 }
-                done => return done,
+                tokio::time::sleep(crate::worker::effects::PAUSE).await;
             }
+        };
+        match tokio::time::timeout(PATIENCE, asking).await {
+            Ok(done) => done,
+            Err(_) => Err(problem.unwrap_or_else(|| Error::Blob {
+                action: "list",
+                key: place.to_owned(),
+                problem: format!("no answer within {} s", PATIENCE.as_secs()),
+            })),
         }
     }
 

@@ -1,0 +1,113 @@
+//! Limits, and what is used between turns.
+
+use super::*;
+
+/// The result of a turn that the agent began by itself.
+fn unasked() -> Meaning {
+    let subtype = "success".to_owned();
+    Meaning::Result(TurnResult {
+        unasked: true,
+        subtype,
+        num_turns: 1,
+        cost_usd: 0.5,
+        ..TurnResult::default()
+    })
+}
+
+/// A message of the model, as the agent writes it.
+fn asks_the_model(id: &str) -> AgentEvent {
+    let raw = json!({ "type": "assistant", "message": { "id": id } });
+    AgentEvent { raw: Some(raw), ..AgentEvent::new(Meaning::Other { kind: "assistant".to_owned() }) }
+}
+
+impl Scene {
+    /// One that has had a turn, of three that it may have, and half a dollar.
+    async fn after_a_turn(on_limit: &str) -> Self {
+        let create = json!({ "pattern": "long-running", "maxTurns": 3, "onLimit": on_limit });
+        let mut scene = Self::plain(create).await;
+        scene.begin();
+        scene.hear([result(false), Meaning::Idle]);
+        assert_eq!(scene.stands(), (SessionStatus::Idle, None));
+        scene
+    }
+
+    fn update(&mut self, update: Value) {
+        let (reply, _) = tokio::sync::oneshot::channel();
+        self.worker.command(Command::Update(serde_json::from_value(update).unwrap(), reply));
+    }
+}
+
+#[tokio::test]
+async fn turns_that_an_agent_begins_by_itself_are_limited_and_paid() {
+    for (on_limit, status) in [("terminate", SessionStatus::Stopping), ("pause", SessionStatus::Idle)] {
+        let mut scene = Scene::after_a_turn(on_limit).await;
+        scene.hear([Meaning::Running, unasked(), Meaning::Idle]);
+        assert_eq!(scene.stands(), (SessionStatus::Idle, None));
+        assert_eq!(scene.worker.session.total_cost.micros(), 1_000_000);
+        scene.hear([Meaning::Running, unasked(), Meaning::Idle]);
+        assert_eq!(scene.stands(), (status, Some(EndReason::MaxTurns)));
+        assert_eq!(scene.worker.session.total_cost.micros(), 1_500_000);
+    }
+}
+
+#[tokio::test]
+async fn a_turn_that_an_agent_began_by_itself_is_stopped_where_it_asks_too_often() {
+    let mut scene = Scene::after_a_turn("pause").await;
+    scene.hear([Meaning::Running]);
+    scene.worker.understand(vec![asks_the_model("one"), asks_the_model("two")]);
+    assert_eq!(scene.stands(), (SessionStatus::Idle, None));
+    scene.worker.understand(vec![asks_the_model("three")]);
+    assert_eq!(scene.stands(), (SessionStatus::Idle, Some(EndReason::MaxTurns)));
+    assert_eq!(scene.worker.machine.agent(), Agent::Sweeping);
+}
+
+#[tokio::test]
+async fn a_message_that_waits_for_an_agent_beyond_its_limit_is_not_given_to_it() {
+    let mut scene = Scene::after_a_turn("pause").await;
+    scene.hear([Meaning::Running]);
+    let puppet = scene.puppet(false);
+    scene.send(Box::new(puppet));
+    scene.hear([unasked(), unasked(), Meaning::Idle]);
+    let prompts = |request: &&Request| matches!(request, Request::Prompt(_));
+    assert_eq!(scene.asked.lock().unwrap().iter().filter(prompts).count(), 1, "the first message");
+    assert_eq!(scene.told(EventKind::TurnCompleted).unwrap()["outcome"]["result"], "max_turns");
+    assert_eq!(scene.stands(), (SessionStatus::Idle, Some(EndReason::MaxTurns)));
+}
+
+#[tokio::test]
+async fn counting_between_turns_is_done_once_at_a_time() {
+    let mut scene = Scene::of(json!({ "pattern": "long-running" }), HostConfig::default()).await;
+    let id = scene.begin();
+    scene.hear([result(false), Meaning::Idle]);
+    scene.worker.job_done(jobs::Job::Settled(id, Some(100)));
+    for _ in 0..10 {
+        scene.hear([Meaning::Running, unasked(), Meaning::Idle]);
+    }
+    // That of the turn, and one.
+    assert_eq!((scene.worker.jobs.len(), scene.worker.counting), (2, Counting::Again));
+    scene.worker.job_done(jobs::Job::Counted(Some(200)));
+    assert_eq!(scene.worker.counting, Counting::UnderWay, "more was used since");
+    scene.worker.job_done(jobs::Job::Counted(None));
+    assert_eq!((scene.worker.counting, scene.worker.session.total_cost.micros()), (Counting::Done, 200));
+}
+
+#[tokio::test]
+async fn a_limit_holds_from_when_it_is_lowered_and_until_it_is_raised() {
+    let (turns, budget) = (json!({ "maxTurns": 1 }), json!({ "maxBudgetUsd": 0.25 }));
+    for (lower, reason) in [(turns, EndReason::MaxTurns), (budget, EndReason::BudgetExceeded)] {
+        let mut scene = Scene::after_a_turn("terminate").await;
+        scene.update(lower.clone());
+        assert_eq!(scene.stands(), (SessionStatus::Stopping, Some(reason)));
+
+        let mut scene = Scene::after_a_turn("pause").await;
+        scene.update(lower);
+        assert_eq!(scene.stands(), (SessionStatus::Idle, Some(reason)));
+        assert!(scene.worker.session.reason_message.is_some());
+        scene.update(json!({ "description": "it still holds" }));
+        assert_eq!(scene.stands(), (SessionStatus::Idle, Some(reason)));
+        scene.update(json!({ "maxTurns": 10, "maxBudgetUsd": null }));
+        assert_eq!(scene.stands(), (SessionStatus::Idle, None));
+        assert_eq!(scene.told(EventKind::StatusChanged).unwrap()["reason"], Value::Null);
+        assert_eq!(scene.worker.session.reason_message, None);
+    }
+}
