@@ -44,6 +44,8 @@ pub(crate) struct Host {
     pub(crate) broken: AtomicBool,
     /// Whether `bind` fails.
     pub(crate) unbindable: AtomicBool,
+    /// Whether `bind` refuses what it is asked for.
+    pub(crate) refusing: AtomicBool,
     /// Whether `bind` waits, after it did its work.
     pub(crate) holding: AtomicBool,
     /// Whether the limit on processes cannot change while a sandbox runs.
@@ -106,6 +108,9 @@ pub(crate) struct Sandbox {
     pub(crate) limits: Mutex<ResourceLimits>,
     /// What it was bound to.
     pub(crate) bound: Mutex<Vec<SandboxSpec>>,
+    /// Whether writing a file never ends, or finds nobody there.
+    pub(crate) hung: AtomicBool,
+    pub(crate) dead: AtomicBool,
 }
 
 struct Process {
@@ -137,6 +142,8 @@ impl Host {
             paused: AtomicBool::new(false),
             limits: Mutex::new(spec.limits.clone()),
             bound: Mutex::default(),
+            hung: AtomicBool::new(false),
+            dead: AtomicBool::new(false),
         });
         self.sandboxes.lock().unwrap().insert(id.clone(), Arc::clone(&sandbox));
         Ok(Created {
@@ -350,6 +357,9 @@ impl ExecutionEnvironment for Sandbox {
         self.bound.lock().unwrap().push(spec.clone());
         if self.host.unbindable.load(Ordering::SeqCst) {
             return Err(Error::Unavailable { what: "guest", detail: "it does not answer".to_owned() });
+        }
+        if self.host.refusing.load(Ordering::SeqCst) {
+            return Err(Error::wrong_state("LIMIT_BELOW_USE", "more is in use"));
         }
         let limits = self.update_limits(&spec.limits).await?;
         while self.host.holding.load(Ordering::SeqCst) {

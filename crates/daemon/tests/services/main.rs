@@ -5,6 +5,7 @@ mod daemon;
 mod fake;
 
 mod bounds;
+mod claims;
 mod connections;
 mod declared_pools;
 mod files;
