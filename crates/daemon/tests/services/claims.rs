@@ -105,6 +105,34 @@ async fn a_claim_whose_files_are_refused_is_no_hit() {
 }
 
 #[tokio::test]
+async fn a_claim_that_ends_after_the_stop_began_is_counted() {
+    let node = Node::new();
+    let daemon = with_pool(&node, 1).await;
+    let mut told = daemon.pools().watch_pools(v1::WatchPoolsRequest::default()).await.unwrap().into_inner();
+    node.host.holding.store(true, Ordering::SeqCst);
+    let mut sandboxes = daemon.sandboxes();
+    let stops = async {
+        eventually("one is bound", || !bound(&node).is_empty()).await;
+        let ended = async {
+            // Streams end with the stop.
+            while let Ok(Some(_)) = told.message().await {}
+            node.host.holding.store(false, Ordering::SeqCst);
+        };
+        let (stopped, ()) = tokio::join!(daemon.stop(), ended);
+        stopped.unwrap();
+    };
+    let (made, ()) = tokio::join!(sandboxes.create_sandbox(with_token()), stops);
+    made.unwrap();
+
+    let daemon = node.start().await;
+    let counters = counters(&daemon).await;
+    assert_eq!(counters.hits + counters.misses, 1, "{counters:?}");
+    let plan = v1::PlanPoolRequest { name: "p".into(), ..Default::default() };
+    assert_eq!(daemon.pools().plan_pool(plan).await.unwrap().into_inner().claims, 1);
+    daemon.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn an_id_that_a_claim_is_about_to_give_costs_the_others_no_warm_sandbox() {
     let node = Node::new();
     let daemon = with_pool(&node, 4).await;
