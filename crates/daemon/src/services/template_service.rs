@@ -150,12 +150,14 @@ fn not_found(id: &TemplateId) -> Error {
 type Found = Vec<(BackendName, Template)>;
 
 impl Templates {
-    /// The backends that have a template; of those only the one of this name, where it is not empty.
+    /// The backends that have a template. Only the one of this name is asked, where it is not empty.
     async fn having(&self, id: &TemplateId, named: String) -> Result<Vec<(Arc<dyn Backend>, Template)>> {
-        let wanted = optional_id(named, BackendName::parse)?;
-        let mut found = self.0.backends_with(id).await?;
-        found.retain(|(backend, _)| wanted.as_ref().is_none_or(|wanted| backend.name() == *wanted));
-        Ok(found)
+        let Some(name) = optional_id(named, BackendName::parse)? else {
+            return self.0.backends_with(id).await;
+        };
+        let Some(backend) = self.0.backends().get(&name) else { return Ok(Vec::new()) };
+        let found = self.0.templates_of(&backend).await?.into_iter().find(|template| template.id == *id);
+        Ok(found.map(|template| (backend, template)).into_iter().collect())
     }
 
     /// All templates by name. A backend that does not answer is left out: the others' are told all the same.

@@ -50,6 +50,8 @@ pub(crate) struct Host {
     pub(crate) holding: AtomicBool,
     /// Whether the limit on processes cannot change while a sandbox runs.
     pub(crate) fixed_pids: AtomicBool,
+    /// Whether templates cannot be listed.
+    pub(crate) listless: AtomicBool,
     /// Whether it is not answered what stands behind a template's name.
     pub(crate) silent: AtomicBool,
     /// What stands behind every template's name.
@@ -71,6 +73,7 @@ impl Host {
 
 /// The backend of one daemon.
 pub(crate) struct Fake {
+    name: &'static str,
     host: Arc<Host>,
     capabilities: Arc<Capabilities>,
     events: Mutex<Option<mpsc::Receiver<BackendEvent>>>,
@@ -80,6 +83,10 @@ pub(crate) struct Fake {
 
 impl Fake {
     pub(crate) fn new(host: &Arc<Host>) -> Arc<Self> {
+        Self::named("fake", host)
+    }
+
+    pub(crate) fn named(name: &'static str, host: &Arc<Host>) -> Arc<Self> {
         let mut capabilities = Capabilities::default();
         for capability in Capability::ALL {
             capabilities.grant(*capability);
@@ -94,7 +101,8 @@ impl Fake {
         let (tell, events) = mpsc::channel(16);
         let events = Mutex::new(Some(events));
         let capabilities = Arc::new(capabilities);
-        Arc::new(Self { host: Arc::clone(host), capabilities, events, adopted: Mutex::default(), tell })
+        let (host, adopted) = (Arc::clone(host), Mutex::default());
+        Arc::new(Self { name, host, capabilities, events, adopted, tell })
     }
 }
 
@@ -159,7 +167,7 @@ impl Host {
 #[async_trait]
 impl Backend for Fake {
     fn name(&self) -> BackendName {
-        BackendName::parse("fake").unwrap()
+        BackendName::parse(self.name).unwrap()
     }
 
     fn capabilities(&self) -> Arc<Capabilities> {
@@ -194,6 +202,9 @@ impl Backend for Fake {
     }
 
     async fn templates(&self) -> Result<Vec<Template>> {
+        if self.host.listless.load(Ordering::SeqCst) {
+            return Err(Error::internal("list images", "the engine answered 500"));
+        }
         Ok(self.host.templates.lock().unwrap().values().cloned().collect())
     }
 

@@ -19,4 +19,5 @@ mod processes;
 mod races;
 mod requests;
 mod restart;
+mod templates;
 mod watching;
