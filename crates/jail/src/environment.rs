@@ -174,6 +174,9 @@ impl ExecutionEnvironment for Environment {
         // Not before: whoever was dropped while it waited buried nothing.
         if !self.buried.swap(true, Ordering::AcqRel) {
             self.inner.bury(self.cell.clone());
+            if self.inner.templates.has_replaced() {
+                self.inner.tasks.spawn(self.inner.clone().remove_replaced());
+            }
         }
         Ok(())
     }
