@@ -247,6 +247,14 @@ impl Backend for Fake {
         Ok(self.host.version.lock().unwrap().clone())
     }
 
+    async fn replace_template(&self, made: &TemplateId, name: &TemplateId) -> Result<Template> {
+        let mut templates = self.host.templates.lock().unwrap();
+        let mut template = templates.remove(made).ok_or_else(|| Error::not_found("template", made))?;
+        template.id = name.clone();
+        templates.insert(name.clone(), template.clone());
+        Ok(template)
+    }
+
     async fn delete_template(&self, id: &TemplateId) -> Result<()> {
         let removed = self.host.templates.lock().unwrap().remove(id);
         removed.map(|_| ()).ok_or_else(|| Error::not_found("template", id))
