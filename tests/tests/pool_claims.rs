@@ -94,6 +94,24 @@ async fn a_thousand_claims_by_fifty_clients_get_a_sandbox_each() {
     eventually("nothing is left", || leftovers(&daemon).is_empty());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn less_memory_than_the_pool_has_is_made_cold_and_takes_no_warm_sandbox_with_it() {
+    let daemon = daemon_with_pool(2);
+    let api = Api::connect(&daemon).await;
+    full(&api, 2).await;
+    let claim = |memory_bytes| CreateSandboxRequest {
+        limits: Some(v1::ResourceLimits { memory_bytes: Some(memory_bytes), ..Default::default() }),
+        ..Default::default()
+    };
+    for (memory, start) in [(32 << 20, StartKind::Cold), (64 << 20, StartKind::Warm)] {
+        let made = api.sandboxes().create_sandbox(claim(memory)).await.unwrap().into_inner();
+        assert_eq!(made.start_kind(), start);
+        assert_eq!(made.sandbox.unwrap().limits.unwrap().memory_bytes, Some(memory));
+    }
+    let counters = pool(&api).await.counters.unwrap();
+    assert_eq!((counters.hits, counters.misses_unfit, counters.claim_failures), (1, 1, 0));
+}
+
 /// Claims a sandbox without an environment and checks that it has none.
 async fn without_token(api: &Api) {
     let made = api.sandboxes().create_sandbox(CreateSandboxRequest::default()).await.unwrap().into_inner();

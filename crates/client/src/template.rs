@@ -25,6 +25,8 @@ pub struct ImportTemplate {
     pub compression: Compression,
     /// The backend to import it for; the first that can where absent.
     pub backend: Option<BackendName>,
+    /// Whether it takes the place of the template of its name that the backend has, if it has one.
+    pub replace: bool,
 }
 
 impl ImportTemplate {
@@ -32,7 +34,7 @@ impl ImportTemplate {
     #[must_use]
     pub fn new(name: TemplateId) -> Self {
         let template = Wanted::new(name, TemplateSource::Imported);
-        Self { template, compression: Compression::None, backend: None }
+        Self { template, compression: Compression::None, backend: None, replace: false }
     }
 }
 
@@ -164,6 +166,7 @@ impl Client {
             defaults: Some(convert::template_defaults(&wanted)),
             base_template: wanted.source.base().map(ToString::to_string).unwrap_or_default(),
             backend: import.backend.map(String::from).unwrap_or_default(),
+            replace: import.replace,
         };
         let frames = Feed {
             open: v1::ImportTemplateRequest { frame: Some(Frame::Open(open)) },

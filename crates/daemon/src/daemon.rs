@@ -252,6 +252,10 @@ impl Drain {
         if tokio::time::timeout(self.limit, self.sandboxes.finish()).await.is_err() {
             tracing::warn!(limit = ?self.limit, "work under way did not end in time; the next start takes it up");
         }
+        // They wrote when the stop began; calls that ended since have claimed, too.
+        if tokio::time::timeout(self.limit, self.sandboxes.pools().write(true)).await.is_err() {
+            tracing::warn!(limit = ?self.limit, "what pools did last was not written in time and is forgotten");
+        }
         if tokio::time::timeout(self.limit, self.sandboxes.reach().shutdown()).await.is_err() {
             tracing::warn!(limit = ?self.limit, "connections of sandboxes did not end in time");
         }

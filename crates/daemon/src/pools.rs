@@ -17,7 +17,7 @@ mod recover;
 mod refill;
 
 pub(crate) use change::{PoolUpdate, PoolView};
-pub(crate) use claim::{NotGiven, Wanted};
+pub(crate) use claim::{Claimed, NotGiven, Wanted};
 pub(crate) use clock::moment;
 pub(crate) use declare::read as read_declarations;
 pub(crate) use live::LivePool;

@@ -52,7 +52,7 @@ use declare::Declared;
 use hostel_pool::{Budget, Overcommit};
 use hostel_sandbox::{BackendName, ResourceLimits, SandboxId, TemplateId};
 use repeat::InFlight;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -94,6 +94,8 @@ struct Inner {
     pools: Pools,
     reach: Reach,
     entries: Mutex<HashMap<SandboxId, Arc<Entry>>>,
+    /// Ids that claims under way are to give.
+    chosen: Mutex<HashSet<SandboxId>>,
     capacity: Capacity,
     metrics: Metrics,
     watchers: Arc<Semaphore>,
@@ -135,6 +137,7 @@ impl Sandboxes {
             reach,
             settings,
             entries: Mutex::default(),
+            chosen: Mutex::default(),
             templates: Mutex::default(),
             creations: InFlight::default(),
             forks: InFlight::default(),

@@ -379,6 +379,10 @@ impl Backend for Docker {
         Ok(Some(image.id))
     }
 
+    async fn replace_template(&self, made: &TemplateId, name: &TemplateId) -> Result<Template> {
+        self.inner.replace(made, name).await
+    }
+
     async fn delete_template(&self, id: &TemplateId) -> Result<()> {
         self.inner.delete(id).await
     }

@@ -241,6 +241,11 @@ impl ExecutionEnvironment for Environment {
         Ok(changed)
     }
 
+    fn can_become(&self, changes: &ResourceLimits) -> bool {
+        // With less memory it may be refused for what is in use, and `/dev/shm` keeps the size that it was made with.
+        !changes.take_memory_from(&self.limits())
+    }
+
     async fn bind(&self, spec: &SandboxSpec) -> Result<Bound> {
         let limits = self.update_limits(&spec.limits).await?;
         let defaults = self.defaults();

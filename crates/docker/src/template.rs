@@ -274,6 +274,56 @@ impl Inner {
     /// # Errors
     /// `NotFound`; `WrongState` for `default`.
     pub(crate) async fn delete(&self, id: &TemplateId) -> Result<()> {
+        self.must_be_changeable(id)?;
+        let (_, image) = self.recipe(Some(id)).await?;
+        let _set_aside = self.imaging.read().await;
+        let aside = self.set_aside(&image, id).await?;
+        let client = self.engine.client().await?;
+        let options = RemoveImageOptionsBuilder::default().noprune(true).build();
+        bounded(WORK, client.remove_image(&image_of(id), Some(options), None))
+            .await
+            .map_err(|fault| fault.during(format!("delete the image of {id}")))?;
+        lock(&self.templates.seen).retain(|known| known.id != *id);
+        self.remove_image(&aside).await;
+        Ok(())
+    }
+
+    /// Gives the template `made` another name, in place of the template that has it, if one has. Sandboxes made from
+    /// that one keep its image.
+    ///
+    /// # Errors
+    /// `NotFound`; `WrongState` for `default` and what is declared; `AlreadyExists` for an image of somebody else's.
+    pub(crate) async fn replace(&self, made: &TemplateId, name: &TemplateId) -> Result<Template> {
+        self.must_be_changeable(name)?;
+        let (mut template, image) = self.recipe(Some(made)).await?;
+        let (_reserved, old) = match self.reserve_template(name).await {
+            Ok(reserved) => (Some(reserved), None),
+            Err(Error::AlreadyExists { kind: "template", .. }) => {
+                (None, Some(self.recipe(Some(name)).await?.1))
+            }
+            Err(error) => return Err(error),
+        };
+        let _set_aside = self.imaging.read().await;
+        let aside = match &old {
+            Some(old) => Some(self.set_aside(old, name).await?),
+            None => None,
+        };
+        self.tag(&image, &format!("hostel/{name}"), "latest", name).await?;
+        template.id = name.clone();
+        {
+            let mut seen = lock(&self.templates.seen);
+            seen.retain(|known| known.id != *made && known.id != *name);
+            seen.push(template.clone());
+        }
+        self.remove_image(&image_of(made)).await;
+        if let Some(aside) = aside {
+            self.remove_image(&aside).await;
+        }
+        Ok(template)
+    }
+
+    /// Refuses a template that is there whatever anybody asks.
+    fn must_be_changeable(&self, id: &TemplateId) -> Result<()> {
         if id.as_str() == DEFAULT {
             return Err(Error::wrong_state(
                 "TEMPLATE_BUILT_IN",
@@ -281,25 +331,26 @@ impl Inner {
             ));
         }
         if lock(&self.templates.declared).contains_key(id) {
-            let text = format!("the template {id} is declared in a file; remove it there");
+            let text = format!("the template {id} is declared in a file; change or remove it there");
             return Err(Error::wrong_state("TEMPLATE_DECLARED", text));
         }
-        let (_, image) = self.recipe(Some(id)).await?;
-        let _set_aside = self.imaging.read().await;
-        let client = self.engine.client().await?;
-        // The last name of an image that is used cannot be taken from it: it gets another one first.
+        Ok(())
+    }
+
+    /// Gives the image of a template that goes another name: the last one of an image that is used cannot be taken
+    /// from it.
+    async fn set_aside(&self, image: &Image, id: &TemplateId) -> Result<String> {
         let tag = uuid::Uuid::new_v4().simple().to_string();
-        let options = TagImageOptionsBuilder::default().repo(DELETED).tag(&tag).build();
+        self.tag(image, DELETED, &tag, id).await?;
+        Ok(format!("{DELETED}:{tag}"))
+    }
+
+    async fn tag(&self, image: &Image, repository: &str, tag: &str, id: &TemplateId) -> Result<()> {
+        let client = self.engine.client().await?;
+        let options = TagImageOptionsBuilder::default().repo(repository).tag(tag).build();
         bounded(QUESTION, client.tag_image(&image.id, Some(options)))
             .await
-            .map_err(|fault| fault.during(format!("set the image of {id} aside")))?;
-        let options = RemoveImageOptionsBuilder::default().noprune(true).build();
-        bounded(WORK, client.remove_image(&image_of(id), Some(options), None))
-            .await
-            .map_err(|fault| fault.during(format!("delete the image of {id}")))?;
-        lock(&self.templates.seen).retain(|known| known.id != *id);
-        self.remove_image(&format!("{DELETED}:{tag}")).await;
-        Ok(())
+            .map_err(|fault| fault.during(format!("name the image of {id} {repository}:{tag}")))
     }
 
     /// Removes an image unless something stands on it; then it goes later.

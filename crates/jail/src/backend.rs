@@ -20,7 +20,7 @@ use bytes::Bytes;
 use hostel_guest_client::{Endpoint, Guest};
 use hostel_guest_protocol::zygote::Setup;
 use hostel_sandbox::file::{ByteStream, Compression};
-use hostel_sandbox::template::{Template, TemplateSource};
+use hostel_sandbox::template::Template;
 use hostel_sandbox::{
     Backend, BackendEvent, BackendName, Capabilities, Capability, Created, Error, ExecutionEnvironment,
     Result, SandboxId, SandboxSpec, TemplateId,
@@ -264,7 +264,7 @@ impl Inner {
     }
 
     /// Whether a jail stands on a layer.
-    fn is_stood_on(&self, layer: &str) -> bool {
+    pub(crate) fn is_stood_on(&self, layer: &str) -> bool {
         self.standing
             .lock()
             .is_ok_and(|standing| standing.values().any(|jail| jail.layers.iter().any(|own| own == layer)))
@@ -392,7 +392,9 @@ impl Backend for Jail {
             inner.ground.give_back_ranges();
             removed
         });
-        removed.await.map_err(|error| Error::internal("remove what earlier daemons left", error))
+        let removed = removed.await;
+        self.inner.clone().remove_replaced().await;
+        removed.map_err(|error| Error::internal("remove what earlier daemons left", error))
     }
 
     fn take_events(&self) -> Option<mpsc::Receiver<BackendEvent>> {
@@ -430,22 +432,17 @@ impl Backend for Jail {
     }
 
     async fn delete_template(&self, id: &TemplateId) -> Result<()> {
-        let removed = self.inner.templates.remove(id, |layer| self.inner.is_stood_on(layer))?;
-        self.inner.spares.forget(removed.layers.first().map_or("", String::as_str)).await;
-        let inner = self.inner.clone();
-        let gone = tokio::task::spawn_blocking(move || {
-            let Template { id, source, .. } = removed.template;
-            let destroyed = match (source, &inner.ground.pool) {
-                (TemplateSource::Snapshot { .. } | TemplateSource::Built { .. }, Some(pool)) => {
-                    pool.destroy(&format!("template-{id}"))
-                }
-                _ => Ok(()),
-            };
-            // It is forgotten: a layer that stays goes at the next start, and must not keep the name till then.
-            inner.templates.give_up(&id);
-            destroyed
-        });
-        gone.await.map_err(|error| Error::internal("remove a template's files", error))?
+        let files = self.inner.templates.remove(id, |layer| self.inner.is_stood_on(layer))?;
+        self.inner.remove_files(files).await?;
+        // It may have been what stood on others.
+        self.inner.clone().remove_replaced().await;
+        Ok(())
+    }
+
+    async fn replace_template(&self, made: &TemplateId, name: &TemplateId) -> Result<Template> {
+        let template = self.inner.templates.replace(made, name)?;
+        self.inner.clone().remove_replaced().await;
+        Ok(template)
     }
 
     async fn shutdown(&self) {

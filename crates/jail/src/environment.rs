@@ -180,6 +180,9 @@ impl ExecutionEnvironment for Environment {
         // Not before: whoever was dropped while it waited buried nothing.
         if !self.buried.swap(true, Ordering::AcqRel) {
             self.inner.bury(self.cell.clone());
+            if self.inner.templates.has_replaced() {
+                self.inner.tasks.spawn(self.inner.clone().remove_replaced());
+            }
         }
         Ok(())
     }
@@ -239,8 +242,14 @@ impl ExecutionEnvironment for Environment {
     }
 
     fn can_become(&self, changes: &ResourceLimits) -> bool {
-        // The same that [`Self::update_limits`] refuses.
-        changes.disk_inodes.is_none() && (changes.pids.is_none() || self.inner.ground.cgroups.is_some())
+        let current = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        // With less memory it may be refused for what is in use; and what is shared or a file in memory keeps the
+        // bounds that it was born with, which were made for more: whoever fills it loses the guest.
+        let shrinks = changes.take_memory_from(&current);
+        // The others are refused by [`Self::update_limits`].
+        !shrinks
+            && changes.disk_inodes.is_none()
+            && (changes.pids.is_none() || self.inner.ground.cgroups.is_some())
     }
 
     async fn bind(&self, spec: &SandboxSpec) -> Result<Bound> {

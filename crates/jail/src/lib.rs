@@ -11,6 +11,7 @@ mod cell;
 mod cgroup;
 mod config;
 mod create;
+mod discard;
 mod environment;
 mod executable;
 mod handle;

@@ -2,14 +2,20 @@
 //!
 //! A template is a stack of layers, uppermost first, as paths in the zygote's world: `templates/…` for what
 //! was imported or generated, `cells/template-…` for what was snapshotted in the pool.
+//!
+//! A template's directory has its name, unless it took the place of another one: those that stand on that one's files
+//! know them by their path.
 
 mod host;
 mod import;
+mod replace;
 
 pub(crate) use import::{import_archive, import_directory};
+pub(crate) use replace::Files;
 
 use hostel_sandbox::template::{Template, TemplateSource};
 use hostel_sandbox::{Capability, Error, Result, TemplateId};
+use replace::{Places, REPLACED, Record};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -36,6 +42,8 @@ pub(crate) struct Recipe {
 pub(crate) struct Templates {
     directory: PathBuf,
     recipes: Mutex<HashMap<TemplateId, Recipe>>,
+    /// Taken after the recipes.
+    places: Mutex<Places>,
     /// A record could not be read: what it says is not known, nor then what nobody needs.
     incomplete: bool,
     uses: Uses,
@@ -73,11 +81,11 @@ impl Templates {
     pub(crate) fn open(directory: PathBuf, own_ids: bool) -> Result<Self> {
         let fail =
             |error: io::Error| Error::internal(format!("read templates in {}", directory.display()), error);
-        let (mut recipes, mut incomplete) = (HashMap::new(), false);
+        let (mut records, mut places, mut incomplete) = (Vec::new(), Places::default(), false);
         for entry in fs::read_dir(&directory).map_err(fail)? {
             let path = entry.map_err(fail)?.path();
-            match fs::read(path.join(RECORD)).map(|bytes| serde_json::from_slice::<Recipe>(&bytes)) {
-                Ok(Ok(recipe)) => drop(recipes.insert(recipe.template.id.clone(), recipe)),
+            match fs::read(path.join(RECORD)).map(|bytes| serde_json::from_slice::<Record>(&bytes)) {
+                Ok(Ok(record)) => records.push((path, record)),
                 Ok(Err(error)) => {
                     incomplete = true;
                     tracing::warn!(path = %path.display(), %error, "a template's record cannot be read");
@@ -87,9 +95,11 @@ impl Templates {
                     tracing::warn!(path = %path.display(), %error, "a template's record cannot be read");
                 }
                 Err(_) if path.file_name().is_some_and(|name| name == HOST) => {}
+                Err(_) if path.join(REPLACED).exists() => incomplete |= !places.take_replaced(&path),
                 Err(_) => remove_in_place(&path),
             }
         }
+        let mut recipes = places.settle(records);
         let host = host::generate(&directory, own_ids).map_err(fail)?;
         for recipe in recipes.values_mut() {
             let on_host = recipe.template.source.base() == Some(&host.template.id);
@@ -101,7 +111,8 @@ impl Templates {
             }
         }
         recipes.insert(host.template.id.clone(), host);
-        Ok(Self { directory, recipes: Mutex::new(recipes), incomplete, uses: Uses::default() })
+        let (recipes, places) = (Mutex::new(recipes), Mutex::new(places));
+        Ok(Self { directory, recipes, places, incomplete, uses: Uses::default() })
     }
 
     /// The names of all layers in the pool that templates consist of; `None` where that is not known.
@@ -109,8 +120,8 @@ impl Templates {
     /// # Errors
     /// `Internal`.
     pub(crate) fn pool_layers(&self) -> Result<Option<HashSet<String>>> {
-        let recipes = self.recipes()?;
-        let layers = recipes.values().flat_map(|recipe| &recipe.layers);
+        let (recipes, places) = (self.recipes()?, self.places());
+        let layers = recipes.values().chain(places.replaced()).flat_map(|recipe| &recipe.layers);
         let names = layers.filter_map(|layer| layer.strip_prefix("cells/")?.split('/').next());
         Ok((!self.incomplete).then(|| names.map(str::to_owned).collect()))
     }
@@ -183,7 +194,7 @@ impl Templates {
         let mut recipes = self.recipes()?;
         let below = find(&recipes, Some(base))?;
         // What has a directory was made otherwise.
-        if *base == template.id || self.directory.join(template.id.as_str()).exists() {
+        if *base == template.id || self.is_made(&template.id) {
             return Err(Error::AlreadyExists { kind: "template", id: template.id.to_string() });
         }
         let recipe = Recipe { template, ..below };
@@ -203,6 +214,7 @@ impl Templates {
         match fs::create_dir(&directory) {
             Ok(()) => Ok(directory),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.places().must_not_keep(id.as_str())?;
                 Err(Error::AlreadyExists { kind: "template", id: id.to_string() })
             }
             Err(error) => Err(Error::internal(format!("make {}", directory.display()), error)),
@@ -211,7 +223,12 @@ impl Templates {
 
     /// Gives a reserved directory up.
     pub(crate) fn give_up(&self, id: &TemplateId) {
-        remove_in_place(&self.directory.join(id.as_str()));
+        self.discard(id.as_str());
+    }
+
+    /// Removes a directory that no template has any more.
+    pub(crate) fn discard(&self, directory: &str) {
+        remove_in_place(&self.directory.join(directory));
     }
 
     /// Makes a template known, for good.
@@ -228,12 +245,9 @@ impl Templates {
             });
         }
         let template = recipe.template.clone();
-        let directory = self.directory.join(template.id.as_str());
-        let fail = |error: io::Error| Error::internal(format!("record the template {}", template.id), error);
-        let record = serde_json::to_vec_pretty(&recipe).map_err(|error| fail(error.into()))?;
-        fs::write(directory.join("record.new"), record).map_err(fail)?;
-        fs::rename(directory.join("record.new"), directory.join(RECORD)).map_err(fail)?;
-        self.recipes()?.insert(template.id.clone(), recipe);
+        let record = Record { recipe, replaces: None };
+        record.write(&self.directory.join(template.id.as_str()))?;
+        self.recipes()?.insert(template.id.clone(), record.recipe);
         Ok(template)
     }
 
@@ -241,7 +255,7 @@ impl Templates {
     ///
     /// # Errors
     /// `NotFound`; `WrongState` for `host`, and where a jail or another template stands on it or is about to.
-    pub(crate) fn remove(&self, id: &TemplateId, stands: impl FnOnce(&str) -> bool) -> Result<Recipe> {
+    pub(crate) fn remove(&self, id: &TemplateId, stands: impl FnOnce(&str) -> bool) -> Result<Files> {
         let mut recipes = self.recipes()?;
         let recipe = recipes.get(id).cloned().ok_or_else(|| Error::not_found("template", id))?;
         if recipe.template.source == TemplateSource::Host {
@@ -265,12 +279,14 @@ impl Templates {
                 format!("sandboxes made from the template {id} still run; remove them first"),
             ));
         }
-        // Renamed before anything is removed: a half-removed template must not come back.
-        let directory = self.directory.join(id.as_str());
-        fs::remove_file(directory.join(RECORD))
+        // Before anything else is removed: a half-removed template must not come back.
+        let mut places = self.places();
+        let directory = places.of(id);
+        fs::remove_file(self.directory.join(&directory).join(RECORD))
             .map_err(|error| Error::internal(format!("forget the template {id}"), error))?;
         recipes.remove(id);
-        Ok(recipe)
+        places.forget(id);
+        Ok(Files { directory, layer: recipe.layers.into_iter().next().unwrap_or_default() })
     }
 }
 
@@ -313,7 +329,7 @@ mod tests {
         assert!(matches!(remove(false), Err(Error::WrongState { .. })));
         drop(import);
         assert!(matches!(remove(true), Err(Error::WrongState { .. })));
-        assert_eq!(remove(false).unwrap().layers, layers);
+        assert_eq!(remove(false).unwrap().layer, layers[0]);
         assert!(matches!(templates.hold(Some(&id)), Err(Error::NotFound { .. })));
     }
 }

@@ -10,7 +10,8 @@ use std::time::Duration;
 pub struct Counters {
     /// Claims that got a warm sandbox. Each claim is one hit or one miss.
     pub hits: u64,
-    /// Claims that became cold starts: those that found none, and those that did not fit.
+    /// Claims that got none, and as a rule became cold starts: those that found none, those that did not fit, and those
+    /// that could not be served as they asked.
     pub misses: u64,
     /// Those of `misses` that did not fit, for example because of their limits.
     pub misses_unfit: u64,

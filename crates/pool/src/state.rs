@@ -5,7 +5,8 @@
 //! [`Pool::made`], [`Pool::make_failed`], [`Pool::make_starved`] or [`Pool::make_given_up`], `Check` by
 //! [`Pool::checked`] (or [`Pool::died`]; a late answer about a member that was claimed meanwhile does nothing),
 //! `Remove` by [`Pool::removed`], which the owner repeats until it worked. A claim takes by [`Pool::claim`] and ends with
-//! [`Pool::given`], or with [`Pool::claim_failed`] and either [`Pool::claim_again`] or [`Pool::in_vain`].
+//! [`Pool::given`], or with [`Pool::claim_failed`] or [`Pool::not_wanted`] of what it took and then
+//! [`Pool::claim_again`], [`Pool::in_vain`], or, where its caller left, [`Pool::given`].
 
 mod backoff;
 mod events;

@@ -202,6 +202,17 @@ pub trait Backend: Send + Sync {
         Ok(None)
     }
 
+    /// Gives the template `made` another name, in place of the template that has it, if one has: in one step, so that
+    /// there is always one of that name. Sandboxes, and templates that stand on the one before, keep their files.
+    ///
+    /// # Errors
+    /// `NotFound` for `made`; `WrongState` where the other is built in or declared; `AlreadyExists` where something else
+    /// has the name; `CapabilityMissing`.
+    async fn replace_template(&self, made: &TemplateId, name: &TemplateId) -> Result<Template> {
+        let detail = format!("{} cannot replace the template {name} by {made}", self.name());
+        Err(crate::Error::missing(crate::Capability::TemplateImport, detail))
+    }
+
     /// Removes a template. Sandboxes made from it keep working.
     ///
     /// # Errors

@@ -54,6 +54,12 @@ impl ResourceLimits {
         }
     }
 
+    /// Whether these, as changes of `current`, leave it less memory.
+    #[must_use]
+    pub fn take_memory_from(&self, current: &Self) -> bool {
+        self.memory_bytes.is_some_and(|new| current.memory_bytes.is_none_or(|old| new < old))
+    }
+
     /// What has to be changed about `base` so that these hold: what is set here and is another there.
     #[must_use]
     pub fn changes_to(&self, base: &Self) -> Self {
@@ -156,6 +162,15 @@ impl ResourceLimits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_is_taken_where_there_will_be_less_of_it() {
+        let memory = |memory_bytes| ResourceLimits { memory_bytes, ..Default::default() };
+        let taken = [(Some(1), Some(2)), (Some(1), None)];
+        let left = [(Some(2), Some(2)), (Some(3), Some(2)), (None, Some(2)), (None, None)];
+        assert!(taken.into_iter().all(|(new, old)| memory(new).take_memory_from(&memory(old))));
+        assert!(!left.into_iter().any(|(new, old)| memory(new).take_memory_from(&memory(old))));
+    }
 
     #[test]
     fn contradictory_and_absurd_limits_are_named() {

@@ -2,7 +2,7 @@
 //! names.
 
 use crate::setup::{daemon_on, error};
-use hostel_tests::{Outcome, TestDaemon, docker, shared_engine};
+use hostel_tests::{Outcome, TestDaemon, docker, eventually, shared_engine};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -97,6 +97,33 @@ fn a_recipe_is_built_for_each_backend_and_again_when_its_declaration_changed() {
     }
     assert_eq!(daemon.hostel(&run).success(), "root");
     assert_eq!(daemon.hostel(&["template", "rm", &recipe.name]).success(), recipe.name);
+    daemon.finish();
+}
+
+#[test]
+fn a_recipe_takes_the_place_of_a_template_that_a_pool_uses() {
+    let Some((host, image)) = shared_engine() else { return };
+    let mut daemon = daemon_on(&host, &image);
+    let recipe = Recipe::of(&host, &image, "rolling");
+    let _ = recipe.build(&daemon, "docker", &[]).success();
+    let sizes = ["--pin", "1", "--memory", "64M", "--disk", "64M", "--max-age", "24h", "--wait"];
+    let create = ["pool", "create", "r", "--backend", "docker", "--template", &recipe.name];
+    let _ = daemon.hostel(&[&create[..], &sizes[..]].concat()).success();
+
+    recipe.declare("user = \"root\"\n");
+    assert_eq!(user(recipe.build(&daemon, "docker", &["--replace"]).success()), "root");
+    let pool =
+        || serde_json::from_str::<Value>(daemon.hostel(&["--json", "pool", "get", "r"]).success()).unwrap();
+    eventually("what was warm is replaced", || {
+        let pool = pool();
+        pool["counters"]["recycled"] == 1 && pool["status"]["ready"] == 1
+    });
+    let run = ["--json", "run", "--backend", "docker", "--template", &recipe.name, "--", "id", "-un"];
+    let ran = daemon.hostel(&run);
+    assert!(ran.success().contains("\"start_kind\":\"warm\""), "{ran:?}");
+    assert!(ran.stdout.contains("\"text\":\"root\\n\""), "{ran:?}");
+    let _ = daemon.hostel(&["pool", "rm", "r"]).success();
+    let _ = daemon.hostel(&["template", "rm", &recipe.name]).success();
     daemon.finish();
 }
 

@@ -9,7 +9,6 @@ use super::{Context, Outcome, SUCCESS, remove_each};
 use crate::args::{ImportArgs, TemplateCommand};
 use crate::failure::Failure;
 use crate::output::{self, human, progress::Progress, table};
-use crate::signals::Signals;
 use hostel_client::domain::file::Compression;
 use hostel_client::domain::template::TemplateSource;
 use hostel_client::domain::{BackendName, TemplateId};
@@ -64,43 +63,6 @@ async fn existing(
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Makes a template in place of the one of that name that a backend has, where it has one. The new one is made under
-/// another name first, so that the old one is given up only for one that can be had.
-///
-/// # Errors
-/// Why it cannot be made, or the old one not be removed.
-async fn replace(
-    client: &Client,
-    name: &TemplateId,
-    old: Option<&BackendName>,
-    import: impl AsyncFn(TemplateId) -> Result<Template, Failure>,
-    signals: &mut Signals,
-) -> Result<Template, Failure> {
-    let Some(backend) = old else { return signals.guard(Box::pin(import(name.clone()))).await };
-    let trial = TemplateId::generate();
-    let discard = async || match client.delete_template_of(&trial, Some(backend)).await {
-        Err(error) if !error.is_not_found() => {
-            output::note(&format!("the template {trial} is left: {error}"))
-        }
-        _ => {}
-    };
-    if let Err(failure) = signals.guard(Box::pin(import(trial.clone()))).await {
-        discard().await;
-        return Err(failure);
-    }
-    if let Err(error) = client.delete_template_of(name, Some(backend)).await {
-        discard().await;
-        return Err(error.into());
-    }
-    let replaced = signals.guard(Box::pin(import(name.clone()))).await;
-    if replaced.is_err() {
-        output::note(&format!("the old template {name} is gone; the new one is there as {trial}"));
-    } else {
-        discard().await;
-    }
-    replaced
 }
 
 async fn list(context: &Context, client: &Client, quiet: bool, label: &str) -> Outcome {

@@ -224,11 +224,11 @@ pub struct Failure {
 pub struct PoolCounters {
     /// Claims that got a warm sandbox.
     pub hits: u64,
-    /// Claims that became cold starts.
+    /// Claims that became cold starts, or failed because of what they asked for.
     pub misses: u64,
     /// Those of `misses` that did not fit, for example because of their limits.
     pub misses_unfit: u64,
-    /// Those of `hits` that could not be given after all and became other hits or misses.
+    /// Warm sandboxes that a claim took and nobody got.
     pub claim_failures: u64,
     /// Sandboxes made.
     pub created: u64,

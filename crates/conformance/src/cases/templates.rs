@@ -24,6 +24,7 @@ cases! { "templates":
     a_hostile_root_leads_nowhere [TemplateImport],
     what_is_missing_cannot_be_deleted,
     a_deleted_template_is_gone [TemplateImport],
+    a_template_takes_the_place_of_another_one [TemplateImport],
 }
 
 type H = Arc<Harness>;
@@ -226,6 +227,35 @@ async fn a_hostile_root_leads_nowhere(h: H) -> Outcome {
             std::fs::read_dir(outside.path())?.flatten().map(|entry| entry.file_name()).collect();
         ensure!(seen.is_empty(), "a root with a link at /{name} made {seen:?} on the host");
     }
+    Ok(())
+}
+
+async fn a_template_takes_the_place_of_another_one(h: H) -> Outcome {
+    let name = import(&h, minimal(&h)?, Compression::None).await?;
+    let before = h.sandbox_from(&name).await?;
+    let version = h.backend().template_version(&name).await?;
+    let other = minimal(&h)?.file("etc/second", 0o644, b"another")?;
+    let made = import(&h, other, Compression::None).await?;
+    let wanted = h.backend().templates().await?.into_iter().find(|template| template.id == made);
+    let replaced = h.backend().replace_template(&made, &name).await?;
+    ensure_eq!(replaced.id, name);
+    ensure_eq!(Some(replaced.created), wanted.map(|template| template.created));
+    if version.is_some() {
+        ensure!(h.backend().template_version(&name).await? != version, "what stands behind it is the same");
+    }
+    let known: Vec<_> = h.backend().templates().await?.into_iter().map(|template| template.id).collect();
+    ensure_eq!((known.contains(&name), known.contains(&made)), (true, false));
+    ensure_err!(h.sandbox_from_result(&made).await, Error::NotFound { .. });
+
+    let after = h.sandbox_from(&name).await?;
+    works(&h, &after).await?;
+    ensure_eq!(after.get("/etc/second").await?, b"another");
+    // The one before it goes on with its own files.
+    works(&h, &before).await?;
+    ensure!(!before.exists("/etc/second").await?, "a sandbox has files of the template after it");
+    before.destroy().await?;
+    works(&h, &h.sandbox_from(&name).await?).await?;
+    ensure_err!(h.backend().replace_template(&made, &name).await, Error::NotFound { .. });
     Ok(())
 }
 

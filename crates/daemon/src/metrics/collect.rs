@@ -121,7 +121,7 @@ fn counters(encoder: &mut DescriptorEncoder<'_>, pools: &[PoolView]) -> Result<(
     counter(
         encoder,
         "pool_claims",
-        "Claims: hit, miss (none was ready), unfit (other limits)",
+        "Claims: hit, miss (none could be given), unfit (other limits)",
         claims.collect(),
     )?;
     let removed = pools.iter().flat_map(|pool| {
@@ -146,7 +146,7 @@ fn counters(encoder: &mut DescriptorEncoder<'_>, pools: &[PoolView]) -> Result<(
     of_each("pool_refill_failures", "Attempts to make one that failed", &|pool| {
         pool.since_start.refill_failures
     })?;
-    of_each("pool_claim_failures", "Hits that could not be given after all", &|pool| {
+    of_each("pool_claim_failures", "Warm sandboxes that a claim took and nobody got", &|pool| {
         pool.since_start.claim_failures
     })?;
     of_each("pool_idle_milliseconds", "How long warm sandboxes waited in all", &|pool| {

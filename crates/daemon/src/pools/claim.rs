@@ -20,8 +20,7 @@ use std::time::{Duration, Instant};
 
 /// Warm sandboxes that are tried before a claim becomes a cold start.
 const TRIES: usize = 3;
-/// How long one may take to become somebody's, all that are tried together: then a cold start is no later than it
-/// would be without a pool.
+/// How long one may take to become somebody's, all that are tried together.
 const BINDING: Duration = Duration::from_secs(2);
 
 /// What a claim asks of a warm sandbox.
@@ -36,10 +35,47 @@ pub(crate) struct Wanted<'a> {
 /// Why a claimed sandbox came to nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NotGiven {
-    /// It is not well.
+    /// It is not well; the next one may be.
     Unfit,
-    /// Nobody wants it any more, or it could not become theirs for a reason that is not its own.
-    Unwanted,
+    /// What was asked for cannot be had. What one cannot become, the next cannot either.
+    Refused,
+    /// Whoever claimed it went away.
+    Left,
+}
+
+impl NotGiven {
+    /// What a failure says of the sandbox: it is at fault where it does not answer as it should.
+    pub(crate) fn by(error: &Error) -> Self {
+        match error {
+            Error::Domain(
+                DomainError::Unavailable { .. }
+                | DomainError::DeadlineExceeded { .. }
+                | DomainError::Protocol { .. },
+            ) => Self::Unfit,
+            _ => Self::Refused,
+        }
+    }
+}
+
+/// What a claim has left to try with: all the warm sandboxes that it takes share one budget. While it lives the claim
+/// is under way.
+pub(crate) struct Tries {
+    begin: Instant,
+    taken: usize,
+    /// None of them can become what is wanted.
+    hopeless: bool,
+    _claiming: Claiming,
+}
+
+impl Tries {
+    /// Until when a claim may take: then a cold start is no later than it would be without a pool.
+    pub(crate) fn until(&self) -> Instant {
+        self.begin + BINDING
+    }
+
+    fn are_over(&self) -> bool {
+        self.hopeless || self.taken >= TRIES || Instant::now() >= self.until()
+    }
 }
 
 /// A warm sandbox that is a caller's, but for its record.
@@ -50,10 +86,8 @@ pub(crate) struct Claimed {
     pub(crate) limits: ResourceLimits,
     pub(crate) room: Room,
     pub(crate) stages: Vec<Stage>,
-    /// How long taking and binding it took.
+    /// How long taking and binding it took, with those that were tried before it.
     pub(crate) took: Duration,
-    /// Dropped once it is recorded.
-    _claiming: Claiming,
 }
 
 impl Pools {
@@ -111,21 +145,27 @@ impl LivePool {
         Some((state.record.spec.draining, other_limits, state.warm.is_empty()))
     }
 
+    /// Begins a claim.
+    pub(crate) fn tries(self: &Arc<Self>) -> Tries {
+        Tries { begin: Instant::now(), taken: 0, hopeless: false, _claiming: self.claiming() }
+    }
+
     /// Takes a warm sandbox of the wanted template and gives it to the caller, as `equip` says of its id; nothing where
     /// none is there or fits, or binding failed: then that is counted. What is claimed is to be answered by
-    /// [`Self::given`] or [`Self::not_given`].
+    /// [`Self::given`] or [`Self::not_given`]; after the latter the claim may go on with the tries that are left.
     pub(crate) async fn claim<'a>(
         self: &Arc<Self>,
+        tries: &mut Tries,
         wanted: &Wanted<'_>,
         equip: &(dyn Fn(&SandboxId) -> Cow<'a, SandboxSpec> + Sync),
         sandboxes: &Sandboxes,
     ) -> Option<Claimed> {
-        let (begin, claiming) = (Instant::now(), self.claiming());
-        let until = tokio::time::Instant::from_std(begin + BINDING);
-        for attempt in 0..TRIES {
-            let warm = self.take(wanted, attempt > 0)?;
+        while !tries.are_over() {
+            let warm = self.take(wanted, tries.taken > 0)?;
+            tries.taken += 1;
             let spec = equip(&warm.record.id);
             let mut stopwatch = Stopwatch::start();
+            let until = tokio::time::Instant::from_std(tries.until());
             let bound = tokio::time::timeout_at(until, self.bind(&warm, &spec, wanted.limits)).await;
             let late = || Err(DomainError::DeadlineExceeded { what: "binding it".to_owned() }.into());
             match bound.unwrap_or_else(|_| late()) {
@@ -139,19 +179,20 @@ impl LivePool {
                         limits,
                         room,
                         stages: stopwatch.stages(),
-                        took: begin.elapsed(),
-                        _claiming: claiming,
+                        took: tries.begin.elapsed(),
                     });
                 }
                 Err(error) => {
                     tracing::warn!(pool = %self.name, sandbox = %warm.record.id, %error, "a warm sandbox could not be given and is removed");
-                    self.tell(|state, now| state.brain.claim_failed(&warm.record.id, now));
+                    tries.hopeless = NotGiven::by(&error) == NotGiven::Refused;
+                    self.tell(|state, now| {
+                        if tries.hopeless {
+                            state.brain.not_wanted(&warm.record.id, now);
+                        } else {
+                            state.brain.claim_failed(&warm.record.id, now);
+                        }
+                    });
                     sandboxes.tasks().spawn(Arc::clone(self).dispose(warm, sandboxes.clone()));
-                    // What one cannot become, the next cannot either.
-                    let hopeless = matches!(error, Error::Domain(DomainError::CapabilityMissing { .. }));
-                    if hopeless || tokio::time::Instant::now() >= until {
-                        break;
-                    }
                 }
             }
         }
@@ -216,15 +257,17 @@ impl LivePool {
         lock(&self.state).brain.given(took);
     }
 
-    /// Hears that one that was claimed came to nothing: whoever claimed it has removed it.
+    /// Hears that one that was claimed came to nothing: whoever claimed it has removed it. Where it was not well, the
+    /// claim is still under way.
     pub(crate) async fn not_given(&self, id: &SandboxId, why: NotGiven) {
         self.tell(|state, now| {
             match why {
-                NotGiven::Unfit => {
-                    state.brain.claim_failed(id, now);
+                NotGiven::Unfit => state.brain.claim_failed(id, now),
+                NotGiven::Refused => {
+                    state.brain.not_wanted(id, now);
                     state.brain.in_vain();
                 }
-                NotGiven::Unwanted => {
+                NotGiven::Left => {
                     state.brain.not_wanted(id, now);
                     state.brain.given(Duration::ZERO);
                 }

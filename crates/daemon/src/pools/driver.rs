@@ -37,8 +37,8 @@ impl Pools {
         });
     }
 
-    /// Writes what changed of the pools since the last time.
-    async fn write(&self, at_end: bool) {
+    /// Writes what changed of the pools since the last time; at the daemon's end with the demand.
+    pub(crate) async fn write(&self, at_end: bool) {
         // Whoever changes or deletes a pool writes it too; what was read here before that must not come after it.
         let _turn = self.0.changing.lock().await;
         let to_write = |pool: Arc<LivePool>| {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// How long writing all of them may take.
+/// How long writing all of them may take in a sandbox that was made for them.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 impl Sandboxes {
@@ -20,6 +20,21 @@ impl Sandboxes {
     /// As writing a file; where the caller went away.
     pub(super) async fn furnish(
         &self,
+        id: &SandboxId,
+        created: Created,
+        files: &[InitialFile],
+        cancel: &CancellationToken,
+    ) -> Result<Created> {
+        self.furnish_until(Instant::now() + DEADLINE, id, created, files, cancel).await
+    }
+
+    /// The same where the files have to be there by then.
+    ///
+    /// # Errors
+    /// As [`Self::furnish`].
+    pub(super) async fn furnish_until(
+        &self,
+        until: Instant,
         id: &SandboxId,
         mut created: Created,
         files: &[InitialFile],
@@ -32,7 +47,7 @@ impl Sandboxes {
         let written = tokio::select! {
             biased;
             () = cancel.cancelled() => Err(gone_caller()),
-            written = tokio::time::timeout(DEADLINE, write(&*created.environment, files)) => match written {
+            written = tokio::time::timeout_at(until.into(), write(&*created.environment, files)) => match written {
                 Ok(written) => written.map_err(Into::into),
                 Err(_) => Err(DomainError::DeadlineExceeded { what: "writing its files".to_owned() }.into()),
             },

@@ -4,9 +4,10 @@ use super::create::{fresh_record, gone_caller};
 use super::resolve::Resolved;
 use super::{CreateOutcome, Entry, Repeat, Sandboxes};
 use crate::capacity::Room;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::lock::lock;
-use crate::pools::{LivePool, NotGiven, Wanted};
+use crate::pools::{Claimed, LivePool, NotGiven, Wanted};
+use crate::record::SandboxRecord;
 use crate::store::Change;
 use hostel_pool::{Needs, PoolName, Priority};
 use hostel_sandbox::file::InitialFile;
@@ -28,6 +29,20 @@ pub(super) struct Identity<'a> {
 struct Wishes<'a> {
     spec: &'a SandboxSpec,
     files: &'a [InitialFile],
+    /// Until when its files are to be there.
+    until: Instant,
+}
+
+/// An id that a claim is to give, which no other claim has meanwhile. Given back when it is dropped.
+struct Chosen<'a> {
+    sandboxes: &'a Sandboxes,
+    id: &'a SandboxId,
+}
+
+impl Drop for Chosen<'_> {
+    fn drop(&mut self) {
+        lock(&self.sandboxes.0.chosen).remove(self.id);
+    }
 }
 
 /// A sandbox that nobody has asked for yet.
@@ -75,7 +90,7 @@ impl Sandboxes {
     }
 
     /// The pool that serves a request. Its limits are then the request's too, where that says nothing: a sandbox is
-    /// the same, warm or cold.
+    /// the same, warm or cold, but for its host name where an id was chosen.
     pub(super) fn pool_for(
         &self,
         named: Option<&PoolName>,
@@ -95,8 +110,8 @@ impl Sandboxes {
     /// Claims a warm sandbox; nothing where none could be had.
     ///
     /// # Errors
-    /// `AlreadyExists` for an id that was chosen and that another creation took meanwhile; where it cannot be recorded;
-    /// where the caller went away, who then has none.
+    /// `AlreadyExists` for an id that was chosen and that another creation has; where it cannot be recorded, or what
+    /// the caller asks for cannot be had; where the caller went away, who then has none.
     pub(super) async fn claim(
         &self,
         pool: &Arc<LivePool>,
@@ -106,26 +121,68 @@ impl Sandboxes {
         cancel: &CancellationToken,
     ) -> Result<Option<CreateOutcome>> {
         let Identity { id, expires, files, actor } = identity;
-        let mut record =
-            fresh_record(id.clone().unwrap_or_else(SandboxId::generate), resolved, expires, actor)?;
+        let _chosen = id.as_ref().map(|id| self.choose(id)).transpose()?;
+        let fresh = fresh_record(id.clone().unwrap_or_else(SandboxId::generate), resolved, expires, actor)?;
         let equip = |warm: &SandboxId| self.0.reach.equip(id.as_ref().unwrap_or(warm), &resolved.spec);
         let wanted = Wanted {
             template: resolved.spec.template.as_ref(),
             limits: &resolved.requested_limits,
             allowed: &|limits| is_allowed(resolved, limits),
         };
-        let Some(claimed) = pool.claim(&wanted, &equip, self).await else { return Ok(None) };
-        let took = claimed.took;
-        self.0.metrics.claimed(pool.name().as_str(), took);
-        let besides = claimed.removal();
-        if id.is_some() {
-            record.backend_id = Some(claimed.record.id.clone());
-        } else {
-            record.id = claimed.record.id.clone();
+        let mut tries = pool.tries();
+        while let Some(claimed) = pool.claim(&mut tries, &wanted, &equip, self).await {
+            let (warm, took) = (claimed.record.id.clone(), claimed.took);
+            let mut record = fresh.clone();
+            if id.is_some() {
+                record.backend_id = Some(warm.clone());
+            } else {
+                record.id = warm.clone();
+            }
+            record.pool = Some(pool.name().clone());
+            record.spec.limits = resolved.requested_limits.or(&claimed.record.spec.limits);
+            let wishes = Wishes { spec: &resolved.spec, files, until: tries.until() };
+            // As where something is bound: it is to hold what is the caller's, and must not be found warm again.
+            let forgotten = if files.is_empty() { Ok(()) } else { pool.forget(&warm).await };
+            let error = match self.give(claimed, forgotten, record, wishes, repeat.clone(), cancel).await {
+                Ok(outcome) => {
+                    pool.given(took);
+                    self.0.metrics.claimed(pool.name().as_str(), took);
+                    return Ok(Some(outcome));
+                }
+                Err(error) => error,
+            };
+            let why = if cancel.is_cancelled() { NotGiven::Left } else { NotGiven::by(&error) };
+            pool.not_given(&warm, why).await;
+            if why != NotGiven::Unfit {
+                return Err(error);
+            }
+            tracing::warn!(pool = %pool.name(), sandbox = %warm, %error, "a claimed sandbox is not well and is removed");
         }
-        record.pool = Some(pool.name().clone());
-        record.spec.limits = resolved.requested_limits.or(&claimed.record.spec.limits);
-        let warm = claimed.record.id.clone();
+        Ok(None)
+    }
+
+    /// Keeps an id from other claims: they would take a warm sandbox each and could give none of them.
+    fn choose<'a>(&'a self, id: &'a SandboxId) -> Result<Chosen<'a>> {
+        if !lock(&self.0.chosen).insert(id.clone()) {
+            return Err(taken(id));
+        }
+        let chosen = Chosen { sandboxes: self, id };
+        // Another claim may have given it and be over since it was looked for.
+        self.check_free(id)?;
+        Ok(chosen)
+    }
+
+    /// Makes a claimed sandbox its owner's, unless it could not be forgotten. It is removed where that fails.
+    async fn give(
+        &self,
+        claimed: Claimed,
+        forgotten: Result<()>,
+        record: SandboxRecord,
+        wishes: Wishes<'_>,
+        repeat: Option<Repeat>,
+        cancel: &CancellationToken,
+    ) -> Result<CreateOutcome> {
+        let (besides, id) = (claimed.removal(), record.id.clone());
         let created = Created {
             environment: claimed.environment,
             handle: claimed.handle,
@@ -133,42 +190,28 @@ impl Sandboxes {
             weaknesses: claimed.record.weaknesses,
             stages: claimed.stages,
         };
-        let record_id = record.id.clone();
-        // As where something is bound: it is to hold what is the caller's, and must not be found warm again.
-        let forgotten = if files.is_empty() { Ok(()) } else { pool.forget(&warm).await };
         // Where it is not reserved it takes its room until it is undone.
         let mut room = Some(claimed.room);
         let reserved = match forgotten {
             Ok(()) => self.reserve(record, &mut room).await,
             Err(error) => Err(error),
         };
-        let (given, reserved) = match reserved {
+        match reserved {
             Ok((entry, _operation)) => {
-                let wishes = Wishes { spec: &resolved.spec, files };
                 let given = self.hand_over(&entry, created, wishes, repeat, besides, cancel).await;
-                if !matches!(given, Ok(Some(_))) {
+                if given.is_err() {
                     self.unreserve(&entry);
                 }
-                (given, true)
+                given
             }
             Err(error) => {
-                self.undo_unconnected(&record_id, &created).await;
-                (Err(error), false)
+                self.undo_unconnected(&id, &created).await;
+                Err(error)
             }
-        };
-        match &given {
-            Ok(Some(_)) => pool.given(took),
-            // What could not be written may be the caller's fault.
-            Err(_) if cancel.is_cancelled() || !reserved || !files.is_empty() => {
-                pool.not_given(&warm, NotGiven::Unwanted).await
-            }
-            Ok(None) | Err(_) => pool.not_given(&warm, NotGiven::Unfit).await,
         }
-        given
     }
 
-    /// Lets a claimed sandbox reach what its owner may, and records it as theirs; nothing where it ended meanwhile. It
-    /// is removed where it is not given.
+    /// Lets a claimed sandbox reach what its owner may, and records it as theirs. It is removed where it is not given.
     async fn hand_over(
         &self,
         entry: &Arc<Entry>,
@@ -177,17 +220,19 @@ impl Sandboxes {
         repeat: Option<Repeat>,
         besides: Change,
         cancel: &CancellationToken,
-    ) -> Result<Option<CreateOutcome>> {
+    ) -> Result<CreateOutcome> {
         // Since the pool gave it until it was reserved, its end found nobody to be told to.
         if self.has_died(created.environment.id()) {
             self.undo_unconnected(entry.id(), &created).await;
-            return Ok(None);
+            let detail = "it ended while it was claimed".to_owned();
+            return Err(DomainError::Unavailable { what: "guest", detail }.into());
         }
         let connected = self.connect(entry.id(), &mut created, wishes.spec).await;
         match connected.and_then(|()| if cancel.is_cancelled() { Err(gone_caller()) } else { Ok(()) }) {
             Ok(()) => {
-                let created = self.furnish(entry.id(), created, wishes.files, cancel).await?;
-                self.commit_created(entry, created, repeat, besides).await.map(Some)
+                let Wishes { files, until, .. } = wishes;
+                let created = self.furnish_until(until, entry.id(), created, files, cancel).await?;
+                self.commit_created(entry, created, repeat, besides).await
             }
             Err(error) => {
                 self.undo(entry.id(), &created).await;
@@ -199,7 +244,7 @@ impl Sandboxes {
     /// Refuses an id that a sandbox has, or had while it was warm.
     pub(super) fn check_free(&self, id: &SandboxId) -> Result<()> {
         if self.of_backend_id(id).is_some() || self.get(id).is_ok() || self.0.pools.has_warm(id) {
-            return Err(DomainError::AlreadyExists { kind: "sandbox", id: id.to_string() }.into());
+            return Err(taken(id));
         }
         Ok(())
     }
@@ -210,6 +255,10 @@ impl Sandboxes {
         let same = entries.get(id).filter(|entry| entry.record().backend_id() == id).cloned();
         same.or_else(|| entries.values().find(|entry| entry.record().backend_id() == id).cloned())
     }
+}
+
+fn taken(id: &SandboxId) -> Error {
+    DomainError::AlreadyExists { kind: "sandbox", id: id.to_string() }.into()
 }
 
 /// Whether a sandbox with these limits is what the template allows now. What its backend cannot hold is nobody's to

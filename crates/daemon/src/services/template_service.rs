@@ -120,13 +120,7 @@ impl TemplateService for Templates {
             return Err(not_found(&id).into());
         }
         for (backend, _) in &found {
-            if let Some(file) = self.0.declared_in(&backend.name(), &id) {
-                let message = format!(
-                    "the template {id} is declared in {}: remove that file and restart the daemon",
-                    file.display()
-                );
-                return Err(Error::from(DomainError::wrong_state("TEMPLATE_DECLARED", message)).into());
-            }
+            self.must_not_be_declared(&backend.name(), &id)?;
             if self.0.pools().uses_template(&backend.name(), &id) {
                 let message =
                     format!("a pool holds sandboxes of the template {id}: give it another or delete it");
@@ -150,12 +144,14 @@ fn not_found(id: &TemplateId) -> Error {
 type Found = Vec<(BackendName, Template)>;
 
 impl Templates {
-    /// The backends that have a template; of those only the one of this name, where it is not empty.
+    /// The backends that have a template. Only the one of this name is asked, where it is not empty.
     async fn having(&self, id: &TemplateId, named: String) -> Result<Vec<(Arc<dyn Backend>, Template)>> {
-        let wanted = optional_id(named, BackendName::parse)?;
-        let mut found = self.0.backends_with(id).await?;
-        found.retain(|(backend, _)| wanted.as_ref().is_none_or(|wanted| backend.name() == *wanted));
-        Ok(found)
+        let Some(name) = optional_id(named, BackendName::parse)? else {
+            return self.0.backends_with(id).await;
+        };
+        let Some(backend) = self.0.backends().get(&name) else { return Ok(Vec::new()) };
+        let found = self.0.templates_of(&backend).await?.into_iter().find(|template| template.id == *id);
+        Ok(found.map(|template| (backend, template)).into_iter().collect())
     }
 
     /// All templates by name. A backend that does not answer is left out: the others' are told all the same.
@@ -191,6 +187,15 @@ impl Templates {
         Ok(self.0.backends().all().find(can).cloned().ok_or_else(missing)?)
     }
 
+    /// Refuses a template that a file of the node declares.
+    fn must_not_be_declared(&self, backend: &BackendName, id: &TemplateId) -> Result<()> {
+        let Some(file) = self.0.declared_in(backend, id) else { return Ok(()) };
+        let file = file.display();
+        let message =
+            format!("the template {id} is declared in {file}: remove that file and restart the daemon");
+        Err(DomainError::wrong_state("TEMPLATE_DECLARED", message).into())
+    }
+
     /// Imports, or finds what an earlier request made.
     async fn import_once(
         &self,
@@ -201,13 +206,26 @@ impl Templates {
     ) -> Result<(BackendName, Template)> {
         let (mut template, backend) = imported(open)?;
         let backend = self.importer(backend.as_ref())?;
+        if open.replace {
+            self.must_not_be_declared(&backend.name(), &template.id)?;
+            if template.source.base() == Some(&template.id) {
+                let problem = "a template cannot stand on the one whose place it takes";
+                return Err(DomainError::invalid("base_template", problem).into());
+            }
+        }
         if let Some(base) = template.source.base().cloned() {
             let found = self.0.templates_of(&backend).await?.into_iter().find(|other| other.id == base);
             template.inherit(&found.ok_or_else(|| not_found(&base))?);
         }
         if let Some(repeat) = repeat {
             let (key, claim) = repeat.fulfilled(template.id.to_string());
-            if let Some(earlier) = self.0.store().claim_request(&key, claim).await? {
+            // One of that name says nothing of whether it was replaced: that is noted when it was.
+            let earlier = if open.replace {
+                self.0.store().request(&key).await?
+            } else {
+                self.0.store().claim_request(&key, claim).await?
+            };
+            if let Some(earlier) = earlier {
                 repeat.check(&earlier.body)?;
                 let templates = self.0.templates_of(&backend).await?;
                 if let Some(found) = templates.into_iter().find(|one| one.id == template.id) {
@@ -215,14 +233,48 @@ impl Templates {
                 }
             }
         }
-        let made = self.import_whole(&backend, peer, open, template, stream).await;
+        let made = if open.replace {
+            self.import_instead(&backend, peer, open, template, stream).await
+        } else {
+            self.import_whole(&backend, peer, open, template, stream).await
+        };
         if let (Err(_), Some(repeat)) = (&made, repeat) {
             self.0.store().release_request(&repeat.key).await?;
         }
         let template = made?;
         self.0.template_made(backend.name(), template.clone());
+        if let (true, Some(repeat)) = (open.replace, repeat) {
+            let (key, claim) = repeat.fulfilled(template.id.to_string());
+            self.0.store().claim_request(&key, claim).await?;
+        }
         tracing::info!(template = %template.id, op = "import", actor = %peer.actor, "template made");
         Ok((backend.name(), template))
+    }
+
+    /// Imports in place of the template of that name, where the backend has one: under another name first, so that the
+    /// old one is given up only for one that is whole.
+    async fn import_instead(
+        &self,
+        backend: &Arc<dyn Backend>,
+        peer: &Peer,
+        open: &v1::ImportTemplateOpen,
+        template: Template,
+        stream: Streaming<v1::ImportTemplateRequest>,
+    ) -> Result<Template> {
+        let name = template.id.clone();
+        if self.0.templates_of(backend).await?.iter().all(|other| other.id != name) {
+            return self.import_whole(backend, peer, open, template, stream).await;
+        }
+        let template = Template { id: TemplateId::generate(), ..template };
+        let made = self.import_whole(backend, peer, open, template, stream).await?;
+        let replaced = backend.replace_template(&made.id, &name).await;
+        if replaced.is_err()
+            && let Err(error) = backend.delete_template(&made.id).await
+        {
+            tracing::warn!(template = %made.id, %error, "a template that came to nothing could not be removed");
+        }
+        self.0.template_gone(&backend.name(), &made.id);
+        Ok(replaced?)
     }
 
     /// Imports, and takes it back where the backend left out what it was to go on top of.

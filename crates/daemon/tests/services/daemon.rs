@@ -8,6 +8,7 @@ use hostel_proto::v1::process_service_client::ProcessServiceClient;
 use hostel_proto::v1::sandbox_service_client::SandboxServiceClient;
 use hostel_proto::v1::template_service_client::TemplateServiceClient;
 use hostel_proto::v1::{self, CreateSandboxRequest, Sandbox};
+use hostel_sandbox::Backend;
 use hosteld::{Backends, Config, build_with};
 use hyper_util::rt::TokioIo;
 use std::path::{Path, PathBuf};
@@ -52,8 +53,15 @@ impl Node {
     }
 
     pub(crate) async fn start_with(&self, config: Config) -> Running {
+        self.start_beside(config, Vec::new()).await
+    }
+
+    /// With further backends.
+    pub(crate) async fn start_beside(&self, config: Config, others: Vec<Arc<Fake>>) -> Running {
         let backend = Fake::new(&self.host);
-        let daemon = build_with(config, Backends::of(vec![backend.clone()])).await.unwrap();
+        let mut backends: Vec<Arc<dyn Backend>> = vec![backend.clone()];
+        backends.extend(others.into_iter().map(|other| other as Arc<dyn Backend>));
+        let daemon = build_with(config, Backends::of(backends)).await.unwrap();
         let (stop, stopped) = oneshot::channel();
         #[expect(clippy::disallowed_methods, reason = "the test waits for it")]
         let task = tokio::spawn(async move { daemon.run(async move { drop(stopped.await) }).await });

@@ -47,10 +47,14 @@ pub(crate) struct Host {
     pub(crate) broken: AtomicBool,
     /// Whether `bind` fails.
     pub(crate) unbindable: AtomicBool,
+    /// Whether `bind` refuses what it is asked for.
+    pub(crate) refusing: AtomicBool,
     /// Whether `bind` waits, after it did its work.
     pub(crate) holding: AtomicBool,
     /// Whether the limit on processes cannot change while a sandbox runs.
     pub(crate) fixed_pids: AtomicBool,
+    /// Whether templates cannot be listed.
+    pub(crate) listless: AtomicBool,
     /// Whether it is not answered what stands behind a template's name.
     pub(crate) silent: AtomicBool,
     /// What stands behind every template's name.
@@ -72,6 +76,7 @@ impl Host {
 
 /// The backend of one daemon.
 pub(crate) struct Fake {
+    name: &'static str,
     host: Arc<Host>,
     capabilities: Arc<Capabilities>,
     events: Mutex<Option<mpsc::Receiver<BackendEvent>>>,
@@ -81,6 +86,10 @@ pub(crate) struct Fake {
 
 impl Fake {
     pub(crate) fn new(host: &Arc<Host>) -> Arc<Self> {
+        Self::named("fake", host)
+    }
+
+    pub(crate) fn named(name: &'static str, host: &Arc<Host>) -> Arc<Self> {
         let mut capabilities = Capabilities::default();
         for capability in Capability::ALL {
             capabilities.grant(*capability);
@@ -95,7 +104,8 @@ impl Fake {
         let (tell, events) = mpsc::channel(16);
         let events = Mutex::new(Some(events));
         let capabilities = Arc::new(capabilities);
-        Arc::new(Self { host: Arc::clone(host), capabilities, events, adopted: Mutex::default(), tell })
+        let (host, adopted) = (Arc::clone(host), Mutex::default());
+        Arc::new(Self { name, host, capabilities, events, adopted, tell })
     }
 }
 
@@ -109,6 +119,9 @@ pub(crate) struct Sandbox {
     pub(crate) limits: Mutex<ResourceLimits>,
     /// What it was bound to.
     pub(crate) bound: Mutex<Vec<SandboxSpec>>,
+    /// Whether writing a file never ends, or finds nobody there.
+    pub(crate) hung: AtomicBool,
+    pub(crate) dead: AtomicBool,
 }
 
 struct Process {
@@ -140,6 +153,8 @@ impl Host {
             paused: AtomicBool::new(false),
             limits: Mutex::new(spec.limits.clone()),
             bound: Mutex::default(),
+            hung: AtomicBool::new(false),
+            dead: AtomicBool::new(false),
         });
         self.sandboxes.lock().unwrap().insert(id.clone(), Arc::clone(&sandbox));
         Ok(Created {
@@ -155,7 +170,7 @@ impl Host {
 #[async_trait]
 impl Backend for Fake {
     fn name(&self) -> BackendName {
-        BackendName::parse("fake").unwrap()
+        BackendName::parse(self.name).unwrap()
     }
 
     fn capabilities(&self) -> Arc<Capabilities> {
@@ -197,6 +212,9 @@ impl Backend for Fake {
     }
 
     async fn templates(&self) -> Result<Vec<Template>> {
+        if self.host.listless.load(Ordering::SeqCst) {
+            return Err(Error::internal("list images", "the engine answered 500"));
+        }
         Ok(self.host.templates.lock().unwrap().values().cloned().collect())
     }
 
@@ -237,6 +255,14 @@ impl Backend for Fake {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         Ok(self.host.version.lock().unwrap().clone())
+    }
+
+    async fn replace_template(&self, made: &TemplateId, name: &TemplateId) -> Result<Template> {
+        let mut templates = self.host.templates.lock().unwrap();
+        let mut template = templates.remove(made).ok_or_else(|| Error::not_found("template", made))?;
+        template.id = name.clone();
+        templates.insert(name.clone(), template.clone());
+        Ok(template)
     }
 
     async fn delete_template(&self, id: &TemplateId) -> Result<()> {
@@ -360,6 +386,9 @@ impl ExecutionEnvironment for Sandbox {
         self.bound.lock().unwrap().push(spec.clone());
         if self.host.unbindable.load(Ordering::SeqCst) {
             return Err(Error::Unavailable { what: "guest", detail: "it does not answer".to_owned() });
+        }
+        if self.host.refusing.load(Ordering::SeqCst) {
+            return Err(Error::wrong_state("LIMIT_BELOW_USE", "more is in use"));
         }
         let limits = self.update_limits(&spec.limits).await?;
         while self.host.holding.load(Ordering::SeqCst) {

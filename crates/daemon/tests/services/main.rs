@@ -5,6 +5,7 @@ mod daemon;
 mod fake;
 
 mod bounds;
+mod claims;
 mod connections;
 mod declared_pools;
 mod files;
@@ -18,4 +19,5 @@ mod processes;
 mod races;
 mod requests;
 mod restart;
+mod templates;
 mod watching;

@@ -14,13 +14,13 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tonic::Code;
 
-fn with_token() -> CreateSandboxRequest {
+pub(crate) fn with_token() -> CreateSandboxRequest {
     let env = [("TOKEN".to_owned(), "secret".to_owned())].into();
     CreateSandboxRequest { sandbox_id: "mine".into(), env, ..Default::default() }
 }
 
 /// The sandboxes that are bound to somebody.
-fn bound(node: &Node) -> Vec<SandboxId> {
+pub(crate) fn bound(node: &Node) -> Vec<SandboxId> {
     let sandboxes = node.host.sandboxes.lock().unwrap();
     let bound = sandboxes.iter().filter(|(_, sandbox)| !sandbox.bound.lock().unwrap().is_empty());
     bound.map(|(id, _)| id.clone()).collect()
@@ -56,7 +56,10 @@ async fn one_that_dies_while_it_is_claimed_is_given_to_nobody() {
     let node = Node::new();
     let daemon = node.start().await;
     let other = daemon.create(CreateSandboxRequest::default()).await.unwrap().id;
-    pool_of_one(&daemon).await;
+    // Nothing else is there to be given.
+    let refill_delay = Some(prost_types::Duration { seconds: 60, nanos: 0 });
+    make(&daemon, "p", PoolSpec { refill_delay, ..spec(1) }).await.unwrap();
+    full(&daemon, 1).await;
     node.host.holding.store(true, Ordering::SeqCst);
     let dies = async {
         eventually("one is bound", || !bound(&node).is_empty()).await;

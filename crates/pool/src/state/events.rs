@@ -38,7 +38,7 @@ impl Pool {
         Some(ready.id)
     }
 
-    /// A claim took one, or several, and gave none: it is made cold.
+    /// A claim took one, or several, and gave none: it is made cold, or fails.
     pub fn in_vain(&mut self) {
         self.counters.misses = self.counters.misses.saturating_add(1);
     }
@@ -74,7 +74,8 @@ impl Pool {
         self.not_wanted(member, now);
     }
 
-    /// The same of a member that is well, but whose claim came to nothing, for example because its caller left.
+    /// The same of a member that is well, but whose claim came to nothing: its caller left, or asked for what it cannot
+    /// become.
     pub fn not_wanted(&mut self, member: &SandboxId, now: Time) {
         let now = self.advance(now);
         self.stirred = true;

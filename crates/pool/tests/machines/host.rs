@@ -146,6 +146,14 @@ impl Host {
         self.sandboxes.insert(member, Place::Removing);
     }
 
+    /// What a claim took cannot become what was asked for, and so could no other.
+    pub(crate) fn refused(&mut self) {
+        let Some(member) = self.taken.pop() else { return };
+        self.pool.not_wanted(&member, self.now);
+        self.pool.in_vain();
+        self.sandboxes.insert(member, Place::Removing);
+    }
+
     pub(crate) fn missed(&mut self) {
         self.claims += 1;
         self.pool.missed(self.now);

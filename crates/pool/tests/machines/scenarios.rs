@@ -441,11 +441,16 @@ fn a_claim_is_one_arrival_and_one_outcome_however_many_it_takes() {
     host.leaves();
     let counters = host.pool.counters();
     assert_eq!((counters.hits, counters.claim_failures, counters.unhealthy), (2, 3, 2), "it was well");
+    host.carry_out();
+    host.claim();
+    host.refused();
+    let counters = host.pool.counters();
+    assert_eq!((counters.hits, counters.misses, counters.unhealthy), (2, 2, 2), "it got none");
     host.update(|spec| spec.draining = true);
     host.poll();
-    host.removed(0);
-    host.removed(0);
-    host.removed(0);
+    for _ in 0..4 {
+        host.removed(0);
+    }
     assert_eq!(host.pool.status(host.now).health, Health::Drained);
 }
 

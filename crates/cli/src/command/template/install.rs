@@ -1,13 +1,13 @@
 //! `hostel template install-cli`: the claude binary as a layer on top of a template.
 
-use super::{existing, made, replace, tool};
+use super::{existing, made, tool};
 use crate::args::InstallArgs;
 use crate::command::{Context, Outcome};
 use crate::failure::Failure;
 use crate::output::{self, json, progress::Progress};
 use crate::signals::Signals;
 use hostel_client::domain::template::TemplateSource;
-use hostel_client::domain::{BackendName, ResourceLimits, TemplateId};
+use hostel_client::domain::{BackendName, ResourceLimits};
 use hostel_client::model::Template;
 use hostel_client::{Client, ImportTemplate};
 use sha2::{Digest as _, Sha512};
@@ -94,10 +94,8 @@ pub(super) async fn install(context: &Context, client: &Client, args: InstallArg
         unpack(&archive, place.path()).await
     };
     let size = signals.guard(Box::pin(unpacked)).await?;
-    let import = async |name| import(client, &args, name, &backend, &pin, place.path(), size).await;
-    let old = args.replace && existing(client, &args.name, &backend).await?.is_some();
-    let old = old.then_some(&backend);
-    let template = replace(client, &args.name, old, import, &mut signals).await?;
+    let imported = import(client, &args, &backend, &pin, place.path(), size);
+    let template = signals.guard(Box::pin(imported)).await?;
     output::note(&format!(
         "claude {} is there: hostel run --template {} -- claude --version",
         pin.version, args.name
@@ -177,14 +175,14 @@ async fn unpack(archive: &Path, place: &Path) -> Result<u64, Failure> {
 async fn import(
     client: &Client,
     args: &InstallArgs,
-    name: TemplateId,
     backend: &BackendName,
     pin: &Pin<'_>,
     place: &Path,
     size: u64,
 ) -> Result<Template, Failure> {
-    let mut import = ImportTemplate::new(name);
+    let mut import = ImportTemplate::new(args.name.clone());
     import.backend = Some(backend.clone());
+    import.replace = args.replace;
     let template = &mut import.template;
     template.source = TemplateSource::Layer { base: args.base.clone() };
     template.labels = [(VERSION.to_owned(), pin.version.to_owned())].into();

@@ -1,6 +1,6 @@
 //! `hostel template build` of an image recipe: `docker build`, and for jails the image's files as a root file system.
 
-use super::{existing, made, replace, tool};
+use super::{existing, made, tool};
 use crate::args::BuildArgs;
 use crate::command::{Context, Outcome};
 use crate::failure::Failure;
@@ -23,6 +23,8 @@ const IMAGE: &str = "hostel.image-id";
 const BUILD: &str = "hostel.build";
 /// The label with the record of a template, as the backend docker has it.
 const RECORD: &str = "hostel.template";
+/// Where images of templates that are gone wait for the last sandbox that stands on them, as the backend docker has it.
+const DELETED: &str = "hostel-deleted";
 /// Where recipes are when nobody says.
 const PLACES: [&str; 2] = ["images", "/usr/share/hostel/images"];
 const JAIL: &str = "jail";
@@ -72,7 +74,7 @@ pub(super) async fn build(context: &Context, client: &Client, args: BuildArgs) -
     let template = if backend.as_str() == DOCKER {
         signals.guard(Box::pin(name(client, &backend, wanted, &image, old.as_ref()))).await?
     } else {
-        import(client, wanted, &image, old.is_some().then_some(&backend), &mut signals).await?
+        import(client, wanted, &image, args.replace, &mut signals).await?
     };
     made(context, &template)
 }
@@ -113,8 +115,8 @@ fn is(one: &str, other: &str) -> bool {
 }
 
 /// Makes the image a template of the backend docker: those are the images `hostel/NAME` that carry the template's
-/// record, JSON in hexadecimal, in a label. `old` is the one that the daemon has under this name, which goes when the
-/// new one is there.
+/// record, JSON in hexadecimal, in a label. `old` is the one that the daemon has under this name, whose place the new one
+/// takes: there is always one, and pools see that it is another.
 async fn name(
     client: &Client,
     backend: &BackendName,
@@ -123,6 +125,13 @@ async fn name(
     old: Option<&Made>,
 ) -> Result<Made, Failure> {
     let tag = format!("hostel/{}:latest", wanted.id);
+    if let Some(file) = old.and_then(|old| old.declared_in.as_ref()) {
+        let message = format!(
+            "the template {} is declared in {file}: remove that file and restart the daemon",
+            wanted.id
+        );
+        return Err(Failure::other("TEMPLATE_DECLARED", message));
+    }
     must_be_free(&tag, old).await?;
     let record = hex(&in_json(&wanted)?);
     let mut docker = tool::command("docker");
@@ -136,13 +145,21 @@ async fn name(
     }
     let said = tool::finish(child, &docker).await?;
     let labelled = said.lines().last().unwrap_or_default();
+    let name_image = async |image: &str, name: &str| {
+        tool::output(tool::command("docker").args(["tag", image, name]), WITHOUT_DOCKER).await
+    };
+    let aside = format!("{DELETED}:{}", TemplateId::generate());
     if old.is_some() {
-        client.delete_template_of(&wanted.id, Some(backend)).await?;
+        name_image(&tag, &aside).await?;
     }
-    tool::output(tool::command("docker").args(["tag", labelled, &tag]), WITHOUT_DOCKER).await?;
-    match existing(client, &wanted.id, backend).await? {
+    name_image(labelled, &tag).await?;
+    let made = match existing(client, &wanted.id, backend).await? {
         Some(made) if made.labels.get(BUILD) == wanted.labels.get(BUILD) => Ok(made),
         // Nobody would find it there.
+        _ if old.is_some() => {
+            name_image(&aside, &tag).await?;
+            Err(elsewhere("does not see the image that was made"))
+        }
         _ => {
             let mut docker = tool::command("docker");
             let removed = tool::output(docker.args(["rmi", "--no-prune", &tag]), WITHOUT_DOCKER).await;
@@ -151,13 +168,17 @@ async fn name(
             }
             Err(elsewhere("does not see the image that was made"))
         }
+    };
+    if old.is_some() {
+        // Where sandboxes stand on it, it goes with the last of them: the daemon sees to that.
+        let _ = tool::output(tool::command("docker").args(["rmi", &aside]), WITHOUT_DOCKER).await;
     }
+    made
 }
 
 /// Fails where an image has that name which is not the daemon's template: ours would take the name away from it.
 async fn must_be_free(tag: &str, old: Option<&Made>) -> Result<(), Failure> {
-    // One that is declared is none of ours to replace, which the daemon says.
-    let is_expected = old.is_some_and(|old| old.declared_in.is_none());
+    let is_expected = old.is_some();
     let mut list = tool::command("docker");
     list.args(["image", "ls", "--quiet", "--filter", &format!("reference={tag}")]);
     let is_there = !tool::output(&mut list, WITHOUT_DOCKER).await?.is_empty();
@@ -232,7 +253,7 @@ async fn import(
     client: &Client,
     mut template: Template,
     image: &str,
-    old: Option<&BackendName>,
+    replace: bool,
     signals: &mut Signals,
 ) -> Result<Made, Failure> {
     let config = inspect(image, "{{json .Config}}").await?;
@@ -251,15 +272,12 @@ async fn import(
     let is_there = created.is_ok();
     let exported = match created {
         Ok(_) => {
-            let export = async |name: TemplateId| {
-                let mut import = ImportTemplate::new(name.clone());
-                import.template = Template { id: name, ..template.clone() };
-                import.backend = Some(backend.clone());
-                let mut docker = tool::command("docker");
-                docker.args(["export", &container]);
-                tool::import(client, import, &mut docker, WITHOUT_DOCKER, size).await
-            };
-            replace(client, &template.id, old, export, signals).await
+            let mut import = ImportTemplate::new(template.id.clone());
+            (import.template, import.backend, import.replace) = (template, Some(backend), replace);
+            let mut docker = tool::command("docker");
+            docker.args(["export", &container]);
+            let exported = tool::import(client, import, &mut docker, WITHOUT_DOCKER, size);
+            signals.guard(Box::pin(exported)).await
         }
         Err(failure) => Err(failure),
     };

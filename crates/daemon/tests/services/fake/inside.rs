@@ -177,6 +177,15 @@ impl Files for Sandbox {
     }
 
     async fn write(&self, path: &str, options: WriteOptions, mut content: ByteStream) -> Result<FileInfo> {
+        while self.hung.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        if self.dead.load(Ordering::SeqCst) {
+            return Err(Error::Unavailable { what: "guest", detail: "it has ended".to_owned() });
+        }
+        if path.starts_with("/proc/") {
+            return Err(Error::PermissionDenied("nobody writes there".to_owned()));
+        }
         let mut whole = match options.offset {
             Some(offset) => {
                 let old = self.files.lock().unwrap().get(path).cloned().unwrap_or_default();
