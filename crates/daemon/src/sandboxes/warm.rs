@@ -143,7 +143,7 @@ impl Sandboxes {
             let wishes = Wishes { spec: &resolved.spec, files, until: tries.until() };
             // As where something is bound: it is to hold what is the caller's, and must not be found warm again.
             let forgotten = if files.is_empty() { Ok(()) } else { pool.forget(&warm).await };
-            let error = match self.give(claimed, forgotten, record, wishes, repeat.clone(), cancel).await {
+            let error = match self.grant(claimed, forgotten, record, wishes, repeat.clone(), cancel).await {
                 Ok(outcome) => {
                     pool.given(took);
                     self.0.metrics.claimed(pool.name().as_str(), took);
@@ -173,7 +173,7 @@ impl Sandboxes {
     }
 
     /// Makes a claimed sandbox its owner's, unless it could not be forgotten. It is removed where that fails.
-    async fn give(
+    async fn grant(
         &self,
         claimed: Claimed,
         forgotten: Result<()>,
