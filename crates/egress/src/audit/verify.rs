@@ -5,7 +5,11 @@ use super::file::{MAX_LINE, full_files, is_same};
 use crate::error::{Error, Result};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+
+/// How often a log is listed until its files stay for that long.
+const TRIES: usize = 100;
 
 /// A log that is whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
@@ -27,8 +31,19 @@ pub struct Verified {
 /// over.
 ///
 /// # Errors
-/// [`Error::AuditBroken`] naming the first line that does not follow; [`Error::Audit`] where a file cannot be read.
+/// [`Error::AuditBroken`] naming the first line that does not follow; [`Error::Audit`] where a file cannot be read, or
+/// files come and go faster than they can be listed.
 pub fn verify(path: &Path) -> Result<Verified> {
+    for _ in 0..TRIES {
+        if let Some(verified) = verify_once(path)? {
+            return Ok(verified);
+        }
+    }
+    Err(Error::audit(path, io::Error::other("its files are turned faster than they can be listed")))
+}
+
+/// `None` where the file that was written was turned and removed before it was looked for among the full ones.
+fn verify_once(path: &Path) -> Result<Option<Verified>> {
     let wrong = |error: io::Error| Error::audit(path, error);
     // First the file that is written, as far as it is now: what is full later has another name, and is the same file.
     let live = match File::open(path) {
@@ -43,6 +58,11 @@ pub fn verify(path: &Path) -> Result<Verified> {
     let full = full_files(path).map_err(wrong)?;
     if live.is_none() && full.is_empty() {
         return Err(wrong(io::ErrorKind::NotFound.into()));
+    }
+    if let Some((live, _)) = &live
+        && live.metadata().map_err(wrong)?.nlink() == 0
+    {
+        return Ok(None);
     }
     let mut reading = Reading::default();
     for (number, full) in full {
@@ -64,7 +84,7 @@ pub fn verify(path: &Path) -> Result<Verified> {
     if let Some((live, length)) = live {
         reading.file(path, BufReader::new(live.take(length)), Kind::Live)?;
     }
-    Ok(reading.verified)
+    Ok(Some(reading.verified))
 }
 
 /// What is expected of a file.

@@ -19,7 +19,7 @@ const PATIENCE: u32 = 10;
 const TURN: futex::Timespec = futex::Timespec { tv_sec: 1, tv_nsec: 0 };
 /// How often, and how long in between, a program that is open for writing is tried: 4 ms in all, in which we do nothing
 /// else.
-const BUSY_TURNS: u32 = 4;
+const BUSY_TURNS: u32 = 100;
 const BUSY_TURN: libc::timespec = libc::timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 
