@@ -17,8 +17,8 @@ const STACK: usize = 16 << 10;
 /// one of them and not all.
 const PATIENCE: u32 = 10;
 const TURN: futex::Timespec = futex::Timespec { tv_sec: 1, tv_nsec: 0 };
-/// How often, and how long in between, a program that is open for writing is tried: 4 ms in all, in which we do nothing
-/// else.
+/// How often, and how long in between, a program that is open for writing is tried: 100 ms in all, in which we do nothing
+/// else. Who has it open by accident may have to wait for a processor.
 const BUSY_TURNS: u32 = 100;
 const BUSY_TURN: libc::timespec = libc::timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 const CAPABILITY_VERSION_3: u32 = 0x2008_0522;

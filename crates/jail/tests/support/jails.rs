@@ -10,15 +10,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// Waits until it is so.
-pub(crate) async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "not in time: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
 /// A backend with directories of its own.
 pub(crate) struct Jails {
     pub(crate) jail: Arc<Jail>,
@@ -41,13 +32,15 @@ impl Jails {
 
     /// The cells in which jails wait, once there are that many and one of them is not among `others`.
     pub(crate) async fn waiting(&self, count: usize, others: &[String]) -> Vec<String> {
-        let mut waiting = Vec::new();
-        eventually("jails wait", || {
-            waiting = self.jail.waiting();
-            waiting.len() >= count && waiting.iter().any(|cell| !others.contains(cell))
-        })
-        .await;
-        waiting
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let waiting = self.jail.waiting();
+            if waiting.len() >= count && waiting.iter().any(|cell| !others.contains(cell)) {
+                return waiting;
+            }
+            assert!(Instant::now() < deadline, "{waiting:?} wait");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 }
 
