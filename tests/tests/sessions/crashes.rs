@@ -127,6 +127,19 @@ async fn outcome(stage: &Stage, session: &str, message: &str) -> Value {
     }
 }
 
+/// A session after a turn. What is on record of a message may be told a moment before its session says the same.
+async fn session_after(stage: &Stage, session: &str, message: &str) -> Value {
+    let start = Instant::now();
+    loop {
+        let now = session_at(stage, session).await;
+        if now["activeTurn"]["messageId"] != message {
+            return now;
+        }
+        assert!(start.elapsed() < PATIENCE, "a turn that is done stays active: {now}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// What must hold of a journal, whatever died: numbers (see [`Stage::journal`]), turns one after another, each message
 /// with one beginning and one end, every number of stdout at most once.
 fn audit(events: &[Value], messages: &[String]) {
@@ -237,7 +250,7 @@ async fn whatever_dies_the_journal_is_whole_and_every_turn_ends() {
         }
         *told_of.entry(format!("{victim:?} {result}")).or_default() += 1;
         messages.push(message);
-        let now = session_at(&stage, &session).await;
+        let now = session_after(&stage, &session, &message).await;
         assert!(agent_of(&now).len() <= 1, "one agent for one session");
         assert!(stands_as_it_should(&now, victim, &result), "{number} {victim:?} {result}: {now}");
         if number % 20 == 19 {
