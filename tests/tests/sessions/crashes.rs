@@ -249,8 +249,8 @@ async fn whatever_dies_the_journal_is_whole_and_every_turn_ends() {
             assert_eq!(result, "success", "{number} {victim:?}: {end}\n{}", stage.server.log());
         }
         *told_of.entry(format!("{victim:?} {result}")).or_default() += 1;
-        messages.push(message);
         let now = session_after(&stage, &session, &message).await;
+        messages.push(message);
         assert!(agent_of(&now).len() <= 1, "one agent for one session");
         assert!(stands_as_it_should(&now, victim, &result), "{number} {victim:?} {result}: {now}");
         if number % 20 == 19 {
