@@ -2,8 +2,9 @@
 
 use crate::client::Client;
 use crate::convert;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::{FileInfo, WriteFile};
+use crate::page;
 use crate::transfer::feed::{Feed, feed};
 use bytes::Bytes;
 use hostel_proto::v1;
@@ -57,15 +58,10 @@ impl Client {
             for file in response.files {
                 files.push(convert::file_info(file)?);
             }
-            let next = response.next_page_token;
-            if next.is_empty() || files.len() >= most {
+            if files.len() >= most || !page::turn(&mut page_token, response.next_page_token)? {
                 files.truncate(most);
                 return Ok(files);
             }
-            if next == page_token {
-                return Err(Error::Protocol("a page of a directory that is followed by itself".to_owned()));
-            }
-            page_token = next;
         }
     }
 

@@ -31,6 +31,7 @@ mod file;
 pub mod model;
 mod network;
 mod node;
+mod page;
 mod pool;
 mod process;
 mod sandbox;

@@ -4,6 +4,7 @@ use crate::client::Client;
 use crate::convert;
 use crate::error::Result;
 use crate::model::{Pool, PoolEvent, PoolPlan, PoolSpec};
+use crate::page;
 use hostel_proto::v1;
 use std::time::Duration;
 use tonic::Streaming;
@@ -122,13 +123,12 @@ impl Client {
         let mut pools = Vec::new();
         let mut page_token = String::new();
         loop {
-            let request = v1::ListPoolsRequest { page_size: 1000, page_token };
+            let request = v1::ListPoolsRequest { page_size: 1000, page_token: page_token.clone() };
             let response = self.pools().list_pools(request).await.map_err(convert::error)?.into_inner();
             for pool in response.pools {
                 pools.push(convert::pool(pool)?);
             }
-            page_token = response.next_page_token;
-            if page_token.is_empty() {
+            if !page::turn(&mut page_token, response.next_page_token)? {
                 return Ok(pools);
             }
         }

@@ -4,6 +4,7 @@ use crate::client::Client;
 use crate::convert;
 use crate::error::Result;
 use crate::model::Process;
+use crate::page;
 use hostel_proto::v1;
 use hostel_sandbox::process::{ProcessSpec, TerminalSize};
 use hostel_sandbox::{ProcessId, SandboxId};
@@ -59,7 +60,7 @@ impl Client {
             let request = v1::ListProcessesRequest {
                 sandbox_id: sandbox.to_string(),
                 page_size: 1000,
-                page_token,
+                page_token: page_token.clone(),
                 states: Vec::new(),
             };
             let response =
@@ -67,8 +68,7 @@ impl Client {
             for process in response.processes {
                 processes.push(convert::process(process)?);
             }
-            page_token = response.next_page_token;
-            if page_token.is_empty() {
+            if !page::turn(&mut page_token, response.next_page_token)? {
                 return Ok(processes);
             }
         }

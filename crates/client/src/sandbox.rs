@@ -4,6 +4,7 @@ use crate::client::Client;
 use crate::convert;
 use crate::error::Result;
 use crate::model::{CreatedSandbox, ForkOutcome, Sandbox, SandboxEvent, SandboxPage, SandboxStats, Template};
+use crate::page;
 use hostel_proto::v1;
 use hostel_proto::v1::watch_sandboxes_response::Item;
 use hostel_sandbox::file::{InitialFile, validate_initial};
@@ -144,10 +145,9 @@ impl Client {
             if request.page_token.is_empty() {
                 page.cursor = response.cursor;
             }
-            if response.next_page_token.is_empty() {
+            if !page::turn(&mut request.page_token, response.next_page_token)? {
                 return Ok(page);
             }
-            request.page_token = response.next_page_token;
         }
     }
 

@@ -4,6 +4,7 @@ use crate::client::Client;
 use crate::convert;
 use crate::error::Result;
 use crate::model::Template;
+use crate::page;
 use crate::transfer::feed::{Feed, feed};
 use bytes::Bytes;
 use hostel_proto::v1;
@@ -131,7 +132,7 @@ impl Client {
         loop {
             let request = v1::ListTemplatesRequest {
                 page_size: 1000,
-                page_token,
+                page_token: page_token.clone(),
                 label_selector: label_selector.to_owned(),
             };
             let response =
@@ -139,8 +140,7 @@ impl Client {
             for template in response.templates {
                 templates.push(convert::template(template)?);
             }
-            page_token = response.next_page_token;
-            if page_token.is_empty() {
+            if !page::turn(&mut page_token, response.next_page_token)? {
                 return Ok(templates);
             }
         }
