@@ -147,7 +147,7 @@ impl Environment {
         let client = self.inner.engine.client().await?;
         bounded(WORK, client.update_container(&self.handle.container, body)).await.map_err(
             |fault| match fault {
-                fault if fault.is_memory_in_use() => in_use("more memory is in use"),
+                fault if fault.is_memory_in_use() => Error::limit_below_use("more memory is in use"),
                 fault => fault.during("change limits"),
             },
         )
@@ -156,14 +156,14 @@ impl Environment {
     /// Refuses memory below what is in use: version 2 of control groups would end processes until they fit. Version 1
     /// refuses it by itself.
     async fn make_room(&self, limits: &ResourceLimits, current: &ResourceLimits) -> Result<()> {
-        let Some(bytes) = limits.memory_bytes else { return Ok(()) };
-        if current.memory_bytes.is_some_and(|held| held <= bytes) || self.inner.facts().await?.cgroup1 {
+        if !limits.take_memory_from(current) || self.inner.facts().await?.cgroup1 {
             return Ok(());
         }
         let memory = self.usage().await?.memory_stats.unwrap_or_default();
-        match stats::held_memory(&memory) {
-            Some(held) if held > bytes => {
-                Err(in_use(&format!("{held} bytes of memory are in use, more than {bytes}")))
+        match (stats::held_memory(&memory), limits.memory_bytes) {
+            (Some(held), Some(bytes)) if held > bytes => {
+                let what = format_args!("{held} bytes of memory are in use, more than {bytes}");
+                Err(Error::limit_below_use(what))
             }
             _ => Ok(()),
         }
@@ -180,11 +180,6 @@ impl Environment {
             .ok_or_else(|| Error::internal("read usage", "the engine said nothing"))?;
         first.map_err(|cause| Fault::from(cause).during("read usage"))
     }
-}
-
-/// A limit below what is in use.
-fn in_use(what: &str) -> Error {
-    Error::wrong_state("LIMIT_BELOW_USE", format!("{what}; free some or choose a higher limit"))
 }
 
 /// Whether some of the limits are the engine's to hold.

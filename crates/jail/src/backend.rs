@@ -312,7 +312,7 @@ impl Inner {
             return Err(gone());
         };
         let guest = Guest::new(endpoint);
-        let oom_kills = self.ground.cgroups.as_ref().map_or(0, |cgroups| cgroups.oom_kills(&cell.name));
+        let oom_kills = self.ground.oom_kills(&cell.name);
         let environment =
             Environment::new(id.clone(), self.clone(), guest.clone(), pidfd, handle, oom_kills)?;
         environment.recall_share();

@@ -75,6 +75,11 @@ pub(crate) struct Prepared {
 }
 
 impl Ground {
+    /// How many processes of a cell the kernel has ended for memory, as far as it tells.
+    pub(crate) fn oom_kills(&self, cell: &str) -> u64 {
+        self.cgroups.as_ref().and_then(|cgroups| cgroups.oom_kills(cell)).unwrap_or(0)
+    }
+
     /// Makes a cell, with a disk of its own where `disk` says so: empty, or a copy of another cell's. Dropping
     /// the future leaves nothing: a task of its own finishes the cell and removes it again.
     ///

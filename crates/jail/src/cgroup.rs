@@ -149,7 +149,9 @@ impl Cgroups {
         let Some(base) = base else { return Ok(()) };
         let path = base.join(cell).join(file);
         std::fs::write(&path, value).map_err(|error| match error.raw_os_error() {
-            Some(libc::EBUSY) => in_use(format!("more than {value} bytes of memory are in use")),
+            Some(libc::EBUSY) => {
+                Error::limit_below_use(format_args!("more than {value} bytes of memory are in use"))
+            }
             _ => Error::internal(format!("write {value} to {}", path.display()), error),
         })
     }
@@ -250,7 +252,8 @@ impl Cgroups {
         if used <= bytes {
             return Ok(());
         }
-        Err(in_use(format!("{used} bytes of memory are in use, more than {bytes}")))
+        let what = format_args!("{used} bytes of memory are in use, more than {bytes}");
+        Err(Error::limit_below_use(what))
     }
 
     /// Freezes or thaws, and waits until it is so. Blocks. What cannot be frozen goes on.
@@ -373,11 +376,6 @@ impl Cgroups {
             let _ = path.parent().map(std::fs::remove_dir);
         }
     }
-}
-
-/// A limit below what is in use.
-fn in_use(what: String) -> Error {
-    Error::wrong_state("LIMIT_BELOW_USE", format!("{what}; free some or choose a higher limit"))
 }
 
 /// Asks again at growing distance. These waits end within microseconds unless the kernel is busy; there is

@@ -95,7 +95,7 @@ impl Environment {
         let (deaths, sandbox) = (self.inner.deaths.clone(), self.id.clone());
         let (inner, cell) = (self.inner.clone(), self.cell.name.clone());
         self.inner.tasks.spawn(async move {
-            let oom_kills = || inner.ground.cgroups.as_ref().map_or(0, |cgroups| cgroups.oom_kills(&cell));
+            let oom_kills = || inner.ground.oom_kills(&cell);
             loop {
                 tokio::select! {
                     biased;

@@ -13,6 +13,7 @@ use hostel_sandbox::{
 use jails::{Jails, create, end};
 use serde_json::json;
 use std::path::{Path, PathBuf};
+use tokio::sync::mpsc;
 
 fn id(name: &str) -> TemplateId {
     TemplateId::parse(name).unwrap()
@@ -120,11 +121,7 @@ async fn what_sockets_keep_is_bounded_by_the_memory() {
         // The kernel may choose the guest where an ordinary user's daemon cannot keep it from that.
         Err(failure) => {
             assert!(is_v2 && !harness.has(Capability::PrivateUserIds), "{failure:?}");
-            let death = tokio::time::timeout(PATIENCE, deaths.recv()).await.unwrap().unwrap();
-            assert!(
-                matches!(&death, BackendEvent::Died { reason, .. } if reason == "out_of_memory"),
-                "{death:?}"
-            );
+            assert_eq!(next_death(&mut deaths).await, (sandbox.id().clone(), "out_of_memory".to_owned()));
             drop(sandbox);
             return end(harness, &jails).await;
         }
@@ -173,6 +170,13 @@ async fn memory_that_no_process_holds_leaves_enough_for_processes() {
     end(harness, &jails).await;
 }
 
+/// Who dies next, and why.
+async fn next_death(deaths: &mut mpsc::Receiver<BackendEvent>) -> (SandboxId, String) {
+    let BackendEvent::Died { sandbox, reason } =
+        tokio::time::timeout(PATIENCE, deaths.recv()).await.unwrap().unwrap();
+    (sandbox, reason)
+}
+
 /// Where the limit of a process's memory is, and what is in use of it. They are there where limits are held.
 fn memory_files(pid: &str) -> [PathBuf; 2] {
     let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
@@ -216,9 +220,7 @@ async fn a_guest_that_is_ended_for_memory_says_so() {
             let pid = rustix::process::Pid::from_raw(pid.parse().unwrap()).unwrap();
             rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
         }
-        let death = tokio::time::timeout(PATIENCE, deaths.recv()).await.unwrap().unwrap();
-        let BackendEvent::Died { sandbox: who, reason: why } = death;
-        assert_eq!((&who, why.as_str()), (sandbox.id(), reason));
+        assert_eq!(next_death(&mut deaths).await, (sandbox.id().clone(), reason.to_owned()));
         drop(sandbox);
     }
     end(harness, &jails).await;

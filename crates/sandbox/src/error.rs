@@ -118,6 +118,11 @@ impl Error {
         Self::WrongState { reason, message: message.into() }
     }
 
+    /// A limit below what is in use; `what` says how much of what that is.
+    pub fn limit_below_use(what: impl std::fmt::Display) -> Self {
+        Self::wrong_state("LIMIT_BELOW_USE", format!("{what}; free some or choose a higher limit"))
+    }
+
     /// The stable reason for programs: `UPPER_SNAKE`, as in `google.rpc.ErrorInfo`.
     #[must_use]
     pub fn reason(&self) -> &'static str {

@@ -7,10 +7,9 @@ use std::time::Duration;
 
 impl Cgroups {
     /// How many processes of a cell the kernel has ended for memory, as far as it tells.
-    pub(crate) fn oom_kills(&self, cell: &str) -> u64 {
+    pub(crate) fn oom_kills(&self, cell: &str) -> Option<u64> {
         let file = if self.unified_controls { "memory.events" } else { "memory.oom_control" };
-        let group = self.memory().map(|path| path.join(cell));
-        group.and_then(|group| Fields::read(group.join(file)).get("oom_kill")).unwrap_or(0)
+        Fields::read(self.memory()?.join(cell).join(file)).get("oom_kill")
     }
 
     /// Fills in what the groups of a cell know.
@@ -27,11 +26,11 @@ impl Cgroups {
                 .and_then(|group| number(group.join("cpuacct.usage")))
                 .map(Duration::from_nanos);
         }
+        stats.oom_kills = self.oom_kills(cell);
         if self.unified_controls {
             let Some(group) = unified else { return };
             stats.memory_bytes = number(group.join("memory.current"));
             stats.memory_peak_bytes = number(group.join("memory.peak"));
-            stats.oom_kills = Fields::read(group.join("memory.events")).get("oom_kill");
             stats.pids = number(group.join("pids.current"));
             let io = std::fs::read_to_string(group.join("io.stat")).unwrap_or_default();
             stats.io_read_bytes = Some(sum_of(&io, "rbytes="));
@@ -45,7 +44,6 @@ impl Cgroups {
         if let Some(group) = legacy(Controller::Memory) {
             stats.memory_bytes = number(group.join("memory.usage_in_bytes"));
             stats.memory_peak_bytes = number(group.join("memory.max_usage_in_bytes"));
-            stats.oom_kills = Fields::read(group.join("memory.oom_control")).get("oom_kill");
         }
         stats.pids = legacy(Controller::Pids).and_then(|group| number(group.join("pids.current")));
         if let Some(group) = legacy(Controller::BlockIo) {
