@@ -197,7 +197,7 @@ impl Sandboxes {
         let base = template.source.base().cloned();
         let (backend, base) = self.builder(backend, base.as_ref()).await?;
         let taken = || DomainError::AlreadyExists { kind: "template", id: template.id.to_string() };
-        if self.templates_of(&backend).await?.iter().any(|other| other.id == template.id)
+        if self.template_in(&backend, &template.id).await?.is_some()
             || !lock(&self.0.builds.names).insert(template.id.clone())
         {
             return Err(taken().into());

@@ -249,9 +249,7 @@ impl Sandboxes {
         let entry = Arc::new(Entry::new(Arc::new(record), bytes::Bytes::new(), None));
         let operation = entry.operate().await;
         match lock(&self.0.entries).entry(entry.id().clone()) {
-            hash_map::Entry::Occupied(_) => {
-                Err(DomainError::AlreadyExists { kind: "sandbox", id: entry.id().to_string() }.into())
-            }
+            hash_map::Entry::Occupied(_) => Err(taken(entry.id())),
             hash_map::Entry::Vacant(vacant) => {
                 entry.take_room(room);
                 vacant.insert(Arc::clone(&entry));
@@ -385,6 +383,11 @@ pub(super) fn fresh_record(
         pool: None,
         backend_id: None,
     })
+}
+
+/// For an id that another sandbox has, or is to have.
+pub(super) fn taken(id: &SandboxId) -> Error {
+    DomainError::AlreadyExists { kind: "sandbox", id: id.to_string() }.into()
 }
 
 pub(super) fn gone_caller() -> Error {

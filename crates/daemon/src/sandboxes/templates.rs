@@ -63,16 +63,25 @@ impl Sandboxes {
         Ok(templates)
     }
 
+    /// The template of that name that a backend has now, if it has one.
+    ///
+    /// # Errors
+    /// Where the backend cannot say.
+    pub(crate) async fn template_in(
+        &self,
+        backend: &Arc<dyn Backend>,
+        id: &TemplateId,
+    ) -> Result<Option<Template>> {
+        Ok(self.templates_of(backend).await?.into_iter().find(|template| template.id == *id))
+    }
+
     /// The backends that have a template of that name. One that does not answer counts as having none, unless none
     /// has it.
     pub(crate) async fn backends_with(&self, id: &TemplateId) -> Result<Vec<(Arc<dyn Backend>, Template)>> {
         let (mut found, mut failed) = (Vec::new(), None);
         for backend in self.0.backends.all() {
-            match self.templates_of(backend).await {
-                Ok(templates) => {
-                    let template = templates.into_iter().find(|template| template.id == *id);
-                    found.extend(template.map(|template| (Arc::clone(backend), template)));
-                }
+            match self.template_in(backend, id).await {
+                Ok(template) => found.extend(template.map(|template| (Arc::clone(backend), template))),
                 Err(error) => failed = Some(error),
             }
         }

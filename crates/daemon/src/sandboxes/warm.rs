@@ -1,10 +1,10 @@
 //! What pools need of the registry: sandboxes without a record, and their becoming one at a claim.
 
-use super::create::{fresh_record, gone_caller};
+use super::create::{fresh_record, gone_caller, taken};
 use super::resolve::Resolved;
 use super::{CreateOutcome, Entry, Repeat, Sandboxes};
 use crate::capacity::Room;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::lock::lock;
 use crate::pools::{Claimed, LivePool, NotGiven, Wanted};
 use crate::record::SandboxRecord;
@@ -255,10 +255,6 @@ impl Sandboxes {
         let same = entries.get(id).filter(|entry| entry.record().backend_id() == id).cloned();
         same.or_else(|| entries.values().find(|entry| entry.record().backend_id() == id).cloned())
     }
-}
-
-fn taken(id: &SandboxId) -> Error {
-    DomainError::AlreadyExists { kind: "sandbox", id: id.to_string() }.into()
 }
 
 /// Whether a sandbox with these limits is what the template allows now. What its backend cannot hold is nobody's to

@@ -140,6 +140,14 @@ fn not_found(id: &TemplateId) -> Error {
     DomainError::not_found("template", id).into()
 }
 
+/// Where files of a template come from, and who takes them.
+struct Import<'a> {
+    backend: &'a Arc<dyn Backend>,
+    peer: &'a Peer,
+    open: &'a v1::ImportTemplateOpen,
+    stream: Streaming<v1::ImportTemplateRequest>,
+}
+
 /// The templates of one name, with the backends that have them.
 type Found = Vec<(BackendName, Template)>;
 
@@ -150,7 +158,7 @@ impl Templates {
             return self.0.backends_with(id).await;
         };
         let Some(backend) = self.0.backends().get(&name) else { return Ok(Vec::new()) };
-        let found = self.0.templates_of(&backend).await?.into_iter().find(|template| template.id == *id);
+        let found = self.0.template_in(&backend, id).await?;
         Ok(found.map(|template| (backend, template)).into_iter().collect())
     }
 
@@ -214,7 +222,7 @@ impl Templates {
             }
         }
         if let Some(base) = template.source.base().cloned() {
-            let found = self.0.templates_of(&backend).await?.into_iter().find(|other| other.id == base);
+            let found = self.0.template_in(&backend, &base).await?;
             template.inherit(&found.ok_or_else(|| not_found(&base))?);
         }
         if let Some(repeat) = repeat {
@@ -227,16 +235,16 @@ impl Templates {
             };
             if let Some(earlier) = earlier {
                 repeat.check(&earlier.body)?;
-                let templates = self.0.templates_of(&backend).await?;
-                if let Some(found) = templates.into_iter().find(|one| one.id == template.id) {
+                if let Some(found) = self.0.template_in(&backend, &template.id).await? {
                     return Ok((backend.name(), found));
                 }
             }
         }
+        let import = Import { backend: &backend, peer, open, stream };
         let made = if open.replace {
-            self.import_instead(&backend, peer, open, template, stream).await
+            self.import_instead(import, template).await
         } else {
-            self.import_whole(&backend, peer, open, template, stream).await
+            self.import_whole(import, template).await
         };
         if let (Err(_), Some(repeat)) = (&made, repeat) {
             self.0.store().release_request(&repeat.key).await?;
@@ -253,20 +261,13 @@ impl Templates {
 
     /// Imports in place of the template of that name, where the backend has one: under another name first, so that the
     /// old one is given up only for one that is whole.
-    async fn import_instead(
-        &self,
-        backend: &Arc<dyn Backend>,
-        peer: &Peer,
-        open: &v1::ImportTemplateOpen,
-        template: Template,
-        stream: Streaming<v1::ImportTemplateRequest>,
-    ) -> Result<Template> {
-        let name = template.id.clone();
-        if self.0.templates_of(backend).await?.iter().all(|other| other.id != name) {
-            return self.import_whole(backend, peer, open, template, stream).await;
+    async fn import_instead(&self, import: Import<'_>, template: Template) -> Result<Template> {
+        let (backend, name) = (import.backend, template.id.clone());
+        if self.0.template_in(backend, &name).await?.is_none() {
+            return self.import_whole(import, template).await;
         }
         let template = Template { id: TemplateId::generate(), ..template };
-        let made = self.import_whole(backend, peer, open, template, stream).await?;
+        let made = self.import_whole(import, template).await?;
         let replaced = backend.replace_template(&made.id, &name).await;
         if replaced.is_err()
             && let Err(error) = backend.delete_template(&made.id).await
@@ -278,16 +279,9 @@ impl Templates {
     }
 
     /// Imports, and takes it back where the backend left out what it was to go on top of.
-    async fn import_whole(
-        &self,
-        backend: &Arc<dyn Backend>,
-        peer: &Peer,
-        open: &v1::ImportTemplateOpen,
-        template: Template,
-        stream: Streaming<v1::ImportTemplateRequest>,
-    ) -> Result<Template> {
-        let layered = template.source.base().is_some();
-        let made = self.import(backend, peer, open, template, stream).await?;
+    async fn import_whole(&self, import: Import<'_>, template: Template) -> Result<Template> {
+        let (backend, layered) = (import.backend, template.source.base().is_some());
+        let made = self.import(import, template).await?;
         if layered && made.source.base().is_none() {
             backend.delete_template(&made.id).await?;
             let detail = format!("{} cannot put files on top of a template", backend.name());
@@ -296,14 +290,8 @@ impl Templates {
         Ok(made)
     }
 
-    async fn import(
-        &self,
-        backend: &Arc<dyn Backend>,
-        peer: &Peer,
-        open: &v1::ImportTemplateOpen,
-        template: Template,
-        stream: Streaming<v1::ImportTemplateRequest>,
-    ) -> Result<Template> {
+    async fn import(&self, import: Import<'_>, template: Template) -> Result<Template> {
+        let Import { backend, peer, open, stream } = import;
         let compression = compression(open.compression)?;
         if open.host_path.is_empty() {
             // Before anything more is read: those that wait hold no more than their first messages.
