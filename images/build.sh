@@ -188,7 +188,8 @@ files() {
 		tar --create --directory / --sort=name --numeric-owner --one-file-system \
 			--exclude=./dev --exclude=./proc --exclude=./sys --exclude=./.dockerenv \\
 			--exclude=./etc/hostname --exclude=./etc/hosts --exclude=./etc/resolv.conf ."
-	docker run --rm --network none --user 0:0 --workdir / --entrypoint sh "$building" -c "$script"
+	# Logged, each byte would be written once more, as text.
+	docker run --rm --log-driver none --network none --user 0:0 --workdir / --entrypoint sh "$building" -c "$script"
 }
 
 # Makes the image out of what the engine built: the same files and the same settings give the same id.
