@@ -21,6 +21,15 @@ fn conversation(agent: &Agent) -> String {
     last.expect("a conversation")
 }
 
+/// The file that the CLI keeps a conversation in.
+fn transcript(agent: &Agent) -> String {
+    let first = agent.events.iter().find_map(|event| match &event.meaning {
+        Meaning::Transcript { path, .. } => Some(path.clone()),
+        _ => None,
+    });
+    first.expect("a transcript")
+}
+
 #[tokio::test]
 async fn the_end_of_input_lets_it_finish() {
     let place = Place::new().await;
@@ -60,7 +69,10 @@ async fn a_killed_agent_ends_its_turn_and_a_new_one_goes_on_without_repeating() 
     })
     .await;
     let runs = place.workspace.path().join("runs");
-    while !runs.exists() {
+    let file = transcript(&agent);
+    // It writes down a moment later what it works on, and knows only that again.
+    let is_written = || std::fs::read_to_string(&file).is_ok_and(|text| text.contains(&prompt.uuid));
+    while !runs.exists() || !is_written() {
         tokio::task::yield_now().await;
     }
     agent.child.start_kill().expect("a kill");
@@ -110,10 +122,7 @@ async fn a_conversation_is_forked_and_cut_and_gone_on_with_by_its_file() {
         let raw = event.raw.as_ref()?;
         (raw["type"] == "assistant").then(|| raw["uuid"].as_str().map(str::to_owned))?
     });
-    let file = agent.events.iter().find_map(|event| match &event.meaning {
-        Meaning::Transcript { path, .. } => Some(path.clone()),
-        _ => None,
-    });
+    let file = transcript(&agent);
     agent.turn("The second word.").await;
     agent.ask(Request::End);
     agent.end().await;
@@ -130,7 +139,7 @@ async fn a_conversation_is_forked_and_cut_and_gone_on_with_by_its_file() {
     assert!(request.contains("The first word.") && !request.contains("The second word."));
 
     options = place.options().expect("a CLI");
-    options.resume = Some(file.expect("a transcript"));
+    options.resume = Some(file);
     let mut agent = Agent::claude(&options);
     agent.turn("The fourth word.").await;
     assert_eq!(conversation(&agent), first);
