@@ -84,7 +84,7 @@ fn guest_of(agent: u32) -> Option<u32> {
     })
 }
 
-async fn session_at(stage: &Stage, path: &str) -> Value {
+async fn told_at(stage: &Stage, path: &str) -> Value {
     told(stage.get(path).send().await.unwrap()).await.1
 }
 
@@ -100,12 +100,12 @@ async fn strike(stage: &mut Stage, session: &str, victim: Victim) {
             stage.daemon.restart();
         }
         Victim::Agent => {
-            for pid in agent_of(&session_at(stage, session).await) {
+            for pid in agent_of(&told_at(stage, session).await) {
                 signal(pid, Signal::KILL);
             }
         }
         Victim::Guest => {
-            let agents = agent_of(&session_at(stage, session).await);
+            let agents = agent_of(&told_at(stage, session).await);
             if let Some(guest) = agents.first().and_then(|agent| guest_of(*agent)) {
                 signal(guest, Signal::KILL);
             }
@@ -113,31 +113,30 @@ async fn strike(stage: &mut Stage, session: &str, victim: Victim) {
     }
 }
 
-/// The outcome of a message, when its turn has ended.
-async fn outcome(stage: &Stage, session: &str, message: &str) -> Value {
+/// What a path tells, once it is so.
+async fn once(stage: &Stage, path: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
     let start = Instant::now();
     loop {
-        let (_, now) = told(stage.get(&format!("{session}/messages/{message}")).send().await.unwrap()).await;
-        if now["state"] == "done" || now["state"] == "cancelled" {
+        let now = told_at(stage, path).await;
+        if is_so(&now) {
             return now;
         }
-        assert!(start.elapsed() < PATIENCE, "a turn does not end: {now}\n{}", stage.server.log());
+        assert!(start.elapsed() < PATIENCE, "{what}: {now}\n{}", stage.server.log());
         // Between two looks, so that looking leaves the processor to the turn.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
+/// The outcome of a message, when its turn has ended.
+async fn outcome(stage: &Stage, session: &str, message: &str) -> Value {
+    let is_over = |now: &Value| now["state"] == "done" || now["state"] == "cancelled";
+    once(stage, &format!("{session}/messages/{message}"), "a turn does not end", is_over).await
+}
+
 /// A session after a turn. What is on record of a message may be told a moment before its session says the same.
 async fn session_after(stage: &Stage, session: &str, message: &str) -> Value {
-    let start = Instant::now();
-    loop {
-        let now = session_at(stage, session).await;
-        if now["activeTurn"]["messageId"] != message {
-            return now;
-        }
-        assert!(start.elapsed() < PATIENCE, "a turn that is done stays active: {now}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let is_after = |now: &Value| now["activeTurn"]["messageId"] != message;
+    once(stage, session, "a turn that is done stays active", is_after).await
 }
 
 /// What must hold of a journal, whatever died: numbers (see [`Stage::journal`]), turns one after another, each message
@@ -191,7 +190,7 @@ async fn a_task_whose_agent_is_killed_in_the_middle_of_it_is_not_completed() {
     while !text.contains("content_block_delta") {
         text.push_str(std::str::from_utf8(&stream.chunk().await.unwrap().unwrap()).unwrap());
     }
-    let agents = agent_of(&session_at(&stage, &session).await);
+    let agents = agent_of(&told_at(&stage, &session).await);
     assert!(!agents.is_empty(), "{}", stage.server.log());
     for pid in agents {
         signal(pid, Signal::KILL);
@@ -205,13 +204,13 @@ async fn a_task_whose_agent_is_killed_in_the_middle_of_it_is_not_completed() {
         (&json!("done"), &json!(true), &json!("agent_exited")),
         "{done}"
     );
-    let now = session_at(&stage, &session).await;
+    let now = told_at(&stage, &session).await;
     assert_eq!((&now["status"], &now["reason"]), (&json!("error"), &json!("error")), "{now}");
     // A message tries again, and the task can still be done.
     let again = json!({ "prompt": Script::new().text("counted").prompt("Again."), "streaming": false });
     let (status, reply) = told(stage.post(&format!("{session}/message"), again).await).await;
     assert_eq!((status, &reply["result"]["subtype"]), (200, &json!("success")), "{reply}");
-    let now = session_at(&stage, &session).await;
+    let now = told_at(&stage, &session).await;
     assert_eq!(now["status"], "completed", "{now}");
     let (status, _) = told(stage.post(&format!("{session}/terminate"), json!({})).await).await;
     assert_eq!(status, 200);
