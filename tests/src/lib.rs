@@ -5,6 +5,7 @@
 mod api;
 mod audit;
 mod caller;
+mod claude;
 mod daemon;
 mod engine;
 mod name_server;
@@ -18,6 +19,7 @@ mod terminal;
 pub use api::{Api, Refusal, refusal};
 pub use audit::leftovers;
 pub use caller::Caller;
+pub use claude::gateway;
 pub use daemon::{Setup, TestDaemon};
 pub use engine::{FrozenEngine, TestEngine, docker, shared_engine};
 pub use name_server::NameServer;

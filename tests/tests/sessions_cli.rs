@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use hostel_testkit::{ModelOptions, ModelServer, Script, Step};
-use hostel_tests::{Outcome, Setup, Terminal, TestDaemon, eventually, executable, package, signal, skip};
+use hostel_tests::{Outcome, Setup, Terminal, TestDaemon, eventually, executable, gateway, signal, skip};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::fs;
@@ -78,28 +78,18 @@ struct Stage {
 impl Stage {
     /// Nothing where the agent CLI cannot be fetched.
     fn start() -> Option<Self> {
-        let package = match package() {
-            Ok(package) => package,
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let model = runtime.block_on(ModelServer::start(ModelOptions::default())).unwrap();
+        let place = tempfile::tempdir().unwrap();
+        let environment = vec![gateway(place.path(), &model.url(), "sk-of-the-node")];
+        let daemon = match TestDaemon::with_claude(Setup { environment, ..Setup::default() }) {
+            Ok(daemon) => daemon,
             Err(why) => {
                 skip(&format!("sessions on the command line: {why}"));
                 return None;
             }
         };
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let model = runtime.block_on(ModelServer::start(ModelOptions::default())).unwrap();
-        let place = tempfile::tempdir().unwrap();
-        let (key, file) = (place.path().join("key"), place.path().join("gateway.toml"));
-        fs::write(&key, "sk-of-the-node").unwrap();
-        let (url, key) = (model.url(), key.display());
-        let upstream =
-            format!("[[upstream]]\nname = \"scripted\"\nbase_url = \"{url}\"\nkey_file = \"{key}\"\n");
-        fs::write(&file, upstream).unwrap();
-        let environment = vec![("HOSTEL_GATEWAY", file.into_os_string())];
-        let mut daemon = TestDaemon::prepare(Setup { environment, ..Setup::default() });
-        daemon.restart();
-        let install = ["template", "install-cli", "--archive", package.to_str().unwrap()];
-        assert_eq!(Outcome::within(PATIENCE, daemon.command(&install)).success(), "claude");
         let server = Sessiond::start(&daemon, "127.0.0.1:0");
         Some(Self { runtime, model: Some(model), daemon, server, _place: place })
     }

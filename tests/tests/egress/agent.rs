@@ -2,9 +2,8 @@
 
 use super::setup::{daemon, usable};
 use hostel_testkit::{ModelOptions, ModelServer, Script};
-use hostel_tests::{NameServer, Outcome, Setup, TestDaemon, package, root, shared_engine, skip};
+use hostel_tests::{NameServer, Outcome, Setup, TestDaemon, gateway, package, root, shared_engine, skip};
 use serde_json::{Value, json};
-use std::fs;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 
@@ -27,15 +26,7 @@ impl Stage {
         let options = ModelOptions { key: Some(KEY.to_owned().into()), ..ModelOptions::default() };
         let model = runtime.block_on(ModelServer::start(options)).unwrap();
         let place = tempfile::tempdir().unwrap();
-        let (key, file) = (place.path().join("key"), place.path().join("gateway.toml"));
-        fs::write(&key, KEY).unwrap();
-        let upstream = format!(
-            "[[upstream]]\nname = \"scripted\"\nbase_url = \"{}\"\nkey_file = \"{}\"\n",
-            model.url(),
-            key.display()
-        );
-        fs::write(&file, upstream).unwrap();
-        setup.environment.push(("HOSTEL_GATEWAY", file.into_os_string()));
+        setup.environment.push(gateway(place.path(), &model.url(), KEY));
         let (daemon, names) = daemon(setup);
         Self { runtime, model: Some(model), daemon, _names: names, _place: place }
     }

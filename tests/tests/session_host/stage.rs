@@ -6,9 +6,8 @@ use hostel_session::{
     Pattern, SendMessage, Session, SessionHost, SessionId, Store, StoreUrl, agent::Content, open_store,
 };
 use hostel_testkit::{ModelOptions, ModelServer, Script};
-use hostel_tests::{Outcome, Setup, TestDaemon, package, skip};
+use hostel_tests::{Setup, TestDaemon, gateway, skip};
 use serde_json::Value;
-use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,29 +25,16 @@ pub(crate) struct Stage {
 impl Stage {
     /// Nothing where the agent CLI cannot be fetched.
     pub(crate) async fn start() -> Option<Self> {
-        let package = match package() {
-            Ok(package) => package,
+        let model = ModelServer::start(ModelOptions::default()).await.unwrap();
+        let place = tempfile::tempdir().unwrap();
+        let environment = vec![gateway(place.path(), &model.url(), "sk-of-the-node")];
+        let daemon = match TestDaemon::with_claude(Setup { environment, ..Setup::default() }) {
+            Ok(daemon) => daemon,
             Err(why) => {
                 skip(&why);
                 return None;
             }
         };
-        let model = ModelServer::start(ModelOptions::default()).await.unwrap();
-        let place = tempfile::tempdir().unwrap();
-        let (key, file) = (place.path().join("key"), place.path().join("gateway.toml"));
-        fs::write(&key, "sk-of-the-node").unwrap();
-        let upstream = format!(
-            "[[upstream]]\nname = \"scripted\"\nbase_url = \"{}\"\nkey_file = \"{}\"\n",
-            model.url(),
-            key.display()
-        );
-        fs::write(&file, upstream).unwrap();
-        let environment = vec![("HOSTEL_GATEWAY", file.into_os_string())];
-        let mut daemon = TestDaemon::prepare(Setup { environment, ..Setup::default() });
-        daemon.restart();
-        let install = ["template", "install-cli", "--archive", package.to_str().unwrap()];
-        let installed = Outcome::within(Duration::from_secs(120), daemon.command(&install));
-        assert_eq!(installed.success(), "claude");
         let host = open(&daemon, &place, HostConfig::default()).await;
         Some(Self { model, daemon, host, place })
     }

@@ -1,12 +1,10 @@
 //! A daemon whose gateway asks the scripted model, a session server, and a client.
 
 use hostel_testkit::{ModelOptions, ModelServer};
-use hostel_tests::{Outcome, Setup, TestDaemon, TestSessiond, package, skip};
+use hostel_tests::{Setup, TestDaemon, TestSessiond, gateway, skip};
 use reqwest::{Client, RequestBuilder, Response};
 use rustix::process::geteuid;
 use serde_json::{Value, json};
-use std::fs;
-use std::time::Duration;
 
 /// The key that only the daemon has.
 const KEY: &str = "sk-real-key-of-the-node";
@@ -26,31 +24,18 @@ impl Stage {
             skip(&format!("{what}: only root may enter network namespaces"));
             return None;
         }
-        let package = match package() {
-            Ok(package) => package,
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let options = ModelOptions { key: Some(KEY.to_owned().into()), ..ModelOptions::default() };
+        let model = ModelServer::start(options).await.unwrap();
+        let place = tempfile::tempdir().unwrap();
+        let environment = vec![gateway(place.path(), &model.url(), KEY)];
+        let daemon = match TestDaemon::with_claude(Setup { environment, ..Setup::default() }) {
+            Ok(daemon) => daemon,
             Err(why) => {
                 skip(&format!("{what}: {why}"));
                 return None;
             }
         };
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let options = ModelOptions { key: Some(KEY.to_owned().into()), ..ModelOptions::default() };
-        let model = ModelServer::start(options).await.unwrap();
-        let place = tempfile::tempdir().unwrap();
-        let (key, file) = (place.path().join("key"), place.path().join("gateway.toml"));
-        fs::write(&key, KEY).unwrap();
-        let upstream = format!(
-            "[[upstream]]\nname = \"scripted\"\nbase_url = \"{}\"\nkey_file = \"{}\"\n",
-            model.url(),
-            key.display()
-        );
-        fs::write(&file, upstream).unwrap();
-        let environment = vec![("HOSTEL_GATEWAY", file.into_os_string())];
-        let mut daemon = TestDaemon::prepare(Setup { environment, ..Setup::default() });
-        daemon.restart();
-        let install = ["template", "install-cli", "--archive", package.to_str().unwrap()];
-        let installed = Outcome::within(Duration::from_secs(120), daemon.command(&install));
-        assert_eq!(installed.success(), "claude");
         let server = TestSessiond::start(&daemon, &[]);
         Some(Self { server, daemon, client: Client::new(), model: Some(model), _place: place })
     }
