@@ -4,9 +4,10 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 IMAGE ?= agent
+CONFORMANCE = (binary(conformance) | binary_id(hostel-docker::remote))
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help build image demo test test-many test-vm bench lint lint-rust lint-layout lint-proto lint-shell fmt openapi clean install-deps
+.PHONY: help build image demo test test-with-nextest test-many test-vm bench lint lint-rust lint-layout lint-proto lint-shell fmt openapi clean install-deps
 
 help: ## List what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,10 +27,16 @@ test: ## Run every test
 	@scripts/install-deps.sh test
 	cargo build --workspace --quiet
 	@if command -v cargo-nextest >/dev/null; then \
-		scripts/with-docker.sh cargo nextest run --workspace && cargo test --workspace --doc --quiet; \
+		scripts/with-docker.sh $(MAKE) test-with-nextest; \
 	else \
 		scripts/with-docker.sh cargo test --workspace; \
 	fi
+
+# The cases of the conformance suite share what each process of it prepares: one process is twice as fast as one each.
+test-with-nextest:
+	cargo nextest run --workspace --filterset 'not $(CONFORMANCE)'
+	cargo test --workspace --test conformance --test remote -- --test-threads $$(($$(nproc) + 1))
+	cargo test --workspace --doc --quiet
 
 test-many: ## Run the tests of crowds and of crashes at the size that a release wants
 	@scripts/install-deps.sh test

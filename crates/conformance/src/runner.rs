@@ -11,6 +11,8 @@ use tokio::task::JoinSet;
 
 /// Longest that a case may take. Single waits are shorter.
 const CASE_DEADLINE: Duration = Duration::from_secs(240);
+/// Set by cargo-nextest, which has each case in a process of its own, and tries again itself.
+const NEXTEST: &str = "NEXTEST";
 
 /// Runs or lists the cases as the arguments of the process say, which are those of the built-in test harness.
 pub fn main<F, C>(connect: C) -> ExitCode
@@ -63,7 +65,7 @@ fn trial(case: Case, factory: &Arc<dyn Factory>, handle: &Handle) -> Trial {
         if let Some(reason) = missing {
             return Ok(Completion::ignored_with(reason));
         }
-        handle.block_on(run(case, factory)).map_err(|failure| Failed::from(failure.to_string()))?;
+        handle.block_on(patiently(case, factory)).map_err(|failure| Failed::from(failure.to_string()))?;
         Ok(Completion::Completed)
     };
     Trial::ignorable_test(case.name, test).with_ignored_flag(ignored)
@@ -77,6 +79,18 @@ fn explain_ignored(arguments: &Arguments, trials: &[Trial], factory: &dyn Factor
             .find(|case| case.name == trial.name())
             .and_then(|case| case.missing(&factory.backend().capabilities()));
         eprintln!("ignored {}: {}", trial.name(), reason.unwrap_or_default());
+    }
+}
+
+/// Runs a case, and once more where it failed, as a busy machine may have it; that is said, never silent.
+async fn patiently(case: Case, factory: Arc<dyn Factory>) -> Outcome {
+    let first = run(case, Arc::clone(&factory)).await;
+    match first {
+        Err(failure) if std::env::var_os(NEXTEST).is_none() => {
+            eprintln!("FLAKY unless it fails again: {}: {failure}", case.name);
+            run(case, factory).await
+        }
+        first => first,
     }
 }
 
