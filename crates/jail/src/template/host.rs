@@ -5,9 +5,10 @@ use super::{HOST, Recipe};
 use hostel_sandbox::TemplateId;
 use hostel_sandbox::template::{Template, TemplateSource};
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::io;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The user that processes have unless they ask for another.
 pub(crate) const USER: &str = "agent";
@@ -27,11 +28,13 @@ const COPIED: [&str; 9] = [
     "debian_version",
     "ssl/certs/ca-certificates.crt",
 ];
-const DIRECTORIES: [(&str, u32); 17] = [
+const ALTERNATIVES: &str = "etc/alternatives";
+const DIRECTORIES: [(&str, u32); 18] = [
     ("usr", 0o755),
     ("etc", 0o755),
     ("etc/ssl", 0o755),
     ("etc/ssl/certs", 0o755),
+    (ALTERNATIVES, 0o755),
     ("proc", 0o755),
     ("dev", 0o755),
     ("sys", 0o755),
@@ -47,21 +50,34 @@ const DIRECTORIES: [(&str, u32); 17] = [
     ("mnt", 0o755),
 ];
 
+const FILES: [(&str, &str); 6] = [
+    (
+        "passwd",
+        "root:x:0:0:root:/root:/bin/sh\nagent:x:1000:1000:agent:/home/agent:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
+    ),
+    ("group", "root:x:0:\ntty:x:5:\nagent:x:1000:\nnogroup:x:65534:\n"),
+    ("hosts", "127.0.0.1 localhost\n::1 localhost\n"),
+    ("resolv.conf", ""),
+    ("hostname", "sandbox\n"),
+    ("host.conf", "multi on\n"),
+];
+/// Directories of the user that processes have.
+const OWNED: [&str; 2] = ["home/agent", "workspace"];
+
 /// Writes the skeleton where this version of it is not there yet. Jails of an older one keep theirs: each has
 /// its own directory, named by what is in it.
 pub(super) fn generate(templates: &Path, own_ids: bool) -> io::Result<Recipe> {
     let home = templates.join(HOST);
-    fs::create_dir_all(&home)?;
-    let new = home.join("new");
-    if new.exists() {
-        fs::remove_dir_all(&new)?;
-    }
-    fs::create_dir(&new)?;
-    let fingerprint = write_skeleton(&new, own_ids)?;
-    let name = format!("rootfs-{fingerprint:016x}");
-    if home.join(&name).exists() {
-        fs::remove_dir_all(&new)?;
-    } else {
+    let skeleton = Skeleton::of_host(own_ids);
+    let name = skeleton.name();
+    if !home.join(&name).exists() {
+        fs::create_dir_all(&home)?;
+        let new = home.join("new");
+        if new.exists() {
+            fs::remove_dir_all(&new)?;
+        }
+        fs::create_dir(&new)?;
+        skeleton.write(&new)?;
         fs::rename(&new, home.join(&name))?;
     }
     let id = TemplateId::parse(HOST).map_err(io::Error::other)?;
@@ -73,70 +89,76 @@ pub(super) fn generate(templates: &Path, own_ids: bool) -> io::Result<Recipe> {
     Ok(Recipe { template, layers: vec![format!("templates/{HOST}/{name}")], host_usr: true })
 }
 
-fn write_skeleton(root: &Path, own_ids: bool) -> io::Result<u64> {
-    use std::hash::{DefaultHasher, Hash, Hasher};
-    let mut fingerprint = DefaultHasher::new();
-    own_ids.hash(&mut fingerprint);
-    fs::set_permissions(root, fs::Permissions::from_mode(0o755))?;
-    for (directory, mode) in DIRECTORIES {
-        make_directory(&root.join(directory), mode)?;
-    }
-    for directory in ["home/agent", "workspace"] {
-        make_directory(&root.join(directory), 0o755)?;
-        if own_ids {
-            chown(root.join(directory), Some(USER_ID), Some(USER_ID))?;
-        }
-    }
-    for link in ["bin", "sbin", "lib", "lib32", "lib64", "libx32"] {
+/// All that is in the skeleton. Paths are below its root.
+#[derive(Hash)]
+struct Skeleton {
+    directories: &'static [(&'static str, u32)],
+    /// Directories of the user [`USER_ID`], where users are the sandbox's own.
+    owned: &'static [&'static str],
+    own_ids: bool,
+    links: Vec<(PathBuf, PathBuf)>,
+    files: Vec<(PathBuf, Vec<u8>)>,
+}
+
+impl Skeleton {
+    /// What this host's `/usr` needs.
+    fn of_host(own_ids: bool) -> Self {
+        let etc = Path::new("etc");
         // A host whose /bin is not a link into /usr is older than this kernel; its programs are in /usr/bin too.
-        if let Ok(target) = fs::read_link(Path::new("/").join(link)) {
-            (link, &target).hash(&mut fingerprint);
+        let mut links: Vec<_> = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"]
+            .iter()
+            .filter_map(|link| Some((PathBuf::from(link), fs::read_link(Path::new("/").join(link)).ok()?)))
+            .collect();
+        links.push((etc.join("os-release"), "../usr/lib/os-release".into()));
+        links.push((etc.join("mtab"), "../proc/mounts".into()));
+        links.extend(alternatives());
+        let mut files: Vec<_> =
+            FILES.iter().map(|(name, text)| (etc.join(name), text.as_bytes().to_vec())).collect();
+        files.extend(COPIED.iter().filter_map(|name| {
+            let file = etc.join(name);
+            fs::read(Path::new("/").join(&file)).ok().map(|content| (file, content))
+        }));
+        Self { directories: &DIRECTORIES, owned: &OWNED, own_ids, links, files }
+    }
+
+    /// A name for its directory, which another content does not have.
+    fn name(&self) -> String {
+        let mut fingerprint = DefaultHasher::new();
+        self.hash(&mut fingerprint);
+        format!("rootfs-{:016x}", fingerprint.finish())
+    }
+
+    fn write(&self, root: &Path) -> io::Result<()> {
+        fs::set_permissions(root, fs::Permissions::from_mode(0o755))?;
+        for (directory, mode) in self.directories {
+            make_directory(&root.join(directory), *mode)?;
+        }
+        for directory in self.owned {
+            make_directory(&root.join(directory), 0o755)?;
+            if self.own_ids {
+                chown(root.join(directory), Some(USER_ID), Some(USER_ID))?;
+            }
+        }
+        for (link, target) in &self.links {
             symlink(target, root.join(link))?;
         }
+        self.files.iter().try_for_each(|(file, content)| fs::write(root.join(file), content))
     }
-    for (file, content) in [
-        (
-            "passwd",
-            "root:x:0:0:root:/root:/bin/sh\nagent:x:1000:1000:agent:/home/agent:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
-        ),
-        ("group", "root:x:0:\ntty:x:5:\nagent:x:1000:\nnogroup:x:65534:\n"),
-        ("hosts", "127.0.0.1 localhost\n::1 localhost\n"),
-        ("resolv.conf", ""),
-        ("hostname", "sandbox\n"),
-        ("host.conf", "multi on\n"),
-    ] {
-        fs::write(root.join("etc").join(file), content)?;
-    }
-    symlink("../usr/lib/os-release", root.join("etc/os-release"))?;
-    symlink("../proc/mounts", root.join("etc/mtab"))?;
-    for file in COPIED {
-        if let Ok(content) = fs::read(Path::new("/etc").join(file)) {
-            (file, &content).hash(&mut fingerprint);
-            fs::write(root.join("etc").join(file), content)?;
-        }
-    }
-    copy_links("/etc/alternatives", &root.join("etc/alternatives"), &mut fingerprint)?;
-    Ok(fingerprint.finish())
+}
+
+/// `/usr/bin/awk` and many others point to links here.
+fn alternatives() -> Vec<(PathBuf, PathBuf)> {
+    let below = Path::new(ALTERNATIVES);
+    let Ok(entries) = fs::read_dir(Path::new("/").join(below)) else { return Vec::new() };
+    let mut links: Vec<_> = entries
+        .flatten()
+        .filter_map(|entry| Some((below.join(entry.file_name()), fs::read_link(entry.path()).ok()?)))
+        .collect();
+    links.sort();
+    links
 }
 
 fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
     fs::create_dir(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
-}
-
-/// `/usr/bin/awk` and many others point to links here.
-fn copy_links(from: &str, to: &Path, fingerprint: &mut impl std::hash::Hasher) -> io::Result<()> {
-    use std::hash::Hash;
-    make_directory(to, 0o755)?;
-    let Ok(entries) = fs::read_dir(from) else { return Ok(()) };
-    let mut links: Vec<_> = entries
-        .flatten()
-        .filter_map(|entry| Some((entry.file_name(), fs::read_link(entry.path()).ok()?)))
-        .collect();
-    links.sort();
-    for (name, target) in links {
-        (&name, &target).hash(fingerprint);
-        symlink(target, to.join(name))?;
-    }
-    Ok(())
 }
