@@ -4,6 +4,8 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 IMAGE ?= agent
+# Tests wait more than they work.
+THREADS = $(shell expr $$(nproc) + 1)
 CONFORMANCE = (binary(conformance) | binary_id(hostel-docker::remote))
 MAKEFLAGS += --no-print-directory
 
@@ -29,13 +31,13 @@ test: ## Run every test
 	@if command -v cargo-nextest >/dev/null; then \
 		scripts/with-docker.sh $(MAKE) test-with-nextest; \
 	else \
-		scripts/with-docker.sh cargo test --workspace; \
+		scripts/with-docker.sh cargo test --workspace -- --test-threads $(THREADS); \
 	fi
 
 # The cases of the conformance suite share what each process of it prepares: one process is twice as fast as one each.
 test-with-nextest:
-	cargo nextest run --workspace --filterset 'not $(CONFORMANCE)'
-	cargo test --workspace --test conformance --test remote -- --test-threads $$(($$(nproc) + 1))
+	cargo nextest run --workspace --test-threads $(THREADS) --filterset 'not $(CONFORMANCE)'
+	cargo test --workspace --test conformance --test remote -- --test-threads $(THREADS)
 	cargo test --workspace --doc --quiet
 
 test-many: ## Run the tests of crowds and of crashes at the size that a release wants

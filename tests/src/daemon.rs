@@ -1,11 +1,12 @@
 //! A daemon in directories of its own, driven through the real executables.
 
-use crate::outcome::{PATIENCE, eventually, executable};
+use crate::outcome::{PATIENCE, eventually, executable, rest};
 use crate::{Caller, leftovers, signal};
 use rustix::process::Signal;
 use std::ffi::OsString;
 use std::ops::Deref;
 use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Instant;
@@ -114,8 +115,14 @@ impl TestDaemon {
         eventually("the daemon answers", || {
             let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
             assert!(ended.is_none(), "the daemon ended by itself, {ended:?}:\n{}", self.log());
-            self.hostel(&["node", "info"]).code == Some(0)
+            // A look at the socket is cheaper than a program that asks there.
+            self.is_listening() && self.hostel(&["node", "info"]).code == Some(0)
         });
+    }
+
+    /// Whether somebody takes connections at the socket, where clients use that.
+    fn is_listening(&self) -> bool {
+        self.caller.address.is_some() || UnixStream::connect(self.socket()).is_ok()
     }
 
     /// Gives the next start this in its environment.
@@ -199,7 +206,7 @@ impl TestDaemon {
                 return;
             }
             assert!(start.elapsed() < PATIENCE, "left on the host: {left:#?}");
-            std::thread::yield_now();
+            rest(start);
         }
     }
 }
@@ -223,7 +230,10 @@ impl Drop for TestDaemon {
         if self.child.is_none() && had_jails && !leftovers(self).is_empty() {
             // Only a daemon removes what it made.
             self.launch();
-            let _ = (0..100).find(|_| self.hostel(&["node", "info"]).code == Some(0));
+            let start = Instant::now();
+            while start.elapsed() < PATIENCE && self.hostel(&["node", "info"]).code != Some(0) {
+                rest(start);
+            }
         }
         self.remove_pools();
         let _ = self.hostel(&["sandbox", "rm", "--all"]);
@@ -232,7 +242,7 @@ impl Drop for TestDaemon {
             signal(child.id(), Signal::TERM);
             let start = Instant::now();
             while start.elapsed() < PATIENCE && !matches!(child.try_wait(), Ok(Some(_)) | Err(_)) {
-                std::thread::yield_now();
+                rest(start);
             }
             let _ = child.kill();
             let _ = child.wait();

@@ -1,6 +1,6 @@
 //! A Docker engine of a test's own, to be stopped, killed and filled up.
 
-use crate::outcome::{Outcome, PATIENCE, eventually, skip};
+use crate::outcome::{Outcome, PATIENCE, eventually, rest, skip};
 use crate::signal;
 use rustix::process::Signal;
 use std::fs::Permissions;
@@ -180,7 +180,7 @@ impl TestEngine {
             if matches!(child.try_wait(), Ok(Some(_)) | Err(_)) {
                 return;
             }
-            std::thread::yield_now();
+            rest(start);
         }
         let _ = child.kill();
         let _ = child.wait();
@@ -212,7 +212,9 @@ impl Drop for TestEngine {
         if self.child.is_none() {
             self.launch();
             let start = Instant::now();
-            while start.elapsed() < PATIENCE && self.docker(&["version"]).code != Some(0) {}
+            while start.elapsed() < PATIENCE && self.docker(&["version"]).code != Some(0) {
+                rest(start);
+            }
         }
         let listed = self.docker(&["ps", "--all", "--quiet"]);
         for container in listed.stdout.split_whitespace() {

@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 /// How long anything may take before a test gives up: far longer than it does.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Between two looks at what is waited for, so that looking leaves it the processor.
+pub const LOOK: Duration = Duration::from_millis(20);
+
 /// Asks again until it is true.
 ///
 /// # Panics
@@ -18,8 +21,13 @@ pub fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_true() {
         assert!(start.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
-        std::thread::yield_now();
+        rest(start);
     }
+}
+
+/// Rests between two looks at what is waited for since `start`: at first hardly, for most is there at once.
+pub(crate) fn rest(start: Instant) {
+    std::thread::park_timeout((start.elapsed() / 8).clamp(Duration::from_millis(1), LOOK));
 }
 
 /// Says loudly that something is not tested here, and why. `scripts/with-docker.sh` tells it again at the end, for

@@ -1,6 +1,6 @@
 //! A session server in front of a daemon, driven as clients drive it.
 
-use crate::outcome::{PATIENCE, eventually};
+use crate::outcome::{PATIENCE, eventually, rest};
 use crate::{TestDaemon, signal};
 use rustix::process::Signal;
 use std::fs;
@@ -130,7 +130,7 @@ impl Drop for TestSessiond {
         signal(child.id(), Signal::TERM);
         let start = Instant::now();
         while start.elapsed() < PATIENCE && !matches!(child.try_wait(), Ok(Some(_)) | Err(_)) {
-            std::thread::yield_now();
+            rest(start);
         }
         let _ = child.kill();
         let _ = child.wait();

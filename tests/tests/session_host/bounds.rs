@@ -60,7 +60,7 @@ async fn the_pool_of_warm_agents_is_made_and_taken_away() {
         let host = super::stage::open(&daemon, &place, config).await;
         let looked = async {
             while client.get_pool("hostel-agents").await.is_ok() != there {
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                tokio::time::sleep(hostel_tests::LOOK).await;
             }
         };
         tokio::time::timeout(super::stage::PATIENCE, looked).await.expect("a pool, and then none");

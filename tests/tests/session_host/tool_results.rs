@@ -7,7 +7,7 @@ use hostel_session::{
     Blob, BlobStore, EnvironmentStatus, Event, EventKind, HostConfig, Pattern, SessionHost as _, SessionId,
 };
 use hostel_testkit::Script;
-use hostel_tests::TestDaemon;
+use hostel_tests::{LOOK, TestDaemon};
 use serde_json::json;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ async fn kept(blobs: &BlobStore, id: &SessionId, count: usize) -> Vec<Blob> {
             if kept.len() == count {
                 return kept;
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(LOOK).await;
         }
     };
     tokio::time::timeout(PATIENCE, kept).await.expect("tool results are kept")

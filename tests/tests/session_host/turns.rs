@@ -6,7 +6,7 @@ use hostel_session::{
     SessionHost as _, SessionStatus, UpdateSession, Verdict, agent::Content,
 };
 use hostel_testkit::Script;
-use hostel_tests::TestDaemon;
+use hostel_tests::{LOOK, TestDaemon};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ async fn tool_runs(stage: &Stage, id: &hostel_session::SessionId) {
     let (client, sandbox) = stage.host.environment(id).await.unwrap();
     let began = async {
         while client.stat_file(&sandbox, "/workspace/beat", true).await.is_err() {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(LOOK).await;
         }
     };
     tokio::time::timeout(super::stage::PATIENCE, began).await.expect("the tool runs");
@@ -130,7 +130,7 @@ async fn a_turn_is_interrupted_stopped_and_killed_and_nothing_of_it_goes_on() {
     // The agent ends its command by itself; only after a stop or a kill it is certain that nothing runs.
     let gone = async {
         while programs(&stage, &id).await.contains("while :") {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(LOOK).await;
         }
     };
     tokio::time::timeout(super::stage::PATIENCE, gone).await.expect("its command ends");

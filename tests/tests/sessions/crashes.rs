@@ -3,7 +3,7 @@
 
 use super::stage::{Stage, frames, told};
 use hostel_testkit::{Script, Step};
-use hostel_tests::signal;
+use hostel_tests::{LOOK, signal};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -122,8 +122,7 @@ async fn once(stage: &Stage, path: &str, what: &str, is_so: impl Fn(&Value) -> b
             return now;
         }
         assert!(start.elapsed() < PATIENCE, "{what}: {now}\n{}", stage.server.log());
-        // Between two looks, so that looking leaves the processor to the turn.
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(LOOK).await;
     }
 }
 

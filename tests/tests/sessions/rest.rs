@@ -2,6 +2,7 @@
 
 use super::stage::{Stage, frames, told};
 use hostel_testkit::{Script, Step};
+use hostel_tests::LOOK;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -172,7 +173,7 @@ async fn a_turn_goes_on_while_the_server_is_away() {
                 break known;
             }
             assert!(start.elapsed() < Duration::from_secs(60), "{known}\n{}", stage.server.log());
-            tokio::task::yield_now().await;
+            tokio::time::sleep(LOOK).await;
         };
         assert_eq!(ended["outcome"]["result"], "success", "{ended}");
         assert_eq!(ended["outcome"]["text"], "one two three four five six seven eight nine ten", "{ended}");
