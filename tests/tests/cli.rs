@@ -86,6 +86,11 @@ fn the_content_of_a_directory_and_what_a_link_leads_to_come_out_whole() {
     let into = place.path().to_str().unwrap();
     let _ = daemon.hostel(&["cp", &format!("{id}:/tmp/d/."), into]).success();
     assert!(place.path().join("sub/b").is_file());
+    // The same the other way.
+    let content = format!("{}/content/.", place.path().display());
+    let _ = daemon.shell(&id, "mkdir /workspace/in");
+    let _ = daemon.hostel(&["cp", &content, &format!("{id}:/workspace/in")]).success();
+    assert_eq!(daemon.shell(&id, "cat /workspace/in/a /workspace/in/sub/b").trim_end(), "1\n2");
     assert!(!place.path().read_dir().unwrap().any(|entry| is_staging(&entry.unwrap())));
 }
 

@@ -153,6 +153,16 @@ fn a_pool_is_changed_while_it_works() {
     assert!(nothing.failure(2).contains("say what to change"), "{nothing:?}");
     let taken = daemon.hostel(&["--json", "pool", "create", "web"]);
     assert_eq!(error(&taken.stderr)["reason"], "ALREADY_EXISTS");
+    // One that cannot be removed keeps no other.
+    let _ = json(&daemon, &["pool", "create", "late", "--max", "1"]);
+    let several = daemon.hostel(&["--json", "pool", "rm", "nobody", "late", "no-one"]);
+    let deleted: Value = serde_json::from_str(&several.stdout).unwrap();
+    assert_eq!(
+        (several.code == Some(0), &deleted["deleted"]),
+        (false, &serde_json::json!(["late"])),
+        "{several:?}"
+    );
+    assert_eq!(several.stderr.matches("NOT_FOUND").count(), 2, "{several:?}");
     let missing = daemon.hostel(&["pool", "rm", "nobody"]);
     assert!(missing.failure(125).contains("hostel pool list"), "{missing:?}");
     assert_eq!(daemon.hostel(&["pool", "rm", "web", "nobody", "--allow-missing"]).success(), "web\nnobody");
@@ -257,7 +267,7 @@ fn refills_that_fail_for_a_while_recover_by_themselves() {
     let mut daemon = TestDaemon::start();
     assert!(daemon.stop().success());
     fs::create_dir_all(daemon.templates()).unwrap();
-    let works = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() + 20;
+    let works = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() + 10;
     let start = format!("test $(date +%s) -ge {works} || {{ echo too early >&2; exit 7; }}");
     let template = format!("base = \"host\"\n[[start]]\ncommand = \"{start}\"");
     fs::write(daemon.templates().join("late.toml"), template).unwrap();

@@ -87,25 +87,37 @@ impl Context {
     }
 }
 
-/// Removes one after another and prints the name of each; with JSON all of them at the end.
+/// Removes one after another and prints the name of each; with JSON all of them at the end. One that cannot be removed
+/// keeps none of the others.
 ///
 /// # Errors
-/// Why one could not be removed; those before it are gone.
+/// Why the last of those that stay could not be removed; the others' are told.
 async fn remove_each<T: AsRef<str> + Serialize>(
     context: &Context,
     names: &[T],
     remove: impl AsyncFn(&T) -> hostel_client::Result<()>,
 ) -> Outcome {
+    let mut deleted = Vec::new();
+    let mut failed = None;
     for name in names {
-        remove(name).await?;
-        if !context.json {
-            output::line(name.as_ref())?;
+        match remove(name).await {
+            Ok(()) => {
+                if !context.json {
+                    output::line(name.as_ref())?;
+                }
+                deleted.push(name);
+            }
+            Err(error) => {
+                if let Some(earlier) = failed.replace(Failure::from(error)) {
+                    output::failure(&earlier, context.json);
+                }
+            }
         }
     }
     if context.json {
-        output::json(&json!({ "deleted": names }))?;
+        output::json(&json!({ "deleted": deleted }))?;
     }
-    Ok(SUCCESS)
+    failed.map_or(Ok(SUCCESS), Err)
 }
 
 /// Does what was typed.

@@ -84,7 +84,10 @@ impl Kept {
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        if let Some(before) = &self.0 {
+        // Where nothing changed nothing is set: in the background even that would stop us.
+        if let Some(before) = &self.0
+            && tcgetattr(stdin()).is_ok_and(|now| now.local_modes != before.local_modes)
+        {
             // If the terminal is gone there is nothing to restore.
             let _ = tcsetattr(stdin(), OptionalActions::Drain, before);
         }

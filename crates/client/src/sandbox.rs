@@ -81,11 +81,14 @@ pub struct ForkSandbox {
     pub wait: Option<Duration>,
 }
 
+/// The longest deadline that is sent: gRPC has eight digits for one, and tonic panics where they do not do.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// A request with a deadline, where there is one.
 fn within<T>(wait: Option<Duration>, message: T) -> Request<T> {
     let mut request = Request::new(message);
     if let Some(wait) = wait {
-        request.set_timeout(wait);
+        request.set_timeout(wait.min(LONGEST));
     }
     request
 }

@@ -184,11 +184,12 @@ async fn save(mut reader: FileReader, target: &Path, progress: Progress<'_>) -> 
         let builder = tempfile::Builder::new().prefix(".hostel-copy-").tempfile_in(parent(target));
         Some(builder.map_err(Error::local("create a file in", parent(target)))?)
     };
-    let handle = match &staging {
-        Some(staging) => staging.reopen(),
-        None => std::fs::OpenOptions::new().write(true).open(target),
+    let opened = match &staging {
+        Some(staging) => staging.reopen().map(tokio::fs::File::from_std),
+        // A pipe that nobody reads yet makes us wait, and signals are heard meanwhile.
+        None => tokio::fs::OpenOptions::new().write(true).open(target).await,
     };
-    let mut file = tokio::fs::File::from_std(handle.map_err(Error::local("write", target))?);
+    let mut file = opened.map_err(Error::local("write", target))?;
     while let Some(piece) = reader.next().await? {
         file.write_all(&piece).await.map_err(Error::local("write", target))?;
         progress(u64::try_from(piece.len()).unwrap_or(0));
@@ -215,8 +216,12 @@ fn parent(path: &Path) -> &Path {
     }
 }
 
-/// The last part of a local path as text; `None` for `.`, `..` and `/`.
+/// The last part of a local path as text; `None` for `.`, `..` and `/`, and for `dir/.`, of which the content is meant.
 fn file_name(path: &Path) -> Option<String> {
+    // The standard library takes no notice of a dot at the end.
+    if path.to_string_lossy().trim_end_matches('/').ends_with("/.") {
+        return None;
+    }
     path.file_name().map(|name| name.to_string_lossy().into_owned())
 }
 

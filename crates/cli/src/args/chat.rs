@@ -9,7 +9,7 @@ use std::path::PathBuf;
 #[command(after_help = "\
 Without SESSION a long-running one is made, which stays when you leave. Enter sends; a line that ends with \\, or Alt-Enter, goes on with the next line. Ctrl-C interrupts the agent; at the prompt, twice, it leaves, as Ctrl-D does. /help lists what else can be typed.
 
-Without a terminal each line of stdin is a message, and the answers go to stdout.
+Without a terminal each line of stdin is a message, and the answers go to stdout; what the agent asks to do waits for `hostel session approve` or `deny`.
 
 Examples:
   hostel chat --budget 2

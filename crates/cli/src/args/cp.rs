@@ -7,7 +7,7 @@ use std::path::PathBuf;
 /// What to copy where.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-One side is ID:PATH, with an absolute path in the sandbox; the other is local, or - for the bytes of one file from stdin or to stdout. Directories are copied with everything below. When DST is a directory, the copy goes into it; otherwise it becomes DST. Of ID:PATH/. it is the content that is copied. A link that is named itself is followed; links below are copied as links. A local name with a colon is written ./name.
+One side is ID:PATH, with an absolute path in the sandbox; the other is local, or - for the bytes of one file from stdin or to stdout. Directories are copied with everything below. When DST is a directory, the copy goes into it; otherwise it becomes DST. Of ID:PATH/. and DIR/. it is the content that is copied. A link that is named itself is followed; links below are copied as links. A local name with a colon is written ./name.
 
 Examples:
   hostel cp ./project sb-1:/workspace

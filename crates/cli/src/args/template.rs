@@ -31,7 +31,7 @@ pub(crate) enum TemplateCommand {
     /// Make a template with the claude command line, for jails; Docker is not needed.
     InstallCli(InstallArgs),
     /// Remove templates. Sandboxes made from them go on.
-    #[command(visible_alias = "remove")]
+    #[command(visible_aliases = ["delete", "remove"])]
     Rm {
         /// Their names.
         #[arg(required = true, value_parser = value::template)]

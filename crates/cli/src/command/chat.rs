@@ -141,7 +141,8 @@ impl Chat<'_> {
             message,
             watch: &mut self.watch,
             screen: &mut self.screen,
-            keyboard: Some(&mut self.keyboard),
+            // Lines of a pipe are messages: none of them lets the agent do anything.
+            keyboard: self.keyboard.is_terminal().then_some(&mut self.keyboard),
             signals: &mut self.signals,
             questions,
             tells_of_reconnecting: self.context.tells_of_reconnecting(),

@@ -7,7 +7,7 @@ use crate::failure::Failure;
 use crate::output;
 use crate::signals::Signals;
 use crate::terminal;
-use hostel_client::{Exec, StartProcess};
+use hostel_client::{Error, Exec, StartProcess};
 
 pub(crate) async fn exec(context: &Context, args: ExecArgs) -> Outcome {
     let mut spec = args.spec()?;
@@ -35,7 +35,12 @@ pub(crate) async fn exec(context: &Context, args: ExecArgs) -> Outcome {
         forward_signals: true,
         tell_of_reconnecting: context.tells_of_reconnecting(),
     };
-    let ended = stream(&client, session, how, &mut signals).await?;
+    let ended = stream(&client, session, how, &mut signals).await.inspect_err(|failure| {
+        // Nobody was told its id yet.
+        if matches!(failure, Failure::Client(Error::GaveUp { .. })) {
+            output::note(&format!("the command may go on: `hostel attach {sandbox} {process}`"));
+        }
+    })?;
     if matches!(ended, Ended::Left(_)) {
         output::note(&format!("the command may go on: `hostel attach {sandbox} {process}`"));
     }

@@ -15,6 +15,7 @@ use hostel_client::model::{Session, SessionDelivery, SessionEvent};
 use hostel_client::{ListSessions, ReconnectPolicy, SessionClient, UpdateSession};
 use serde_json::json;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 /// Events that are asked for at a time.
@@ -65,7 +66,10 @@ pub(crate) async fn execute(context: &Context, command: SessionCommand) -> Outco
             }
             Ok(SUCCESS)
         }
-        SessionCommand::Export { id, output } => export(client, &id, output.as_deref()).await,
+        SessionCommand::Export { id, output } => {
+            // What is half written is removed when we are told to end.
+            Signals::listen()?.guard(Box::pin(export(client, &id, output.as_deref()))).await
+        }
     }
 }
 
@@ -244,30 +248,42 @@ async fn queue(context: &Context, client: &SessionClient, id: &str, cancel: Opti
     Ok(SUCCESS)
 }
 
+/// Writes all of a session, a line of JSON each, into a file that appears at once and whole. What is there and no
+/// regular file, such as a pipe, is written into.
 async fn export(client: &SessionClient, id: &str, path: Option<&Path>) -> Outcome {
     let mut export = client.export(id).await?;
-    let failed = |path: &Path, error: &std::io::Error| {
+    let Some(path) = path.filter(|path| *path != Path::new("-")) else {
+        while let Some(part) = export.next().await? {
+            output::json(&part)?;
+        }
+        return Ok(SUCCESS);
+    };
+    let failed = |error: std::io::Error| {
         Failure::other("LOCAL_FILE", format!("cannot write {}: {error}", path.display()))
     };
-    let mut file = match path.filter(|path| *path != Path::new("-")) {
-        Some(path) => {
-            let file = std::fs::File::create(path).map_err(|error| failed(path, &error))?;
-            Some((path, std::io::BufWriter::new(file)))
-        }
-        None => None,
+    let in_place = path.metadata().is_ok_and(|metadata| !metadata.is_file());
+    let staging = if in_place {
+        None
+    } else {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let mut builder = tempfile::Builder::new();
+        // Less the umask, as for any new file.
+        builder.prefix(".hostel-export-").permissions(std::fs::Permissions::from_mode(0o666));
+        Some(builder.tempfile_in(parent.unwrap_or(Path::new("."))).map_err(failed)?)
     };
+    let file = match &staging {
+        Some(staging) => staging.as_file().try_clone(),
+        None => std::fs::OpenOptions::new().write(true).open(path),
+    };
+    let mut file = std::io::BufWriter::new(file.map_err(failed)?);
     while let Some(part) = export.next().await? {
-        match &mut file {
-            None => output::json(&part)?,
-            Some((path, file)) => {
-                let line = serde_json::to_string(&part)
-                    .map_err(|error| Failure::other("JSON", format!("cannot write JSON: {error}")))?;
-                writeln!(file, "{line}").map_err(|error| failed(path, &error))?;
-            }
-        }
+        let line = serde_json::to_string(&part)
+            .map_err(|error| Failure::other("JSON", format!("cannot write JSON: {error}")))?;
+        writeln!(file, "{line}").map_err(failed)?;
     }
-    if let Some((path, mut file)) = file {
-        file.flush().map_err(|error| failed(path, &error))?;
+    file.flush().map_err(failed)?;
+    if let Some(staging) = staging {
+        staging.persist(path).map_err(|error| failed(error.error))?;
     }
     Ok(SUCCESS)
 }

@@ -196,16 +196,10 @@ async fn copy_in(
     session: &Session,
     directory: &Path,
 ) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| {
-        Failure::other("LOCAL_FILE", format!("cannot read {}: {error}", directory.display()))
-    };
     let sandbox = files::sandbox(session)?;
     let target = format!("{}/", files::workspace(session).trim_end_matches('/'));
     screen.quiet();
     let progress = Progress::new(&directory.display().to_string(), None, false);
-    for entry in std::fs::read_dir(directory).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        client.upload(&sandbox, &path, &target, &|bytes| progress.add(bytes)).await?;
-    }
-    Ok(())
+    // As one archive: links stay links, and what is no file is left out.
+    Ok(client.upload(&sandbox, &directory.join("."), &target, &|bytes| progress.add(bytes)).await?)
 }

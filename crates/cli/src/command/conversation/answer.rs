@@ -54,13 +54,8 @@ pub(super) async fn ask(
     }
 }
 
-/// Without a terminal the prompt is for whoever looks on.
 async fn line(screen: &mut Screen, keyboard: &mut Keyboard, prompt: &str) -> Result<Typed, Failure> {
-    if keyboard.is_terminal() {
-        screen.quiet();
-    } else {
-        screen.aside(prompt)?;
-    }
+    screen.quiet();
     keyboard.line(prompt, false).await
 }
 

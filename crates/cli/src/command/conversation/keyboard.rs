@@ -3,6 +3,7 @@
 use crate::failure::Failure;
 use crate::terminal;
 use rustyline::completion::Completer;
+use rustyline::config::Behavior;
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
@@ -87,7 +88,10 @@ impl Console {
     fn open(commands: &'static [&'static str]) -> Result<Self, Failure> {
         let failed =
             |error: ReadlineError| Failure::other("TERMINAL", format!("cannot use the terminal: {error}"));
+        // What is typed is shown to whoever types; another stdout is for the agent's words alone.
+        let behavior = if terminal::stdout_is_terminal() { Behavior::Stdio } else { Behavior::PreferTerm };
         let config = Config::builder()
+            .behavior(behavior)
             .completion_type(CompletionType::List)
             .max_history_size(HISTORY)
             .and_then(|config| config.history_ignore_dups(true))

@@ -78,7 +78,8 @@ impl Screen {
             Happening::Told { level, message } => self.told(level, message)?,
             Happening::Ended { reason, message } => {
                 let why = if message.is_empty() { String::new() } else { format!(": {message}") };
-                self.aside(&self.paint.yellow(&format!("■ the session ended: {reason}{why}")))?;
+                let text = human::printable(&format!("■ the session ended: {reason}{why}"));
+                self.aside(&self.paint.yellow(&text))?;
             }
             _ => {}
         }
@@ -158,8 +159,9 @@ impl Screen {
                 self.aside(&self.paint.yellow(&format!("■ {}", outcome.result)))?;
             }
             result if outcome.is_error => {
-                let why = outcome.text.as_deref().map(|text| format!(": {}", human::printable(text)));
-                self.aside(&self.paint.red(&format!("✗ {result}{}", why.unwrap_or_default())))?;
+                let why = outcome.text.as_deref().map(|text| format!(": {text}")).unwrap_or_default();
+                // The agent says both.
+                self.aside(&self.paint.red(&human::printable(&format!("✗ {result}{why}"))))?;
             }
             _ => {}
         }

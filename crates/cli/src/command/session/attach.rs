@@ -101,7 +101,8 @@ impl Shown {
         match &happening {
             Happening::Queued { message, text } if !self.sent.remove(message) => self.screen.user(text)?,
             Happening::Asked(question) => {
-                let (tool, question) = (&question.tool, &question.id);
+                // The agent names its tools.
+                let (tool, question) = (output::human::printable(&question.tool), &question.id);
                 self.screen.aside(&format!(
                     "? the agent asks to use {tool}: `hostel session approve {id} {question}`, or deny"
                 ))?;

@@ -40,6 +40,8 @@ pub(super) async fn send(context: &Context, client: &SessionClient, args: SendAr
     // Who reads JSON, or gave the message by stdin, does not sit at a keyboard.
     let sits = terminal::stdin_is_terminal() && !from_stdin && !context.json;
     let mut keyboard = if sits { Some(Keyboard::open(&[])?) } else { None };
+    // A question may still be open in the line editor when the turn ends, or a signal ends us.
+    let _kept = sits.then(terminal::Kept::of_stdin);
     let turn = Turn {
         client,
         session: &args.id,
