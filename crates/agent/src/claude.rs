@@ -107,6 +107,13 @@ impl AgentDriver for Claude {
         }
     }
 
+    fn received(&self, stream: Stream) -> u64 {
+        match stream {
+            Stream::Stdout => self.stdout.received(),
+            Stream::Stderr => self.stderr.received(),
+        }
+    }
+
     fn request(&mut self, request: Request) -> Result<()> {
         say::request(&mut self.state, request)
     }

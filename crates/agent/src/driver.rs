@@ -34,6 +34,11 @@ pub trait AgentDriver: Send + Debug {
     /// returned. A restored driver is given the bytes from here on.
     fn consumed(&self, stream: Stream) -> u64;
 
+    /// The same, with the bytes of a line that is not complete, which a restored driver does not have.
+    fn received(&self, stream: Stream) -> u64 {
+        self.consumed(stream)
+    }
+
     /// Asks the agent for something. What it writes for that waits in [`take_input`](Self::take_input).
     ///
     /// # Errors

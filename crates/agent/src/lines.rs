@@ -44,6 +44,11 @@ impl Lines {
         self.place
     }
 
+    /// How many bytes came, those of a line that is not complete among them.
+    pub(crate) fn received(&self) -> u64 {
+        self.place.consumed + length(&self.partial)
+    }
+
     /// Takes the next bytes and hands out the lines that they complete.
     pub(crate) fn feed(&mut self, mut data: &[u8], mut each: impl FnMut(Line<'_>)) {
         while let Some(end) = data.iter().position(|byte| *byte == b'\n') {

@@ -178,8 +178,8 @@ struct Committing {
     view: Arc<Session>,
     /// How far it makes the agent's input durable.
     input: u64,
-    /// How far the agent's output is dealt with in it.
-    consumed: (u64, u64),
+    /// How far the sandbox need not keep the agent's output after it.
+    unneeded: (u64, u64),
 }
 
 impl Worker {
@@ -298,7 +298,7 @@ impl Worker {
             after: draft.after,
             view: Arc::new(self.session.clone()),
             input: self.input_end(),
-            consumed: self.consumed(),
+            unneeded: self.unneeded(),
         });
         if let Some(done) = done {
             self.committed(done);
@@ -313,7 +313,7 @@ impl Worker {
             self.bus.publish(&committing.events);
             self.durable_input = committing.input;
             self.write_on();
-            self.acknowledge(committing.consumed);
+            self.acknowledge(committing.unneeded);
             for act in committing.after {
                 act(self);
             }

@@ -359,3 +359,24 @@ async fn a_sandbox_may_live_as_long_as_its_session_also_where_there_is_no_gatewa
     host.terminate(&id, EndReason::UserRequested).await.unwrap();
     host.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_of_any_length_is_read() {
+    let Some(stage) = Stage::start().await else { return };
+    let id = stage.create(Pattern::LongRunning, unasked()).await.id;
+    // The agent tells of all that it was told, in one line: more than a sandbox keeps for a reader.
+    let picture = || Content::Image {
+        media_type: "image/png".to_owned(),
+        data: format!("iVBORw0KGgo{}", "A".repeat(2_000_001)),
+    };
+    let text = Content::Text { text: Script::new().text("read").prompt("Do it.") };
+    let content = vec![text, picture(), picture()];
+    let message = SendMessage { content, idempotency_key: None };
+    let message = stage.host.send(&id, message).await.unwrap().message.id;
+    assert_eq!(stage.turn(&id, &message).await.0["text"], "read");
+    let files = stage.host.transcripts(&id).await.unwrap();
+    let longest = files.iter().flat_map(|(_, text)| text.lines()).map(str::len).max();
+    assert!(longest.unwrap() > 4_000_000, "the line was no long one: {longest:?}");
+    stage.host.terminate(&id, EndReason::UserRequested).await.unwrap();
+    stage.host.shutdown().await;
+}

@@ -62,6 +62,7 @@ impl LocalSessionHost {
     /// Makes a session.
     pub(super) async fn make(&self, create: CreateSession) -> Result<Created> {
         check_words(Some(&create.tags), create.description.as_deref(), create.user_id.as_deref())?;
+        check_key(create.idempotency_key.as_deref())?;
         let hash = hash(&create)?;
         let key = create.idempotency_key.clone();
         let mut session = self.fresh(&create)?;
@@ -233,9 +234,14 @@ pub(super) fn check_message(message: &SendMessage) -> Result<()> {
     if bytes > MAX_MESSAGE {
         return Err(Error::invalid("content", format!("{bytes} bytes, at most {MAX_MESSAGE}")));
     }
+    check_key(message.idempotency_key.as_deref())
+}
+
+/// Checks what makes a call repeatable.
+fn check_key(key: Option<&str>) -> Result<()> {
     let plain =
-        |key: &String| (1..=255).contains(&key.len()) && key.bytes().all(|byte| (0x20..0x7f).contains(&byte));
-    if message.idempotency_key.as_ref().is_some_and(|key| !plain(key)) {
+        |key: &str| (1..=255).contains(&key.len()) && key.bytes().all(|byte| (0x20..0x7f).contains(&byte));
+    if key.is_some_and(|key| !plain(key)) {
         return Err(Error::invalid("idempotencyKey", "1 to 255 printable ASCII characters"));
     }
     Ok(())

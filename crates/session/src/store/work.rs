@@ -13,6 +13,8 @@ pub(super) enum Work {
     Take(SessionId),
     /// Keep what happened in a session.
     Commit(Box<Commit>),
+    /// Forget some of the journal of a session that is to be forgotten.
+    Prune(SessionId),
     /// Forget a session.
     Delete(SessionId),
     /// See whether writing works.
@@ -26,7 +28,7 @@ pub(super) enum Done {
     Created(Option<Box<Session>>),
     /// All that there is of it.
     Taken(Box<StoredSession>),
-    /// Whether there was one.
+    /// Whether there was something.
     Deleted(bool),
     /// Nothing to tell.
     Written,
@@ -39,7 +41,7 @@ impl Work {
             Self::Create(_) => "create a session",
             Self::Take(_) => "take a session",
             Self::Commit(_) => "write to a session",
-            Self::Delete(_) => "delete a session",
+            Self::Prune(_) | Self::Delete(_) => "delete a session",
             Self::Check => "check the store",
         }
     }

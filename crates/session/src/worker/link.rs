@@ -19,6 +19,10 @@ const PIECE: usize = 256 << 10;
 /// Bytes for its stdin that an agent may leave unread. A message of the largest size is less.
 const MAX_UNREAD: usize = 64 << 20;
 
+/// Bytes of a line that is not complete which the sandbox is to keep for us. It keeps 2 MiB for a reader before the agent
+/// has to wait, which it would do for ever in the middle of a longer line.
+const MAX_HELD: u64 = 3 << 19;
+
 /// An attached process.
 pub(super) struct Link {
     input: ExecInput,
@@ -307,9 +311,9 @@ impl Worker {
     }
 
     /// Tells the sandbox which output is safe with us, so that it need not be kept there.
-    pub(super) fn acknowledge(&mut self, consumed: (u64, u64)) {
+    pub(super) fn acknowledge(&mut self, unneeded: (u64, u64)) {
         let Some(link) = &self.link else { return };
-        for (stream, offset) in [(OutputStream::Stdout, consumed.0), (OutputStream::Stderr, consumed.1)] {
+        for (stream, offset) in [(OutputStream::Stdout, unneeded.0), (OutputStream::Stderr, unneeded.1)] {
             // Where there is no room now, the next one says it too.
             let _ = link.input.acknowledge(stream, offset).now_or_never();
         }
@@ -318,6 +322,17 @@ impl Worker {
     /// How far the agent's output is dealt with.
     pub(super) fn consumed(&self) -> (u64, u64) {
         let of = |stream| self.driver.as_ref().map_or(0, |driver| driver.consumed(stream));
+        (of(Stream::Stdout), of(Stream::Stderr))
+    }
+
+    /// How far the sandbox need not keep the agent's output. Who dies in the middle of a large line loses that line.
+    pub(super) fn unneeded(&self) -> (u64, u64) {
+        let of = |stream| {
+            self.driver.as_ref().map_or(0, |driver| {
+                let (consumed, received) = (driver.consumed(stream), driver.received(stream));
+                if received.saturating_sub(consumed) > MAX_HELD { received } else { consumed }
+            })
+        };
         (of(Stream::Stdout), of(Stream::Stderr))
     }
 }

@@ -201,9 +201,12 @@ impl Follow {
                 next = self.source.next() => next,
                 () = &mut silent => return Some(COMMENT),
             };
+            // Also what nobody wants to see was read.
+            if matches!(next, Ok(Some(_))) {
+                self.failed = 0;
+            }
             match next {
                 Ok(Some(Delivery::Event(event))) if self.types.want(event.kind) => {
-                    self.failed = 0;
                     return Some(event.frame());
                 }
                 Ok(Some(Delivery::Compacted { from, to })) if self.types.want(EventKind::BlockDelta) => {

@@ -16,10 +16,10 @@ const PAGE: usize = 1000;
 
 /// Where an export is.
 enum Part {
-    /// The record.
-    Session(Value),
-    /// Events after a number.
-    Events(u64),
+    /// The record, and the number of the last event that it knows.
+    Session(Value, u64),
+    /// Events after a number, up to another.
+    Events(u64, u64),
     /// What is left of the transcripts, the last first.
     Transcripts(Vec<(String, String)>),
 }
@@ -32,12 +32,13 @@ enum Part {
     (status = 200, description = "Lines", body = String, content_type = "application/x-ndjson")
 ))]
 pub(super) async fn export(State(app): State<App>, Id(id): Id) -> Result<impl IntoResponse> {
-    let session = json!({ "session": app.host.get(&id).await? });
+    let session = app.host.get(&id).await?;
+    let first = Part::Session(json!({ "session": session }), session.last_event);
     let headers = [
         (CONTENT_TYPE, "application/x-ndjson".to_owned()),
         (CONTENT_DISPOSITION, format!("attachment; filename=\"session-{id}.jsonl\"")),
     ];
-    let lines = try_unfold(Some(Part::Session(session)), move |part| {
+    let lines = try_unfold(Some(first), move |part| {
         let (app, id) = (app.clone(), id.clone());
         async move {
             match part {
@@ -51,9 +52,11 @@ pub(super) async fn export(State(app): State<App>, Id(id): Id) -> Result<impl In
 
 async fn next(app: &App, id: &SessionId, part: Part) -> hostel_session::Result<(Bytes, Option<Part>)> {
     match part {
-        Part::Session(session) => Ok((line(&session), Some(Part::Events(0)))),
-        Part::Events(after) => {
-            let events = app.host.events(id, after, PAGE).await?;
+        Part::Session(session, until) => Ok((line(&session), Some(Part::Events(0, until)))),
+        Part::Events(after, until) => {
+            let mut events = app.host.events(id, after, PAGE).await?;
+            // What came since is in no record here, and of an agent that goes on there is no end.
+            events.retain(|event| event.seq <= until);
             let Some(last) = events.last().map(|event| event.seq) else {
                 let mut files = app.host.transcripts(id).await?;
                 files.reverse();
@@ -65,7 +68,7 @@ async fn next(app: &App, id: &SessionId, part: Part) -> hostel_session::Result<(
                 lines.extend_from_slice(&event.json());
                 lines.extend_from_slice(b"}\n");
             }
-            Ok((lines.into(), Some(Part::Events(last))))
+            Ok((lines.into(), Some(Part::Events(last, until))))
         }
         Part::Transcripts(mut files) => Ok(match files.pop() {
             Some((path, content)) => {

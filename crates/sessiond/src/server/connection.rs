@@ -18,6 +18,8 @@ use tower::ServiceExt as _;
 
 /// How long the head of a request may take.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// What an HTTP/2 client begins with (RFC 9113 §3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Longest head of a request, in bytes.
 const HEAD_BYTES: usize = 64 << 10;
 /// How often a silent HTTP/2 client is asked, and how long it may take to answer.
@@ -64,10 +66,19 @@ impl Connections {
                 request.extensions_mut().insert(of_requests.clone());
                 routes.clone().oneshot(request.map(axum::body::Body::new))
             });
-            let connection =
-                builder.serve_connection_with_upgrades(TokioIo::new(patient(stream, PATIENCE)), service);
-            let connection = graceful.watch(connection.into_owned());
+            let (builder, watcher, stop) = (builder.clone(), graceful.watcher(), self.stop.clone());
             open.spawn(async move {
+                // No clock of the builder's runs before it knows the version: who is silent would keep the place.
+                let begun = tokio::select! {
+                    () = stop.cancelled() => return,
+                    begun = tokio::time::timeout(HEAD_TIMEOUT, begins(&stream)) => begun,
+                };
+                if !matches!(begun, Ok(Ok(()))) {
+                    return;
+                }
+                let io = TokioIo::new(patient(stream, PATIENCE));
+                let connection = builder.serve_connection_with_upgrades(io, service).into_owned();
+                let connection = watcher.watch(connection);
                 if let Err(error) = connection.await {
                     tracing::debug!(error = %error, "a connection broke");
                 }
@@ -108,6 +119,19 @@ impl Connections {
                 }
             }
         }
+    }
+}
+
+/// Returns when it can be told which version of HTTP a client speaks, or that it says nothing any more.
+async fn begins(stream: &TcpStream) -> std::io::Result<()> {
+    let mut said = [0; PREFACE.len()];
+    loop {
+        let count = stream.peek(&mut said).await?;
+        if count == 0 || count == PREFACE.len() || said[..count] != PREFACE[..count] {
+            return Ok(());
+        }
+        // What was looked at is still there: nothing tells of more.
+        tokio::time::sleep(PAUSE).await;
     }
 }
 

@@ -126,6 +126,8 @@ impl Store for Stored {
     }
 
     async fn delete(&self, id: &SessionId) -> Result<bool> {
+        // The record goes last, so that a deletion that broke off can be repeated.
+        while matches!(self.write(Work::Prune(id.clone())).await?, Done::Deleted(true)) {}
         Ok(matches!(self.write(Work::Delete(id.clone())).await?, Done::Deleted(true)))
     }
 

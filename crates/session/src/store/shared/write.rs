@@ -19,6 +19,9 @@ use sqlx::query;
 use std::sync::{Arc, LazyLock};
 
 const ACTION: &str = "write to a session";
+/// Rows that are deleted at one go: a session may have millions, others wait for the database meanwhile, and a
+/// statement has half a minute.
+const MOST_PRUNED: i64 = 5_000;
 
 /// What the store is called: some name that it keeps from its first opening on.
 pub(super) async fn name(connection: &mut Connection) -> Result<String> {
@@ -41,6 +44,7 @@ pub(super) async fn apply(connection: &mut Connection, work: &Work) -> Result<Do
             keep(connection, commit).await?;
             Ok(Done::Written)
         }
+        Work::Prune(id) => prune(connection, id).await,
         Work::Delete(id) => delete(connection, id).await,
         Work::Check => check(connection).await,
     }
@@ -117,6 +121,19 @@ async fn take(connection: &mut Connection, id: &SessionId) -> Result<Done> {
         queue: super::read::queue(connection, id).await?,
         questions: super::read::pending_questions(connection, id).await?,
     })))
+}
+
+async fn prune(connection: &mut Connection, id: &SessionId) -> Result<Done> {
+    let mut removed = 0;
+    for some in [
+        "DELETE FROM session_events WHERE session_id = $1 AND seq IN
+            (SELECT seq FROM session_events WHERE session_id = $1 ORDER BY seq LIMIT $2)",
+        "DELETE FROM session_transcripts WHERE session_id = $1 AND piece IN
+            (SELECT piece FROM session_transcripts WHERE session_id = $1 ORDER BY piece LIMIT $2)",
+    ] {
+        removed += run(query(some).bind(id.as_str()).bind(MOST_PRUNED), connection).await?;
+    }
+    Ok(Done::Deleted(removed > 0))
 }
 
 async fn delete(connection: &mut Connection, id: &SessionId) -> Result<Done> {

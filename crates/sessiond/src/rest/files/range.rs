@@ -15,6 +15,11 @@ pub(super) enum Part {
 
 /// The part of a file of `size` bytes.
 pub(super) fn part(headers: &HeaderMap, size: u64) -> Part {
+    // Who has a part of an earlier version wants all of this one; times in seconds do not tell versions apart
+    // (RFC 9110 §13.1.5 and §8.8.2.2), so that the whole is always right.
+    if headers.contains_key("if-range") {
+        return Part::Whole;
+    }
     let text = headers.get("range").and_then(|value| value.to_str().ok());
     let Some((first, last)) = text.and_then(|text| text.strip_prefix("bytes=")?.trim().split_once('-'))
     else {
@@ -59,5 +64,8 @@ mod tests {
             assert_eq!(part(&headers, size), expected, "{range} of {size}");
         }
         assert_eq!(part(&HeaderMap::new(), 10), Part::Whole);
+        let range = (axum::http::header::RANGE, "bytes=5-".parse().unwrap());
+        let of_which = (axum::http::header::IF_RANGE, "Sun, 22 Nov 2026 10:00:00 GMT".parse().unwrap());
+        assert_eq!(part(&HeaderMap::from_iter([range, of_which]), 10), Part::Whole);
     }
 }
