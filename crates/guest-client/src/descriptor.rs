@@ -36,10 +36,12 @@ pub(crate) struct Descriptor(Option<OwnedFd>);
 
 impl Drop for Descriptor {
     fn drop(&mut self) {
-        if let Some(fd) = self.0.take()
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            runtime.spawn_blocking(move || drop(fd));
+        if let Some(fd) = self.0.take() {
+            // So that many of them do not take all threads that may block. Its owner may be setting it again.
+            let _ = sockopt::set_socket_linger(&fd, None);
+            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                runtime.spawn_blocking(move || drop(fd));
+            }
         }
     }
 }
@@ -63,12 +65,17 @@ impl Descriptor {
     /// A stream socket of that family that listens, and does not block.
     pub(crate) fn into_listener(self, family: AddressFamily) -> Result<OwnedFd> {
         let wrong = || broken("a descriptor that should be a listening socket is none");
-        let socket = self.into_kind(FileType::Socket).ok_or_else(wrong)?;
-        let is_listener = sockopt::socket_acceptconn(&socket) == Ok(true)
-            && sockopt::socket_domain(&socket) == Ok(family)
-            && sockopt::socket_type(&socket) == Ok(SocketType::STREAM);
-        let set = rustix::io::ioctl_fionbio(&socket, true);
-        if is_listener && set.is_ok() { Ok(socket) } else { Err(wrong()) }
+        let is_listener = |socket: &OwnedFd| {
+            sockopt::socket_acceptconn(socket) == Ok(true)
+                && sockopt::socket_domain(socket) == Ok(family)
+                && sockopt::socket_type(socket) == Ok(SocketType::STREAM)
+                && rustix::io::ioctl_fionbio(socket, true).is_ok()
+        };
+        // What is none stays in here, to be closed where that may take time.
+        if !self.0.as_ref().is_some_and(is_listener) {
+            return Err(wrong());
+        }
+        self.into_kind(FileType::Socket).ok_or_else(wrong)
     }
 
     /// A regular file that can be read without waiting for anybody.

@@ -112,7 +112,14 @@ impl Files for Guest {
 
     async fn remove(&self, path: &str, recursive: bool) -> Result<()> {
         let ask = Ask::Remove(wire::Remove { path: path.to_owned(), recursive });
-        convert::done(self.call(ask, &Subject::file(path)).await?.0)
+        let subject = Subject::file(path);
+        if !recursive {
+            return convert::done(self.call(ask, &subject).await?.0);
+        }
+        // A large tree takes longer than an answer.
+        let (connection, answer, _) = self.occupy(ask, &subject, Some(COMMIT_DEADLINE)).await?;
+        self.keep(connection)?;
+        convert::done(answer)
     }
 
     async fn watch(&self, path: &str, recursive: bool) -> Result<mpsc::Receiver<Result<FileEvent>>> {

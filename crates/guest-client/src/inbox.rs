@@ -2,7 +2,7 @@
 
 use crate::descriptor::Descriptor;
 use crate::failure::Fault;
-use bytes::{Buf, BufMut as _, Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use hostel_guest_protocol::{Frame, HEADER_LEN, StreamId};
 use rustix::io::retry_on_intr;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
@@ -67,15 +67,13 @@ impl Inbox {
     }
 
     /// The same for a connection that carries nothing but streams: much may come, and no descriptors. Those that do
-    /// come all the same the kernel closes.
+    /// come are taken all the same, and closed elsewhere: the kernel would close them in this thread, which can take as
+    /// long as their owner wished.
     pub(crate) async fn fill_with_data(&mut self, stream: &UnixStream) -> Result<(), Fault> {
         let (arrived, size) = (&mut self.arrived, self.read_size);
-        let received = stream.async_io(Interest::READABLE, || {
-            arrived.reserve(size);
-            stream.try_read_buf(&mut (&mut *arrived).limit(size))
-        });
-        let bytes = received.await.map_err(|error| Fault::Gone(format!("the connection broke: {error}")))?;
-        self.note(Received { bytes, descriptors: Vec::new(), truncated: false })
+        let received = stream.async_io(Interest::READABLE, || receive(stream, arrived, size)).await;
+        let received = received.map_err(|error| Fault::Gone(format!("the connection broke: {error}")))?;
+        self.note(Received { bytes: received.bytes, descriptors: Vec::new(), truncated: false })
     }
 
     /// Whether nothing arrived although nothing was asked, and the other end is still there.

@@ -20,6 +20,7 @@ cases! { "import_export":
     what_is_missing_cannot_be_exported,
     an_import_counts_and_makes_its_directory,
     an_import_replaces_files,
+    an_archive_that_is_cut_replaces_nothing_and_leaves_nothing,
     a_big_archive_arrives_whole,
     a_dropped_export_disturbs_nothing,
     special_files_do_not_stop_an_export,
@@ -127,6 +128,21 @@ async fn an_import_replaces_files(h: H) -> Outcome {
     let tar = Archive::new().file("f", 0o644, b"new")?.file("l", 0o644, b"no link")?.bytes()?;
     sandbox.inside()?.import("/tmp/d", Compression::None, archive::stream(tar)).await?;
     ensure_eq!(sandbox.sh("cd /tmp/d; cat f; echo; cat g; cat l").await?, "new\nkept\nno link");
+    Ok(())
+}
+
+async fn an_archive_that_is_cut_replaces_nothing_and_leaves_nothing(h: H) -> Outcome {
+    let sandbox = h.sandbox().await?;
+    sandbox.sh("mkdir /tmp/d; echo whole > /tmp/d/f").await?;
+    let mut tar = Archive::new().file("f", 0o644, &pattern::bytes(5, 0, 3 << 20))?.bytes()?;
+    tar.truncate(1 << 20);
+    for cut in [archive::stream(tar.clone()), archive::broken_stream(tar)] {
+        let imported = sandbox.inside()?.import("/tmp/d", Compression::None, cut).await;
+        ensure!(imported.is_err(), "half an archive is imported: {imported:?}");
+        // What broke off is cleaned up by who wrote it, once it sees that.
+        sandbox.sh("until [ \"$(ls -A /tmp/d)\" = f ]; do sleep 0.02; done").await?;
+        ensure_eq!(sandbox.sh("cat /tmp/d/f").await?, "whole\n");
+    }
     Ok(())
 }
 

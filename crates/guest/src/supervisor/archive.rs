@@ -25,7 +25,7 @@ pub(super) fn import(root: &Root, path: &str, owner: Owner) -> Outcome<(Worker, 
         let Some(archive) = archive.pop() else { return Ok(Answer::Imported(0)) };
         unpack::unpack(&worker_root()?, path, Box::new(File::from(archive)), owner).map(Answer::Imported)
     })?;
-    Ok((worker, writing))
+    Ok((worker.tidy(), writing))
 }
 
 /// Starts to pack a file or directory, or what a link to one leads to. → the worker, and where the archive comes from.

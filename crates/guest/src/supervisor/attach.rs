@@ -190,7 +190,17 @@ impl Supervisor {
             // In the middle of a line the first one only hands the line over.
             let end = terminal::end_of_input(fd.as_fd());
             let count = if matches!(input.last_byte, 0 | b'\n' | b'\r') { 1 } else { 2 };
-            let _ = rustix::io::write(fd, &[end; 2][..count]);
+            let told = rustix::io::write(fd, &[end; 2][..count]);
+            // No room for it yet: once more when there is. After one of two the line has been handed over.
+            if told == Err(Errno::AGAIN) || told.is_ok_and(|told| told < count) {
+                if told.is_ok() {
+                    input.last_byte = 0;
+                }
+                if !input.polled {
+                    input.polled = self.poll.add(fd, Key::Stdin(serial), EventFlags::OUT).is_ok();
+                }
+                return;
+            }
         }
         let over = broken || (empty && input.closing);
         if (over || empty) && input.polled {

@@ -63,10 +63,11 @@ impl Supervisor {
         let (owner, refused) = (self.owner(), |errno| refused(errno, path));
         self.root.make_directories(path, Mode::from_raw_mode(0o755), owner).map_err(refused)?;
         self.root.open_directory(path, OFlags::PATH).map_err(refused)?;
-        worker::start(vec![self.quiet_socket(serial)?], |kept| {
+        let worker = worker::start(vec![self.quiet_socket(serial)?], |kept| {
             let archive = FrameReader::new(one(kept)?);
             unpack::unpack(&worker_root()?, path, Box::new(archive), owner).map(Answer::Imported)
-        })
+        })?;
+        Ok(worker.tidy())
     }
 
     /// Packs a file or directory.

@@ -8,7 +8,8 @@ use super::watch::Watch;
 use super::worker::{self, Worker};
 use super::{Supervisor, archive, attach};
 use hostel_guest_protocol::{
-    Activity, Answer, Ask, Attach, Empty, Exec, FailureKind, MAX_MESSAGE, Processes, Reply, Request,
+    Activity, Answer, Ask, Attach, Empty, Exec, FailureKind, GuestEvent, MAX_MESSAGE, Processes, Reply,
+    Request,
 };
 use prost::Message;
 use rustix::fs::{OFlags, fstat};
@@ -41,6 +42,12 @@ impl Supervisor {
         };
         if let Some(connection) = self.connections.get_mut(&serial) {
             connection.send(&Reply { answer: Some(answer) }, descriptor);
+            // Behind the answer, and at once: nothing may ever happen in what is watched.
+            let missed =
+                if let Mode::Watching(watch) = &mut connection.mode { watch.overflow() } else { None };
+            if let Some(event) = missed {
+                connection.tell(GuestEvent::FileEvent(event));
+            }
         }
         true
     }

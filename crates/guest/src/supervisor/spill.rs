@@ -96,6 +96,14 @@ impl SpillSlot {
             self.spill = space.open(offset);
         }
         let Some(spill) = &mut self.spill else { return };
+        // One that was settled gave back what it had not taken.
+        let held = spill.end - spill.start + (pieces.0.len() + pieces.1.len()) as u64;
+        let more = held.min(spill.limit).saturating_sub(spill.claim);
+        if more > space.total.saturating_sub(space.taken) {
+            return self.clear(space);
+        }
+        spill.claim += more;
+        space.taken += more;
         if spill.append(pieces.0).and_then(|()| spill.append(pieces.1)).is_err() {
             self.clear(space);
         }
@@ -121,5 +129,35 @@ impl SpillSlot {
             let _ = ftruncate(&spill.file, 0);
             space.taken = space.taken.saturating_sub(spill.claim);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_added_to_a_file_that_gave_its_room_back_counts_again() {
+        let place = tempfile::tempdir().unwrap();
+        let mut space = SpillSpace::new(Some(std::fs::File::open(place.path()).unwrap().into()));
+        (space.per_stream, space.total) = (1 << 20, 2 << 20);
+        let piece = vec![7; 300 << 10];
+        let mut slots: Vec<SpillSlot> = (0..8).map(|_| SpillSlot::default()).collect();
+        for slot in &mut slots {
+            slot.append(0, (&piece[..1000], &[]), &mut space);
+            slot.settle(&mut space);
+        }
+        assert_eq!(space.taken, 8000);
+        let held = |slots: &[SpillSlot]| {
+            let spills = slots.iter().filter_map(|slot| slot.spill.as_ref());
+            spills.map(|spill| spill.end - spill.start).sum::<u64>()
+        };
+        for slot in &mut slots {
+            slot.append(1000, (&piece, &[]), &mut space);
+        }
+        assert!(held(&slots) <= space.total && space.taken <= space.total, "{space:?}");
+        assert!(held(&slots) > 1 << 20, "what there is room for is kept");
+        slots.iter_mut().for_each(|slot| slot.clear(&mut space));
+        assert_eq!(space.taken, 0);
     }
 }

@@ -64,7 +64,7 @@ impl Watch {
     fn add_below(&mut self, path: String, mut found: Option<&mut Vec<FileEvent>>) {
         let mut left = vec![path];
         while let Some(path) = left.pop() {
-            for (child, is_directory) in children(&path) {
+            for (child, is_directory) in children(&path, &mut self.overflowed) {
                 if let Some(found) = &mut found {
                     found.push(FileEvent { kind: FileEventKind::Created.into(), path: child.clone() });
                 }
@@ -91,6 +91,12 @@ impl Watch {
         }
     }
 
+    /// That something was missed, where it was not yet told.
+    pub(crate) fn overflow(&mut self) -> Option<FileEvent> {
+        let event = FileEvent { kind: FileEventKind::Overflow.into(), path: String::new() };
+        std::mem::take(&mut self.overflowed).then_some(event)
+    }
+
     /// What happened.
     pub(crate) fn read(&mut self) -> Vec<FileEvent> {
         let (mut happened, mut new) = (Vec::new(), Vec::new());
@@ -106,9 +112,7 @@ impl Watch {
         for (descriptor, flags, name) in happened {
             self.understand(descriptor, flags, name, &mut new);
         }
-        if std::mem::take(&mut self.overflowed) {
-            new.push(FileEvent { kind: FileEventKind::Overflow.into(), path: String::new() });
-        }
+        new.extend(self.overflow());
         new
     }
 
@@ -169,8 +173,8 @@ impl Watch {
     }
 }
 
-/// What is in a directory, and whether it is a directory itself.
-fn children(path: &str) -> Vec<(String, bool)> {
+/// What is in a directory, and whether it is a directory itself. More than can be looked at is an overflow.
+fn children(path: &str, overflowed: &mut bool) -> Vec<(String, bool)> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let Ok(directory) = rustix::fs::open(path, flags, Mode::empty()) else { return Vec::new() };
     let mut buffer = vec![MaybeUninit::uninit(); BUFFER];
@@ -178,10 +182,15 @@ fn children(path: &str) -> Vec<(String, bool)> {
     let mut found = Vec::new();
     while let Some(Ok(entry)) = entries.next() {
         let name = entry.file_name();
-        if !matches!(name.to_bytes(), b"." | b"..") && found.len() < MOST * 2 {
-            let child = format!("{}/{}", path.trim_end_matches('/'), name.to_string_lossy());
-            found.push((child, entry.file_type() == FileType::Directory));
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
         }
+        if found.len() >= MOST * 2 {
+            *overflowed = true;
+            break;
+        }
+        let child = format!("{}/{}", path.trim_end_matches('/'), name.to_string_lossy());
+        found.push((child, entry.file_type() == FileType::Directory));
     }
     found
 }

@@ -18,12 +18,16 @@ pub(crate) struct Worker {
     /// Where its answer comes from.
     pub(crate) status: OwnedFd,
     answer: Vec<u8>,
+    /// It ends by itself when the host leaves, and removes first what it has half done.
+    tidy: bool,
 }
 
 impl Drop for Worker {
     /// Whoever drops a worker no longer wants its work. It is reaped like every other child.
     fn drop(&mut self) {
-        let _ = pidfd_send_signal(&self.process, Signal::KILL);
+        if !self.tidy {
+            let _ = pidfd_send_signal(&self.process, Signal::KILL);
+        }
     }
 }
 
@@ -44,7 +48,7 @@ pub(crate) fn start(
         pid => {
             let pid = Pid::from_raw(pid).ok_or_else(|| failure(FailureKind::Internal, "fork", ""))?;
             let process = pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| refused(errno, "fork"))?;
-            Ok(Worker { process, status, answer: Vec::new() })
+            Ok(Worker { process, status, answer: Vec::new(), tidy: false })
         }
     }
 }
@@ -79,6 +83,12 @@ fn be_worker(status: &OwnedFd, kept: &[OwnedFd], work: impl FnOnce(Vec<OwnedFd>)
 }
 
 impl Worker {
+    /// Says that its work ends with what the host sends.
+    pub(crate) fn tidy(mut self) -> Self {
+        self.tidy = true;
+        self
+    }
+
     /// Reads what there is of the answer. `Some` once it is over.
     pub(crate) fn read(&mut self) -> Option<Answer> {
         let mut buffer = [0; 4096];

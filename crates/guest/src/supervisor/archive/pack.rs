@@ -100,13 +100,22 @@ impl Packing {
             }
             FileType::Directory => {
                 let opened = openat(directory, name, flags | OFlags::DIRECTORY, Mode::empty());
-                self.enter(opened.map_err(|errno| self.refused(errno))?)
+                self.unless_vanished(opened)?.map_or(Ok(()), |opened| self.enter(opened))
             }
             FileType::RegularFile => {
                 let opened = openat(directory, name, flags, Mode::empty());
-                self.file(opened.map_err(|errno| self.refused(errno))?)
+                self.unless_vanished(opened)?.map_or(Ok(()), |opened| self.file(opened))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// `None` where it is gone, or another kind of thing, since it was looked at.
+    fn unless_vanished(&self, opened: Result<OwnedFd, Errno>) -> Outcome<Option<OwnedFd>> {
+        match opened {
+            Ok(opened) => Ok(Some(opened)),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO) => Ok(None),
+            Err(errno) => Err(self.refused(errno)),
         }
     }
 

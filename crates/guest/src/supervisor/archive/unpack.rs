@@ -138,13 +138,23 @@ impl Unpacking {
     }
 
     fn open(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
-        openat2(&self.base, path, flags | OFlags::CLOEXEC, Mode::empty(), RESOLVE)
+        for _ in 0..16 {
+            match openat2(&self.base, path, flags | OFlags::CLOEXEC, Mode::empty(), RESOLVE) {
+                // Somebody renamed something on the way while the kernel looked (openat2(2)).
+                Err(Errno::AGAIN) => {}
+                other => return other,
+            }
+        }
+        Err(Errno::BUSY)
     }
 
     /// Makes a directory unless it is there, be it by a link.
     fn directory(&self, path: &str) -> Result<(), Errno> {
-        if self.open(path, OFlags::PATH | OFlags::DIRECTORY).is_ok() {
-            return Ok(());
+        match self.open(path, OFlags::PATH | OFlags::DIRECTORY) {
+            Ok(_) => return Ok(()),
+            // Only what is no directory, or a link to none, is replaced.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+            Err(errno) => return Err(errno),
         }
         let (parent, name) = self.parent(path)?;
         match mkdirat(&parent, &name, Mode::from_raw_mode(0o755)) {
@@ -196,11 +206,14 @@ impl Unpacking {
     }
 
     fn copy(&mut self, content: &mut Entry<'_, Box<dyn Read>>, file: &mut File) -> Outcome<()> {
+        let mut left = content.size();
         loop {
             let count = content.read(&mut self.buffer).map_err(|error| broken(&error))?;
             if count == 0 {
-                return Ok(());
+                // To the tar crate an archive that is cut off ends like an entry.
+                return if left == 0 { Ok(()) } else { Err(invalid("archive", "the archive is cut short")) };
             }
+            left = left.saturating_sub(count as u64);
             file.write_all(&self.buffer[..count]).map_err(|error| match Errno::from_io_error(&error) {
                 Some(errno) => refused(errno, "write"),
                 None => failure(FailureKind::Internal, error.to_string(), ""),
