@@ -1,6 +1,7 @@
 //! A sandbox's doors to the gateway.
 
 use crate::error::{Error, Result};
+use crate::plain::Plain;
 use crate::request::{Seat, serve};
 use crate::shared::Core;
 use crate::stream::impatient;
@@ -15,7 +16,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::either::Either;
@@ -52,7 +53,7 @@ enum Listener {
     Tcp(TcpListener),
 }
 
-type Stream = Either<UnixStream, TcpStream>;
+type Stream = Either<Plain, TcpStream>;
 
 impl Listener {
     fn new(door: Door) -> io::Result<Self> {
@@ -70,7 +71,9 @@ impl Listener {
 
     async fn accept(&self) -> io::Result<Stream> {
         match self {
-            Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Either::Left(stream)),
+            Self::Unix(listener) => {
+                listener.accept().await.map(|(stream, _)| Either::Left(Plain::new(stream)))
+            }
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 stream.set_nodelay(true)?;

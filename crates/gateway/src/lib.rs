@@ -29,6 +29,7 @@ mod gateway;
 mod headers;
 mod intake;
 mod ledger;
+mod plain;
 mod price;
 mod reply;
 mod report;

@@ -2,11 +2,15 @@
 
 use crate::stage::{Inside, Stage, TOKEN, access, config, soon, upstream, whole};
 use crate::upstream::{Model, message};
-use hostel_gateway::Gateway;
-use hostel_sandbox::ModelBudget;
+use hostel_gateway::{Door, Gateway};
+use hostel_sandbox::{ModelBudget, SandboxId};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg, sockopt};
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 /// Writes raw bytes and reads until the gateway closes.
 async fn raw(inside: &Inside, bytes: &[u8]) -> String {
@@ -16,6 +20,57 @@ async fn raw(inside: &Inside, bytes: &[u8]) -> String {
     let mut read = Vec::new();
     let _ = soon(socket.read_to_end(&mut read)).await;
     String::from_utf8_lossy(&read).into_owned()
+}
+
+/// Nobody reads what it has to send, and whoever is the last to close it waits for that.
+fn lingering() -> (std::net::TcpListener, std::net::TcpStream) {
+    let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let socket = std::net::TcpStream::connect(deaf.local_addr().unwrap()).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    while std::io::Write::write(&mut &socket, &[0; 1 << 16]).is_ok() {}
+    sockopt::set_socket_linger(&socket, Some(Duration::from_secs(100))).unwrap();
+    (deaf, socket)
+}
+
+/// Writes bytes with a descriptor beside them.
+fn send_with(door: &UnixStream, bytes: &[u8], descriptor: impl AsFd) {
+    let descriptors = [descriptor.as_fd()];
+    let mut storage = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut storage);
+    assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)));
+    let sent = sendmsg(door, &[IoSlice::new(bytes)], &mut control, SendFlags::empty()).unwrap();
+    assert_eq!(sent, bytes.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_is_sent_beside_bytes_holds_nobody_up() {
+    let model = Model::always(|| message(1, 1)).await;
+    let stage = Stage::new(&model.url, ModelBudget::default()).await;
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("door");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let id = SandboxId::parse("sb-b").unwrap();
+    let access = access(ModelBudget::default());
+    let attachment = stage.gateway.attach(id, access, vec![Door::Unix(listener)]).unwrap();
+    // One that is read, and one that the gateway has no use for when it closes.
+    for (bytes, more) in [("GET /nowhere HTTP/1.1\r\nhost: x\r\n\r\n", false), ("no request\r\n\r\n", true)] {
+        let (_deaf, socket) = lingering();
+        let mut door = UnixStream::connect(&path).await.unwrap();
+        if more {
+            // Between two messages with descriptors a reader stops.
+            send_with(&door, bytes.as_bytes(), std::io::stdin());
+            send_with(&door, b"more", socket);
+        } else {
+            send_with(&door, bytes.as_bytes(), socket);
+        }
+        let mut answer = [0; 12];
+        soon(door.read_exact(&mut answer)).await.unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 4"), "{}", String::from_utf8_lossy(&answer));
+        drop(door);
+        let (status, _, _) = stage.inside.ask_whole().await;
+        assert_eq!(status, 200, "others are served");
+    }
+    soon(attachment.close()).await;
 }
 
 #[tokio::test]
