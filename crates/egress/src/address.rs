@@ -86,19 +86,24 @@ fn special_v6(address: Ipv6Addr) -> Option<Special> {
             return Some(Special { range: range.into(), what, never: *never });
         }
     }
-    let parts = address.segments();
-    if parts[..6] == [0x64, 0xff9b, 0, 0, 0, 0] {
-        let [.., a, b, c, d] = address.octets();
-        let inner = special(IpAddr::V4(Ipv4Addr::new(a, b, c, d)))?;
+    if let Some(inner) = translated(IpAddr::V6(address)) {
+        let inner = special(inner)?;
         // Listed or not as an IPv6 block of its own, never by the IPv4 rule that was meant for the direct way.
         return Some(Special { range: Ipv6Net::new_assert(address, 128).into(), ..inner });
     }
     // 2000::/3 is what is given out (RFC 4291 §2.4); all else has no public use.
-    (parts[0] & 0xe000 != 0x2000).then(|| Special {
+    (address.segments()[0] & 0xe000 != 0x2000).then(|| Special {
         range: Ipv6Net::new_assert(address, 128).into(),
         what: "reserved",
         never: true,
     })
+}
+
+/// The IPv4 address that a NAT64 address leads to (RFC 6052 §2.1).
+fn translated(address: IpAddr) -> Option<IpAddr> {
+    let IpAddr::V6(address) = address else { return None };
+    let [.., a, b, c, d] = address.octets();
+    (address.segments()[..6] == [0x64, 0xff9b, 0, 0, 0, 0]).then(|| Ipv4Addr::new(a, b, c, d).into())
 }
 
 /// What can be reached from this host, beside what policies say.
@@ -135,16 +140,20 @@ impl Reach {
         let refused = |what: &str, reason: Reason, rule: Option<String>| {
             Err(Refused { reason, rule, message: format!("{address} is {what}"), address: Some(address) })
         };
-        if let Some(verdict) = rules.denies_address(address, port) {
-            return refused("denied by a rule", Reason::DeniedByRule, verdict.rule);
-        }
-        if self.forbidden.iter().any(|range| range.contains(&address)) {
-            return refused("forbidden on this host", Reason::PrivateAddress, None);
+        // What is denied stays so by way of a translator.
+        let inner = translated(address);
+        for address in std::iter::once(address).chain(inner) {
+            if let Some(verdict) = rules.denies_address(address, port) {
+                return refused("denied by a rule", Reason::DeniedByRule, verdict.rule);
+            }
+            if self.forbidden.iter().any(|range| range.contains(&address)) {
+                return refused("forbidden on this host", Reason::PrivateAddress, None);
+            }
         }
         if self.reachable.iter().any(|range| range.contains(&address)) {
             return Ok(address);
         }
-        if self.is_own(address) {
+        if self.is_own(address) || inner.is_some_and(|inner| self.is_own(inner)) {
             return refused("one of this host's own addresses", Reason::PrivateAddress, None);
         }
         match special(address) {
@@ -188,7 +197,7 @@ fn own_addresses() -> nix::Result<HashSet<IpAddr>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hostel_sandbox::network::{NetworkPolicy, NetworkRule};
+    use hostel_sandbox::network::{NetworkPolicy, NetworkRule, RuleAction};
 
     #[test]
     fn special_addresses_are_known_in_every_form() {
@@ -243,6 +252,17 @@ mod tests {
         for own in own_addresses().unwrap() {
             assert!(reach.check(own, Some(443), &rules).is_err(), "{own}");
         }
+        let block: NetworkRule = NetworkRule {
+            action: RuleAction::Deny,
+            ..NetworkRule::allow("93.184.216.0/24".parse().unwrap())
+        };
+        let open = NetworkPolicy { rules: vec![block], ..NetworkPolicy::open() };
+        let open = Ruleset::new(&open, &crate::Presets::default()).unwrap();
+        for by_translator in ["64:ff9b::5db8:d822", "64:ff9b::808:808"] {
+            let own = Reach::new(&[], &["8.8.8.0/24".parse().unwrap()]);
+            assert!(own.check(by_translator.parse().unwrap(), Some(443), &open).is_err(), "{by_translator}");
+        }
+        assert!(reach.check("64:ff9b::808:808".parse().unwrap(), Some(443), &open).is_ok());
         let listed = Reach::new(&["127.0.0.0/8".parse().unwrap()], &[]);
         assert!(listed.check("127.0.0.1".parse().unwrap(), Some(443), &rules).is_ok());
     }

@@ -11,6 +11,7 @@ use crate::rules::{Ruleset, Seen, Verdict};
 use crate::secret::SecretSet;
 use crate::settings::Settings;
 use hostel_sandbox::SandboxId;
+use hostel_sandbox::network::NetworkMode;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -66,6 +67,8 @@ pub(crate) struct Enforcer {
     latest: Mutex<VecDeque<Arc<Decision>>>,
     pub(crate) watchers: broadcast::Sender<Arc<Decision>>,
     pub(crate) slots: Arc<Semaphore>,
+    /// Connections to hosts for requests.
+    pub(crate) upstream: Arc<Semaphore>,
     undecided: Arc<Semaphore>,
     pub(crate) questions: Arc<Semaphore>,
     rate: Mutex<Rate>,
@@ -104,6 +107,7 @@ impl Enforcer {
             latest: Mutex::new(VecDeque::new()),
             watchers: broadcast::Sender::new(BEHIND),
             slots: Arc::new(Semaphore::new(limits.connections)),
+            upstream: Arc::new(Semaphore::new(2 * limits.connections)),
             undecided: Arc::new(Semaphore::new(limits.undecided)),
             questions: Arc::new(Semaphore::new(limits.questions)),
             rate: Mutex::new(Rate::new(limits.connections_per_second)),
@@ -178,6 +182,11 @@ impl Enforcer {
             Basis::Address { address, name } => {
                 if let Some(name) = name {
                     self.not_denied(name, live.port, live.protocol)?;
+                } else if rules.mode() == NetworkMode::Open && live.protocol != Protocol::Http {
+                    // As it was decided: by the names that our answers gave for it.
+                    for name in self.pinned(*address) {
+                        self.not_denied(&name, live.port, live.protocol)?;
+                    }
                 }
                 rules.address(*address, live.port).or_refuse(&format!("{address} port {}", live.port))
             }

@@ -35,6 +35,7 @@ use std::time::Duration;
 use tasks::Owner;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use tokio_rustls::LazyConfigAcceptor;
 
@@ -58,6 +59,11 @@ pub(crate) trait Gate: Send + Sync + 'static {
     async fn admit(&self, method: &str, path: &str, host: &str) -> std::result::Result<(), Refusal>;
     /// A new connection to the host.
     async fn dial(&self) -> Result<TcpStream>;
+    /// A place for one more connection to the host, kept for as long as that lasts: over HTTP/2 one connection of the
+    /// sandbox may need many.
+    fn place(&self) -> std::result::Result<Option<OwnedSemaphorePermit>, Refusal> {
+        Ok(None)
+    }
     /// Notes that a secret is about to be sent, and may refuse it.
     async fn secret_used(&self, secret: &str) -> std::result::Result<(), Refusal>;
     /// Whether a rule for this host looks at paths. If so, a path that servers read in different ways is refused, and

@@ -11,6 +11,7 @@ use crate::rules::Verdict;
 use async_trait::async_trait;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// The requests of one connection.
 pub(crate) struct Requests {
@@ -111,6 +112,11 @@ impl Gate for Requests {
                 Err(Error::Refused { reason: refused.reason, message: refused.message })
             }
         }
+    }
+
+    fn place(&self) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
+        let full = |_| refusal(Refused::new(Reason::Limit, "too many connections to hosts are open"));
+        Arc::clone(&self.enforcer.upstream).try_acquire_owned().map(Some).map_err(full)
     }
 
     fn reads_paths(&self) -> bool {

@@ -126,7 +126,13 @@ impl Ruleset {
                         RuleAction::Allow => own == method,
                         RuleAction::Deny => own.eq_ignore_ascii_case(method),
                     }))
-                && rule.path_prefix.as_ref().is_none_or(|prefix| path.starts_with(prefix.as_str()))
+                && rule.path_prefix.as_ref().is_none_or(|prefix| {
+                    // As with methods: many servers pay no heed to case.
+                    path.as_bytes().get(..prefix.len()).is_some_and(|start| match rule.action {
+                        RuleAction::Allow => start == prefix.as_bytes(),
+                        RuleAction::Deny => start.eq_ignore_ascii_case(prefix.as_bytes()),
+                    })
+                })
         };
         self.decide(|rule| rule.action == RuleAction::Deny && applies(rule), applies)
     }

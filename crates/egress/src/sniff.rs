@@ -109,24 +109,25 @@ fn looks(bytes: &[u8]) -> Looks {
     }
     let start = bytes.iter().position(|byte| !parts(*byte)).unwrap_or(bytes.len());
     let line = &bytes[start..];
-    if line.starts_with(b"SSH-") {
-        return Looks::Other;
-    }
     let end = line.iter().position(|byte| *byte == b'\n');
     let line = &line[..end.unwrap_or(line.len())];
-    let before_version = |byte: u8| parts(byte) || byte.is_ascii_control();
+    let before_version = |byte: u8| !byte.is_ascii_graphic();
     if line.windows(6).any(|part| before_version(part[0]) && part[1..].eq_ignore_ascii_case(b"HTTP/")) {
         return Looks::Http;
     }
-    // A line that is not whole can still become a request if it begins with a word.
+    // A line that is not whole can still become a request if it begins with a word. Some servers take any method.
     let mut word = line.split(|byte| parts(*byte)).next().unwrap_or_default().iter();
-    if end.is_none() && word.all(u8::is_ascii_graphic) { Looks::Unsure } else { Looks::Other }
+    if end.is_none() && word.all(|byte| byte.is_ascii_graphic() || !byte.is_ascii()) {
+        Looks::Unsure
+    } else {
+        Looks::Other
+    }
 }
 
 /// What a lenient server may take for the space between words: also vertical tabs, form feeds, and the separators that
-/// some languages count as space.
+/// some languages count as space (of Latin-1 too: Python's `str.split`).
 fn parts(byte: u8) -> bool {
-    byte.is_ascii_whitespace() || matches!(byte, 0x0b | 0x1c..=0x1f)
+    byte.is_ascii_whitespace() || matches!(byte, 0x0b | 0x1c..=0x1f | 0x85 | 0xa0)
 }
 
 #[cfg(test)]
@@ -145,30 +146,29 @@ mod tests {
             " GET /\u{e9}\r HTTP/1.1\r\n",
             "GET\u{b}/\u{b}HTTP/1.1\r\n",
             "\u{b}GET\u{c}/\u{1f}HTTP/1.1\n",
+            "SSH-2.0-OpenSSH_9.2 HTTP/1.1",
         ] {
             assert_eq!(looks(text.as_bytes()), Looks::Http, "{text:?}");
         }
         for text in ["", "GET /", "\r\n", "GET / HTTP", "GET /\u{e9}", "GET\u{b}/", "\u{b}"] {
             assert_eq!(looks(text.as_bytes()), Looks::Unsure, "{text:?}");
         }
-        for text in [
-            "SSH-2.0-OpenSSH_9.2 HTTP/1.1",
-            "EHLO example.com\r\n",
-            "\u{0}\u{1}",
-            "GET /\r\n",
-            "AMQP\u{0}\u{0}",
-        ] {
+        for text in
+            ["SSH-2.0-OpenSSH_9.2\r\n", "EHLO example.com\r\n", "\u{0}\u{1}", "GET /\r\n", "AMQP\u{0}\u{0}"]
+        {
             assert_eq!(looks(text.as_bytes()), Looks::Other, "{text:?}");
         }
+        // As Python's servers part words.
+        assert_eq!(looks(b"GET\xa0/\x85HTTP/1.1\r\n"), Looks::Http);
+        assert_eq!(looks(b"G\xe9T "), Looks::Unsure);
         assert_eq!(looks(&[22, 3, 1]), Looks::Tls);
     }
 
     proptest! {
         #[test]
-        fn more_bytes_never_unmake_a_request(before in "[\\r\\n]{0,3}[A-Za-z]{1,9} [!-~]{1,30} HTTP/1.[01]\r\n", cut in 0usize..60) {
+        fn more_bytes_never_unmake_a_request(before in "[\\r\\n]{0,3}[!-~]{1,9} [!-~]{1,30} HTTP/1.[01]\r\n", cut in 0usize..60) {
             let bytes = before.as_bytes();
-            prop_assert!(matches!(looks(&bytes[..cut.min(bytes.len())]), Looks::Unsure | Looks::Http)
-                || before.trim_start().starts_with("SSH-"));
+            prop_assert!(matches!(looks(&bytes[..cut.min(bytes.len())]), Looks::Unsure | Looks::Http));
         }
 
         #[test]

@@ -213,12 +213,13 @@ impl NetworkRule {
             }
         }
         if let Some(prefix) = &self.path_prefix {
+            // Paths are compared decoded: one with a `%` would match none.
             let plain =
-                prefix.bytes().all(|byte| byte.is_ascii_graphic()) && !prefix.contains(['?', '#', '\\']);
+                prefix.bytes().all(|byte| byte.is_ascii_graphic()) && !prefix.contains(['?', '#', '\\', '%']);
             if !prefix.starts_with('/') || prefix.len() > MAX_PATH_PREFIX || !plain {
                 return Err(format!(
                     "path_prefix: {prefix:.40?} is not a plain path: it begins with '/', has at most \
-                     {MAX_PATH_PREFIX} bytes, and no '?' or '#'"
+                     {MAX_PATH_PREFIX} bytes, and no '?', '#' or '%'"
                 ));
             }
         }

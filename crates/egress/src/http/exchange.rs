@@ -23,6 +23,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// An answer's body: the host's, or our own.
 pub(super) type AnswerBody = Either<Relay, Full<Bytes>>;
 
+/// Headers in which servers take another method.
+const METHOD_OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
+/// Headers in which they take another path.
+const PATH_OVERRIDES: [&str; 2] = ["x-original-url", "x-rewrite-url"];
 /// Headers that are about one connection (RFC 9110 §7.6.1), and those meant for a proxy.
 const HOP: [HeaderName; 7] = [
     header::CONNECTION,
@@ -91,10 +95,30 @@ impl Exchange {
         response
     }
 
+    /// Many servers take the method from a header where there is one: it must be allowed too. Some take the path.
+    async fn check_overrides(&self, headers: &mut HeaderMap, path: &str) -> Result<(), Denied> {
+        for name in METHOD_OVERRIDES {
+            for value in headers.get_all(name) {
+                let method =
+                    value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_alphabetic()));
+                let method =
+                    method.ok_or_else(|| Denied::bad("bad_request", format!("{name} names no method")))?;
+                self.gate.admit(method, path, &self.target.host).await?;
+            }
+        }
+        if self.gate.reads_paths() {
+            for name in PATH_OVERRIDES {
+                headers.remove(name);
+            }
+        }
+        Ok(())
+    }
+
     async fn pass(&self, mut request: Request<Incoming>) -> Result<Response<AnswerBody>, Denied> {
         self.check(&request)?;
         let path = path::for_rules(request.uri().path(), self.gate.reads_paths())?;
         self.gate.admit(request.method().as_str(), &path, &self.target.host).await?;
+        self.check_overrides(request.headers_mut(), &path).await?;
         let bound = self.bound().await;
         let upgrade = wanted_upgrade(&request);
         if upgrade.is_some() && !bound.is_empty() {
@@ -251,6 +275,9 @@ fn tidy_request(headers: &mut HeaderMap, upgrade: Option<HeaderValue>, secrets: 
         // An answer that cannot be read cannot be cleaned, nor can one of which the sandbox asks for a half of the secret
         // at a time. A server may always answer with the whole (RFC 9110 §14.2).
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        // gRPC and Connect compress each message by itself.
+        headers.remove("grpc-accept-encoding");
+        headers.remove("connect-accept-encoding");
         headers.remove(header::RANGE);
         headers.remove(header::IF_RANGE);
     }
@@ -273,7 +300,10 @@ fn check_encoding(headers: &HeaderMap, secrets: bool, host: &str) -> Result<(), 
     let other = |name: HeaderName, plain: &str| {
         headers.get_all(name).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(plain.as_bytes()))
     };
-    let coded = other(header::CONTENT_ENCODING, "identity") || other(header::TRANSFER_ENCODING, "chunked");
+    let coded = other(header::CONTENT_ENCODING, "identity")
+        || other(header::TRANSFER_ENCODING, "chunked")
+        || other(HeaderName::from_static("grpc-encoding"), "identity")
+        || other(HeaderName::from_static("connect-content-encoding"), "identity");
     if secrets && coded {
         let message =
             format!("{host} compressed its answer though asked not to; it cannot be cleaned of secrets");

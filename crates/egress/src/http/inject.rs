@@ -16,6 +16,8 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 const BASIC: &[u8] = b"basic ";
+/// Most bytes of `Basic` credentials with placeholders in a request: each place of the answer is compared with all.
+const MAX_CREDENTIALS: usize = 2048;
 
 /// What was put in.
 #[derive(Default)]
@@ -59,6 +61,10 @@ pub(super) fn fill(headers: &mut HeaderMap, bound: &[Bound]) -> Result<Filled, D
             if is_basic(&text) {
                 let written =
                     Bytes::copy_from_slice(header.as_bytes().get(BASIC.len()..).unwrap_or_default());
+                let before: usize = credentials.iter().map(|(_, written): &(_, Bytes)| written.len()).sum();
+                if before + written.len() > MAX_CREDENTIALS {
+                    return Err(Denied::bad("bad_request", "Basic credentials with a secret are too long"));
+                }
                 credentials.push((Zeroizing::new(text[BASIC.len()..].to_vec()), written));
             }
             *header = sensitive(&text)?;

@@ -166,6 +166,18 @@ fn forms(value: &str) -> Vec<Zeroizing<Vec<u8>>> {
     let html = value.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     forms.push(Zeroizing::new(html.replace('"', "&quot;").replace('\'', "&#39;").into_bytes()));
     forms.push(Zeroizing::new(html.into_bytes()));
+    // By number, as Go, Gson and .NET write them in JSON, and Go, Handlebars, Mustache and Python in HTML.
+    let named = [('\\', "\\\\"), ('"', "\\\"")];
+    for set in ["&<>", "&<>='", "&<>'\"+`"] {
+        forms.push(numbered(value, set, &named, |code| format!("\\u{code:04x}")));
+        forms.push(numbered(value, set, &named, |code| format!("\\u{code:04X}")));
+    }
+    let named = [('&', "&amp;"), ('<', "&lt;"), ('>', "&gt;"), ('"', "&quot;")];
+    forms.push(numbered(value, "+'\"", &named, |code| format!("&#{code};")));
+    for set in ["'", "'`=", "'`=/"] {
+        forms.push(numbered(value, set, &named, |code| format!("&#x{code:X};")));
+        forms.push(numbered(value, set, &named, |code| format!("&#x{code:x};")));
+    }
     for alphabet in [STANDARD, URL_SAFE] {
         for offset in 0..3 {
             forms.push(inside_base64(value, &alphabet, offset));
@@ -192,6 +204,26 @@ fn percent(value: &str, upper: bool, keep: &str, plus: bool) -> Zeroizing<Vec<u8
         };
     }
     Zeroizing::new(std::mem::take(&mut *text).into_bytes())
+}
+
+/// The value with the characters of `set` written by their number, and others as `named` says.
+fn numbered(
+    value: &str,
+    set: &str,
+    named: &[(char, &str)],
+    number: impl Fn(u32) -> String,
+) -> Zeroizing<Vec<u8>> {
+    let mut text = Zeroizing::new(Vec::with_capacity(8 * value.len()));
+    for character in value.chars() {
+        let name = named.iter().find(|(own, _)| *own == character);
+        match name {
+            _ if set.contains(character) => text.extend_from_slice(number(u32::from(character)).as_bytes()),
+            Some((_, name)) => text.extend_from_slice(name.as_bytes()),
+            // Values are ASCII.
+            None => text.push(u8::try_from(character).unwrap_or(b'?')),
+        }
+    }
+    text
 }
 
 /// What is always the same in the base64 of a text in which the value stands `offset` bytes behind a multiple of

@@ -15,11 +15,14 @@ use rustls::pki_types::ServerName;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 /// Time for a used connection to be ready for the next request.
 const READY: Duration = Duration::from_secs(1);
+/// Most connections that wait for a request.
+const MOST_IDLE: usize = 8;
 
 /// The connections to one host.
 pub(super) struct Upstream {
@@ -33,6 +36,9 @@ pub(super) struct Upstream {
     /// What the host speaks. Held while the first connection is made, so that HTTP/2 needs only one.
     spoken: tokio::sync::Mutex<Spoken>,
 }
+
+/// What a connection holds while it lasts.
+type Place = Option<OwnedSemaphorePermit>;
 
 type Old = http1::SendRequest<Relay>;
 type New = http2::SendRequest<Relay>;
@@ -58,7 +64,10 @@ impl Lease {
         if let Some((upstream, sender)) = self.0
             && !sender.is_closed()
         {
-            upstream.idle().push(sender);
+            let mut idle = upstream.idle();
+            if idle.len() < MOST_IDLE {
+                idle.push(sender);
+            }
         }
     }
 }
@@ -155,6 +164,7 @@ impl Upstream {
     }
 
     async fn connect(self: &Arc<Self>) -> Result<Sender, Denied> {
+        let place = self.gate.place()?;
         let limit = self.settings.handshake_timeout;
         let late = |_| {
             let message = format!("connecting to {} took too long", self.host);
@@ -175,20 +185,20 @@ impl Upstream {
         };
         // Without it small messages may wait; a socket that does not take it still works.
         let _ = stream.set_nodelay(true);
-        let Some((connector, name)) = &self.tls else { return self.handshake_old(stream).await };
+        let Some((connector, name)) = &self.tls else { return self.handshake_old(stream, place).await };
         let connected = timeout(limit, connector.connect(name.clone(), stream)).await.map_err(late)?;
         let stream = connected.map_err(|error| {
             let message = format!("TLS with {} failed: {error}", self.host);
             Denied::gateway("upstream_tls", message)
         })?;
         if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-            self.handshake_new(stream).await
+            self.handshake_new(stream, place).await
         } else {
-            self.handshake_old(stream).await
+            self.handshake_old(stream, place).await
         }
     }
 
-    async fn handshake_old<S>(&self, stream: S) -> Result<Sender, Denied>
+    async fn handshake_old<S>(&self, stream: S, place: Place) -> Result<Sender, Denied>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -200,11 +210,12 @@ impl Upstream {
         self.tasks.start(async move {
             // Its failure is the failure of the request that waits for it.
             let _ = connection.with_upgrades().await;
+            drop(place);
         });
         Ok(Sender::Old(sender))
     }
 
-    async fn handshake_new<S>(&self, stream: S) -> Result<Sender, Denied>
+    async fn handshake_new<S>(&self, stream: S, place: Place) -> Result<Sender, Denied>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -217,6 +228,7 @@ impl Upstream {
             .map_err(|error| self.failed(&error))?;
         self.tasks.start(async move {
             let _ = connection.await;
+            drop(place);
         });
         Ok(Sender::New(sender))
     }

@@ -24,6 +24,25 @@ fn a_rule_that_denies_wins() {
 }
 
 #[test]
+fn a_path_is_denied_in_any_case_and_allowed_in_its_own() {
+    let about = |action, prefix: &str| NetworkRule {
+        path_prefix: Some(prefix.to_owned()),
+        open_tls: true,
+        ..rule(action, "api.example.com", &[443])
+    };
+    let denied = vec![rule(RuleAction::Allow, "api.example.com", &[]), about(RuleAction::Deny, "/admin")];
+    let rules = ruleset(&NetworkPolicy::allowlist(denied));
+    for path in ["/admin", "/Admin/users", "/ADMINS"] {
+        assert!(!rules.request("api.example.com", 443, "GET", path).allowed, "{path}");
+    }
+    assert!(rules.request("api.example.com", 443, "GET", "/adm").allowed);
+    let rules = ruleset(&NetworkPolicy::allowlist(vec![about(RuleAction::Allow, "/v1/")]));
+    assert!(!rules.request("api.example.com", 443, "GET", "/V1/x").allowed);
+    let coded = NetworkPolicy::allowlist(vec![about(RuleAction::Deny, "/a%20b/")]);
+    assert!(coded.validate().is_err(), "no decoded path has a %");
+}
+
+#[test]
 fn what_is_not_seen_is_not_allowed_by_a_rule_about_requests() {
     let read = NetworkRule {
         methods: vec!["GET".to_owned()],

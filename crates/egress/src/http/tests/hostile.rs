@@ -163,6 +163,11 @@ async fn relays_and_rules_hold_for_each_request() {
         (response.status().as_u16(), &response.headers()["x-hostel-denied"]),
         (400, &http::HeaderValue::from_static("ambiguous_path"))
     );
+    for (method, status) in [("PURGE", 403), ("no method", 400)] {
+        let request = get("/x").method("POST").header("x-http-method-override", method);
+        let (response, _) = world.ask(true, request.body(empty()).unwrap()).await;
+        assert_eq!(response.status(), status, "{method}");
+    }
     assert_eq!(count.load(Ordering::Relaxed), 0);
     // Where no rule looks at paths, they pass as they are.
     let (handler, _) = counting();

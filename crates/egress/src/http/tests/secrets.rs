@@ -162,6 +162,11 @@ fn shown() -> Vec<String> {
         STANDARD.encode(format!("u:{VALUE}")),
         STANDARD.encode(format!("us:{VALUE}")),
         STANDARD.encode(format!("use:{VALUE}:more")),
+        VALUE.replace('+', "\\u002B"),
+        VALUE.replace('=', "\\u003d"),
+        VALUE.replace('+', "&#43;"),
+        VALUE.replace('=', "&#x3D;"),
+        VALUE.replace('=', "&#x3D;").replace('/', "&#x2F;"),
     ]
 }
 
@@ -178,7 +183,7 @@ fn leaks(text: &str) -> bool {
     };
     holds(text.as_bytes())
         || (0..text.len()).filter(|at| text.is_char_boundary(*at)).any(decoded)
-        || shown()[1..4].iter().any(|form| text.contains(form))
+        || shown()[1..4].iter().chain(&shown()[8..]).any(|form| text.contains(form))
 }
 
 fn patterns() -> Arc<Patterns> {

@@ -44,7 +44,7 @@ pub(super) struct TestGate {
 impl Gate for TestGate {
     async fn admit(&self, method: &str, path: &str, host: &str) -> std::result::Result<(), Refusal> {
         self.asked.lock().unwrap().push(format!("{method} {host}{path}"));
-        if path.starts_with("/forbidden") {
+        if path.starts_with("/forbidden") || method == "PURGE" {
             return Err(Refusal { reason: "denied_by_rule", message: "rule 3 denies it".to_owned() });
         }
         Ok(())
