@@ -1,6 +1,6 @@
 //! `hostel sandbox`, all but what goes on until it is stopped.
 
-use super::{Context, Outcome, SUCCESS};
+use super::{Context, Outcome, SUCCESS, remove_each};
 use crate::args::{
     CreateArgs, ForkArgs, ListArgs, RmArgs, SandboxCommand, SnapshotArgs, UpdateArgs, changed_bounds,
 };
@@ -244,7 +244,7 @@ fn access(model: &ModelAccess) -> String {
 }
 
 async fn remove(context: &Context, client: &Client, args: RmArgs) -> Outcome {
-    let ids = if args.all {
+    let ids: Vec<SandboxId> = if args.all {
         client
             .list_sandboxes(&ListSandboxes::default())
             .await?
@@ -255,33 +255,14 @@ async fn remove(context: &Context, client: &Client, args: RmArgs) -> Outcome {
     } else {
         args.ids
     };
-    let mut deleted: Vec<SandboxId> = Vec::new();
-    let mut failed = None;
-    for id in ids {
-        let result = match args.grace {
-            Some(grace) => client.delete_sandbox_gracefully(&id, grace).await,
-            // Another may have been quicker when all are to go.
-            None if args.force || args.all => client.delete_sandbox_if_there(&id).await,
-            None => client.delete_sandbox(&id).await,
-        };
-        match result {
-            Ok(()) => {
-                if !context.json {
-                    output::line(id.as_str())?;
-                }
-                deleted.push(id);
-            }
-            Err(error) => {
-                if let Some(earlier) = failed.replace(Failure::from(error)) {
-                    output::failure(&earlier, context.json);
-                }
-            }
-        }
-    }
-    if context.json {
-        output::json(&json!({ "deleted": deleted }))?;
-    }
-    failed.map_or(Ok(SUCCESS), Err)
+    let (grace, missing_is_well) = (args.grace, args.force || args.all);
+    let remove = async |id: &SandboxId| match grace {
+        Some(grace) => client.delete_sandbox_gracefully(id, grace).await,
+        // Another may have been quicker when all are to go.
+        None if missing_is_well => client.delete_sandbox_if_there(id).await,
+        None => client.delete_sandbox(id).await,
+    };
+    remove_each(context, &ids, remove).await
 }
 
 async fn snapshot(context: &Context, client: &Client, args: SnapshotArgs) -> Outcome {
