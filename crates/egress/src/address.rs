@@ -252,15 +252,18 @@ mod tests {
         for own in own_addresses().unwrap() {
             assert!(reach.check(own, Some(443), &rules).is_err(), "{own}");
         }
-        let block: NetworkRule = NetworkRule {
+        let block = NetworkRule {
             action: RuleAction::Deny,
             ..NetworkRule::allow("93.184.216.0/24".parse().unwrap())
         };
         let open = NetworkPolicy { rules: vec![block], ..NetworkPolicy::open() };
         let open = Ruleset::new(&open, &crate::Presets::default()).unwrap();
+        let forbidding = Reach::new(&[], &["8.8.8.0/24".parse().unwrap()]);
         for by_translator in ["64:ff9b::5db8:d822", "64:ff9b::808:808"] {
-            let own = Reach::new(&[], &["8.8.8.0/24".parse().unwrap()]);
-            assert!(own.check(by_translator.parse().unwrap(), Some(443), &open).is_err(), "{by_translator}");
+            assert!(
+                forbidding.check(by_translator.parse().unwrap(), Some(443), &open).is_err(),
+                "{by_translator}"
+            );
         }
         assert!(reach.check("64:ff9b::808:808".parse().unwrap(), Some(443), &open).is_ok());
         let listed = Reach::new(&["127.0.0.0/8".parse().unwrap()], &[]);

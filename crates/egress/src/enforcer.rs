@@ -182,15 +182,26 @@ impl Enforcer {
             Basis::Address { address, name } => {
                 if let Some(name) = name {
                     self.not_denied(name, live.port, live.protocol)?;
-                } else if rules.mode() == NetworkMode::Open && live.protocol != Protocol::Http {
+                } else if live.protocol != Protocol::Http {
                     // As it was decided: by the names that our answers gave for it.
-                    for name in self.pinned(*address) {
-                        self.not_denied(&name, live.port, live.protocol)?;
-                    }
+                    self.none_denied(&self.pinned(*address), live.port, live.protocol)?;
                 }
                 rules.address(*address, live.port).or_refuse(&format!("{address} port {}", live.port))
             }
         }
+    }
+
+    /// Where addresses need no name, what is denied by a name that was looked up stays so at an address that is allowed.
+    pub(crate) fn none_denied(
+        &self,
+        pinned: &[String],
+        port: u16,
+        protocol: Protocol,
+    ) -> Result<(), Refused> {
+        if self.rules().mode() != NetworkMode::Open {
+            return Ok(());
+        }
+        pinned.iter().try_for_each(|name| self.not_denied(name, port, protocol))
     }
 
     /// A name that an address was told with must not be denied, even where the address is allowed.

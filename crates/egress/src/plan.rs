@@ -204,12 +204,7 @@ impl Enforcer {
     /// A connection that tells no name: a rule for its address, or the name that our answers gave for it.
     fn nameless(&self, address: IpAddr, port: u16, protocol: Protocol) -> Result<Plan, Refused> {
         let pinned = self.pinned(address);
-        for name in &pinned {
-            // What is denied by its name stays so at an address that is allowed.
-            if self.rules().mode() == NetworkMode::Open {
-                self.not_denied(name, port, protocol)?;
-            }
-        }
+        self.none_denied(&pinned, port, protocol)?;
         let refused = match self.by_address(address, None, port, protocol) {
             Ok(plan) => return Ok(plan),
             Err(refused) if refused.reason != Reason::NoRule => return Err(refused),

@@ -35,16 +35,12 @@ pub(crate) async fn exec(context: &Context, args: ExecArgs) -> Outcome {
         forward_signals: true,
         tell_of_reconnecting: context.tells_of_reconnecting(),
     };
-    let ended = stream(&client, session, how, &mut signals).await.inspect_err(|failure| {
+    let ended = stream(&client, session, how, &mut signals).await;
+    if matches!(ended, Ok(Ended::Left(_)) | Err(Failure::Client(Error::GaveUp { .. }))) {
         // Nobody was told its id yet.
-        if matches!(failure, Failure::Client(Error::GaveUp { .. })) {
-            output::note(&format!("the command may go on: `hostel attach {sandbox} {process}`"));
-        }
-    })?;
-    if matches!(ended, Ended::Left(_)) {
         output::note(&format!("the command may go on: `hostel attach {sandbox} {process}`"));
     }
-    Ok(conclude(&ended, limit, context.json))
+    Ok(conclude(&ended?, limit, context.json))
 }
 
 /// Refuses what does not go together.
