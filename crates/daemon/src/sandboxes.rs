@@ -53,6 +53,7 @@ use hostel_pool::{Budget, Overcommit};
 use hostel_sandbox::{BackendName, ResourceLimits, SandboxId, TemplateId};
 use repeat::InFlight;
 use std::collections::{HashMap, HashSet};
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -85,7 +86,26 @@ pub(crate) struct Settings {
 
 /// All sandboxes of the node. Clones share them.
 #[derive(Clone)]
-pub(crate) struct Sandboxes(Arc<Inner>);
+pub(crate) struct Sandboxes(Shared);
+
+/// Behind `dyn`, so that the compiler does not prove for every call of every service anew that all that the registry
+/// holds may go to another thread, which was most of the time of checking this crate.
+#[derive(Clone)]
+struct Shared(Arc<dyn AsRef<Inner> + Send + Sync>);
+
+impl Deref for Shared {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        (*self.0).as_ref()
+    }
+}
+
+impl AsRef<Self> for Inner {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
 
 struct Inner {
     store: Store,
@@ -125,7 +145,7 @@ impl Sandboxes {
         settings: Settings,
         stop: CancellationToken,
     ) -> Self {
-        Self(Arc::new(Inner {
+        Self(Shared(Arc::new(Inner {
             capacity: Capacity::new(settings.budget, settings.overcommit),
             metrics,
             watchers: Arc::new(Semaphore::new(settings.max_watchers)),
@@ -150,7 +170,7 @@ impl Sandboxes {
             draining: AtomicBool::new(false),
             tasks: TaskTracker::new(),
             stop,
-        }))
+        })))
     }
 
     /// The sandbox of that id.
