@@ -173,7 +173,7 @@ impl Pump {
                 biased;
                 () = self.stop.cancelled() => return Ending::Failed(closing()),
                 () = self.output.closed() => return Ending::Left,
-                flushed = self.outgoing.flush(&self.connection.stream), if !self.outgoing.is_idle() => {
+                flushed = self.outgoing.flush(&self.connection.socket), if !self.outgoing.is_idle() => {
                     if flushed.is_err() {
                         self.outgoing.give_up();
                     }
@@ -189,7 +189,7 @@ impl Pump {
                         None => self.input = None,
                     }
                 }
-                filled = self.connection.inbox.fill_with_data(&self.connection.stream),
+                filled = self.connection.inbox.fill_with_data(&self.connection.socket),
                     if self.next.is_none() && self.ending.is_none() => {
                     if let Err(fault) = filled {
                         self.ending = Some(Ending::Failed(lost(fault)));
@@ -286,7 +286,7 @@ impl Pump {
         let finish = async {
             let _ = tokio::time::timeout(LEAVE, self.finish_input()).await;
             self.outgoing.push_detach();
-            let _ = tokio::time::timeout(LEAVE, self.outgoing.flush(&self.connection.stream)).await;
+            let _ = tokio::time::timeout(LEAVE, self.outgoing.flush(&self.connection.socket)).await;
         };
         stop.run_until_cancelled(finish).await;
     }
@@ -304,12 +304,12 @@ impl Pump {
             }
             tokio::select! {
                 biased;
-                flushed = self.outgoing.flush(&self.connection.stream), if !self.outgoing.is_idle() => {
+                flushed = self.outgoing.flush(&self.connection.socket), if !self.outgoing.is_idle() => {
                     if flushed.is_err() {
                         return;
                     }
                 }
-                filled = self.connection.inbox.fill_with_data(&self.connection.stream) => {
+                filled = self.connection.inbox.fill_with_data(&self.connection.socket) => {
                     if filled.is_err() {
                         return;
                     }

@@ -4,6 +4,7 @@ use crate::descriptor::Descriptor;
 use crate::endpoint::Endpoint;
 use crate::failure::{Fault, clean};
 use crate::inbox::{Inbox, Piece};
+use crate::socket::Socket;
 use bytes::Bytes;
 use hostel_guest_protocol::{
     Answer, Ask, Hello, MAX_MESSAGE, Reply, Request, VERSION, Welcome, frame::encode_message,
@@ -32,7 +33,7 @@ pub(crate) fn encode(ask: Ask) -> Result<Bytes> {
 /// A connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    pub(crate) stream: UnixStream,
+    pub(crate) socket: Socket,
     pub(crate) inbox: Inbox,
     /// What has to be said first.
     hello: Option<Vec<u8>>,
@@ -65,7 +66,7 @@ impl Connection {
 
     fn of(stream: UnixStream) -> Self {
         Self {
-            stream,
+            socket: Socket::new(stream),
             inbox: Inbox::default(),
             hello: None,
             owed: Vec::new(),
@@ -143,7 +144,7 @@ impl Connection {
     }
 
     async fn send(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        let sent = self.stream.write_all(bytes).await;
+        let sent = self.socket.write_all(bytes).await;
         sent.map_err(|error| Fault::Gone(format!("the connection broke: {error}")))
     }
 
@@ -166,7 +167,7 @@ impl Connection {
             match self.inbox.next_piece(most)? {
                 Some(Piece::Message(message)) => return Ok(message),
                 Some(Piece::Data { .. }) => return Err(Fault::Rule("data that nobody asked for".to_owned())),
-                None => self.inbox.fill(&self.stream).await?,
+                None => self.inbox.fill(&self.socket).await?,
             }
             self.answering = true;
         }
@@ -174,7 +175,7 @@ impl Connection {
 
     /// Whether it can be asked again: nothing arrived beyond the answers, and it is not closed.
     pub(crate) fn is_quiet(&mut self) -> bool {
-        self.inbox.is_quiet(&self.stream)
+        self.inbox.is_quiet(&self.socket)
     }
 }
 

@@ -130,7 +130,7 @@ impl FrameSource {
                     return Ok(Bytes::new());
                 }
                 None => {
-                    let filled = connection.inbox.fill_with_data(&connection.stream);
+                    let filled = connection.inbox.fill_with_data(&connection.socket);
                     tokio::time::timeout(STALL, filled).await.map_err(|_| stuck())??;
                 }
             }
@@ -181,14 +181,14 @@ impl FrameSink {
 
     /// Sends bytes, unless the guest says something meanwhile. → whether it did not.
     async fn send(&mut self, bytes: Bytes) -> Result<bool> {
-        let Connection { stream, inbox, .. } = &mut self.connection;
+        let Connection { socket, inbox, .. } = &mut self.connection;
         let mut left = &bytes[..];
         while !left.is_empty() && !self.refused {
             let step = async {
                 tokio::select! {
                     biased;
-                    filled = inbox.fill_with_data(stream) => filled.map(|()| None),
-                    sent = stream.async_io(Interest::WRITABLE, || stream.try_write(left)) => {
+                    filled = inbox.fill_with_data(socket) => filled.map(|()| None),
+                    sent = socket.async_io(Interest::WRITABLE, || socket.try_write(left)) => {
                         sent.map(Some).map_err(|error: io::Error| Fault::Gone(error.to_string()))
                     }
                 }
@@ -203,7 +203,7 @@ impl FrameSink {
 
     /// Sends a request behind the content. Where the guest has closed the connection, its answer says why.
     async fn send_behind(&mut self, request: &[u8]) -> Result<()> {
-        let sent = tokio::time::timeout(STALL, self.connection.stream.write_all(request));
+        let sent = tokio::time::timeout(STALL, self.connection.socket.write_all(request));
         sent.await.map(drop).map_err(|_| stuck())
     }
 

@@ -265,7 +265,7 @@ impl Guest {
     pub(crate) async fn idle_has_heard(&self) {
         let connection = self.idle().pop();
         if let Some(connection) = connection {
-            let _ = connection.stream.readable().await;
+            let _ = connection.socket.readable().await;
             self.idle().push(connection);
         }
     }

@@ -2,22 +2,16 @@
 
 use crate::descriptor::Descriptor;
 use crate::failure::Fault;
+use crate::socket::{Received, Socket};
 use bytes::{Buf, Bytes, BytesMut};
 use hostel_guest_protocol::{Frame, HEADER_LEN, StreamId};
-use rustix::io::retry_on_intr;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
-use std::io::{self, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use tokio::io::Interest;
-use tokio::net::UnixStream;
 
 /// Bytes asked for at first, and of connections where little comes.
 const LEAST_READ: usize = 16 << 10;
 /// Bytes asked for where much comes.
 const MOST_READ: usize = 512 << 10;
-/// Most descriptors in one message, as the kernel has it (`SCM_MAX_FD`); with room for all of them none is
-/// closed in our name where closing must not take time.
-const MOST_DESCRIPTORS: usize = 253;
 
 /// One thing out of what arrived.
 #[derive(Debug, PartialEq, Eq)]
@@ -60,27 +54,27 @@ impl Default for Inbox {
 
 impl Inbox {
     /// Waits until something arrived. Cancellation loses nothing.
-    pub(crate) async fn fill(&mut self, stream: &UnixStream) -> Result<(), Fault> {
+    pub(crate) async fn fill(&mut self, socket: &Socket) -> Result<(), Fault> {
         let (arrived, size) = (&mut self.arrived, self.read_size);
-        let received = stream.async_io(Interest::READABLE, || receive(stream, arrived, size)).await;
+        let received = socket.async_io(Interest::READABLE, || socket.receive(arrived, size)).await;
         self.note(received.map_err(|error| Fault::Gone(format!("the connection broke: {error}")))?)
     }
 
     /// The same for a connection that carries nothing but streams: much may come, and no descriptors. Those that do
     /// come are taken all the same, and closed elsewhere: the kernel would close them in this thread, which can take as
     /// long as their owner wished.
-    pub(crate) async fn fill_with_data(&mut self, stream: &UnixStream) -> Result<(), Fault> {
+    pub(crate) async fn fill_with_data(&mut self, socket: &Socket) -> Result<(), Fault> {
         let (arrived, size) = (&mut self.arrived, self.read_size);
-        let received = stream.async_io(Interest::READABLE, || receive(stream, arrived, size)).await;
+        let received = socket.async_io(Interest::READABLE, || socket.receive(arrived, size)).await;
         let received = received.map_err(|error| Fault::Gone(format!("the connection broke: {error}")))?;
         self.note(Received { bytes: received.bytes, descriptors: Vec::new(), truncated: false })
     }
 
     /// Whether nothing arrived although nothing was asked, and the other end is still there.
-    pub(crate) fn is_quiet(&mut self, stream: &UnixStream) -> bool {
+    pub(crate) fn is_quiet(&mut self, socket: &Socket) -> bool {
         let arrived = &mut self.arrived;
         // One byte is enough to know.
-        let received = stream.try_io(Interest::READABLE, || receive(stream, arrived, 1));
+        let received = socket.try_io(Interest::READABLE, || socket.receive(arrived, 1));
         self.is_empty() && received.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
@@ -159,32 +153,4 @@ impl Inbox {
             }
         }
     }
-}
-
-/// What one read brought.
-struct Received {
-    bytes: usize,
-    descriptors: Vec<Descriptor>,
-    truncated: bool,
-}
-
-/// Reads at most `size` bytes, and descriptors, without waiting.
-fn receive(stream: &UnixStream, into: &mut BytesMut, size: usize) -> io::Result<Received> {
-    let start = into.len();
-    into.resize(start + size, 0);
-    let mut storage = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
-    let mut control = RecvAncillaryBuffer::new(&mut storage);
-    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-    let received =
-        retry_on_intr(|| recvmsg(stream, &mut [IoSliceMut::new(&mut into[start..])], &mut control, flags));
-    into.truncate(start + received.as_ref().map_or(0, |received| received.bytes));
-    let received = received?;
-    let mut descriptors = Vec::new();
-    for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(rights) = message {
-            descriptors.extend(rights.map(Descriptor::new));
-        }
-    }
-    let truncated = received.flags.contains(ReturnFlags::CTRUNC);
-    Ok(Received { bytes: received.bytes, descriptors, truncated })
 }

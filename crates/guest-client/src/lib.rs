@@ -23,6 +23,7 @@ mod pipe;
 mod processes;
 mod relay;
 mod rules;
+mod socket;
 mod streams;
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use hostel_agent::{Content, PermissionMode};
 use hostel_client::Client;
 use hostel_client::domain::SandboxId;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
@@ -228,16 +229,41 @@ pub struct ListSessions {
     pub user_id: Option<String>,
     /// Only with any of these tags. Empty: all.
     pub tags: Vec<String>,
-    /// Which page, from 1.
-    pub page: u64,
+    /// Where it begins.
+    pub start: Start,
     /// How many on a page, 1 to 1000.
     pub page_size: u64,
 }
 
 impl Default for ListSessions {
     fn default() -> Self {
-        Self { pattern: None, status: None, user_id: None, tags: Vec::new(), page: 1, page_size: 50 }
+        let start = Start::default();
+        Self { pattern: None, status: None, user_id: None, tags: Vec::new(), start, page_size: 50 }
     }
+}
+
+/// Where a page of sessions begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// At a page by its number, from 1. What it holds shifts when sessions come or go.
+    Page(u64),
+    /// Behind a session, which may be gone. Whoever goes on from there sees every session that stays, and none twice.
+    After(Position),
+}
+
+impl Default for Start {
+    fn default() -> Self {
+        Self::Page(1)
+    }
+}
+
+/// The place of a session in listings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// Its id, which decides between sessions of one moment.
+    pub id: SessionId,
 }
 
 /// Some sessions.
@@ -252,6 +278,22 @@ pub struct SessionPage {
     pub page: u64,
     /// How many were asked for.
     pub page_size: u64,
+    /// Behind which one the next page begins; `None` on the last.
+    #[serde(skip)]
+    pub next: Option<Position>,
+}
+
+impl SessionPage {
+    /// A page of `page_size`, of which one session more was looked for.
+    pub(crate) fn new(mut sessions: Vec<Session>, page: u64, page_size: u64, total: u64) -> Self {
+        let more = sessions.len() as u64 > page_size;
+        if more {
+            sessions.pop();
+        }
+        let position = |last: &Session| Position { created_at: last.created_at, id: last.id.clone() };
+        let next = sessions.last().filter(|_| more).map(position);
+        Self { sessions, total, page, page_size, next }
+    }
 }
 
 /// What to change of a session.

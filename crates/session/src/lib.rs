@@ -31,8 +31,8 @@ pub use config::SessionConfig;
 pub use error::{Error, Result};
 pub use event::{Event, EventKind, NewEvent};
 pub use host::{
-    Accepted, CreateSession, Created, Delivery, Health, ListSessions, SendMessage, SessionHost, SessionPage,
-    SubscriptionSource, UpdateSession,
+    Accepted, CreateSession, Created, Delivery, Health, ListSessions, Position, SendMessage, SessionHost,
+    SessionPage, Start, SubscriptionSource, UpdateSession,
 };
 pub use hostel_agent as agent;
 pub use hostel_client as client;

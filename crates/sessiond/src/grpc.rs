@@ -72,12 +72,10 @@ impl SessionService for SessionCalls {
     ) -> Answer<v1::ListSessionsResponse> {
         let list = convert::list(request.into_inner())?;
         let found = self.host.list(&list).await.map_err(status)?;
-        let seen = list.page.saturating_mul(list.page_size);
-        let next = (seen < found.total && !found.sessions.is_empty()).then(|| page::token(list.page + 1));
         let show = |session: &Session| convert::session(session, self.host.is_loaded(&session.id));
         Ok(Response::new(v1::ListSessionsResponse {
             sessions: found.sessions.iter().map(show).collect::<Result<_, _>>()?,
-            next_page_token: next.unwrap_or_default(),
+            next_page_token: found.next.as_ref().map(page::token).unwrap_or_default(),
             total_size: found.total,
         }))
     }

@@ -5,8 +5,8 @@ use crate::records::{agent, at, commit, event, events, id, message, outcome, que
 use hostel_session::agent::{PermissionMode, SettingSource};
 use hostel_session::{
     ActiveTurn, EndReason, Environment, EnvironmentStatus, Error, EventKind, Limits, ListSessions,
-    MessageState, NewSession, OnLimit, Pattern, QuestionState, Session, SessionConfig, SessionStatus, Store,
-    TranscriptPiece, TurnPhase, Usd, Verdict,
+    MessageState, NewSession, OnLimit, Pattern, QuestionState, Session, SessionConfig, SessionStatus, Start,
+    Store, TranscriptPiece, TurnPhase, Usd, Verdict,
 };
 use serde_json::json;
 
@@ -159,7 +159,8 @@ pub(crate) async fn listed_and_paged(place: &Place) {
     }
     let all = ListSessions::default();
     assert_eq!(listed(&*store, &all).await, ("s6 s5 s4 s3 s2 s1 s0".to_owned(), 7));
-    let page = |page, page_size| ListSessions { page, page_size, ..ListSessions::default() };
+    let page =
+        |page, page_size| ListSessions { start: Start::Page(page), page_size, ..ListSessions::default() };
     assert_eq!(listed(&*store, &page(2, 3)).await, ("s3 s2 s1".to_owned(), 7));
     assert_eq!(listed(&*store, &page(4, 3)).await, (String::new(), 7));
     assert_eq!(listed(&*store, &page(u64::MAX, u64::MAX)).await, (String::new(), 7));
@@ -181,7 +182,26 @@ pub(crate) async fn listed_and_paged(place: &Place) {
     // A tag is a whole word, and nothing of a language.
     let none = ListSessions { tags: tags(&["eve", "%", "[\"even\"]"]), ..all };
     assert_eq!(listed(&*store, &none).await, (String::new(), 0));
+    walked(&*store).await;
     store.close().await;
+}
+
+/// Pages that go on behind the last session that was seen show each that stays once, whatever comes and goes meanwhile.
+async fn walked(store: &dyn Store) {
+    let mut list = ListSessions { page_size: 2, ..ListSessions::default() };
+    let mut seen = Vec::new();
+    loop {
+        let page = store.list(&list).await.unwrap();
+        seen.extend(page.sessions.iter().map(|session| session.id.to_string()));
+        let Some(next) = page.next else { break };
+        // What was the end of the page goes, and a newer one comes.
+        store.delete(&next.id).await.unwrap();
+        let mut newer = session(&format!("after-{}", next.id));
+        newer.created_at = at(1000);
+        store.create(NewSession::of(newer)).await.unwrap();
+        list.start = Start::After(next);
+    }
+    assert_eq!(seen.join(" "), "s6 s5 s4 s3 s2 s1 s0");
 }
 
 async fn listed(store: &dyn Store, list: &ListSessions) -> (String, u64) {

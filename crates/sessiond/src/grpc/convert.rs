@@ -107,7 +107,7 @@ pub(super) fn list(request: v1::ListSessionsRequest) -> Result<ListSessions> {
         status: hostel_session::SessionStatus::from_wire("status", request.status)?,
         user_id: optional(request.user_id),
         tags: request.tags,
-        page: page::number(&request.page_token)?,
+        start: page::start(&request.page_token)?,
         page_size: page::size(request.page_size)?,
     })
 }

@@ -1,7 +1,7 @@
 use super::convert;
 use super::status::status;
 use hostel_proto::v1;
-use hostel_session::{Change, EndReason, Error, OnLimit, Pattern, SessionStatus, Verdict};
+use hostel_session::{Change, EndReason, Error, OnLimit, Pattern, Position, SessionStatus, Start, Verdict};
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
@@ -65,8 +65,13 @@ fn what_is_wrong_is_named() {
     assert_eq!(field(&convert::send(empty).unwrap_err()), "content");
     let long = Some(prost_types::Duration { seconds: 601, nanos: 0 });
     assert_eq!(field(&convert::bounded("wait", long).unwrap_err()), "wait");
-    assert!(convert::page::number("page-0").is_err() && convert::page::number("x").is_err());
-    assert_eq!(convert::page::number(&convert::page::token(3)).unwrap(), 3);
+    let position =
+        Position { created_at: "2026-01-02T03:04:05.678901Z".parse().unwrap(), id: "a-b".parse().unwrap() };
+    let token = convert::page::token(&position);
+    assert_eq!(convert::page::start(&token).unwrap(), Start::After(position));
+    for not in ["x", "1", "1.", "x.a", "99999999999999999999.a", "1.a.b"] {
+        assert_eq!(field(&convert::page::start(not).unwrap_err()), "page_token", "{not}");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use hostel_session::{
-    CreateSession, EndReason, ListSessions, Pattern, Session, SessionPage, SessionStatus, Statistics,
+    CreateSession, EndReason, ListSessions, Pattern, Session, SessionPage, SessionStatus, Start, Statistics,
     UpdateSession,
 };
 use serde::{Deserialize, Serialize};
@@ -42,8 +42,7 @@ impl Filters {
         // The names of the parameters, not of the types.
         let pattern = self.pattern.map(|word| word.parse::<Pattern>()).transpose();
         let status = self.status.map(|word| word.parse::<SessionStatus>()).transpose();
-        let (page, page_size) =
-            (self.page.unwrap_or(default.page), self.page_size.unwrap_or(default.page_size));
+        let (page, page_size) = (self.page.unwrap_or(1), self.page_size.unwrap_or(default.page_size));
         if !(1..=1_000_000).contains(&page) {
             return Err(Problem::invalid("page", "must be 1 to 1000000"));
         }
@@ -61,7 +60,7 @@ impl Filters {
                 .filter(|tag| !tag.is_empty())
                 .map(ToOwned::to_owned)
                 .collect(),
-            page,
+            start: Start::Page(page),
             page_size,
         })
     }

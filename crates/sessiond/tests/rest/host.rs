@@ -7,7 +7,7 @@ use hostel_session::client::domain::SandboxId;
 use hostel_session::{
     Accepted, CreateSession, Created, Delivery, EndReason, Environment, Error, Event, EventKind, Health,
     ListSessions, Message, MessageOutcome, MessageState, NewEvent, Question, QuestionAnswer, QuestionState,
-    Result, SendMessage, Session, SessionHost, SessionId, SessionPage, SessionStatus, Statistics,
+    Result, SendMessage, Session, SessionHost, SessionId, SessionPage, SessionStatus, Start, Statistics,
     SubscriptionSource, UpdateSession, Usd, new_id,
 };
 use jiff::Timestamp;
@@ -220,11 +220,12 @@ impl SessionHost for MemoryHost {
         };
         let all: Vec<Session> =
             self.lock().values().map(|entry| entry.session.clone()).filter(wanted).collect();
-        let skip = (list.page - 1).saturating_mul(list.page_size);
+        let Start::Page(number) = list.start else { panic!("REST asks for pages by their number") };
+        let skip = (number - 1).saturating_mul(list.page_size);
         let page =
             all.iter().skip(usize::try_from(skip).unwrap()).take(usize::try_from(list.page_size).unwrap());
         let (total, sessions) = (all.len() as u64, page.cloned().collect());
-        Ok(SessionPage { sessions, total, page: list.page, page_size: list.page_size })
+        Ok(SessionPage { sessions, total, page: number, page_size: list.page_size, next: None })
     }
 
     async fn statistics(&self) -> Result<Statistics> {

@@ -8,7 +8,7 @@ use super::rows::{self, get};
 use super::{ANY_TAG, Connection, DURATION_MS, Query, Row};
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::host::{ListSessions, SessionPage};
+use crate::host::{ListSessions, Position, SessionPage, Start};
 use crate::id::SessionId;
 use crate::message::Message;
 use crate::question::Question;
@@ -16,7 +16,7 @@ use crate::session::Session;
 use crate::stats::Statistics;
 use crate::store::failure::failed;
 use crate::store::summary::{self, Group, Sums};
-use crate::store::values::{Words, from_word, plain, plain_words, signed};
+use crate::store::values::{Time, Words, from_word, plain, plain_words, signed};
 use crate::store::{AgentState, MAX_TRANSCRIPT_FILES, TranscriptFile};
 use futures::TryStreamExt as _;
 use sqlx::{AssertSqlSafe, query};
@@ -82,27 +82,35 @@ pub(super) async fn find(connection: &mut Connection, name: &str) -> Result<Opti
 /// A page of sessions.
 pub(super) async fn list(connection: &mut Connection, list: &ListSessions) -> Result<SessionPage> {
     let page_size = list.page_size.clamp(1, MAX_PAGE);
-    let page = list.page.max(1);
     let (condition, filters) = conditions(list);
     let count = format!("SELECT COUNT(*) AS total FROM agent_sessions WHERE {condition}");
     let total = filters.bind(query(AssertSqlSafe(count)));
     let total = total.fetch_one(&mut *connection).await.map_err(failed("list sessions"))?;
-    let limit = filters.count();
-    let sql = format!(
-        "SELECT {} FROM agent_sessions WHERE {condition}
-         ORDER BY created_at DESC, id DESC LIMIT ${} OFFSET ${}",
-        *rows::SESSION_COLUMNS,
-        limit + 1,
-        limit + 2
-    );
-    let offset = (page - 1).saturating_mul(page_size);
-    let sessions = filters.bind(query(AssertSqlSafe(sql))).bind(signed(page_size)).bind(signed(offset));
-    Ok(SessionPage {
-        sessions: all(sessions, connection, rows::session).await?,
-        total: rows::count(&total, "total")?,
-        page,
-        page_size,
-    })
+    let (limit, first, second) = (filters.count() + 1, filters.count() + 2, filters.count() + 3);
+    let columns = &*rows::SESSION_COLUMNS;
+    let ordered = "ORDER BY created_at DESC, id DESC";
+    // One more than a page, to know of the next.
+    let most = signed(page_size + 1);
+    let (page, sessions) = match &list.start {
+        Start::Page(page) => {
+            let page = (*page).max(1);
+            let offset = signed((page - 1).saturating_mul(page_size));
+            let sql = format!(
+                "SELECT {columns} FROM agent_sessions WHERE {condition} {ordered} LIMIT ${limit} OFFSET ${first}"
+            );
+            let sql = filters.bind(query(AssertSqlSafe(sql))).bind(most).bind(offset);
+            (page, all(sql, connection, rows::session).await?)
+        }
+        Start::After(Position { created_at, id }) => {
+            let sql = format!(
+                "SELECT {columns} FROM agent_sessions
+                 WHERE {condition} AND (created_at, id) < (${first}, ${second}) {ordered} LIMIT ${limit}"
+            );
+            let sql = filters.bind(query(AssertSqlSafe(sql))).bind(most);
+            (1, all(sql.bind(Time(*created_at)).bind(id.as_str()), connection, rows::session).await?)
+        }
+    };
+    Ok(SessionPage::new(sessions, page, page_size, rows::count(&total, "total")?))
 }
 
 /// What a list is filtered by.

@@ -1,6 +1,8 @@
 //! Pages of listings.
 
 use crate::grpc::status::invalid;
+use hostel_session::{Position, Start};
+use jiff::Timestamp;
 use tonic::Status;
 
 /// Where nothing is asked for, and the most at a time.
@@ -17,19 +19,22 @@ pub(crate) fn size(asked: i32) -> Result<u64, Status> {
     }
 }
 
-/// A token for a page.
-pub(crate) fn token(page: u64) -> String {
-    format!("page-{page}")
+/// A token for the page behind a session.
+pub(crate) fn token(position: &Position) -> String {
+    format!("{}.{}", position.created_at.as_microsecond(), position.id)
 }
 
-/// The page that a token is for, from 1.
+/// Where the page begins that a token is for.
 #[allow(clippy::result_large_err, reason = "tonic's status is what services answer with")]
-pub(crate) fn number(token: &str) -> Result<u64, Status> {
+pub(crate) fn start(token: &str) -> Result<Start, Status> {
     if token.is_empty() {
-        return Ok(1);
+        return Ok(Start::Page(1));
     }
-    let number = token.strip_prefix("page-").and_then(|number| number.parse().ok());
-    number
-        .filter(|number| (1..=1 << 32).contains(number))
+    let position = token.split_once('.').and_then(|(micros, id)| {
+        let created_at = Timestamp::from_microsecond(micros.parse().ok()?).ok()?;
+        Some(Position { created_at, id: id.parse().ok()? })
+    });
+    position
+        .map(Start::After)
         .ok_or_else(|| invalid("page_token", "not a token of this listing: pass next_page_token"))
 }
