@@ -1,7 +1,7 @@
 //! The rules of the house (ARCHITECTURE.md), kept by the build.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use cargo_metadata::{DependencyKind, MetadataCommand};
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -71,14 +71,17 @@ fn sources(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
+fn metadata() -> Metadata {
+    MetadataCommand::new().manifest_path(workspace().join("Cargo.toml")).no_deps().exec().unwrap()
+}
+
 fn shown(path: &Path) -> String {
     path.strip_prefix(workspace()).unwrap_or(path).display().to_string()
 }
 
 #[test]
 fn arrows_point_down() {
-    let metadata =
-        MetadataCommand::new().manifest_path(workspace().join("Cargo.toml")).no_deps().exec().unwrap();
+    let metadata = metadata();
     let allowed: BTreeMap<&str, BTreeSet<&str>> =
         ARROWS.iter().map(|(name, uses)| (*name, uses.iter().copied().collect())).collect();
     let ours: BTreeSet<&str> = metadata.packages.iter().map(|package| package.name.as_str()).collect();
@@ -101,8 +104,7 @@ fn arrows_point_down() {
 
 #[test]
 fn packages_are_named_by_their_folders() {
-    let metadata =
-        MetadataCommand::new().manifest_path(workspace().join("Cargo.toml")).no_deps().exec().unwrap();
+    let metadata = metadata();
     for package in &metadata.packages {
         let folder = package.manifest_path.parent().unwrap().file_name().unwrap();
         let expected = match folder {
@@ -165,4 +167,38 @@ fn generated_types_stay_at_the_edges() {
         }
     }
     assert!(wrong.is_empty(), "generated types in {}", wrong.join(", "));
+}
+
+#[test]
+fn examples_are_run_where_there_are_some() {
+    let metadata = metadata();
+    let mut wrong = Vec::new();
+    for package in &metadata.packages {
+        let Some(library) = package.targets.iter().find(|target| target.is_lib()) else { continue };
+        let folder = package.manifest_path.parent().unwrap().as_std_path();
+        let has = sources(&folder.join("src")).iter().any(|path| has_example(path));
+        if has && !library.doctest {
+            wrong.push(format!("{} has examples: take doctest = false away", package.name));
+        }
+        if !has && library.doctest {
+            wrong.push(format!(
+                "{} has no examples: say [lib] doctest = false, looking costs seconds",
+                package.name
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Whether documentation in that file has a block that rustdoc would run.
+fn has_example(path: &Path) -> bool {
+    let text = fs::read_to_string(path).unwrap();
+    let documented = text.lines().map(str::trim_start);
+    let documented =
+        documented.filter_map(|line| line.strip_prefix("///").or_else(|| line.strip_prefix("//!")));
+    // Every second fence closes a block.
+    let fences = documented.filter_map(|line| line.trim().strip_prefix("```"));
+    fences.step_by(2).any(|words| {
+        words.split(',').all(|word| !matches!(word.trim(), "text" | "ignore" | "sh" | "toml" | "json"))
+    })
 }

@@ -1,7 +1,7 @@
 //! The socket of a connection to a guest, which may send descriptors along with its bytes (unix(7)).
 //!
-//! Closing the last descriptor of a socket takes as long as its owner wished (`SO_LINGER`, socket(7)). That must not be
-//! the thread that serves everybody, neither for those that are read nor for those that lie unread when we close.
+//! Closing the last descriptor of a socket can take as long as its owner wished (`SO_LINGER`, socket(7)). The thread that
+//! serves everybody closes none: neither one that was read, nor one that lies unread when the connection ends.
 
 use crate::descriptor::Descriptor;
 use bytes::BytesMut;

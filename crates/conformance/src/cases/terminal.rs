@@ -106,7 +106,8 @@ async fn it_is_the_controlling_terminal(h: H) -> Outcome {
 async fn input_is_echoed_once(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
     let mut session = open(&sandbox, script("echo ready; read line; echo got $line")).await?;
-    session.reader.until("ready").await?;
+    // The whole line: what is typed may be echoed between its parts.
+    session.reader.until("ready\r\n").await?;
     session.stdin.send("typed\n").await?;
     ensure_eq!(session.finish().await?.text(), "ready\r\ntyped\r\ngot typed\r\n");
     Ok(())
