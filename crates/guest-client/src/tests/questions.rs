@@ -260,15 +260,20 @@ async fn what_was_not_asked_for_ends_a_kept_connection() {
     join!(serve, ask);
 }
 
+/// Answers a question with more descriptors than belong to an answer.
+async fn answer_with_two(script: &Script, null: &std::fs::File) -> Peer {
+    let mut peer = script.accept().await;
+    peer.ask().await;
+    peer.reply_with(Answer::File(file("/a")), &[null.as_fd(), null.as_fd()]).await;
+    peer
+}
+
 #[tokio::test]
 async fn more_descriptors_than_one_break_the_rules() {
     let (guest, script) = guest();
+    let null = std::fs::File::open("/dev/null").unwrap();
     let serve = async {
-        let mut peer = script.accept().await;
-        peer.ask().await;
-        let null = std::fs::File::open("/dev/null").unwrap();
-        peer.reply_with(Answer::File(file("/a")), &[null.as_fd(), null.as_fd()]).await;
-        peer.closed().await;
+        answer_with_two(&script, &null).await.closed().await;
         // One is closed, and the answer is good.
         let mut peer = script.accept().await;
         peer.ask().await;
@@ -296,12 +301,10 @@ fn lingering() -> (std::net::TcpListener, std::net::TcpStream) {
 async fn a_descriptor_that_nobody_reads_holds_nobody_up() {
     let (guest, script) = guest();
     let (_deaf, socket) = lingering();
+    let null = std::fs::File::open("/dev/null").unwrap();
     let serve = async {
-        let mut peer = script.accept().await;
-        peer.ask().await;
         // A reader stops between two messages with descriptors, and the first of these ends the connection.
-        let null = std::fs::File::open("/dev/null").unwrap();
-        peer.reply_with(Answer::File(file("/a")), &[null.as_fd(), null.as_fd()]).await;
+        let peer = answer_with_two(&script, &null).await;
         send_with(&peer.stream, b"more", &[socket.as_fd()]);
         drop(socket);
         peer
@@ -309,7 +312,11 @@ async fn a_descriptor_that_nobody_reads_holds_nobody_up() {
     let (mut peer, error) = join!(serve, guest.stat("/a", true));
     assert!(is_protocol(&error.unwrap_err()));
     let mut end = [0];
-    assert_eq!(tokio::io::AsyncReadExt::read(&mut peer.stream, &mut end).await.unwrap(), 0, "it is closed");
+    assert_eq!(
+        tokio::io::AsyncReadExt::read(&mut peer.stream, &mut end).await.unwrap(),
+        0,
+        "what was unread was read"
+    );
 }
 
 #[tokio::test]

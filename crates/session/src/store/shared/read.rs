@@ -86,30 +86,26 @@ pub(super) async fn list(connection: &mut Connection, list: &ListSessions) -> Re
     let count = format!("SELECT COUNT(*) AS total FROM agent_sessions WHERE {condition}");
     let total = filters.bind(query(AssertSqlSafe(count)));
     let total = total.fetch_one(&mut *connection).await.map_err(failed("list sessions"))?;
-    let (limit, first, second) = (filters.count() + 1, filters.count() + 2, filters.count() + 3);
-    let columns = &*rows::SESSION_COLUMNS;
-    let ordered = "ORDER BY created_at DESC, id DESC";
-    // One more than a page, to know of the next.
-    let most = signed(page_size + 1);
-    let (page, sessions) = match &list.start {
-        Start::Page(page) => {
-            let page = (*page).max(1);
-            let offset = signed((page - 1).saturating_mul(page_size));
-            let sql = format!(
-                "SELECT {columns} FROM agent_sessions WHERE {condition} {ordered} LIMIT ${limit} OFFSET ${first}"
-            );
-            let sql = filters.bind(query(AssertSqlSafe(sql))).bind(most).bind(offset);
-            (page, all(sql, connection, rows::session).await?)
-        }
-        Start::After(Position { created_at, id }) => {
-            let sql = format!(
-                "SELECT {columns} FROM agent_sessions
-                 WHERE {condition} AND (created_at, id) < (${first}, ${second}) {ordered} LIMIT ${limit}"
-            );
-            let sql = filters.bind(query(AssertSqlSafe(sql))).bind(most);
-            (1, all(sql.bind(Time(*created_at)).bind(id.as_str()), connection, rows::session).await?)
-        }
+    let (page, after) = match &list.start {
+        Start::Page(page) => ((*page).max(1), None),
+        Start::After(position) => (1, Some(position)),
     };
+    let next = filters.count() + 1;
+    let behind =
+        after.map(|_| format!(" AND (created_at, id) < (${}, ${})", next + 2, next + 3)).unwrap_or_default();
+    let sql = format!(
+        "SELECT {} FROM agent_sessions WHERE {condition}{behind}
+         ORDER BY created_at DESC, id DESC LIMIT ${next} OFFSET ${}",
+        *rows::SESSION_COLUMNS,
+        next + 1
+    );
+    let offset = (page - 1).saturating_mul(page_size);
+    // One more than a page, to know of the next.
+    let mut sql = filters.bind(query(AssertSqlSafe(sql))).bind(signed(page_size + 1)).bind(signed(offset));
+    if let Some(Position { created_at, id }) = after {
+        sql = sql.bind(Time(*created_at)).bind(id.as_str());
+    }
+    let sessions = all(sql, connection, rows::session).await?;
     Ok(SessionPage::new(sessions, page, page_size, rows::count(&total, "total")?))
 }
 

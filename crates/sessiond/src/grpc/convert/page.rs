@@ -28,7 +28,7 @@ pub(crate) fn token(position: &Position) -> String {
 #[allow(clippy::result_large_err, reason = "tonic's status is what services answer with")]
 pub(crate) fn start(token: &str) -> Result<Start, Status> {
     if token.is_empty() {
-        return Ok(Start::Page(1));
+        return Ok(Start::default());
     }
     let position = token.split_once('.').and_then(|(micros, id)| {
         let created_at = Timestamp::from_microsecond(micros.parse().ok()?).ok()?;
