@@ -1,12 +1,12 @@
 //! A sandbox's doors to the gateway.
 
 use crate::error::{Error, Result};
-use crate::plain::Plain;
 use crate::request::{Seat, serve};
 use crate::shared::Core;
 use crate::stream::impatient;
 use hostel_sandbox::label::{self, Labels};
 use hostel_sandbox::{ModelBudget, SandboxId};
+use hostel_untrusted_socket::UntrustedSocket;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -53,7 +53,7 @@ enum Listener {
     Tcp(TcpListener),
 }
 
-type Stream = Either<Plain, TcpStream>;
+type Stream = Either<UntrustedSocket, TcpStream>;
 
 impl Listener {
     fn new(door: Door) -> io::Result<Self> {
@@ -72,7 +72,7 @@ impl Listener {
     async fn accept(&self) -> io::Result<Stream> {
         match self {
             Self::Unix(listener) => {
-                listener.accept().await.map(|(stream, _)| Either::Left(Plain::new(stream)))
+                listener.accept().await.map(|(stream, _)| Either::Left(UntrustedSocket::new(stream)))
             }
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;

@@ -29,7 +29,6 @@ mod gateway;
 mod headers;
 mod intake;
 mod ledger;
-mod plain;
 mod price;
 mod reply;
 mod report;

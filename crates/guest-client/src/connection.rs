@@ -1,15 +1,14 @@
 //! One connection to a guest: greeting, questions and answers.
 
-use crate::descriptor::Descriptor;
 use crate::endpoint::Endpoint;
 use crate::failure::{Fault, clean};
 use crate::inbox::{Inbox, Piece};
-use crate::socket::Socket;
 use bytes::Bytes;
 use hostel_guest_protocol::{
     Answer, Ask, Hello, MAX_MESSAGE, Reply, Request, VERSION, Welcome, frame::encode_message,
 };
 use hostel_sandbox::{Error, Result};
+use hostel_untrusted_socket::{Descriptor, UntrustedSocket};
 use prost::Message;
 use std::os::fd::OwnedFd;
 use tokio::io::AsyncWriteExt;
@@ -33,7 +32,7 @@ pub(crate) fn encode(ask: Ask) -> Result<Bytes> {
 /// A connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    pub(crate) socket: Socket,
+    pub(crate) socket: UntrustedSocket,
     pub(crate) inbox: Inbox,
     /// What has to be said first.
     hello: Option<Vec<u8>>,
@@ -66,7 +65,7 @@ impl Connection {
 
     fn of(stream: UnixStream) -> Self {
         Self {
-            socket: Socket::new(stream),
+            socket: UntrustedSocket::new(stream),
             inbox: Inbox::default(),
             hello: None,
             owed: Vec::new(),

@@ -2,6 +2,7 @@
 
 use crate::failure::broken;
 use hostel_sandbox::{Error, Result};
+use hostel_untrusted_socket::Descriptor;
 use rustix::fs::{FileType, fstat, fstatfs};
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use std::os::fd::OwnedFd;
@@ -29,72 +30,48 @@ const SWITCHES: [u32; 15] = [
 const SLOW: [u32; 3] = [FUSE, 0x7472_6163, 0x6462_6720];
 const FUSE: u32 = 0x6573_5546;
 
-/// A received descriptor. It is closed where blocking is allowed: closing a socket can take as long as its
-/// owner wished (`SO_LINGER`).
-#[derive(Debug)]
-pub(crate) struct Descriptor(Option<OwnedFd>);
-
-impl Drop for Descriptor {
-    fn drop(&mut self) {
-        if let Some(fd) = self.0.take() {
-            // So that many of them do not take all threads that may block. Its owner may be setting it again.
-            let _ = sockopt::set_socket_linger(&fd, None);
-            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-                runtime.spawn_blocking(move || drop(fd));
-            }
-        }
-    }
+fn is_kind(fd: &OwnedFd, kind: FileType) -> bool {
+    fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == kind)
 }
 
-impl Descriptor {
-    pub(crate) fn new(fd: OwnedFd) -> Self {
-        Self(Some(fd))
-    }
+/// A pipe, and nothing else.
+pub(crate) fn pipe(descriptor: Descriptor) -> Result<OwnedFd> {
+    let pipe = descriptor.take_if(|fd| is_kind(fd, FileType::Fifo));
+    pipe.ok_or_else(|| broken("a descriptor that should be a pipe is none"))
+}
 
-    fn into_kind(mut self, kind: FileType) -> Option<OwnedFd> {
-        let is_kind =
-            |fd: &OwnedFd| fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == kind);
-        if self.0.as_ref().is_some_and(is_kind) { self.0.take() } else { None }
-    }
+/// A stream socket of that family that listens, and does not block.
+pub(crate) fn listener(descriptor: Descriptor, family: AddressFamily) -> Result<OwnedFd> {
+    let listener = descriptor.take_if(|socket| {
+        is_kind(socket, FileType::Socket)
+            && sockopt::socket_acceptconn(socket) == Ok(true)
+            && sockopt::socket_domain(socket) == Ok(family)
+            && sockopt::socket_type(socket) == Ok(SocketType::STREAM)
+            && rustix::io::ioctl_fionbio(socket, true).is_ok()
+    });
+    listener.ok_or_else(|| broken("a descriptor that should be a listening socket is none"))
+}
 
-    /// A pipe, and nothing else.
-    pub(crate) fn into_pipe(self) -> Result<OwnedFd> {
-        self.into_kind(FileType::Fifo).ok_or_else(|| broken("a descriptor that should be a pipe is none"))
-    }
+/// A regular file that can be read without waiting for anybody.
+pub(crate) fn readable_file(descriptor: Descriptor) -> Result<OwnedFd> {
+    file(descriptor, &SLOW)
+}
 
-    /// A stream socket of that family that listens, and does not block.
-    pub(crate) fn into_listener(self, family: AddressFamily) -> Result<OwnedFd> {
-        let wrong = || broken("a descriptor that should be a listening socket is none");
-        let is_listener = |socket: &OwnedFd| {
-            sockopt::socket_acceptconn(socket) == Ok(true)
-                && sockopt::socket_domain(socket) == Ok(family)
-                && sockopt::socket_type(socket) == Ok(SocketType::STREAM)
-                && rustix::io::ioctl_fionbio(socket, true).is_ok()
-        };
-        // What is none stays in here, to be closed where that may take time.
-        if !self.0.as_ref().is_some_and(is_listener) {
-            return Err(wrong());
+/// A regular file that holds data and switches nothing.
+pub(crate) fn writable_file(descriptor: Descriptor) -> Result<OwnedFd> {
+    file(descriptor, &SWITCHES)
+}
+
+fn file(descriptor: Descriptor, refused: &[u32]) -> Result<OwnedFd> {
+    let mut problem = "not a regular file";
+    let file = descriptor.take_if(|file| {
+        if !is_kind(file, FileType::RegularFile) {
+            return false;
         }
-        self.into_kind(FileType::Socket).ok_or_else(wrong)
-    }
-
-    /// A regular file that can be read without waiting for anybody.
-    pub(crate) fn into_readable_file(self) -> Result<OwnedFd> {
-        self.into_file(&SLOW)
-    }
-
-    /// A regular file that holds data and switches nothing.
-    pub(crate) fn into_writable_file(self) -> Result<OwnedFd> {
-        self.into_file(&SWITCHES)
-    }
-
-    fn into_file(self, refused: &[u32]) -> Result<OwnedFd> {
-        let not_a_file = || Error::invalid("path", "not a regular file");
-        let file = self.into_kind(FileType::RegularFile).ok_or_else(not_a_file)?;
-        let system = fstatfs(&file).map_err(|errno| Error::internal("fstatfs", errno))?.f_type;
-        if refused.iter().any(|magic| i128::from(*magic) == i128::from(system) & 0xffff_ffff) {
-            return Err(Error::invalid("path", "a file of a file system that holds no plain data"));
-        }
-        Ok(file)
-    }
+        problem = "a file of a file system that holds no plain data";
+        let refused =
+            |system| refused.iter().any(|magic| i128::from(*magic) == i128::from(system) & 0xffff_ffff);
+        fstatfs(file).is_ok_and(|system| !refused(system.f_type))
+    });
+    file.ok_or_else(|| Error::invalid("path", problem))
 }

@@ -1,7 +1,7 @@
 //! Files. Contents are read and written here, through descriptors that the guest opened.
 
 use crate::convert;
-use crate::descriptor::Descriptor;
+use crate::descriptor::{readable_file, writable_file};
 use crate::failure::{Subject, broken};
 use crate::guest::{CALL_DEADLINE, Guest, within};
 use async_trait::async_trait;
@@ -10,6 +10,7 @@ use hostel_guest_protocol as wire;
 use hostel_guest_protocol::{Ask, Empty, FromGuest, GuestEvent};
 use hostel_sandbox::file::{ByteStream, Compression, FileEvent, FileInfo, FileKind, FilePage, WriteOptions};
 use hostel_sandbox::{Error, Files, Result};
+use hostel_untrusted_socket::Descriptor;
 use prost::Message;
 use rustix::buffer::spare_capacity;
 use rustix::io::{Errno, retry_on_intr};
@@ -64,7 +65,7 @@ impl Files for Guest {
         let ask = Ask::OpenRead(wire::Path { path: path.to_owned() });
         let (answer, descriptor) = self.call(ask, &Subject::file(path)).await?;
         let info = regular(convert::file(answer, path)?)?;
-        let file = Arc::new(with_descriptor(descriptor)?.into_readable_file()?);
+        let file = Arc::new(readable_file(with_descriptor(descriptor)?)?);
         let content = self.feed(CHUNKS, |sender| send_content(file, offset, length, sender))?;
         Ok((info, content))
     }
@@ -85,7 +86,7 @@ impl Files for Guest {
         let ask = Ask::OpenWrite(open);
         let (mut connection, answer, descriptor) = self.occupy(ask, &subject, Some(CALL_DEADLINE)).await?;
         regular(convert::file(answer, path)?)?;
-        let file = Arc::new(with_descriptor(descriptor)?.into_writable_file()?);
+        let file = Arc::new(writable_file(with_descriptor(descriptor)?)?);
         let commit = crate::connection::encode(Ask::CommitWrite(Empty {}))?;
         let work = async {
             receive_content(file, offset, content).await?;

@@ -2,11 +2,11 @@
 
 use crate::connection::{Connection, encode};
 use crate::convert::{self, Activity};
-use crate::descriptor::Descriptor;
 use crate::endpoint::Endpoint;
 use crate::failure::{Fault, Subject, broken, clean, closing};
 use hostel_guest_protocol::{Answer, Ask, Empty, GuestConfig};
 use hostel_sandbox::{Error, Result};
+use hostel_untrusted_socket::Descriptor;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

@@ -1,10 +1,9 @@
 //! What arrives on a connection: bytes cut into messages and data, and descriptors.
 
-use crate::descriptor::Descriptor;
 use crate::failure::Fault;
-use crate::socket::{Received, Socket};
 use bytes::{Buf, Bytes, BytesMut};
 use hostel_guest_protocol::{Frame, HEADER_LEN, StreamId};
+use hostel_untrusted_socket::{Descriptor, Received, UntrustedSocket};
 use std::io;
 use tokio::io::Interest;
 
@@ -54,27 +53,27 @@ impl Default for Inbox {
 
 impl Inbox {
     /// Waits until something arrived. Cancellation loses nothing.
-    pub(crate) async fn fill(&mut self, socket: &Socket) -> Result<(), Fault> {
+    pub(crate) async fn fill(&mut self, socket: &UntrustedSocket) -> Result<(), Fault> {
         let (arrived, size) = (&mut self.arrived, self.read_size);
-        let received = socket.async_io(Interest::READABLE, || socket.receive(arrived, size)).await;
+        let received = socket.async_io(Interest::READABLE, || receive(socket, arrived, size)).await;
         self.note(received.map_err(|error| Fault::Gone(format!("the connection broke: {error}")))?)
     }
 
     /// The same for a connection that carries nothing but streams: much may come, and no descriptors. Those that do
     /// come are taken all the same, and closed elsewhere: the kernel would close them in this thread, which can take as
     /// long as their owner wished.
-    pub(crate) async fn fill_with_data(&mut self, socket: &Socket) -> Result<(), Fault> {
+    pub(crate) async fn fill_with_data(&mut self, socket: &UntrustedSocket) -> Result<(), Fault> {
         let (arrived, size) = (&mut self.arrived, self.read_size);
-        let received = socket.async_io(Interest::READABLE, || socket.receive(arrived, size)).await;
+        let received = socket.async_io(Interest::READABLE, || receive(socket, arrived, size)).await;
         let received = received.map_err(|error| Fault::Gone(format!("the connection broke: {error}")))?;
         self.note(Received { bytes: received.bytes, descriptors: Vec::new(), truncated: false })
     }
 
     /// Whether nothing arrived although nothing was asked, and the other end is still there.
-    pub(crate) fn is_quiet(&mut self, socket: &Socket) -> bool {
+    pub(crate) fn is_quiet(&mut self, socket: &UntrustedSocket) -> bool {
         let arrived = &mut self.arrived;
         // One byte is enough to know.
-        let received = socket.try_io(Interest::READABLE, || socket.receive(arrived, 1));
+        let received = socket.try_io(Interest::READABLE, || receive(socket, arrived, 1));
         self.is_empty() && received.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
@@ -153,4 +152,13 @@ impl Inbox {
             }
         }
     }
+}
+
+/// Reads at most `size` bytes behind those that arrived, and descriptors, without waiting.
+fn receive(socket: &UntrustedSocket, arrived: &mut BytesMut, size: usize) -> io::Result<Received> {
+    let start = arrived.len();
+    arrived.resize(start + size, 0);
+    let received = socket.receive(&mut arrived[start..]);
+    arrived.truncate(start + received.as_ref().map_or(0, |received| received.bytes));
+    received
 }

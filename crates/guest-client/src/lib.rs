@@ -23,7 +23,6 @@ mod pipe;
 mod processes;
 mod relay;
 mod rules;
-mod socket;
 mod streams;
 #[cfg(test)]
 mod tests;

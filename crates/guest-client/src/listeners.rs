@@ -1,6 +1,7 @@
 //! Listening sockets inside.
 
 use crate::convert;
+use crate::descriptor::listener;
 use crate::failure::{Subject, broken};
 use crate::guest::Guest;
 use async_trait::async_trait;
@@ -25,6 +26,6 @@ impl Listeners for Guest {
         let subject = Subject::new("listener", name);
         let (answer, descriptor) = self.call(Ask::Listen(Listen { at: Some(at) }), &subject).await?;
         convert::done(answer)?;
-        descriptor.ok_or_else(|| broken("no descriptor came with a listener"))?.into_listener(family)
+        listener(descriptor.ok_or_else(|| broken("no descriptor came with a listener"))?, family)
     }
 }

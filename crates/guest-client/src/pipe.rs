@@ -1,9 +1,10 @@
 //! A pipe to or from a guest.
 
-use crate::descriptor::Descriptor;
+use crate::descriptor;
 use crate::files::blocking;
 use bytes::{Buf, Bytes};
 use hostel_sandbox::{Error, Result};
+use hostel_untrusted_socket::Descriptor;
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
@@ -38,7 +39,7 @@ impl<T> End<T> {
         flags: OFlags,
         register: impl FnOnce(OwnedFd) -> io::Result<T>,
     ) -> Result<Self> {
-        let theirs = descriptor.into_pipe()?;
+        let theirs = descriptor::pipe(descriptor)?;
         let unusable = |error: io::Error| Error::internal("use the guest's pipe", error);
         let path = format!("/proc/self/fd/{}", theirs.as_raw_fd());
         let _ = rustix::pipe::fcntl_setpipe_size(&theirs, SIZE);

@@ -287,38 +287,6 @@ async fn more_descriptors_than_one_break_the_rules() {
     join!(serve, ask);
 }
 
-/// A socket that, where the last descriptor of it is closed, holds whoever does that for 100 s.
-fn lingering() -> (std::net::TcpListener, std::net::TcpStream) {
-    let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let socket = std::net::TcpStream::connect(deaf.local_addr().unwrap()).unwrap();
-    socket.set_nonblocking(true).unwrap();
-    while std::io::Write::write(&mut &socket, &[0; 1 << 16]).is_ok() {}
-    rustix::net::sockopt::set_socket_linger(&socket, Some(Duration::from_secs(100))).unwrap();
-    (deaf, socket)
-}
-
-#[tokio::test]
-async fn a_descriptor_that_nobody_reads_holds_nobody_up() {
-    let (guest, script) = guest();
-    let (_deaf, socket) = lingering();
-    let null = std::fs::File::open("/dev/null").unwrap();
-    let serve = async {
-        // A reader stops between two messages with descriptors, and the first of these ends the connection.
-        let peer = answer_with_two(&script, &null).await;
-        send_with(&peer.stream, b"more", &[socket.as_fd()]);
-        drop(socket);
-        peer
-    };
-    let (mut peer, error) = join!(serve, guest.stat("/a", true));
-    assert!(is_protocol(&error.unwrap_err()));
-    let mut end = [0];
-    assert_eq!(
-        tokio::io::AsyncReadExt::read(&mut peer.stream, &mut end).await.unwrap(),
-        0,
-        "what was unread was read"
-    );
-}
-
 #[tokio::test]
 async fn listings_are_checked() {
     let (guest, script) = guest();
