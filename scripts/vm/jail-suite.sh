@@ -160,6 +160,7 @@ programs() {
 		echo "---- $(basename "$program") as $1"
 		if systemd-run --quiet --wait --pipe --collect --property=Delegate=yes --property=TasksMax=infinity \
 			--property=User="$1" --setenv=PATH="$PATH" --setenv=HOSTEL_BIN_DIR=/opt/hostel/bin \
+			--setenv=HOSTEL_CASE_SECONDS=900 \
 			"$program"; then
 			echo "PASS $1: $(basename "$program")"
 			passed=$((passed + 1))

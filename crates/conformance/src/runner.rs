@@ -9,8 +9,10 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Handle};
 use tokio::task::JoinSet;
 
-/// Longest that a case may take. Single waits are shorter.
-const CASE_DEADLINE: Duration = Duration::from_secs(240);
+/// Seconds that a case may take. Single waits are shorter.
+const CASE_SECONDS: u64 = 240;
+/// How many seconds it may take instead: on a machine that is emulated everything takes many times as long.
+const CASE_SECONDS_VARIABLE: &str = "HOSTEL_CASE_SECONDS";
 /// Set by cargo-nextest, which has each case in a process of its own, and tries again itself.
 const NEXTEST: &str = "NEXTEST";
 
@@ -94,18 +96,29 @@ async fn patiently(case: Case, factory: Arc<dyn Factory>) -> Outcome {
     }
 }
 
+fn deadline() -> Result<Duration, Failure> {
+    let seconds = match std::env::var(CASE_SECONDS_VARIABLE) {
+        Ok(given) => given.parse().map_err(|_| {
+            Failure::new(format!("{CASE_SECONDS_VARIABLE}={given:?} is no whole number of seconds"))
+        })?,
+        Err(_) => CASE_SECONDS,
+    };
+    Ok(Duration::from_secs(seconds))
+}
+
 /// Runs a case and cleans up after it, however it ended.
 async fn run(case: Case, factory: Arc<dyn Factory>) -> Outcome {
+    let deadline = deadline()?;
     let harness = Harness::new(factory);
     let mut tasks = JoinSet::new();
     tasks.spawn((case.run)(Arc::clone(&harness)));
-    let ended = tokio::time::timeout(CASE_DEADLINE, tasks.join_next()).await;
+    let ended = tokio::time::timeout(deadline, tasks.join_next()).await;
     tasks.shutdown().await;
     let outcome = match ended {
         Ok(Some(Ok(outcome))) => outcome,
         Ok(Some(Err(error))) => Err(Failure::new(error.to_string())),
         Ok(None) => Err(Failure::new("the case did not run")),
-        Err(_) => Err(Failure::new(format!("the case took more than {} s", CASE_DEADLINE.as_secs()))),
+        Err(_) => Err(Failure::new(format!("the case took more than {} s", deadline.as_secs()))),
     };
     let cleaned = harness.clean_up().await.map_err(|failure| failure.while_("cleaning up"));
     match (outcome, cleaned) {
