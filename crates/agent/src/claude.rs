@@ -2,6 +2,7 @@
 
 mod blocks;
 mod control;
+mod hooks;
 mod prompts;
 mod read;
 mod result;

@@ -30,7 +30,8 @@ pub(crate) fn launch(options: &LaunchOptions) -> Result<(Launch, Box<dyn AgentDr
         ("claimed_spare", options.claimed_spare),
         ("mcp_servers", !options.mcp_servers.is_empty()),
         ("host_mcp_servers", !options.host_mcp_servers.is_empty()),
-        ("hooks", options.hooks.is_some()),
+        ("hooks", options.hooks.is_some() || options.host_hooks.is_some()),
+        ("plugins", !options.plugins.is_empty()),
         ("json_schema", options.json_schema.is_some()),
     ];
     if let Some((field, _)) = impossible.into_iter().find(|(_, wanted)| *wanted) {

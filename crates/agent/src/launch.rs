@@ -84,7 +84,11 @@ pub struct LaunchOptions {
     /// Subagents by name, as the agent's configuration has them.
     pub agents: BTreeMap<String, Value>,
     /// Hooks that the host answers: by event, what to match and the ids to call.
+    pub host_hooks: Option<Value>,
+    /// Hooks that the agent runs itself, where it is: by event, what to match and what to run, as in its settings.
     pub hooks: Option<Value>,
+    /// Directories or archives of plugins, where the agent is; relative ones are of the workspace.
+    pub plugins: Vec<String>,
     /// Where settings are read from. Empty: nowhere, so that what is in the workspace cannot change how it works.
     pub setting_sources: Vec<SettingSource>,
     /// The form that the answer shall have, as JSON schema.

@@ -87,12 +87,13 @@ pub struct SessionConfig {
     /// Subagents by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub custom_agents: BTreeMap<String, Value>,
-    /// Not supported over the API.
+    /// Hooks that the agent runs in its sandbox, as `hooks` of its settings has them: by event what to match, and the
+    /// commands.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hooks: Option<Value>,
-    /// Not supported over the API.
+    /// Plugins of the agent that are in its sandbox.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub plugins: Vec<Value>,
+    pub plugins: Vec<Plugin>,
     /// Where settings are read from: `user`, `project`, `local`. `project` where absent; empty for nowhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<String>>)]
@@ -112,6 +113,17 @@ pub struct SessionConfig {
     /// What the sandbox may reach, as `hostel run --network` takes it: `none`, `open`, or hosts to allow.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network: Option<Vec<String>>,
+}
+
+/// A plugin of the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Plugin {
+    /// A directory, or a `.zip`, in the sandbox.
+    Local {
+        /// Where; relative to `workingDirectory`.
+        path: String,
+    },
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

@@ -27,7 +27,7 @@ mod worker;
 
 pub use blob::{Blob, BlobLocation, BlobStore, BlobStream, S3Bucket};
 pub use change::Change;
-pub use config::SessionConfig;
+pub use config::{Plugin, SessionConfig};
 pub use error::{Error, Result};
 pub use event::{Event, EventKind, NewEvent};
 pub use host::{

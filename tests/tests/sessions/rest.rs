@@ -142,6 +142,30 @@ async fn what_is_kept(stage: &Stage, session: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn hooks_run_in_the_sandbox_and_plugins_that_are_not_there_are_told() {
+    let Some(stage) = Stage::new("hooks of a session").await else { return };
+    let hook = json!({ "type": "command", "command": "echo \"$CLAUDE_PROJECT_DIR\" >/workspace/hooked" });
+    let config = json!({
+        "permissionMode": "bypassPermissions",
+        "hooks": { "PostToolUse": [{ "matcher": "Bash", "hooks": [hook] }] },
+        "plugins": [{ "type": "local", "path": "not/there" }],
+    });
+    let body = json!({ "pattern": "long-running", "config": config });
+    let (status, session) = told(stage.post("/api/sessions", body).await).await;
+    assert_eq!(status, 201, "{session}");
+    assert_eq!(session["config"], config, "it is told as it was given");
+    let session = format!("/api/sessions/{}", session["id"].as_str().unwrap());
+    let turn = json!({ "prompt": work(), "streaming": false });
+    assert_eq!(told(stage.post(&format!("{session}/message"), turn).await).await.0, 200);
+    let hooked = stage.get(&format!("{session}/files/content?path=hooked")).send().await.unwrap();
+    assert_eq!((hooked.status().as_u16(), hooked.text().await.unwrap().as_str()), (200, "/workspace\n"));
+    let events = stage.journal(&session).await;
+    let missed = |event: &&Value| event["type"] == "log" && event.to_string().contains("not/there");
+    assert_eq!(events.iter().filter(missed).count(), 1, "{events:?}");
+    stage.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_turn_goes_on_while_the_server_is_away() {
     let Some(mut stage) = Stage::new("a turn without its server").await else { return };
     let session = stage.session("long-running").await;

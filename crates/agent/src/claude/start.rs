@@ -1,7 +1,7 @@
 //! What to start, and what to say first.
 
-use super::result;
 use super::state::{Asked, FORMAT, State};
+use super::{hooks, result};
 use crate::error::{Error, Result};
 use crate::launch::{Launch, LaunchOptions, PermissionMode, SettingSource};
 use serde_json::{Map, Value, json};
@@ -23,7 +23,8 @@ pub(super) fn process(options: &LaunchOptions) -> Result<Launch> {
     if options.claimed_spare {
         return spare(options).ok_or_else(|| Error::Options {
             field: "claimed_spare",
-            problem: "a spare cannot resume, and has no MCP servers or arguments of its own".to_owned(),
+            problem: "a spare cannot resume, and has no MCP servers, plugins or arguments of its own"
+                .to_owned(),
         });
     }
     let mut argv = common(options);
@@ -44,6 +45,12 @@ pub(super) fn process(options: &LaunchOptions) -> Result<Launch> {
     }
     if !options.mcp_servers.is_empty() {
         add("--mcp-config", json!({ "mcpServers": options.mcp_servers }).to_string());
+    }
+    if let Some(hooks) = &options.hooks {
+        add("--settings", json!({ "hooks": hooks }).to_string());
+    }
+    for plugin in &options.plugins {
+        add("--plugin-dir", plugin.clone());
     }
     // Each is one argument, as these flags take as many as come.
     for tool in &options.allowed_tools {
@@ -71,8 +78,10 @@ pub(super) fn process(options: &LaunchOptions) -> Result<Launch> {
 
 /// The process of a spare. Only what cannot be said at the claim is in it.
 pub(super) fn spare(options: &LaunchOptions) -> Option<Launch> {
-    let possible =
-        options.resume.is_none() && options.mcp_servers.is_empty() && options.extra_args.is_empty();
+    let possible = options.resume.is_none()
+        && options.mcp_servers.is_empty()
+        && options.plugins.is_empty()
+        && options.extra_args.is_empty();
     possible.then(|| {
         let mut argv = common(options);
         argv.push(AWAIT_CLAIM.to_owned());
@@ -159,9 +168,10 @@ pub(super) fn opening(options: &LaunchOptions) -> Result<State> {
         if let Some(model) = &options.model {
             state.ask("hostel:model", &json!({ "subtype": "set_model", "model": model }), Asked::Option);
         }
-        if let Some(settings) = permissions(options) {
-            let body = json!({ "subtype": "apply_flag_settings", "settings": { "permissions": settings } });
-            state.ask("hostel:permissions", &body, Asked::Option);
+        let settings = claimed_settings(options);
+        if !settings.is_empty() {
+            let body = json!({ "subtype": "apply_flag_settings", "settings": settings });
+            state.ask("hostel:settings", &body, Asked::Option);
         }
     }
     let rules = rules(&options.granted);
@@ -193,7 +203,7 @@ fn initialize(options: &LaunchOptions) -> Value {
             body.insert(key.to_owned(), value);
         }
     };
-    add("hooks", options.hooks.clone());
+    add("hooks", options.host_hooks.clone());
     add("systemPrompt", options.system_prompt.as_ref().map(|text| json!([text])));
     add("appendSystemPrompt", options.append_system_prompt.as_ref().map(|text| json!(text)));
     add("title", options.title.as_ref().map(|text| json!(text)));
@@ -230,6 +240,12 @@ fn rules(granted: &[Value]) -> Vec<String> {
         .collect()
 }
 
+/// What other processes are told by arguments.
+fn claimed_settings(options: &LaunchOptions) -> Map<String, Value> {
+    let given = [("permissions", permissions(options)), ("hooks", options.hooks.clone())];
+    given.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
+}
+
 fn permissions(options: &LaunchOptions) -> Option<Value> {
     let mut settings = Map::new();
     for (key, list) in [
@@ -261,8 +277,11 @@ fn check(options: &LaunchOptions) -> Result<()> {
     if options.max_turns == Some(0) {
         return wrong("max_turns", "must be at least 1");
     }
+    if let Some(hooks) = &options.hooks {
+        hooks::check(hooks)?;
+    }
     // A value that begins so would be taken for a flag.
-    let values: [(&'static str, Vec<&String>); 7] = [
+    let values: [(&'static str, Vec<&String>); 8] = [
         ("resume", options.resume.iter().collect()),
         ("resume_at", options.resume_at.iter().collect()),
         ("conversation", options.conversation.iter().collect()),
@@ -270,6 +289,7 @@ fn check(options: &LaunchOptions) -> Result<()> {
         ("allowed_tools", options.allowed_tools.iter().collect()),
         ("disallowed_tools", options.disallowed_tools.iter().collect()),
         ("additional_directories", options.additional_directories.iter().collect()),
+        ("plugins", options.plugins.iter().collect()),
     ];
     for (field, values) in values {
         if values.iter().any(|value| value.is_empty() || value.starts_with('-') || value.contains('\0')) {

@@ -75,6 +75,8 @@ pub(super) struct State {
     pub(super) spent: u64,
     /// Whether somebody wanted the turn to stop.
     pub(super) interrupting: bool,
+    /// Plugins that it could not load, as it last told.
+    pub(super) plugin_problems: Vec<String>,
     /// The last thing that it complained of.
     pub(super) complaint: String,
 }

@@ -8,7 +8,9 @@ use crate::lines::clip;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// How much is kept of what a task is for, in bytes.
+/// Of how many plugins it is told that they could not be loaded.
+const MAX_PLUGINS: usize = 16;
+/// How much is kept of what a task is for, or of what is wrong with a plugin, in bytes.
 const MAX_DESCRIPTION: usize = 1024;
 
 /// A line of this type.
@@ -60,6 +62,7 @@ fn init(state: &mut State, line: &Value, found: &mut Found) {
         state.ready.version = Some(version.to_owned());
     }
     state.learn(&line["capabilities"]);
+    plugins(state, &line["plugin_errors"], found);
     // A turn begins with this line in every version.
     running(state, found);
     prompts::turn_begins(state, found);
@@ -70,6 +73,19 @@ fn init(state: &mut State, line: &Value, found: &mut Found) {
     state.ready.conversation = id.or(state.ready.conversation.take());
     if let Some(id) = state.ready.conversation.clone().filter(|_| is_new) {
         found.push(Meaning::Conversation { id, model: state.model.clone() });
+    }
+}
+
+/// Plugins that it could not load. Every turn tells them.
+fn plugins(state: &mut State, errors: &Value, found: &mut Found) {
+    let errors = errors.as_array().into_iter().flatten().filter_map(|error| nonempty(error, "message"));
+    let problems: Vec<String> =
+        errors.take(MAX_PLUGINS).map(|problem| clip(problem, MAX_DESCRIPTION).to_owned()).collect();
+    if problems != state.plugin_problems {
+        for problem in &problems {
+            found.push(Meaning::Log { level: "warn", message: format!("a plugin is not there: {problem}") });
+        }
+        state.plugin_problems = problems;
     }
 }
 

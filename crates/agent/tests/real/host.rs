@@ -86,7 +86,8 @@ async fn hooks_of_the_host_decide() {
     let place = Place::new().await;
     let Some(mut options) = place.options() else { return };
     options.permission_mode = PermissionMode::BypassPermissions;
-    options.hooks = Some(json!({ "PreToolUse": [{ "matcher": "Bash", "hookCallbackIds": ["before"] }] }));
+    options.host_hooks =
+        Some(json!({ "PreToolUse": [{ "matcher": "Bash", "hookCallbackIds": ["before"] }] }));
     let mut agent = Agent::claude(&options);
     let script = Script::new().tool("Bash", json!({ "command": "touch hooked" })).text("done");
     agent.prompt(&script.prompt("Go."));
@@ -101,6 +102,63 @@ async fn hooks_of_the_host_decide() {
     assert_eq!(calls[0]["tool_input"]["command"], "touch hooked");
     assert!(!place.workspace.path().join("hooked").exists());
     assert!(place.last_request().contains("the hook says no"));
+}
+
+/// A hook that leaves a trace in the workspace and refuses what is asked.
+fn refusing(trace: &str) -> Value {
+    let command = format!("echo {trace} >>trace; echo the guard says no >&2; exit 2");
+    json!({ "PreToolUse": [{ "matcher": "Bash", "hooks": [{ "type": "command", "command": command }] }] })
+}
+
+fn trace(place: &Place) -> String {
+    std::fs::read_to_string(place.workspace.path().join("trace")).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn hooks_of_the_settings_decide_also_in_a_claimed_spare() {
+    for claimed_spare in [false, true] {
+        let place = Place::new().await;
+        let Some(mut options) = place.options() else { return };
+        options.permission_mode = PermissionMode::BypassPermissions;
+        options.hooks = Some(refusing("hook"));
+        options.claimed_spare = claimed_spare;
+        // The settings of permissions must not take the place of these.
+        options.disallowed_tools = vec!["WebFetch".to_owned()];
+        let (launch, driver) = AgentKind::Claude.launch(&options).expect("options");
+        let mut agent = Agent::with(AgentKind::Claude, driver, spawn(&launch));
+        let script = Script::new().tool("Bash", json!({ "command": "touch hooked" })).text("done");
+        agent.turn(&script.prompt("Go.")).await;
+        assert_eq!(trace(&place), "hook\n", "claimed: {claimed_spare}");
+        assert!(!place.workspace.path().join("hooked").exists());
+        assert!(place.last_request().contains("the guard says no"));
+    }
+}
+
+#[tokio::test]
+async fn plugins_are_loaded_and_missed_ones_are_told_once() {
+    let place = Place::new().await;
+    let Some(mut options) = place.options() else { return };
+    let plugin = place.workspace.path().join("guard");
+    for (file, content) in [
+        (".claude-plugin/plugin.json", json!({ "name": "guard", "version": "1.0.0" })),
+        ("hooks/hooks.json", json!({ "hooks": refusing("plugin") })),
+    ] {
+        let file = plugin.join(file);
+        std::fs::create_dir_all(file.parent().expect("a directory")).expect("a directory");
+        std::fs::write(file, content.to_string()).expect("a file");
+    }
+    options.permission_mode = PermissionMode::BypassPermissions;
+    options.plugins = vec!["guard".to_owned(), "/nowhere".to_owned()];
+    let mut agent = Agent::claude(&options);
+    let script = Script::new().tool("Bash", json!({ "command": "touch hooked" })).text("done");
+    agent.turn(&script.prompt("Go.")).await;
+    agent.turn(&script.prompt("And again.")).await;
+    assert_eq!(trace(&place), "plugin\nplugin\n");
+    assert!(!place.workspace.path().join("hooked").exists());
+    let told = agent.events.iter().filter(|event| {
+        matches!(&event.meaning, Meaning::Log { level: "warn", message } if message.contains("/nowhere"))
+    });
+    assert_eq!(told.count(), 1);
 }
 
 #[tokio::test]

@@ -27,6 +27,10 @@ fn options_that_contradict_each_other_are_refused() {
     let resumed = LaunchOptions { resume: Some("a".to_owned()), claimed_spare: true, ..options() };
     assert_eq!(refused(&resumed), "claimed_spare");
     assert!(claude::spare(&resumed).is_none());
+    let hooks = json!({ "PreToolUses": [] });
+    assert_eq!(refused(&LaunchOptions { hooks: Some(hooks), ..options() }), "hooks");
+    assert_eq!(refused(&LaunchOptions { plugins: vec!["--model".to_owned()], ..options() }), "plugins");
+    assert!(claude::spare(&LaunchOptions { plugins: vec!["p".to_owned()], ..options() }).is_none());
     let large = [("s".to_owned(), json!({ "command": "x".repeat(200_000) }))].into();
     let large = LaunchOptions { mcp_servers: large, ..options() };
     assert!(matches!(AgentKind::Claude.launch(&large), Err(Error::TooLarge { .. })));
@@ -46,7 +50,8 @@ fn what_is_session_specific_is_not_in_a_spare() {
         disallowed_tools: vec!["Read".to_owned()],
         additional_directories: vec!["/opt".to_owned()],
         host_mcp_servers: vec!["h".to_owned()],
-        hooks: Some(json!({})),
+        host_hooks: Some(json!({})),
+        hooks: Some(json!({ "Stop": [] })),
         title: Some("t".to_owned()),
         claimed_spare: true,
         ..options()

@@ -1,6 +1,6 @@
 //! What a session's configuration means for its sandbox and its agent.
 
-use crate::config::SessionConfig;
+use crate::config::{Plugin, SessionConfig};
 use crate::error::{Error, Result};
 use crate::local::HostConfig;
 use crate::session::{Limits, Session};
@@ -171,6 +171,8 @@ fn agent(config: &SessionConfig) -> LaunchOptions {
         mcp_servers: config.mcp_servers.clone(),
         strict_mcp_config: config.strict_mcp_config,
         agents: config.custom_agents.clone(),
+        hooks: config.hooks.clone(),
+        plugins: config.plugins.iter().map(|Plugin::Local { path }| path.clone()).collect(),
         setting_sources: config.setting_sources.clone().unwrap_or_else(|| vec![SettingSource::Project]),
         json_schema: config.json_schema.clone(),
         ..LaunchOptions::default()
@@ -188,6 +190,22 @@ fn conversation(session: &Session, attempt: u64) -> String {
     uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, name.as_bytes()).to_string()
 }
 
+/// What an option of the agent is called where a session is configured.
+fn configured(option: &str) -> String {
+    let name = match option {
+        "program" => "executable",
+        "extra_args" => "executableArgs",
+        "workspace" => "workingDirectory",
+        "resume" | "claimed_spare" => "resumeSessionId",
+        "resume_at" => "resumeAtMessageId",
+        "agents" => "customAgents",
+        same => same,
+    };
+    let mut words = name.split('_');
+    let first = format!("config.{}", words.next().unwrap_or_default());
+    words.fold(first, |name, word| name + &word[..1].to_ascii_uppercase() + &word[1..])
+}
+
 /// Checks what can be known to be wrong before anything is started.
 ///
 /// # Errors
@@ -200,17 +218,14 @@ pub(crate) fn check(host: &HostConfig, session: &Session) -> Result<()> {
             "which conversation is the latest cannot be known; use resumeSessionId",
         ));
     }
-    for (field, given) in
-        [("config.hooks", config.hooks.is_some()), ("config.plugins", !config.plugins.is_empty())]
-    {
-        if given {
-            return Err(Error::invalid(field, "not supported over the API; have them in the template"));
-        }
-    }
     if config.agent == AgentKind::Exec && config.executable.is_none() {
         return Err(Error::invalid("config.executable", "the agent exec needs a program"));
     }
     sandbox(host, "", session, 1)?;
-    config.agent.launch(&launch(session, host.gateway, false, 1))?;
-    Ok(())
+    match config.agent.launch(&launch(session, host.gateway, false, 1)) {
+        Err(hostel_agent::Error::Options { field, problem }) => {
+            Err(Error::invalid(configured(field), problem))
+        }
+        other => Ok(other.map(drop)?),
+    }
 }

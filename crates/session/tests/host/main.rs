@@ -3,6 +3,7 @@
 
 mod blobs;
 mod memory;
+mod refusals;
 
 use blobs::{blobs, url};
 use futures::future::join_all;
@@ -102,16 +103,5 @@ async fn nobody_says_that_a_session_is_completed_but_itself() {
     assert!(matches!(refused, Err(Error::Invalid { field, .. }) if field == "reason"));
     let ended = host.terminate(&id, EndReason::EmergencyStop).await.unwrap();
     assert_eq!((ended.status, ended.reason), (SessionStatus::Terminated, Some(EndReason::EmergencyStop)));
-    host.shutdown().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_pattern_that_is_not_there_yet_is_not_called_wrong() {
-    let place = tempfile::tempdir().unwrap();
-    let host = host(&place).await;
-    let hybrid = CreateSession { pattern: Some(Pattern::Hybrid), ..create() };
-    let refused = host.create(hybrid).await.unwrap_err();
-    assert!(matches!(refused, Error::Unsupported { field: "pattern", .. }), "{refused}");
-    assert!(refused.to_string().contains("hybrid is not supported yet"), "{refused}");
     host.shutdown().await;
 }
