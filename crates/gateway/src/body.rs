@@ -241,7 +241,7 @@ impl Pump {
         }
         if let Some(ticket) = &mut self.ticket {
             if self.meter.feed(piece) {
-                ticket.seen(self.meter.model(), self.meter.used());
+                ticket.seen(self.meter.model(), self.meter.used().clone());
             } else {
                 ticket.going_on(|| self.meter.so_far());
             }
@@ -278,7 +278,7 @@ impl Pump {
     fn finish(&mut self, end: End) {
         let Some(mut ticket) = self.ticket.take() else { return };
         self.meter.end();
-        let used = self.meter.used();
+        let used = self.meter.used().clone();
         if end == End::Done && self.succeeded && used.tokens.total() == 0 {
             tracing::warn!("a response told no usage; its prompt is estimated");
         }

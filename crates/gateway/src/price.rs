@@ -2,7 +2,7 @@
 //! dollar.
 
 use crate::error::{Error, Result};
-use crate::usage::{Tokens, Used};
+use crate::usage::{Pass, Tokens, Used};
 use serde::Deserialize;
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
@@ -176,11 +176,16 @@ impl Prices {
 
     /// What a response cost, in micro-USD.
     pub(crate) fn cost(&self, model: &str, used: &Used) -> u64 {
-        let Used { tokens, web_searches, fast, priority, in_us } = used;
-        let mut exact = match tokens.total() {
+        let Used { tokens, passes, web_searches, fast, priority, in_us } = used;
+        let exact = |model: &str, tokens: &Tokens| match tokens.total() {
             0 => 0,
             _ => self.of(model, tokens.prompt()).exact(tokens),
         };
+        // Which of the tokens are another model's that took its place is not told: the dearest price counts.
+        let fallbacks = passes.fallbacks.iter().map(|fallback| exact(fallback, tokens));
+        let answer = fallbacks.fold(exact(model, tokens), u128::max);
+        let besides = |pass: &Pass| exact(pass.model.as_deref().unwrap_or(model), &pass.tokens);
+        let mut exact = passes.besides.iter().map(besides).fold(answer, u128::saturating_add);
         let extra = &self.extra;
         for (applies, factor) in [(fast, extra.fast), (priority, extra.priority), (in_us, extra.us_inference)]
         {
@@ -257,6 +262,7 @@ impl ModelRow {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::usage::Passes;
 
     #[test]
     fn the_shipped_table_prices_what_is_public() {
@@ -292,16 +298,16 @@ mod tests {
     fn what_is_charged_besides_tokens_is_priced() {
         let tokens = Tokens { input: 1001, ..Tokens::default() };
         let usual = Used { tokens, ..Used::default() };
-        let all = Used { web_searches: 3, fast: true, priority: true, in_us: true, ..usual };
+        let all = Used { web_searches: 3, fast: true, priority: true, in_us: true, ..usual.clone() };
         let costs = |prices: &Prices| {
             [
-                usual,
-                Used { web_searches: 3, ..usual },
-                Used { fast: true, ..usual },
-                Used { priority: true, ..usual },
-                Used { in_us: true, ..usual },
-                all,
-                Used { tokens: Tokens::default(), ..all },
+                usual.clone(),
+                Used { web_searches: 3, ..usual.clone() },
+                Used { fast: true, ..usual.clone() },
+                Used { priority: true, ..usual.clone() },
+                Used { in_us: true, ..usual.clone() },
+                all.clone(),
+                Used { tokens: Tokens::default(), ..all.clone() },
                 Used::default(),
             ]
             .map(|used| prices.cost("claude-haiku-4-5", &used))
@@ -318,6 +324,23 @@ mod tests {
         let tokens = Tokens { input: u64::MAX, output: u64::MAX, ..Tokens::default() };
         let most = Used { tokens, web_searches: u64::MAX, ..all };
         assert_eq!(shipped.cost("claude-haiku-4-5", &most), u64::MAX);
+    }
+
+    #[test]
+    fn each_pass_costs_what_its_model_does() {
+        let tokens = Tokens { input: 1000, ..Tokens::default() };
+        let pass = |model: Option<&str>| Pass { model: model.map(str::to_owned), tokens };
+        let prices = Prices::shipped().unwrap();
+        let cost = |besides: Vec<Pass>, fallbacks: &[&str]| {
+            let fallbacks = fallbacks.iter().map(|model| (*model).to_owned()).collect();
+            let used = Used { tokens, passes: Passes { besides, fallbacks }, ..Used::default() };
+            prices.cost("claude-haiku-4-5", &used)
+        };
+        assert_eq!(cost(vec![], &[]), 1000);
+        assert_eq!(cost(vec![pass(None)], &[]), 2000, "compaction is the answer's model's");
+        assert_eq!(cost(vec![pass(Some("claude-opus-5-5")), pass(None)], &[]), 1000 + 4000 + 1000);
+        assert_eq!(cost(vec![], &["claude-opus-5-5"]), 4000, "the dearer of both");
+        assert_eq!(cost(vec![], &["claude-haiku-5-5"]), 1000);
     }
 
     #[test]

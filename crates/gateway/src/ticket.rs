@@ -164,12 +164,12 @@ impl Ticket {
             return;
         }
         let cost = self.core.prices.cost(&self.model, &used);
-        let more_tokens = used.tokens.total().saturating_sub(self.used.tokens.total());
+        let more_tokens = used.all_tokens().total().saturating_sub(self.used.all_tokens().total());
         let more_cost = cost.saturating_sub(self.cost_micros);
         self.core.ledger.seen(&self.charge, more_tokens, more_cost);
         self.used = used;
         self.cost_micros = self.cost_micros.max(cost);
-        if used.tokens.prompt() > 0 && self.owed.take().is_some() {
+        if self.used.tokens.prompt() > 0 && self.owed.take().is_some() {
             self.untold = self.untold.saturating_sub(1);
         }
     }
@@ -194,7 +194,11 @@ impl Ticket {
         self.told = Some(Instant::now());
         let used = so_far();
         let cost_micros = self.core.prices.cost(&self.model, &used);
-        self.core.store.commands().progress(Progress { tokens: used.tokens, cost_micros, ..self.progress() });
+        self.core.store.commands().progress(Progress {
+            tokens: used.all_tokens(),
+            cost_micros,
+            ..self.progress()
+        });
     }
 
     /// The request goes out to an upstream. Unless its usage is told, or it [was not used](Self::unused), its prompt is
@@ -221,7 +225,7 @@ impl Ticket {
             return false;
         }
         let asked = body.filter(|_| self.model.is_empty()).and_then(|body| asked(&body.bytes));
-        let mut used = self.used;
+        let mut used = self.used.clone();
         used.tokens.input = used.tokens.input.saturating_add(self.prompt.saturating_mul(untold));
         used.fast |= asked.as_ref().is_some_and(|asked| asked.fast);
         self.seen(asked.as_ref().map(|asked| asked.model.as_str()), used);
@@ -242,7 +246,7 @@ impl Ticket {
             id: self.id,
             upstream: self.upstream.to_string(),
             model: self.model.clone(),
-            tokens: self.used.tokens,
+            tokens: self.used.all_tokens(),
             cost_micros: self.cost_micros,
         }
     }
@@ -263,7 +267,7 @@ impl Ticket {
         });
         let tally = &self.core.tally;
         tally.ended(end, self.status, &self.upstream, &self.model, self.arrived.elapsed());
-        tally.used(&self.model, &self.used.tokens, self.cost_micros);
+        tally.used(&self.model, &self.used.all_tokens(), self.cost_micros);
     }
 }
 

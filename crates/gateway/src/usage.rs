@@ -2,10 +2,12 @@
 
 mod estimate;
 mod event;
+mod passes;
 mod sse;
 
 pub(crate) use estimate::{asked, prompt};
 use event::Event;
+pub(crate) use passes::{Pass, Passes};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sse::{EventReader, Found};
@@ -47,12 +49,43 @@ impl Tokens {
             .saturating_add(self.cache_write_1h)
             .saturating_add(self.cache_read)
     }
+
+    /// Reads one set of figures. What was written to the cache and is not said to be for an hour is for five minutes,
+    /// which is the API's default.
+    fn told(usage: &Value) -> Self {
+        let number = |of: &Value, name: &str| of.get(name).and_then(Value::as_u64).unwrap_or(0);
+        let written =
+            |name: &str| usage.get("cache_creation").map_or(0, |by_lifetime| number(by_lifetime, name));
+        let cache_write_1h = written("ephemeral_1h_input_tokens");
+        let all_written = number(usage, "cache_creation_input_tokens")
+            .max(written("ephemeral_5m_input_tokens").saturating_add(cache_write_1h));
+        Self {
+            input: number(usage, "input_tokens"),
+            output: number(usage, "output_tokens"),
+            cache_write_5m: all_written.saturating_sub(cache_write_1h),
+            cache_write_1h,
+            cache_read: number(usage, "cache_read_input_tokens"),
+        }
+    }
+
+    fn plus(&self, other: &Self) -> Self {
+        Self {
+            input: self.input.saturating_add(other.input),
+            output: self.output.saturating_add(other.output),
+            cache_write_5m: self.cache_write_5m.saturating_add(other.cache_write_5m),
+            cache_write_1h: self.cache_write_1h.saturating_add(other.cache_write_1h),
+            cache_read: self.cache_read.saturating_add(other.cache_read),
+        }
+    }
 }
 
 /// What a response used: tokens, and what is charged besides them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Used {
+    /// Those of the passes that wrote the answer.
     pub tokens: Tokens,
+    /// What other models did for it, or besides it.
+    pub passes: Passes,
     /// Searches of the web that the API made for it.
     pub web_searches: u64,
     /// Whether it was made at the dearer speed.
@@ -61,6 +94,13 @@ pub(crate) struct Used {
     pub priority: bool,
     /// Whether it was bound to the United States.
     pub in_us: bool,
+}
+
+impl Used {
+    /// The tokens of all passes.
+    pub(crate) fn all_tokens(&self) -> Tokens {
+        self.tokens.plus(&self.passes.tokens())
+    }
 }
 
 /// Reads the usage out of one response, in whatever pieces it comes.
@@ -113,7 +153,7 @@ impl Meter {
 
     /// Takes the next piece; whether new figures were in it.
     pub(crate) fn feed(&mut self, piece: &[u8]) -> bool {
-        let before = (self.figures.used, self.figures.complete);
+        let before = (self.figures.used.clone(), self.figures.complete);
         match &mut self.form {
             Form::Events(reader) => {
                 let figures = &mut self.figures;
@@ -129,7 +169,7 @@ impl Meter {
             }
             Form::Opaque => {}
         }
-        before != (self.figures.used, self.figures.complete)
+        before.0 != self.figures.used || before.1 != self.figures.complete
     }
 
     /// The body is at its end. One that never told its final figures counts as it was seen: the output that went
@@ -151,7 +191,7 @@ impl Meter {
 
     /// What would count if this were the end: the output that went by is more than was told of it yet.
     pub(crate) fn so_far(&self) -> Used {
-        let mut used = self.figures.used;
+        let mut used = self.figures.used.clone();
         if !self.figures.told {
             used.tokens.output = used.tokens.output.max(self.figures.visible / BYTES_PER_TOKEN);
         }
@@ -159,8 +199,8 @@ impl Meter {
     }
 
     /// What was told so far.
-    pub(crate) fn used(&self) -> Used {
-        self.figures.used
+    pub(crate) fn used(&self) -> &Used {
+        &self.figures.used
     }
 
     /// Whether its output is not what was told, but what went by.
@@ -205,27 +245,25 @@ impl Figures {
 
     /// Numbers are cumulative, and not every event has each of them: the highest of each counts.
     fn take_usage(&mut self, usage: &Value) {
-        let number = |name: &str| usage.get(name).and_then(Value::as_u64).unwrap_or(0);
-        let part = |of: &str, name: &str| {
-            usage.get(of).and_then(|kinds| kinds.get(name)).and_then(Value::as_u64).unwrap_or(0)
-        };
-        let written = |name: &str| part("cache_creation", name);
+        let searches = usage.get("server_tool_use").and_then(|tools| tools.get("web_search_requests"));
         let says = |name: &str, word: &str| usage.get(name).and_then(Value::as_str) == Some(word);
-        self.used.web_searches = self.used.web_searches.max(part("server_tool_use", "web_search_requests"));
-        self.used.fast |= says("speed", "fast");
-        self.used.priority |= says("service_tier", "priority");
-        self.used.in_us |= says("inference_geo", "us");
-        let tokens = &mut self.used.tokens;
-        tokens.input = tokens.input.max(number("input_tokens"));
-        tokens.output = tokens.output.max(number("output_tokens"));
-        tokens.cache_read = tokens.cache_read.max(number("cache_read_input_tokens"));
-        tokens.cache_write_1h = tokens.cache_write_1h.max(written("ephemeral_1h_input_tokens"));
-        let five_minutes = tokens.cache_write_5m.max(written("ephemeral_5m_input_tokens"));
-        self.cache_write_total = self
-            .cache_write_total
-            .max(number("cache_creation_input_tokens"))
-            .max(five_minutes.saturating_add(tokens.cache_write_1h));
-        // What is not said to be for an hour is for five minutes, which is the API's default.
+        let used = &mut self.used;
+        used.web_searches = used.web_searches.max(searches.and_then(Value::as_u64).unwrap_or(0));
+        used.fast |= says("speed", "fast");
+        used.priority |= says("service_tier", "priority");
+        used.in_us |= says("inference_geo", "us");
+        let passes = Passes::read(usage.get("iterations"));
+        if passes.tokens().total() >= used.passes.tokens().total() && passes != Passes::default() {
+            used.passes = passes;
+        }
+        let (tokens, told) = (&mut used.tokens, Tokens::told(usage));
+        tokens.input = tokens.input.max(told.input);
+        tokens.output = tokens.output.max(told.output);
+        tokens.cache_read = tokens.cache_read.max(told.cache_read);
+        tokens.cache_write_1h = tokens.cache_write_1h.max(told.cache_write_1h);
+        // Not every event says how long it is written for.
+        let written = told.cache_write_5m.saturating_add(told.cache_write_1h);
+        self.cache_write_total = self.cache_write_total.max(written);
         tokens.cache_write_5m = self.cache_write_total.saturating_sub(tokens.cache_write_1h);
     }
 }

@@ -197,19 +197,40 @@ fn what_is_charged_besides_tokens_is_read() {
     };
     let mut meter = read(&[start.as_bytes()]);
     let tokens = Tokens { input: 1, ..Tokens::default() };
-    assert_eq!(meter.used(), Used { tokens, priority: true, in_us: true, ..Used::default() });
+    assert_eq!(*meter.used(), Used { tokens, priority: true, in_us: true, ..Used::default() });
     assert!(meter.feed(delta(2).as_bytes()));
     assert!(meter.feed(delta(3).as_bytes()), "another search is news");
     assert!(!meter.feed(delta(1).as_bytes()), "numbers only grow");
     let tokens = Tokens { output: 2, ..tokens };
-    assert_eq!(meter.used(), Used { tokens, web_searches: 3, fast: true, priority: true, in_us: true });
+    assert_eq!(
+        *meter.used(),
+        Used { tokens, web_searches: 3, fast: true, priority: true, in_us: true, ..Used::default() }
+    );
 
     let usual = r#"{"usage":{"input_tokens":1,"server_tool_use":{"web_search_requests":0},"service_tier":"standard",
         "speed":"standard","inference_geo":"not_available"}}"#;
     let mut meter = Meter::new("application/json");
     meter.feed(usual.as_bytes());
     meter.end();
-    assert_eq!(meter.used(), Used { tokens: Tokens { input: 1, ..Tokens::default() }, ..Used::default() });
+    assert_eq!(*meter.used(), Used { tokens: Tokens { input: 1, ..Tokens::default() }, ..Used::default() });
+}
+
+#[test]
+fn passes_besides_the_answer_are_read_as_they_grow() {
+    let delta = |iterations: &str| {
+        let usage = format!(r#""usage":{{"input_tokens":1,"output_tokens":2,"iterations":{iterations}}}"#);
+        format!("data: {{\"type\":\"message_delta\",{usage}}}\n\n")
+    };
+    let pass = r#"{"type":"compaction","input_tokens":30}"#;
+    let mut meter = read(&[delta("null").as_bytes()]);
+    let tokens = Tokens { input: 1, output: 2, ..Tokens::default() };
+    assert_eq!(meter.used().all_tokens(), tokens);
+    assert!(meter.feed(delta(&format!("[{pass}]")).as_bytes()), "a pass is news");
+    assert!(meter.feed(delta(&format!("[{pass},{pass}]")).as_bytes()), "another one, too");
+    for earlier in [format!("[{pass}]"), "[]".to_owned(), "7".to_owned()] {
+        assert!(!meter.feed(delta(&earlier).as_bytes()), "numbers only grow");
+    }
+    assert_eq!((meter.used().tokens, meter.used().all_tokens()), (tokens, Tokens { input: 61, ..tokens }));
 }
 
 #[test]

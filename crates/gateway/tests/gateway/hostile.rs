@@ -49,13 +49,11 @@ async fn what_is_sent_beside_bytes_holds_nobody_up() {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("door");
     let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
-    let id = SandboxId::parse("sb-b").unwrap();
-    let access = access(ModelBudget::default());
-    let attachment = stage.gateway.attach(id, access, vec![Door::Unix(listener)]).unwrap();
-    // One that is read, and one that the gateway has no use for when it closes.
+    // One that is read, and one that the gateway has no use for when it closes. All is sent before it looks.
+    let mut doors = Vec::new();
     for (bytes, more) in [("GET /nowhere HTTP/1.1\r\nhost: x\r\n\r\n", false), ("no request\r\n\r\n", true)] {
-        let (_deaf, socket) = lingering();
-        let mut door = UnixStream::connect(&path).await.unwrap();
+        let (deaf, socket) = lingering();
+        let door = UnixStream::connect(&path).await.unwrap();
         if more {
             // Between two messages with descriptors a reader stops.
             send_with(&door, bytes.as_bytes(), std::io::stdin());
@@ -63,6 +61,12 @@ async fn what_is_sent_beside_bytes_holds_nobody_up() {
         } else {
             send_with(&door, bytes.as_bytes(), socket);
         }
+        doors.push((door, deaf));
+    }
+    let id = SandboxId::parse("sb-b").unwrap();
+    let access = access(ModelBudget::default());
+    let attachment = stage.gateway.attach(id, access, vec![Door::Unix(listener)]).unwrap();
+    for (mut door, _deaf) in doors {
         let mut answer = [0; 12];
         soon(door.read_exact(&mut answer)).await.unwrap();
         assert!(answer.starts_with(b"HTTP/1.1 4"), "{}", String::from_utf8_lossy(&answer));

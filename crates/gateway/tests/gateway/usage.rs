@@ -41,6 +41,26 @@ async fn figures_are_exact_for_streams_and_for_whole_messages() {
 }
 
 #[tokio::test]
+async fn passes_besides_the_answer_count_against_budgets_too() {
+    let model = Model::always(|| {
+        let passes = r#"[{"type":"compaction","input_tokens":500,"output_tokens":10},
+            {"type":"message","input_tokens":1,"output_tokens":2},
+            {"type":"advisor_message","model":"claude-opus-5-5","input_tokens":100,"output_tokens":0}]"#;
+        let usage = format!(r#"{{"input_tokens":1,"output_tokens":2,"iterations":{passes}}}"#);
+        json(200, &format!(r#"{{"model":"claude-haiku-4-5","usage":{usage}}}"#))
+    })
+    .await;
+    let budget = ModelBudget { tokens: Some(600), ..ModelBudget::default() };
+    let stage = Stage::new(&model.url, budget).await;
+    assert_eq!(stage.inside.ask_whole().await.0, 200);
+    let total = stage.total().await;
+    assert_eq!(total.tokens, Tokens { input: 601, output: 12, ..Tokens::default() });
+    assert_eq!(total.cost_micros, 501 + 12 * 5 + 400);
+    let (status, _, refusal) = stage.inside.ask_whole().await;
+    assert_eq!((status, model.count()), (400, 1), "{refusal}");
+}
+
+#[tokio::test]
 async fn usage_is_grouped_as_asked() {
     let model = Model::start(|seen| async move {
         let models = ["claude-haiku-4-5", "claude-haiku-4-5", "nobody-priced-this"];
