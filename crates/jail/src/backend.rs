@@ -30,6 +30,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -62,6 +63,8 @@ pub(crate) struct Inner {
     pub(crate) stop: CancellationToken,
     /// The jails of this daemon, by the name of their cell.
     pub(crate) standing: Mutex<HashMap<String, Standing>>,
+    /// Those of earlier daemons are among them.
+    pub(crate) has_adopted: AtomicBool,
 }
 
 /// A jail and the layers it stands on.
@@ -239,6 +242,7 @@ impl Jail {
             tasks,
             stop: CancellationToken::new(),
             standing: Mutex::new(HashMap::new()),
+            has_adopted: AtomicBool::new(false),
             ground,
         });
         let usual = inner.templates.recipe(None)?;
@@ -265,9 +269,10 @@ impl Inner {
 
     /// Whether a jail stands on a layer.
     pub(crate) fn is_stood_on(&self, layer: &str) -> bool {
+        // Where that is not known it may be.
         self.standing
             .lock()
-            .is_ok_and(|standing| standing.values().any(|jail| jail.layers.iter().any(|own| own == layer)))
+            .map_or(true, |standing| standing.values().any(|jail| jail.layers.iter().any(|own| own == layer)))
     }
 
     /// Notes that it no longer does.
@@ -393,6 +398,7 @@ impl Backend for Jail {
             removed
         });
         let removed = removed.await;
+        self.inner.has_adopted.store(true, Ordering::Release);
         self.inner.clone().remove_replaced().await;
         removed.map_err(|error| Error::internal("remove what earlier daemons left", error))
     }

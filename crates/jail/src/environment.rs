@@ -180,7 +180,8 @@ impl ExecutionEnvironment for Environment {
         // Not before: whoever was dropped while it waited buried nothing.
         if !self.buried.swap(true, Ordering::AcqRel) {
             self.inner.bury(self.cell.clone());
-            if self.inner.templates.has_replaced() {
+            // While jails of the last daemon are being taken back it is not known what they stand on.
+            if self.inner.has_adopted.load(Ordering::Acquire) && self.inner.templates.has_replaced() {
                 self.inner.tasks.spawn(self.inner.clone().remove_replaced());
             }
         }

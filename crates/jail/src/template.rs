@@ -110,6 +110,7 @@ impl Templates {
                 recipe.layers.extend(host.layers.iter().cloned());
             }
         }
+        places.take_earlier(host::earlier(&directory, &host).map_err(fail)?);
         recipes.insert(host.template.id.clone(), host);
         let (recipes, places) = (Mutex::new(recipes), Mutex::new(places));
         Ok(Self { directory, recipes, places, incomplete, uses: Uses::default() })

@@ -16,6 +16,9 @@ const USER_ID: u32 = 1000;
 /// Where they start.
 pub(crate) const WORKDIR: &str = "/workspace";
 
+/// How the names of skeletons begin.
+const SKELETON: &str = "rootfs-";
+
 /// Files of the host's `/etc` that say how its `/usr` works and nothing about the host.
 const COPIED: [&str; 9] = [
     "ld.so.cache",
@@ -86,7 +89,25 @@ pub(super) fn generate(templates: &Path, own_ids: bool) -> io::Result<Recipe> {
         template.user = Some(USER.to_owned());
     }
     template.workdir = Some(WORKDIR.to_owned());
-    Ok(Recipe { template, layers: vec![format!("templates/{HOST}/{name}")], host_usr: true })
+    Ok(Recipe { template, layers: vec![layer(&name)], host_usr: true })
+}
+
+/// The skeletons of before this host, or this program, was another: the directory of each, and what it was. Jails and
+/// snapshots may stand on them.
+pub(super) fn earlier(templates: &Path, now: &Recipe) -> io::Result<Vec<(String, Recipe)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(templates.join(HOST))? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let layers = vec![layer(&name)];
+        if name.starts_with(SKELETON) && layers != now.layers {
+            found.push((format!("{HOST}/{name}"), Recipe { layers, ..now.clone() }));
+        }
+    }
+    Ok(found)
+}
+
+fn layer(name: &str) -> String {
+    format!("templates/{HOST}/{name}")
 }
 
 /// All that is in the skeleton. Paths are below its root.
@@ -125,7 +146,7 @@ impl Skeleton {
     fn name(&self) -> String {
         let mut fingerprint = DefaultHasher::new();
         self.hash(&mut fingerprint);
-        format!("rootfs-{:016x}", fingerprint.finish())
+        format!("{SKELETON}{:016x}", fingerprint.finish())
     }
 
     fn write(&self, root: &Path) -> io::Result<()> {
@@ -161,4 +182,51 @@ fn alternatives() -> Vec<(PathBuf, PathBuf)> {
 fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
     fs::create_dir(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Templates;
+    use super::*;
+
+    #[test]
+    fn an_earlier_skeleton_goes_when_nobody_stands_on_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || Templates::open(directory.path().to_owned(), false).unwrap();
+        let layers = || open().recipe(None).unwrap().layers;
+        assert!(!open().has_replaced());
+        let now = layers();
+        let old = directory.path().join(HOST).join("rootfs-0123456789abcdef");
+        fs::create_dir(&old).unwrap();
+        fs::write(directory.path().join(HOST).join("a file of somebody's"), "").unwrap();
+
+        let templates = open();
+        assert_eq!(templates.recipe(None).unwrap().layers, now);
+        assert!(templates.has_replaced());
+        let own = layer("rootfs-0123456789abcdef");
+        assert!(templates.unneeded(|layer| layer == own).unwrap().is_empty(), "a jail stands on it");
+        let held = templates.hold_layers(std::slice::from_ref(&own));
+        assert!(templates.unneeded(|_| false).unwrap().is_empty(), "one is about to");
+        drop(held);
+        let unneeded = templates.unneeded(|_| false).unwrap();
+        assert_eq!(unneeded.len(), 1);
+        assert_eq!((&unneeded[0].layer, unneeded[0].subvolume()), (&own, None));
+        templates.discard(&unneeded[0].directory);
+        assert!(!old.exists() && !open().has_replaced());
+        assert_eq!(layers(), now);
+    }
+
+    #[test]
+    fn nothing_is_unneeded_while_a_record_cannot_be_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || Templates::open(directory.path().to_owned(), false).unwrap();
+        drop(open());
+        fs::create_dir(directory.path().join(HOST).join("rootfs-0123456789abcdef")).unwrap();
+        let snapshot = directory.path().join("snapshot");
+        fs::create_dir(&snapshot).unwrap();
+        fs::write(snapshot.join(super::super::RECORD), "{").unwrap();
+        assert!(open().unneeded(|_| false).unwrap().is_empty(), "it may stand on that");
+        fs::remove_dir_all(snapshot).unwrap();
+        assert_eq!(open().unneeded(|_| false).unwrap().len(), 1);
+    }
 }

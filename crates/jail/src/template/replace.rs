@@ -81,6 +81,11 @@ impl Places {
         }
     }
 
+    /// Takes directories of what was the template of the host before.
+    pub(super) fn take_earlier(&mut self, earlier: Vec<(String, Recipe)>) {
+        self.replaced.extend(earlier);
+    }
+
     /// The templates of these records. A replacement that was cut short is finished.
     pub(super) fn settle(&mut self, records: Vec<(PathBuf, Record)>) -> HashMap<TemplateId, Recipe> {
         let gone: HashSet<String> =
@@ -193,6 +198,10 @@ impl Templates {
     pub(crate) fn unneeded(&self, stands: impl Fn(&str) -> bool) -> Result<Vec<Files>> {
         let (recipes, mut places) = (self.recipes()?, self.places());
         let mut found = Vec::new();
+        // What is not known may stand on any of them.
+        if self.incomplete {
+            return Ok(found);
+        }
         // The files of one may be what keeps those of another.
         while let Some(files) = self.next_unneeded(&recipes, &places, &stands) {
             places.replaced.remove(&files.directory);
