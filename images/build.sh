@@ -118,7 +118,10 @@ mirror() {
 }
 
 make_base() {
-	local rootfs=${BASE_ROOTFS:-$cache/base-$suite.tar} uri
+	local rootfs=${BASE_ROOTFS:-$cache/base-$suite.tar} uri lock
+	# Another build may be making it just now.
+	exec {lock}>"$cache/base-$suite.lock"
+	if command -v flock >/dev/null; then flock "$lock"; fi
 	if [ ! -f "$rootfs" ]; then
 		command -v debootstrap >/dev/null ||
 			fail "cannot pull $public, and debootstrap is not installed to make a base instead: apt-get install debootstrap"
@@ -130,12 +133,15 @@ make_base() {
 			tail -n 20 "$work/log" >&2
 			fail 'debootstrap failed'
 		}
-		rm -rf "$work"/rootfs/var/cache/apt/* "$work"/rootfs/var/lib/apt/lists/* "$work"/rootfs/var/log/*.log
+		# The last is a list of inodes; what differs in a base differs in the id of all that is built on it.
+		rm -rf "$work"/rootfs/var/cache/apt/* "$work"/rootfs/var/lib/apt/lists/* "$work"/rootfs/var/log/*.log \
+			"$work/rootfs/var/cache/ldconfig/aux-cache"
 		find "$work/rootfs" -xdev -newer "$work/begin" -exec touch --no-dereference --date="@$epoch" {} +
 		tar -C "$work/rootfs" --numeric-owner --sort=name --one-file-system -cf "$work/base.tar" .
 		mv "$work/base.tar" "$rootfs"
 		rm -rf --one-file-system "$work/rootfs"
 	fi
+	exec {lock}>&-
 	say "importing the base $own_base"
 	docker import --message 'Debian base made with debootstrap' "$rootfs" "$own_base" >/dev/null
 }

@@ -144,6 +144,8 @@ fn is_closed(client: &mut Client) -> bool {
 #[test]
 fn content_that_breaks_the_rules_ends_the_connection_and_leaves_nothing() {
     let guest = Guest::start();
+    // What the guest itself puts there is there once it answers.
+    drop(guest.connect());
     let names = || std::fs::read_dir(guest.path("")).unwrap().count();
     let before = names();
     for (offset, data) in [(1, &b"hole"[..]), (u64::MAX - 3, b"end")] {
