@@ -263,6 +263,7 @@ impl Supervisor {
     fn expired(&mut self, timer: Timer, now: Instant) -> bool {
         match timer {
             Timer::Handshake(serial) => self.handshake_expired(serial),
+            Timer::Score(serial, tries) => self.raise_oom_score(serial, tries),
             Timer::Timeout(serial) => self.time_is_over(serial, now),
             Timer::Kill(serial) => self.kill_process(serial),
             Timer::Hold(serial) => self.forget_lost(serial),

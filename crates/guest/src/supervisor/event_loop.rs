@@ -113,6 +113,8 @@ fn round_up(until: Instant) -> Timespec {
 pub(crate) enum Timer {
     /// A connection must have said hello.
     Handshake(u64),
+    /// A process may be readable now, so that its score can be raised; how often that was tried.
+    Score(u64, u32),
     /// A process's time is over.
     Timeout(u64),
     /// It had time enough to die by itself.

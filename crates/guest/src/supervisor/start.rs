@@ -23,6 +23,11 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 /// Longest name of a process, in bytes.
 const MOST_ID: usize = 128;
 
+/// How long it is waited before a process's score is tried to be raised again, at first; and how often, each time after
+/// twice as long: some two seconds in all.
+const SCORE_PAUSE: Duration = Duration::from_micros(100);
+const SCORE_TRIES: u32 = 14;
+
 /// Both ends of a process's streams.
 struct Streams {
     theirs: [Rc<OwnedFd>; 3],
@@ -70,12 +75,26 @@ impl Supervisor {
             },
         })
         .map_err(|(step, errno)| not_launched(step, errno, &program, &directory))?;
-        if self.config.oom_score_adj != 0 {
-            // Its own memory by now, unlike ours readable for its owner. Where that is refused, so be it.
-            let _ =
-                std::fs::write(format!("/proc/{pid}/oom_score_adj"), self.config.oom_score_adj.to_string());
+        let serial = self.register(spec, pid, streams, oom_before, (printable(&user.name), directory))?;
+        self.raise_oom_score(serial, 0);
+        Ok(serial)
+    }
+
+    /// Has the kernel choose a process before the guest where memory is short. That is refused as long as its memory is
+    /// not readable for its owner: for a moment after it has memory of its own, when we go on already, and for good
+    /// where nobody may read its program. So it is tried again a little later, some times.
+    pub(super) fn raise_oom_score(&mut self, serial: u64, tries: u32) {
+        let running = self.processes.get(&serial).filter(|process| process.exit.is_none());
+        let (Some(process), score) = (running, self.config.oom_score_adj) else { return };
+        if score == 0 {
+            return;
         }
-        self.register(spec, pid, streams, oom_before, (printable(&user.name), directory))
+        let file = format!("/proc/{}/oom_score_adj", process.pid.as_raw_nonzero());
+        let refused = std::fs::write(file, score.to_string())
+            .is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied);
+        if refused && tries < SCORE_TRIES {
+            self.timers.add(Instant::now() + SCORE_PAUSE * (1 << tries), Timer::Score(serial, tries + 1));
+        }
     }
 
     /// The process that a request with the same name started.
