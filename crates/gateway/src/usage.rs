@@ -50,21 +50,36 @@ impl Tokens {
             .saturating_add(self.cache_read)
     }
 
-    /// Reads one set of figures. What was written to the cache and is not said to be for an hour is for five minutes,
-    /// which is the API's default.
-    fn told(usage: &Value) -> Self {
+    /// Reads one set of figures: what it says of each kind, and how much was written to the cache in all.
+    fn said(usage: &Value) -> (Self, u64) {
         let number = |of: &Value, name: &str| of.get(name).and_then(Value::as_u64).unwrap_or(0);
         let written =
             |name: &str| usage.get("cache_creation").map_or(0, |by_lifetime| number(by_lifetime, name));
-        let cache_write_1h = written("ephemeral_1h_input_tokens");
-        let all_written = number(usage, "cache_creation_input_tokens")
-            .max(written("ephemeral_5m_input_tokens").saturating_add(cache_write_1h));
-        Self {
+        let said = Self {
             input: number(usage, "input_tokens"),
             output: number(usage, "output_tokens"),
-            cache_write_5m: all_written.saturating_sub(cache_write_1h),
-            cache_write_1h,
+            cache_write_5m: written("ephemeral_5m_input_tokens"),
+            cache_write_1h: written("ephemeral_1h_input_tokens"),
             cache_read: number(usage, "cache_read_input_tokens"),
+        };
+        (said, number(usage, "cache_creation_input_tokens"))
+    }
+
+    /// The same where so much was written to the cache: what is not said to be for an hour is for five minutes, which
+    /// is the API's default.
+    fn with_written(self, written: u64) -> Self {
+        let written = written.max(self.cache_write_5m.saturating_add(self.cache_write_1h));
+        Self { cache_write_5m: written.saturating_sub(self.cache_write_1h), ..self }
+    }
+
+    /// The higher number of each kind.
+    fn highest(&self, other: &Self) -> Self {
+        Self {
+            input: self.input.max(other.input),
+            output: self.output.max(other.output),
+            cache_write_5m: self.cache_write_5m.max(other.cache_write_5m),
+            cache_write_1h: self.cache_write_1h.max(other.cache_write_1h),
+            cache_read: self.cache_read.max(other.cache_read),
         }
     }
 
@@ -122,7 +137,6 @@ enum Form {
 #[derive(Debug, Default)]
 struct Figures {
     used: Used,
-    cache_write_total: u64,
     model: Option<String>,
     /// Bytes of text, thinking and tool input that went by, about.
     visible: u64,
@@ -235,8 +249,7 @@ impl Figures {
 
     fn take_message(&mut self, model: Option<&Value>, usage: Option<&Value>) {
         if let Some(model) = model.and_then(Value::as_str) {
-            let end = model.floor_char_boundary(MAX_MODEL);
-            self.model = Some(model[..end].to_owned());
+            self.model = Some(model_name(model));
         }
         if let Some(usage) = usage {
             self.take_usage(usage);
@@ -256,16 +269,14 @@ impl Figures {
         if passes.tokens().total() >= used.passes.tokens().total() && passes != Passes::default() {
             used.passes = passes;
         }
-        let (tokens, told) = (&mut used.tokens, Tokens::told(usage));
-        tokens.input = tokens.input.max(told.input);
-        tokens.output = tokens.output.max(told.output);
-        tokens.cache_read = tokens.cache_read.max(told.cache_read);
-        tokens.cache_write_1h = tokens.cache_write_1h.max(told.cache_write_1h);
-        // Not every event says how long it is written for.
-        let written = told.cache_write_5m.saturating_add(told.cache_write_1h);
-        self.cache_write_total = self.cache_write_total.max(written);
-        tokens.cache_write_5m = self.cache_write_total.saturating_sub(tokens.cache_write_1h);
+        let (said, written) = Tokens::said(usage);
+        used.tokens = used.tokens.highest(&said).with_written(written);
     }
+}
+
+/// A model's name, as much of it as is kept.
+fn model_name(name: &str) -> String {
+    name[..name.floor_char_boundary(MAX_MODEL)].to_owned()
 }
 
 #[cfg(test)]

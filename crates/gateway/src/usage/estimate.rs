@@ -1,6 +1,6 @@
 //! What a request used that went out, and whose response never told.
 
-use super::{BYTES_PER_TOKEN, MAX_MODEL, Tokens};
+use super::{BYTES_PER_TOKEN, Tokens, model_name};
 use serde::Deserialize;
 use std::borrow::Cow;
 
@@ -27,7 +27,7 @@ pub(crate) struct Asked {
 /// What a request asks for, where it does so properly.
 pub(crate) fn asked(body: &[u8]) -> Option<Asked> {
     let Body { model, speed } = serde_json::from_slice(body).ok()?;
-    let model = model[..model.floor_char_boundary(MAX_MODEL)].to_owned();
+    let model = model_name(&model);
     Some(Asked { model, fast: speed.as_deref() == Some("fast") })
 }
 
@@ -39,6 +39,7 @@ pub(crate) fn prompt(body: &[u8]) -> Tokens {
 
 #[cfg(test)]
 mod tests {
+    use super::super::MAX_MODEL;
     use super::*;
 
     #[test]

@@ -5,7 +5,7 @@
 //! advice (`advisor_message`; "Advisor tool"), which are charged all the same, the latter at the price of that model. A
 //! pass of another model that answered in place of the one asked for (`fallback_message`) is among the figures.
 
-use super::{MAX_MODEL, Tokens};
+use super::{Tokens, model_name};
 use serde_json::Value;
 
 /// So many are kept apart; what further ones used is added to the last.
@@ -35,13 +35,15 @@ impl Passes {
     pub(super) fn read(iterations: Option<&Value>) -> Self {
         let mut passes = Self::default();
         for listed in iterations.and_then(Value::as_array).into_iter().flatten() {
-            let model = listed.get("model").and_then(Value::as_str);
-            let model = model.map(|model| model[..model.floor_char_boundary(MAX_MODEL)].to_owned());
+            let model = listed.get("model").and_then(Value::as_str).map(model_name);
             match listed.get("type").and_then(Value::as_str) {
                 Some("message") => {}
                 Some("fallback_message") => passes.fallback(model),
                 // Those of the future too, so that no budget is overrun by them.
-                _ => passes.add(Pass { model, tokens: Tokens::told(listed) }),
+                _ => {
+                    let (said, written) = Tokens::said(listed);
+                    passes.add(Pass { model, tokens: said.with_written(written) });
+                }
             }
         }
         passes
@@ -74,6 +76,7 @@ impl Passes {
 
 #[cfg(test)]
 mod tests {
+    use super::super::MAX_MODEL;
     use super::*;
     use serde_json::json;
 

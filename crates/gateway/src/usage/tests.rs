@@ -234,6 +234,17 @@ fn passes_besides_the_answer_are_read_as_they_grow() {
 }
 
 #[test]
+fn what_is_written_for_one_time_leaves_what_was_for_the_other() {
+    let delta = |usage: &str| format!("data: {{\"type\":\"message_delta\",\"usage\":{usage}}}\n\n");
+    let five = delta(r#"{"cache_creation":{"ephemeral_5m_input_tokens":10}}"#);
+    let hour = delta(r#"{"cache_creation":{"ephemeral_1h_input_tokens":20}}"#);
+    let all = delta(r#"{"cache_creation_input_tokens":30}"#);
+    let both = Tokens { cache_write_5m: 10, cache_write_1h: 20, ..Tokens::default() };
+    assert_eq!(read(&[five.as_bytes(), hour.as_bytes()]).used().tokens, both);
+    assert_eq!(read(&[hour.as_bytes(), five.as_bytes(), all.as_bytes()]).used().tokens, both);
+}
+
+#[test]
 fn strange_figures_are_passed_over() {
     let mut meter = read(&[b"data: {\"type\":\"message_start\",\"message\":{\"model\":7,\"usage\":{\"input_tokens\":-1,\"output_tokens\":\"many\",\"cache_read_input_tokens\":2}}}\n\n"]);
     meter.end();
