@@ -22,6 +22,9 @@ use tonic::{Status, Streaming};
 /// How long after its output the end of a sandbox may be noticed.
 const SETTLE: Duration = Duration::from_secs(2);
 
+/// How long after the last event a client may take to end its half of the call.
+const CLIENT_ENDS: Duration = Duration::from_secs(1);
+
 /// A request that carries input after its first message.
 pub(super) trait InputMessage: Send + 'static {
     /// The input; `None` where it carries something else.
@@ -196,6 +199,13 @@ fn beyond(asked: &[Option<u64>; 2], info: &ProcessInfo) -> Option<&'static str> 
     ends.into_iter().find(|(_, asked, end)| asked.is_some_and(|asked| asked > *end)).map(|(field, ..)| field)
 }
 
+/// Lets the client end its half of the call, which it does when it has the last event. To drop its half before would
+/// send it a reset, and both of us would be busy with that while its next call waits.
+async fn requests_end<In: InputMessage>(mut requests: Streaming<In>) {
+    let end = async { while let Ok(Some(_)) = requests.message().await {} };
+    let _ = tokio::time::timeout(CLIENT_ENDS, end).await;
+}
+
 /// Passes input on until the client sends no more or nobody takes it; reports what is wrong with it.
 async fn pump<In: InputMessage>(
     mut requests: Streaming<In>,
@@ -205,7 +215,7 @@ async fn pump<In: InputMessage>(
     loop {
         let message = tokio::select! {
             biased;
-            () = input.closed() => return,
+            () = input.closed() => return requests_end(requests).await,
             message = requests.message() => message,
         };
         let wrong = match message {
