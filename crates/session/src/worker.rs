@@ -83,6 +83,10 @@ pub(crate) struct Worker {
     messages: Vec<Message>,
     /// Questions that wait.
     questions: Vec<Question>,
+    /// Bytes of what those are about.
+    asked: usize,
+    /// Bytes that the agent was answered by itself since it last had read everything.
+    answers: usize,
     agent: AgentState,
     driver: Option<Box<dyn AgentDriver>>,
     link: Option<Link>,

@@ -15,9 +15,13 @@ const MAX_CALL: usize = 1024;
 /// The agent wants something of us.
 pub(super) fn request(state: &mut State, line: &Value, found: &mut Found) -> bool {
     let (Some(id), request) = (word(line, "request_id"), &line["request"]) else { return false };
-    let subtype = text(request, "subtype");
+    let subtype = word(request, "subtype").unwrap_or_default();
     if state.questions.len() + state.calls.len() >= MAX_OPEN {
         respond(state, id, Err("too many requests are open".to_owned()));
+        return true;
+    }
+    if state.questions.contains_key(id) || state.calls.contains_key(id) {
+        respond(state, id, Err("a request of this id is open".to_owned()));
         return true;
     }
     match subtype {
@@ -26,7 +30,7 @@ pub(super) fn request(state: &mut State, line: &Value, found: &mut Found) -> boo
             state.calls.insert(id.to_owned(), Call::Hook);
             found.push(Meaning::HostCall {
                 id: id.to_owned(),
-                name: text(request, "callback_id").to_owned(),
+                name: word(request, "callback_id").unwrap_or_default().to_owned(),
                 hook: true,
                 message: request["input"].clone(),
             });
@@ -49,7 +53,7 @@ fn ask(state: &mut State, id: &str, request: &Value, found: &mut Found) {
     let tool = word(request, "tool_name").unwrap_or_default().to_owned();
     let open = OpenQuestion { tool: tool.clone(), input: kept, suggestions: suggestions.clone() };
     state.questions.insert(id.to_owned(), open);
-    let description = nonempty(request, "description").or(nonempty(request, "display_name"));
+    let description = word(request, "description").or(word(request, "display_name"));
     found.push(Meaning::Question(Question {
         id: id.to_owned(),
         tool,
@@ -73,7 +77,7 @@ fn mcp(state: &mut State, id: &str, request: &Value, found: &mut Found) {
     state.calls.insert(id.to_owned(), Call::Mcp(call.clone()));
     found.push(Meaning::HostCall {
         id: id.to_owned(),
-        name: text(request, "server_name").to_owned(),
+        name: word(request, "server_name").unwrap_or_default().to_owned(),
         hook: false,
         message: message.clone(),
     });

@@ -1,16 +1,20 @@
 //! How turns and processes end.
 
-use super::read::{Found, count, nonempty, small, text};
+use super::read::{Found, count, nonempty, small, word};
 use super::state::State;
 use super::{blocks, prompts, system};
 use crate::event::{AgentEvent, Meaning, TurnResult, Usage};
 use serde_json::Value;
 
+/// What is said of a turn whose agent has ended.
+const GONE: &str = "agent_exited";
+
 /// The result of a turn.
 pub(super) fn result(state: &mut State, line: &Value, found: &mut Found) -> bool {
     system::running(state, found);
     let prompts = prompts::answered(state, told(line));
-    let subtype = text(line, "subtype");
+    // Only we say that it is gone.
+    let subtype = word(line, "subtype").filter(|subtype| *subtype != GONE).unwrap_or("error");
     let reason = nonempty(line, "terminal_reason");
     // Older versions do not say the reason.
     let interrupted = match reason {
@@ -129,7 +133,7 @@ pub(super) fn exited(state: &mut State, code: Option<i32>, events: &mut Vec<Agen
     // One that had its result before has no other: whoever ends by SIGINT gives it on the way out.
     if state.in_turn || !prompts.is_empty() {
         add(Meaning::Result(TurnResult {
-            subtype: "agent_exited".to_owned(),
+            subtype: GONE.to_owned(),
             is_error: true,
             text: Some(problem),
             interrupted: state.interrupting,

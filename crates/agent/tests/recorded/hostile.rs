@@ -120,6 +120,9 @@ fn what_is_too_long_is_not_kept() {
         say(json!({ "type": "control_request", "request_id": number.to_string(), "request": {
             "subtype": "mcp_message", "server_name": "s", "message": { "id": id },
         } }));
+        say(
+            json!({ "type": "control_request", "request_id": format!("odd-{number}"), "request": { "subtype": id } }),
+        );
         say(json!({ "type": "system", "subtype": "init", "session_id": id, "model": id,
             "claude_code_version": id, "capabilities": [id] }));
         say(json!({ "type": "system", "subtype": "task_started", "task_id": number.to_string(),
@@ -133,7 +136,7 @@ fn what_is_too_long_is_not_kept() {
             "type": "content_block_start", "index": number, "content_block": { "type": "tool_use", "id": id },
         } }));
     }
-    driver.take_input();
+    assert!(driver.take_input().len() < 100_000, "what is answered is short too");
     assert!(driver.save().to_string().len() < 100_000);
 }
 

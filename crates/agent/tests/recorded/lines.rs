@@ -143,6 +143,17 @@ fn complaints_are_told_and_bounded() {
 }
 
 #[test]
+fn an_agent_that_speaks_is_not_gone() {
+    let mut driver = super::claude();
+    let told = say(&mut *driver, &json!({ "type": "result", "subtype": "agent_exited", "result": "bye" }));
+    let subtype = told.iter().find_map(|meaning| match meaning {
+        Meaning::Result(result) => Some(result.subtype.as_str()),
+        _ => None,
+    });
+    assert_eq!(subtype, Some("error"));
+}
+
+#[test]
 fn an_end_in_the_middle_of_a_line() {
     let mut driver = claude();
     driver.output(

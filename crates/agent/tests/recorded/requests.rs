@@ -111,6 +111,21 @@ fn what_nobody_answers_is_answered_here() {
 }
 
 #[test]
+fn an_id_is_asked_about_once_at_a_time() {
+    let mut driver = claude();
+    driver.take_input();
+    let question = |command: &str| json!({ "subtype": "can_use_tool", "tool_name": "Bash", "input": { "command": command } });
+    ask(&mut *driver, "q", &question("ls"));
+    ask(&mut *driver, "q", &question("rm -r /"));
+    let lines = said(&mut *driver);
+    assert_eq!((lines.len(), &lines[0]["response"]["subtype"]), (1, &json!("error")), "{lines:?}");
+    let decision = Decision::Allow { input: None, for_session: false };
+    driver.request(Request::Answer(Answer { question: "q".to_owned(), decision })).expect("an answer");
+    let lines = said(&mut *driver);
+    assert_eq!(lines[0]["response"]["response"]["updatedInput"], json!({ "command": "ls" }), "{lines:?}");
+}
+
+#[test]
 fn requests_that_cannot_be() {
     let mut driver = claude();
     driver.take_input();

@@ -189,7 +189,7 @@ impl Worker {
         if let Some(driver) = &mut self.driver {
             driver.request(Request::Answer(Answer { question: id.to_owned(), decision }))?;
         }
-        let mut question = self.questions.remove(place);
+        let mut question = self.take_question(place);
         question.state = QuestionState::Answered;
         question.verdict = Some(given.verdict);
         question.decided_by = Some(given.decided_by.unwrap_or_else(|| "user".to_owned()));

@@ -71,7 +71,11 @@ pub(crate) fn json(kind: EventKind, data: &impl Serialize) -> Arc<RawValue> {
 
 /// The deltas of blocks that are not complete, to be forgotten when they are.
 #[derive(Default)]
-pub(super) struct Deltas(HashMap<String, Kept>);
+pub(super) struct Deltas {
+    open: HashMap<String, Kept>,
+    /// Runs of all of them.
+    runs: usize,
+}
 
 /// Deltas that are kept of a block.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -84,19 +88,26 @@ pub(super) struct Kept {
 
 /// Blocks that may be open at a time; what is beyond keeps its deltas.
 const MAX_OPEN: usize = 256;
+/// Runs of all open blocks. Each is a statement of the commit that completes its block, and an agent that writes two
+/// blocks in turns makes one of each delta: what is beyond keeps its deltas, too.
+const MAX_RUNS: usize = 4096;
 
 impl Deltas {
     /// A delta of a block has that number, and counts for so many bytes.
     pub(super) fn note(&mut self, block: &str, seq: u64, bytes: u64) {
-        if self.0.len() >= MAX_OPEN && !self.0.contains_key(block) {
+        if self.open.len() >= MAX_OPEN && !self.open.contains_key(block) {
             return;
         }
-        let kept = self.0.entry(block.to_owned()).or_default();
-        kept.bytes = kept.bytes.saturating_add(bytes);
+        let kept = self.open.entry(block.to_owned()).or_default();
         match kept.runs.last_mut() {
             Some(run) if run.to + 1 == seq => run.to = seq,
-            _ => kept.runs.push(Compaction { from: seq, to: seq }),
+            _ if self.runs < MAX_RUNS => {
+                kept.runs.push(Compaction { from: seq, to: seq });
+                self.runs += 1;
+            }
+            _ => return,
         }
+        kept.bytes = kept.bytes.saturating_add(bytes);
     }
 
     /// Notes what an event of the journal says of blocks.
@@ -131,11 +142,32 @@ impl Deltas {
 
     /// The block is complete.
     pub(super) fn complete(&mut self, block: &str) -> Kept {
-        self.0.remove(block).unwrap_or_default()
+        let kept = self.open.remove(block).unwrap_or_default();
+        self.runs -= kept.runs.len();
+        kept
     }
 
     /// Nothing is open any more.
     pub(super) fn clear(&mut self) {
-        self.0.clear();
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Deltas, MAX_RUNS};
+
+    #[test]
+    fn blocks_that_are_written_in_turns_are_compacted_in_part() {
+        let mut deltas = Deltas::default();
+        let most = u64::try_from(MAX_RUNS).unwrap();
+        for seq in 1..=2 * most {
+            deltas.note(if seq % 2 == 0 { "a" } else { "b" }, seq, 10);
+        }
+        let (a, b) = (deltas.complete("a"), deltas.complete("b"));
+        assert_eq!(a.runs.len() + b.runs.len(), MAX_RUNS);
+        assert_eq!(a.bytes + b.bytes, 10 * most, "what is kept counts");
+        deltas.note("c", 2 * most + 1, 10);
+        assert_eq!(deltas.complete("c").runs.len(), 1, "there is room again");
     }
 }

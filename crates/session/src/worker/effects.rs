@@ -3,6 +3,7 @@
 use super::Worker;
 use super::jobs::{self, Job, Progress};
 use super::link::Link;
+use super::meaning::clipped;
 use crate::error::{Error, Result};
 use crate::event::EventKind;
 use crate::machine::{Agent, Effect, Input, Phase, TurnEnd};
@@ -163,7 +164,8 @@ impl Worker {
                     self.session.reason_message.clone().or(self.session.environment.message.clone());
             }
             if end == TurnEnd::AgentExited && self.machine.stands_for(EndReason::Error) {
-                self.session.reason_message = self.session.reason_message.take().or(outcome.text.clone());
+                self.session.reason_message =
+                    self.session.reason_message.take().or(outcome.text.as_deref().map(clipped));
             }
         } else if outcome.result.is_empty() {
             outcome.result = end.as_str().to_owned();

@@ -7,7 +7,7 @@ use crate::status::EndReason;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use hostel_agent::Stream;
+use hostel_agent::{Request, Stream};
 use hostel_client::domain::process::{ExitReason, OutputStream};
 use hostel_client::model::ExitStatus;
 use hostel_client::{Event, ExecInput, ExecOutput, ExecSession};
@@ -18,6 +18,10 @@ const PIECE: usize = 256 << 10;
 
 /// Bytes for its stdin that an agent may leave unread. A message of the largest size is less.
 const MAX_UNREAD: usize = 64 << 20;
+
+/// Bytes of answers among them that nobody was asked for. All that is unread is written with each commit, so that these,
+/// which an agent has for nothing, may not be much.
+const MAX_ANSWERS: usize = 1 << 20;
 
 /// Bytes of a line that is not complete which the sandbox is to keep for us. It keeps 2 MiB for a reader before the agent
 /// has to wait, which it would do for ever in the middle of a longer line.
@@ -107,6 +111,8 @@ impl Worker {
                 }
                 let events = driver.output(which(stream), &data);
                 self.draft.agent = true;
+                // What it has to say now is in answer to that.
+                self.counting_answers(Self::listen_to_driver);
                 self.understand(events);
                 self.check_unread();
                 self.check_written();
@@ -217,6 +223,7 @@ impl Worker {
         self.agent.process_id = None;
         self.agent.input.clear();
         self.agent.input_offset = 0;
+        self.answers = 0;
         self.draft.agent = true;
         self.deltas.clear();
     }
@@ -237,13 +244,28 @@ impl Worker {
         }
     }
 
+    /// Gives the agent an answer that nobody was asked for.
+    pub(super) fn answer_by_itself(&mut self, request: Request) {
+        self.counting_answers(|worker| worker.ask(request));
+    }
+
+    fn counting_answers(&mut self, answer: impl FnOnce(&mut Self)) {
+        let before = self.agent.input.len();
+        answer(self);
+        self.answers += self.agent.input.len().saturating_sub(before);
+    }
+
     /// An agent that asks and asks, and reads no answer, is killed.
     fn check_unread(&mut self) {
-        if self.agent.input.len() <= MAX_UNREAD || self.machine.agent() == crate::machine::Agent::Sweeping {
+        let is_fine = |worker: &Self| {
+            worker.agent.input.len() <= MAX_UNREAD && worker.answers <= MAX_ANSWERS
+                || worker.machine.agent() == crate::machine::Agent::Sweeping
+        };
+        if is_fine(self) {
             return;
         }
         self.trim_input();
-        if self.agent.input.len() > MAX_UNREAD {
+        if !is_fine(self) {
             let message =
                 format!("the agent leaves {} bytes unread that it asked for", self.agent.input.len());
             self.journal(EventKind::Error, &json!({ "code": "agent_broke", "message": message }));
@@ -274,6 +296,9 @@ impl Worker {
         let arrived = usize::try_from(arrived).unwrap_or(usize::MAX).min(self.agent.input.len());
         self.agent.input.drain(..arrived);
         self.agent.input_offset += u64::try_from(arrived).unwrap_or(0);
+        if self.agent.input.is_empty() {
+            self.answers = 0;
+        }
     }
 
     /// Hands over what is durable and was not handed over.

@@ -18,9 +18,11 @@ const MAX_TOOLS: usize = 256;
 const MAX_TOOL_NAME: usize = 128;
 /// Questions that may wait for an answer, and bytes of what they ask about.
 const MAX_QUESTIONS: usize = 64;
-const MAX_ASKED: usize = 16 << 20;
+const MAX_ASKED: usize = 4 << 20;
 /// Characters of what an agent calls its conversation, or a task.
 const MAX_NAME: usize = 512;
+/// Characters of what an agent says of its end that are kept with the session.
+const MAX_WORDS: usize = 2000;
 /// The most that is counted, of anything: what floating point has exactly, so that JSON has it too.
 const MAX_COUNT: u64 = 1 << 53;
 /// What a driver says of a turn whose agent has ended.
@@ -135,7 +137,7 @@ impl Worker {
             Meaning::QuestionWithdrawn { id } => self.withdraw(&id, "withdrawn"),
             Meaning::HostCall { id, name, .. } => {
                 let result = Err(format!("this host has no {name:?}"));
-                self.ask(Request::HostAnswer(HostAnswer { call: id, result }));
+                self.answer_by_itself(Request::HostAnswer(HostAnswer { call: id, result }));
             }
             Meaning::Result(result) => self.result(result, raw),
             Meaning::Retry(retry) => {
@@ -228,12 +230,11 @@ impl Worker {
     }
 
     fn asked(&mut self, question: hostel_agent::Question) {
-        let size = |input: &Value| input.to_string().len();
-        let open: usize = self.questions.iter().map(|one| size(&one.input)).sum();
-        if self.questions.len() >= MAX_QUESTIONS || open + size(&question.input) > MAX_ASKED {
+        let size = input_size(&question.input);
+        if self.questions.len() >= MAX_QUESTIONS || self.asked + size > MAX_ASKED {
             let message = "more is asked at a time than anybody can answer".to_owned();
             let decision = Decision::Deny { message, interrupt: false };
-            return self.ask(Request::Answer(Answer { question: question.id, decision }));
+            return self.answer_by_itself(Request::Answer(Answer { question: question.id, decision }));
         }
         let now = crate::clock::now();
         let expires_at = now
@@ -255,13 +256,21 @@ impl Worker {
         };
         self.journal(EventKind::PermissionRequested, &Asked { question: &question });
         self.draft.questions.insert(question.id.clone(), question.clone());
+        self.asked += size;
         self.questions.push(question);
+    }
+
+    /// Takes one out of those that wait.
+    pub(super) fn take_question(&mut self, place: usize) -> Question {
+        let question = self.questions.remove(place);
+        self.asked = self.asked.saturating_sub(input_size(&question.input));
+        question
     }
 
     /// A question needs no answer any more.
     pub(super) fn withdraw(&mut self, id: &str, by: &str) {
         let Some(place) = self.questions.iter().position(|one| one.id == id) else { return };
-        let mut question = self.questions.remove(place);
+        let mut question = self.take_question(place);
         question.state = QuestionState::Withdrawn;
         question.decided_by = Some(by.to_owned());
         self.journal(
@@ -301,8 +310,8 @@ impl Worker {
         self.model_calls = Default::default();
         self.draft.session = true;
         if result.subtype == GONE && result.text.is_some() {
-            // With its last words.
-            self.session.environment.message.clone_from(&result.text);
+            // With its last words, which are in every answer about the session.
+            self.session.environment.message = result.text.as_deref().map(clipped);
         }
         // One that had not begun is had by the next agent, and one that has its answer keeps it.
         let concerned = |turn: &&Turn| result.subtype != GONE || (turn.begun && !turn.answered);
@@ -350,6 +359,16 @@ impl Worker {
             }
         }
     }
+}
+
+/// Bytes of what a question is about.
+pub(super) fn input_size(input: &Value) -> usize {
+    input.to_string().len()
+}
+
+/// The beginning of a text.
+pub(super) fn clipped(text: &str) -> String {
+    text.chars().take(MAX_WORDS).collect()
 }
 
 fn sum(one: Usage, other: Usage) -> Usage {

@@ -1,6 +1,7 @@
 //! A worker that goes on where another was.
 
 use super::close::Mirroring;
+use super::meaning::input_size;
 use super::{Command, PROGRESS, Worker};
 use crate::bus::EventBus;
 use crate::local::Shared;
@@ -60,7 +61,9 @@ impl Worker {
             machine,
             mirroring: Mirroring::of(&agent),
             messages: queue,
+            asked: questions.iter().map(|one| input_size(&one.input)).sum(),
             questions,
+            answers: 0,
             agent,
             driver,
             durable_input,

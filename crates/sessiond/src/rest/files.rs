@@ -120,13 +120,18 @@ impl From<FileInfo> for FileBody {
     }
 }
 
+/// The most files of one list: an agent may make more than a server has memory for.
+const MAX_FILES: usize = 10_000;
+
 /// A directory.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct Directory {
     /// Its path inside the sandbox.
     path: String,
-    /// What is in it, by name.
+    /// What is in it, by name: the first 10,000.
     files: Vec<FileBody>,
+    /// Whether there is more.
+    truncated: bool,
 }
 
 /// Pieces as a body. It breaks when the server stops, so that nobody takes it for whole.
@@ -152,8 +157,11 @@ pub(super) async fn list(
     Query(which): Query<Which>,
 ) -> Result<Json<Directory>> {
     let place = Place::find(&app, &id, which.path.as_deref()).await?;
-    let files = place.client.list_files(&place.sandbox, &place.path).await?;
-    Ok(Json(Directory { path: place.path, files: files.into_iter().map(FileBody::from).collect() }))
+    let mut files = place.client.list_first_files(&place.sandbox, &place.path, MAX_FILES + 1).await?;
+    let truncated = files.len() > MAX_FILES;
+    files.truncate(MAX_FILES);
+    let files = files.into_iter().map(FileBody::from).collect();
+    Ok(Json(Directory { path: place.path, files, truncated }))
 }
 
 /// Download the working directory as an archive, tar in zstd

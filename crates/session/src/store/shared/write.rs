@@ -336,14 +336,16 @@ async fn keep_message(connection: &mut Connection, id: &SessionId, message: &Mes
 }
 
 async fn keep_question(connection: &mut Connection, id: &SessionId, question: &Question) -> Result<()> {
+    // An agent may use an id again: what is kept is what was asked last.
     let kept = query(
         "INSERT INTO session_questions
              (session_id, id, tool, input, description, tool_use_id, state, asked_at, expires_at, verdict,
               decided_by)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
          ON CONFLICT (session_id, id) DO UPDATE SET
-             state = excluded.state, expires_at = excluded.expires_at, verdict = excluded.verdict,
-             decided_by = excluded.decided_by",
+             tool = excluded.tool, input = excluded.input, description = excluded.description,
+             tool_use_id = excluded.tool_use_id, state = excluded.state, asked_at = excluded.asked_at,
+             expires_at = excluded.expires_at, verdict = excluded.verdict, decided_by = excluded.decided_by",
     )
     .bind(id.as_str())
     .bind(plain(&question.id))
