@@ -134,6 +134,20 @@ async fn turns_are_counted_and_a_task_may_use_up_what_it_has() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_sandbox_that_is_filled_again_and_again_can_be_taken_away() {
+    let plain = Plain::start(HostConfig::default()).await;
+    let fill = r#"$| = 1; while (1) { my $child = fork();
+        if (!defined $child) { print "full ", 6 * 7, "\n" unless $told++; next }
+        if (!$child) { setpgrp(0, 0); close(STDOUT); sleep(4711); exit } }"#;
+    let fill = format!("read -r line; exec perl -e '{fill}'");
+    let id = plain.begin(&fill, json!({ "pattern": "long-running" })).await;
+    plain.event(&id, |event, _| event.data.get().contains("full 42")).await;
+    plain.host.terminate(&id, EndReason::UserRequested).await.unwrap();
+    assert_eq!(plain.daemon.hostel(&["sandbox", "list", "-q"]).stdout, "");
+    plain.host.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_question_that_nobody_answers_is_denied() {
     let Some(mut stage) = Stage::start().await else { return };
     let question_timeout = Duration::from_millis(500);
