@@ -422,7 +422,7 @@ impl Backend for Jail {
         let directory = self.inner.templates.reserve(&template.id)?;
         let imported =
             template::import_archive(&self.inner.executable, &directory, archive, compression).await;
-        self.inner.finish_import(template, below, imported)
+        self.inner.finish_import(template, below, imported).await
     }
 
     async fn import_template_directory(&self, mut template: Template, source: &Path) -> Result<Template> {
@@ -430,7 +430,7 @@ impl Backend for Jail {
         let below = self.inner.templates.below(&mut template)?;
         let directory = self.inner.templates.reserve(&template.id)?;
         let imported = template::import_directory(&self.inner.executable, &directory, source).await;
-        self.inner.finish_import(template, below, imported)
+        self.inner.finish_import(template, below, imported).await
     }
 
     async fn declare_template(&self, template: Template) -> Result<Template> {
@@ -470,8 +470,8 @@ impl Backend for Jail {
 }
 
 impl Inner {
-    fn finish_import(
-        &self,
+    async fn finish_import(
+        self: &Arc<Self>,
         template: Template,
         below: Option<(template::Recipe, template::Held)>,
         imported: Result<()>,
@@ -485,7 +485,10 @@ impl Inner {
             self.templates.add(template::Recipe { template, layers, host_usr })
         });
         if added.is_err() {
-            self.templates.give_up(&id);
+            // There may be millions of files.
+            let this = Arc::clone(self);
+            let removed = tokio::task::spawn_blocking(move || this.templates.give_up(&id)).await;
+            removed.map_err(|error| Error::internal("remove what was imported", error))?;
         }
         added
     }

@@ -111,6 +111,11 @@ impl Inner {
         self.capabilities.require(spec.network.needs())?;
         let mut clock = Stopwatch::start();
         let (spec, mut weaknesses) = self.possible(spec);
+        if copy_of.is_some() && spec.limits.disk_inodes.is_some() {
+            let detail =
+                "a fork has a disk of its own in the pool, where files cost bytes and are not counted";
+            return Err(Error::missing(Capability::InodeLimit, detail));
+        }
         let caps = self.disks.caps(&spec)?;
         let disk = match (copy_of, caps.tmpfs) {
             (Some(source), _) => Disk::CopyOf(source),

@@ -169,12 +169,14 @@ impl Pool {
     /// Bytes that a cell has written and kept. Blocks: btrfs counts what it has allocated, so that what is
     /// still in memory is written first, for all cells at once and at most once in [`COUNT_AGE`].
     pub(crate) fn used(&self, cell: &str) -> Option<u64> {
-        let mut synced = self.synced.lock().ok()?;
-        if synced.is_none_or(|last| last.elapsed() > COUNT_AGE) {
+        // One writes for all. Who comes meanwhile takes the count as it is: a cell that has much to write is not to
+        // hold up everybody's.
+        if let Ok(mut synced) = self.synced.try_lock()
+            && synced.is_none_or(|last| last.elapsed() > COUNT_AGE)
+        {
             rustix::fs::syncfs(&self.root).ok()?;
             *synced = Some(Instant::now());
         }
-        drop(synced);
         let disk = btrfs::open(self.root.as_fd(), cell).ok()?;
         let tree = btrfs::tree_of(disk.as_fd()).ok()?;
         let file = self.sysfs.as_ref()?.join(format!("qgroups/0_{tree}/referenced"));

@@ -58,9 +58,16 @@ pub const ALLOWED_NEW: &[SystemCall] = &[
     SystemCall { name: "futex_requeue", number: 456 },
 ];
 
-/// Answered with success without being made: sync(2) would have every file system of the host written, and whoever
-/// asked wait for what others wrote. fsync(2) and syncfs(2) are there for one's own files.
-pub const DONE_AT_ONCE: SystemCall = SystemCall { name: "SYS_sync", number: libc::SYS_sync };
+/// Answered with success without being made: sync(2) would have every file system of the host written, and syncfs(2)
+/// the one that any file is in, be it the host's and read-only here; whoever asked would wait for what others wrote.
+/// fsync(2) is there for one's own files.
+pub const DONE_AT_ONCE: &[SystemCall] = calls![SYS_sync, SYS_syncfs];
+
+/// What fcntl(2) is not to be asked: for a lease (F_SETLEASE) or for news of a directory (F_NOTIFY). Both belong to the
+/// inode, which may be the host's: whoever opened or ran the file there would wait for the lease.
+pub const FORBIDDEN_FILE_COMMANDS: [u32; 2] = [1024, 1026];
+/// What prctl(2) is not to be asked: PR_SCHED_CORE keeps everybody else from the other half of a processor's core.
+pub const FORBIDDEN_PROCESS_OPTIONS: [u32; 1] = [62];
 
 /// Every call that is allowed whatever its arguments. What is not here and not looked at is refused.
 pub fn allowed() -> impl Iterator<Item = SystemCall> {
@@ -79,8 +86,8 @@ const ALLOWED: &[SystemCall] = calls![
     SYS_mknodat, SYS_unlinkat, SYS_renameat, SYS_renameat2, SYS_linkat,
     SYS_symlinkat, SYS_readlinkat, SYS_fchmod, SYS_fchmodat, SYS_fchmodat2,
     SYS_fchown, SYS_fchownat, SYS_utimensat, SYS_truncate, SYS_ftruncate,
-    SYS_fallocate, SYS_fsync, SYS_fdatasync, SYS_syncfs,
-    SYS_sync_file_range, SYS_flock, SYS_fcntl, SYS_fadvise64, SYS_readahead,
+    SYS_fallocate, SYS_fsync, SYS_fdatasync,
+    SYS_sync_file_range, SYS_flock, SYS_fadvise64, SYS_readahead,
     SYS_sendfile, SYS_splice, SYS_tee, SYS_vmsplice, SYS_copy_file_range,
     SYS_umask, SYS_close_range,
     // Extended attributes.
@@ -104,7 +111,7 @@ const ALLOWED: &[SystemCall] = calls![
     SYS_getppid, SYS_gettid, SYS_getpgid, SYS_setpgid, SYS_getsid,
     SYS_setsid, SYS_set_tid_address, SYS_set_robust_list, SYS_get_robust_list,
     SYS_futex, SYS_futex_waitv,
-    SYS_rseq, SYS_prctl, SYS_getrlimit, SYS_setrlimit,
+    SYS_rseq, SYS_getrlimit, SYS_setrlimit,
     SYS_getrusage, SYS_getpriority, SYS_setpriority,
     SYS_sched_yield, SYS_sched_setparam, SYS_sched_getparam,
     SYS_sched_setscheduler, SYS_sched_getscheduler, SYS_sched_setattr,

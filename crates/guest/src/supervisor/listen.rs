@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, FileType, Mode, Stat, statat, unlinkat};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 
 /// Connections that may wait to be accepted, through a restart of the daemon too.
 const BACKLOG: i32 = 1024;
@@ -99,8 +99,26 @@ fn bind_unix(root: &Root, unix: &ListenUnix) -> Result<OwnedFd, Errno> {
     let bound = rustix::process::fchdir(&named.directory).and_then(|()| bind(&socket, &address));
     rustix::process::umask(mask);
     root.enter().and(bound)?;
+    refuse_descriptors(&socket);
     listen(&socket, BACKLOG)?;
     Ok(socket)
+}
+
+/// Nobody who connects may send descriptors, which whoever reads there would have to close: that can take long, and the
+/// sender can see to it (SO_PASSRIGHTS of Linux 6.16; who connects has it from here). Older kernels do not know it.
+fn refuse_descriptors(socket: &OwnedFd) {
+    const SO_PASSRIGHTS: libc::c_int = 83;
+    let off: libc::c_int = 0;
+    // SAFETY: the option is an int on our own stack.
+    unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_PASSRIGHTS,
+            (&raw const off).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        );
+    }
 }
 
 fn is_socket(stat: &Stat) -> bool {

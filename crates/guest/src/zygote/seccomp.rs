@@ -5,8 +5,9 @@
 //! fall back as on an older kernel. Calls of another architecture kill the process.
 
 use hostel_system_calls::{
-    AF_NETLINK, AF_UNIX, DONE_AT_ONCE, FORBIDDEN_SOCKET_OPTIONS, INTERNET_FAMILIES, INTERNET_PROTOCOLS,
-    INTERNET_TYPES, NEW_NAMESPACES, PERSONALITIES, SOCKET_TYPE_MASK, SOL_SOCKET,
+    AF_NETLINK, AF_UNIX, DONE_AT_ONCE, FORBIDDEN_FILE_COMMANDS, FORBIDDEN_PROCESS_OPTIONS,
+    FORBIDDEN_SOCKET_OPTIONS, INTERNET_FAMILIES, INTERNET_PROTOCOLS, INTERNET_TYPES, NEW_NAMESPACES,
+    PERSONALITIES, SOCKET_TYPE_MASK, SOL_SOCKET,
 };
 use rustix::io::Errno;
 use std::collections::BTreeSet;
@@ -81,6 +82,10 @@ enum Verdict {
     Clone,
     /// Not the forbidden ones.
     Ioctl,
+    /// Not the forbidden ones.
+    FileCommand,
+    /// Not the forbidden ones.
+    ProcessOption,
     /// Only harmless families, types and protocols.
     Socket,
     /// No programs on sockets.
@@ -104,6 +109,8 @@ impl Verdict {
                 op(RETURN, RETURN_ALLOW),
             ],
             Self::Ioctl => any_of(ARGUMENT_1, &FORBIDDEN_IOCTLS, EPERM, RETURN_ALLOW),
+            Self::FileCommand => any_of(ARGUMENT_1, &FORBIDDEN_FILE_COMMANDS, EPERM, RETURN_ALLOW),
+            Self::ProcessOption => any_of(ARGUMENT_0, &FORBIDDEN_PROCESS_OPTIONS, EPERM, RETURN_ALLOW),
             Self::OwnLimits => {
                 let mut code = vec![op(LOAD, ARGUMENT_0)];
                 code.extend(unless_among(&[0], EPERM));
@@ -175,13 +182,17 @@ fn pieces() -> Vec<(u32, Verdict)> {
             Verdict::Clone
         } else if number_of(libc::SYS_ioctl) {
             Verdict::Ioctl
+        } else if number_of(libc::SYS_fcntl) {
+            Verdict::FileCommand
+        } else if number_of(libc::SYS_prctl) {
+            Verdict::ProcessOption
         } else if number_of(libc::SYS_socket) || number_of(libc::SYS_socketpair) {
             Verdict::Socket
         } else if number_of(libc::SYS_setsockopt) {
             Verdict::SocketOption
         } else if number_of(libc::SYS_personality) {
             Verdict::Personality
-        } else if number_of(DONE_AT_ONCE.number) {
+        } else if DONE_AT_ONCE.iter().any(|call| number_of(call.number)) {
             Verdict::Return(DONE)
         } else if number_of(libc::SYS_prlimit64) {
             Verdict::OwnLimits
@@ -340,6 +351,17 @@ mod tests {
         assert_eq!(verdict(libc::SYS_ioctl, [0, 0x5413, 0]), RETURN_ALLOW);
         assert_eq!(verdict(libc::SYS_ioctl, [0, 0x8940, 0]), EPERM);
         assert_eq!(verdict(libc::SYS_ioctl, [0, 0x8983, 0]), EPERM);
+        for command in [libc::F_SETLEASE, libc::F_NOTIFY] {
+            assert_eq!(verdict(libc::SYS_fcntl, [3, command.cast_unsigned(), 1]), EPERM);
+        }
+        for command in
+            [libc::F_GETFD, libc::F_SETLK, libc::F_OFD_SETLKW, libc::F_SETPIPE_SZ, libc::F_ADD_SEALS]
+        {
+            assert_eq!(verdict(libc::SYS_fcntl, [3, command.cast_unsigned(), 1]), RETURN_ALLOW);
+        }
+        assert_eq!(verdict(libc::SYS_prctl, [libc::PR_SCHED_CORE.cast_unsigned(), 1, 0]), EPERM);
+        assert_eq!(verdict(libc::SYS_prctl, [libc::PR_SET_NAME.cast_unsigned(), 0, 0]), RETURN_ALLOW);
+        assert_eq!(verdict(libc::SYS_syncfs, [3, 0, 0]), DONE);
         for (family, kind, protocol, expected) in [
             (1, 1, 0, RETURN_ALLOW),
             (1, 5, 0, RETURN_ALLOW),
