@@ -292,13 +292,16 @@ impl Client {
             label_selector: watch.label_selector.clone(),
         };
         let response = self.sandboxes().watch_sandboxes(request).await.map_err(convert::error)?;
-        Ok(SandboxWatch(response.into_inner()))
+        Ok(SandboxWatch { items: response.into_inner(), cursor: watch.cursor.clone() })
     }
 }
 
 /// Changes of sandboxes as they happen. Dropping it ends the watch.
 #[derive(Debug)]
-pub struct SandboxWatch(Streaming<v1::WatchSandboxesResponse>);
+pub struct SandboxWatch {
+    items: Streaming<v1::WatchSandboxesResponse>,
+    cursor: String,
+}
 
 impl SandboxWatch {
     /// The next change; `None` when the daemon ended the watch. Cancel safe.
@@ -307,14 +310,25 @@ impl SandboxWatch {
     /// What ended the watch.
     pub async fn next(&mut self) -> Result<Option<SandboxEvent>> {
         loop {
-            match self.0.message().await.map_err(convert::error)? {
+            match self.items.message().await.map_err(convert::error)? {
                 None => return Ok(None),
                 Some(v1::WatchSandboxesResponse { item: Some(Item::Event(event)) }) => {
-                    return convert::event(event).map(Some);
+                    let event = convert::event(event)?;
+                    self.cursor.clone_from(&event.cursor);
+                    return Ok(Some(event));
+                }
+                Some(v1::WatchSandboxesResponse { item: Some(Item::Bookmark(cursor)) }) => {
+                    self.cursor = cursor
                 }
                 Some(_) => {}
             }
         }
+    }
+
+    /// Where to go on when this one has ended: behind all that it was told of, also of sandboxes that were not chosen.
+    #[must_use]
+    pub fn cursor(&self) -> &str {
+        &self.cursor
     }
 }
 

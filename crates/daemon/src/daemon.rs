@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic_health::server::HealthReporter;
-use tower::util::MapResponseLayer;
+use tower::util::{MapRequestLayer, MapResponseLayer};
 
 /// Flow control: bytes that may be under way on one stream, on one connection, and in one frame. Output is meant to
 /// reach a gigabyte a second, so none of them may be what it waits for.
@@ -186,6 +186,7 @@ impl Daemon {
             .max_frame_size(FRAME)
             .max_concurrent_streams(STREAMS)
             .layer(MapResponseLayer::new(crate::unreadable::answer::<tonic::body::Body>))
+            .layer(MapRequestLayer::new(crate::services::told_when_broken_off))
             .layer(DeadlineLayer { default: self.config.default_deadline })
             .add_routes(self.routes);
         for address in self.listeners.addresses() {

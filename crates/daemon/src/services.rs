@@ -21,6 +21,7 @@ pub(crate) use process_service::Processes;
 pub(crate) use sandbox_service::SandboxCalls;
 pub(crate) use secret_service::Secrets;
 pub(crate) use template_service::Templates;
+pub(crate) use upload::told_when_broken_off;
 pub(crate) use usage_service::Usage;
 
 use crate::listen::Peer;

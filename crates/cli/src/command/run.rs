@@ -48,7 +48,10 @@ pub(crate) async fn run(context: &Context, args: RunArgs) -> Outcome {
     let result = work.run(create, spec, &mut signals).await;
     // One that nobody was told of is kept for nobody.
     if !(args.keep && work.made.get()) {
-        clean_up(&client, &id, &result).await;
+        tokio::select! {
+            () = clean_up(&client, &id, &result) => {}
+            _ = signals.end() => output::note(&format!("sandbox {id} is left: hostel sandbox rm {id}")),
+        }
     } else if !context.json {
         output::note(&format!("kept sandbox {id}"));
     }

@@ -12,7 +12,6 @@ pub(crate) async fn sandboxes(context: &Context, args: WatchArgs) -> Outcome {
     let client = context.connect().await?;
     let watch = WatchSandboxes { cursor: args.from, sandbox_ids: args.ids, label_selector: args.label };
     let mut events = client.watch_sandboxes(&watch).await?;
-    let mut cursor = watch.cursor;
     loop {
         match events.next().await {
             Ok(Some(event)) => {
@@ -21,10 +20,10 @@ pub(crate) async fn sandboxes(context: &Context, args: WatchArgs) -> Outcome {
                 } else {
                     output::line(&told(&event))?
                 }
-                cursor = event.cursor;
             }
             Err(error) if !error.is_connection() => return Err(error.into()),
             Ok(None) | Err(_) => {
+                let cursor = events.cursor();
                 let again =
                     if cursor.is_empty() { String::new() } else { format!("; go on with --from {cursor}") };
                 return Err(Failure::other("CONNECTION_LOST", format!("the daemon ended the watch{again}")));

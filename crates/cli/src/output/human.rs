@@ -9,12 +9,18 @@ use std::time::Duration;
 pub(crate) fn printable(text: &str) -> String {
     text.chars()
         .flat_map(|c| {
-            let escape = c.is_control() && c != '\n';
+            let escape = (c.is_control() && c != '\n') || turns_text_around(c);
             let plain = (!escape).then_some(c);
             let escaped = escape.then(|| c.escape_default()).into_iter().flatten();
             plain.into_iter().chain(escaped)
         })
         .collect()
+}
+
+/// Whether a terminal may show what comes after it in another order (Unicode, UAX #9): a question would not show what it
+/// asks about.
+fn turns_text_around(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// How long ago, in one unit: `3m`, `2h`, `5d`; `-` where not known.
@@ -148,6 +154,7 @@ mod tests {
 
     #[test]
     fn what_a_sandbox_says_cannot_drive_the_terminal() {
+        assert_eq!(printable("rm \u{202e}cba"), "rm \\u{202e}cba");
         assert_eq!(printable("a\u{1b}[2Jb\u{7f}\nä"), "a\\u{1b}[2Jb\\u{7f}\nä");
         let words = ["sh".to_owned(), "-c".to_owned(), "echo 'x'\n\u{9b}".to_owned()];
         assert_eq!(command(&words, 80), "sh -c 'echo '\\''x'\\''\\n\\u{9b}'");

@@ -3,9 +3,11 @@
 use crate::convert;
 use crate::error::{Error, Result};
 use bytes::{BufMut as _, Bytes, BytesMut};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::Stream;
 use tonic::{Response, Status};
 
 /// Bytes in one message.
@@ -21,37 +23,55 @@ pub(crate) struct Feed<M> {
     pub(crate) data: fn(Bytes) -> M,
 }
 
+/// The messages of an upload: their end is one that was sent, too. Who gives up just drops the other half, and nobody may
+/// take that for the end: there is none then, and the call is reset.
+pub(crate) struct Messages<M>(mpsc::Receiver<Option<M>>);
+
+impl<M> Stream for Messages<M> {
+    type Item = M;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<M>> {
+        match ready!(self.0.poll_recv(cx)) {
+            Some(message) => Poll::Ready(message),
+            None => Poll::Pending,
+        }
+    }
+}
+
 /// Sends all that `source` yields. To the daemon the end of the stream means that everything was sent, so when the
 /// source fails half way the stream must not just end: a second `open` is sent, which the daemon has to refuse, and
 /// nothing is kept.
 pub(crate) async fn feed<M, A, F>(
     mut source: impl AsyncRead + Send + Unpin,
     frames: Feed<M>,
-    call: impl FnOnce(ReceiverStream<M>) -> F,
+    call: impl FnOnce(Messages<M>) -> F,
 ) -> Result<A>
 where
     M: Clone,
     F: Future<Output = Result<Response<A>, Status>>,
 {
     let (sender, receiver) = mpsc::channel(QUEUE);
-    let call = call(ReceiverStream::new(receiver));
+    let call = call(Messages(receiver));
     let Feed { open, data } = frames;
     let pump = async move {
         // A send that fails means that the call is over; its answer says why.
-        let _ = sender.send(open.clone()).await;
+        let _ = sender.send(Some(open.clone())).await;
         let mut buffer = BytesMut::new();
         loop {
             buffer.reserve(CHUNK);
             match source.read_buf(&mut (&mut buffer).limit(CHUNK)).await {
-                Ok(0) => return None,
-                Ok(_) if sender.send(data(buffer.split().freeze())).await.is_ok() => {}
+                Ok(0) => break,
+                Ok(_) if sender.send(Some(data(buffer.split().freeze()))).await.is_ok() => {}
                 Ok(_) => return None,
                 Err(error) => {
-                    let _ = sender.send(open).await;
+                    let _ = sender.send(Some(open)).await;
+                    let _ = sender.send(None).await;
                     return Some(error);
                 }
             }
         }
+        let _ = sender.send(None).await;
+        None
     };
     tokio::pin!(call, pump);
     let failed = tokio::select! {

@@ -6,13 +6,15 @@ use crate::status::invalid;
 use bytes::Bytes;
 use hostel_sandbox::Error as DomainError;
 use hostel_sandbox::file::ByteStream;
+use http_body_util::BodyExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
-use tonic::{Status, Streaming};
+use tonic::body::Body;
+use tonic::{Code, Status, Streaming};
 
 /// Most bytes in one message.
 const MOST: usize = 1 << 20;
@@ -57,6 +59,16 @@ pub(super) async fn open<M: UploadMessage>(stream: &mut Streaming<M>) -> Result<
         Some(Part::Open(open)) => Ok(open),
         _ => Err(invalid("open", "the first message must be open")),
     }
+}
+
+/// Makes a request that is cancelled end as one that is broken off. Otherwise its messages just end, as those of one that
+/// is complete (tonic's decoder takes `CANCELLED` of a request for its end), and half an archive would be a whole one.
+pub(crate) fn told_when_broken_off(request: http::Request<Body>) -> http::Request<Body> {
+    let told = |status: Status| match status.code() {
+        Code::Cancelled => Status::aborted("the caller broke off"),
+        _ => status,
+    };
+    request.map(|body| Body::new(body.map_err(told)))
 }
 
 /// The bytes of an upload under way. Dropping it stops reading.

@@ -3,6 +3,7 @@
 use crate::daemon::{Node, Running, eventually};
 use hostel_proto::v1;
 use hostel_proto::v1::import_template_request::Frame;
+use hostel_sandbox::TemplateId;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status};
@@ -37,6 +38,8 @@ async fn a_caller_that_goes_away_leaves_neither_a_name_nor_a_request_behind() {
     }
     // The call was dropped, which is all that the daemon sees of a caller that is gone.
     eventually("the import ends", || node.host.importing.lock().unwrap().is_empty()).await;
+    let is_base = |id: &TemplateId| id.as_str() == "base";
+    assert!(!node.host.templates.lock().unwrap().keys().any(is_base), "half an archive is none");
     drop(pieces);
     let (pieces, again) = begin(&daemon, "base", "once");
     drop(pieces);
