@@ -188,17 +188,13 @@ impl Ruleset {
             .is_some()
     }
 
-    /// What the rules say about a host's requests, to see whether a change touches it.
+    /// What the rules say about a host whose requests they look at, to see whether a change touches one that is under
+    /// way: any of them may be what let it through. Nothing where they do not look.
     pub(crate) fn about_requests(&self, name: &str, port: u16) -> Vec<&NetworkRule> {
-        self.rules
-            .iter()
-            .map(|entry| &entry.rule)
-            .filter(|rule| {
-                (rule.is_about_requests() || rule.open_tls)
-                    && rule.host.matches_name(name)
-                    && rule.has_port(port)
-            })
-            .collect()
+        let rules = self.rules.iter().map(|entry| &entry.rule);
+        let about: Vec<_> =
+            rules.filter(|rule| rule.host.matches_name(name) && rule.has_port(port)).collect();
+        if about.iter().any(|rule| rule.is_about_requests() || rule.open_tls) { about } else { Vec::new() }
     }
 
     fn find(&self, wanted: impl Fn(&NetworkRule) -> bool) -> Option<&Entry> {

@@ -126,7 +126,7 @@ impl Pump {
             idle: answer.idle,
             silence: Box::pin(tokio::time::sleep(answer.idle)),
             room: BytesMut::new(),
-            place: Some(answer.place),
+            place: answer.place,
             steps,
         };
         if empty {

@@ -38,7 +38,7 @@ pub(crate) struct Answer {
     pub pattern: Option<Pattern>,
     pub idle: Duration,
     pub ticket: Option<Ticket>,
-    pub place: OwnedSemaphorePermit,
+    pub place: Option<OwnedSemaphorePermit>,
 }
 
 /// Why there is no response to pass on.
@@ -65,7 +65,7 @@ pub(crate) async fn forward(
 ) -> Result<Answer, Failure> {
     let mut ticket: Option<Ticket> = None;
     let mut failure = Failure::NoUpstream;
-    let mut spare: Option<(Response, &Line, OwnedSemaphorePermit)> = None;
+    let mut spare: Option<(Response, &Line, Option<OwnedSemaphorePermit>)> = None;
     for (index, line) in core.lines.iter().enumerate() {
         if index > 0 {
             core.tally.failed_over(&core.lines[index - 1].name);
@@ -84,7 +84,8 @@ pub(crate) async fn forward(
         match asked.map_err(Failure::Denied)? {
             Ok(response) => {
                 let failed = is_failure(response.status());
-                spare = Some((response, line, place));
+                // Who goes on to the next one does not keep others from this one.
+                spare = Some((response, line, Some(place).filter(|_| !failed)));
                 if !failed {
                     break;
                 }
@@ -121,9 +122,9 @@ pub(crate) async fn forward(
 async fn owing(
     ticket: &mut Option<Ticket>,
     order: &Outgoing,
-    attempt: impl Future<Output = Result<Response, SendFailure>>,
+    attempt: impl Future<Output = Attempt>,
 ) -> Result<Result<Response, SendFailure>, Denied> {
-    let Some(ticket) = ticket else { return Ok(attempt.await) };
+    let Some(ticket) = ticket else { return Ok(attempt.await.answer) };
     ticket.owes(&order.body);
     let mut attempt = pin!(attempt);
     let outcome = match poll_fn(|context| Poll::Ready(attempt.as_mut().poll(context))).await {
@@ -135,18 +136,25 @@ async fn owing(
             attempt.await
         }
     };
-    let used = match &outcome {
+    let used = match &outcome.answer {
         Ok(response) => response.status().is_success(),
         Err(failure) => failure.was_sent(),
     };
-    if !used {
+    if !used && !outcome.lost {
         ticket.unused();
     }
-    Ok(outcome)
+    Ok(outcome.answer)
+}
+
+/// What came of asking one upstream.
+struct Attempt {
+    answer: Result<Response, SendFailure>,
+    /// The request went out a second time and has no answer, so that it may have been used.
+    lost: bool,
 }
 
 /// Asks one upstream, at most twice.
-async fn attempt(core: &Core, line: &Line, order: &Outgoing, is_last: bool) -> Result<Response, SendFailure> {
+async fn attempt(core: &Core, line: &Line, order: &Outgoing, is_last: bool) -> Attempt {
     let first = line.send(order).await;
     let wait = match &first {
         Err(SendFailure::Connect) => Some(RECONNECT),
@@ -155,13 +163,13 @@ async fn attempt(core: &Core, line: &Line, order: &Outgoing, is_last: bool) -> R
         }
         _ => None,
     };
-    let Some(wait) = wait else { return first };
+    let Some(wait) = wait else { return Attempt { answer: first, lost: false } };
     tokio::time::sleep(wait).await;
     core.tally.retried(&line.name);
     match (line.send(order).await, first) {
         // The upstream's own words are worth more than our word that it is gone.
-        (Err(_), Ok(response)) => Ok(response),
-        (second, _) => second,
+        (Err(failure), Ok(response)) => Attempt { answer: Ok(response), lost: failure.was_sent() },
+        (second, _) => Attempt { answer: second, lost: false },
     }
 }
 

@@ -5,7 +5,7 @@
 
 use crate::capability::Capability;
 use crate::error::{Error, Result};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::IpAddr;
@@ -290,7 +290,7 @@ impl FromStr for HostPattern {
         }
         if text.contains('/') {
             return match text.parse::<IpNet>() {
-                Ok(block) => Ok(Self::Block(block.trunc())),
+                Ok(block) => Ok(Self::Block(canonical(block.trunc()))),
                 Err(_) => Err(format!("{text:.80?} is not a CIDR block such as 10.0.0.0/8")),
             };
         }
@@ -299,6 +299,16 @@ impl FromStr for HostPattern {
             None => normal_name(text).map(Self::Name),
         }
     }
+}
+
+/// IPv4 addresses in IPv6 form (`::ffff:10.0.0.0/104`) as what they are: addresses are compared so.
+fn canonical(block: IpNet) -> IpNet {
+    const MAPPED: u8 = 96;
+    let mapped = match block {
+        IpNet::V6(block) => block.addr().to_ipv4_mapped().zip(block.prefix_len().checked_sub(MAPPED)),
+        IpNet::V4(_) => None,
+    };
+    mapped.and_then(|(address, bits)| Ipv4Net::new(address, bits).ok()).map_or(block, IpNet::V4)
 }
 
 impl TryFrom<String> for HostPattern {
@@ -394,6 +404,17 @@ mod tests {
             assert!(normal_name(text).is_err(), "{text}");
         }
         assert!(normal_name(&"a.".repeat(200)).is_err());
+    }
+
+    #[test]
+    fn blocks_in_ipv6_form_are_what_they_mean() {
+        let block: HostPattern = "::ffff:93.184.216.0/120".parse().unwrap();
+        assert_eq!(block, "93.184.216.0/24".parse().unwrap());
+        for address in ["93.184.216.34", "::ffff:93.184.216.34"] {
+            assert!(block.matches_address(address.parse().unwrap()), "{address}");
+        }
+        assert_eq!("::ffff:0:0/96".parse::<HostPattern>(), "0.0.0.0/0".parse());
+        assert_eq!("2001:db8::/32".parse::<HostPattern>().unwrap().to_string(), "2001:db8::/32");
     }
 
     #[test]

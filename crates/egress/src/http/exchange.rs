@@ -25,6 +25,8 @@ pub(super) type AnswerBody = Either<Relay, Full<Bytes>>;
 
 /// Headers in which servers take another method.
 const METHOD_OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
+/// The field of a query in which they do.
+const METHOD_IN_QUERY: &str = "_method";
 /// Headers in which they take another path.
 const PATH_OVERRIDES: [&str; 2] = ["x-original-url", "x-rewrite-url"];
 /// Headers that are about one connection (RFC 9110 §7.6.1), and those meant for a proxy.
@@ -97,18 +99,30 @@ impl Exchange {
 
     /// Many servers take the method from a header where there is one: it must be allowed too. Some take the path.
     async fn check_overrides(&self, headers: &mut HeaderMap, path: &str) -> Result<(), Denied> {
-        for name in METHOD_OVERRIDES {
-            for value in headers.get_all(name) {
-                let method =
-                    value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_alphabetic()));
-                let method =
-                    method.ok_or_else(|| Denied::bad("bad_request", format!("{name} names no method")))?;
-                self.gate.admit(method, path, &self.target.host).await?;
-            }
+        for (name, value) in headers.iter().filter(|(name, _)| is_among(name, &METHOD_OVERRIDES)) {
+            let method =
+                value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_alphabetic()));
+            let method =
+                method.ok_or_else(|| Denied::bad("bad_request", format!("{name} names no method")))?;
+            self.gate.admit(&method.to_ascii_uppercase(), path, &self.target.host).await?;
         }
         if self.gate.reads_paths() {
-            for name in PATH_OVERRIDES {
+            let overrides = headers.keys().filter(|name| is_among(name, &PATH_OVERRIDES));
+            for name in overrides.cloned().collect::<Vec<_>>() {
                 headers.remove(name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Some take it from the query.
+    async fn check_query(&self, query: &str, path: &str) -> Result<(), Denied> {
+        for (_, method) in
+            form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == METHOD_IN_QUERY)
+        {
+            // What is no method is none for anybody.
+            if !method.is_empty() && method.bytes().all(|byte| byte.is_ascii_alphabetic()) {
+                self.gate.admit(&method.to_ascii_uppercase(), path, &self.target.host).await?;
             }
         }
         Ok(())
@@ -119,6 +133,7 @@ impl Exchange {
         let path = path::for_rules(request.uri().path(), self.gate.reads_paths())?;
         self.gate.admit(request.method().as_str(), &path, &self.target.host).await?;
         self.check_overrides(request.headers_mut(), &path).await?;
+        self.check_query(request.uri().query().unwrap_or_default(), &path).await?;
         let bound = self.bound().await;
         let upgrade = wanted_upgrade(&request);
         if upgrade.is_some() && !bound.is_empty() {
@@ -228,6 +243,11 @@ impl Exchange {
 
 /// The protocol that the request asks to change to, where it is one that may pass: WebSocket (RFC 6455 §4.1). Others
 /// are not asked for, and `h2c` would hide requests.
+/// Whether a header has one of those names for a server that takes `_` for `-`, as those that make variables of them do.
+fn is_among(name: &HeaderName, names: &[&str]) -> bool {
+    names.contains(&name.as_str().replace('_', "-").as_str())
+}
+
 fn wanted_upgrade(request: &Request<Incoming>) -> Option<HeaderValue> {
     let headers = request.headers();
     let asked =

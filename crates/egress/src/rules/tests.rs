@@ -43,6 +43,22 @@ fn a_path_is_denied_in_any_case_and_allowed_in_its_own() {
 }
 
 #[test]
+fn a_change_of_any_rule_touches_a_host_whose_requests_are_looked_at() {
+    let any = rule(RuleAction::Allow, "*.example.com", &[]);
+    let read = NetworkRule {
+        methods: vec!["GET".to_owned()],
+        open_tls: true,
+        ..rule(RuleAction::Allow, "api.example.com", &[])
+    };
+    let both = ruleset(&NetworkPolicy::allowlist(vec![any.clone(), read.clone()]));
+    let (narrow, wide) =
+        (ruleset(&NetworkPolicy::allowlist(vec![read])), ruleset(&NetworkPolicy::allowlist(vec![any])));
+    assert_ne!(both.about_requests("api.example.com", 443), narrow.about_requests("api.example.com", 443));
+    assert_ne!(both.about_requests("api.example.com", 443), wide.about_requests("api.example.com", 443));
+    assert_eq!(both.about_requests("www.example.com", 443), wide.about_requests("www.example.com", 443));
+}
+
+#[test]
 fn what_is_not_seen_is_not_allowed_by_a_rule_about_requests() {
     let read = NetworkRule {
         methods: vec!["GET".to_owned()],

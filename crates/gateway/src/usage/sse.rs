@@ -15,8 +15,11 @@ const HEAD: usize = 256;
 const TAIL: usize = 3;
 
 /// What stands before the text of a delta.
-static FIELDS: LazyLock<[Finder<'static>; 3]> =
-    LazyLock::new(|| ["\"text\":", "\"thinking\":", "\"partial_json\":"].map(Finder::new));
+/// What a signature has of thinking is the thinking itself, which the model wrote and need not show.
+static FIELDS: LazyLock<[Finder<'static>; 4]> =
+    LazyLock::new(|| ["\"text\":", "\"thinking\":", "\"partial_json\":", "\"signature\":"].map(Finder::new));
+/// A block that begins with all of its thinking, unreadable.
+static REDACTED: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"redacted_thinking\""));
 
 /// What is found in a stream.
 #[derive(Debug, PartialEq, Eq)]
@@ -182,7 +185,12 @@ impl Event {
                 let text = text_begin(data).map_or(0, |begin| whole.saturating_sub(begin + TAIL));
                 self.output = self.output.saturating_add(u64::try_from(text).unwrap_or(u64::MAX));
             }
-            Kind::Quiet => self.kind = kind,
+            Kind::Quiet => {
+                self.kind = kind;
+                if REDACTED.find(&data[..data.len().min(HEAD)]).is_some() {
+                    self.output = self.output.saturating_add(u64::try_from(whole).unwrap_or(u64::MAX));
+                }
+            }
         }
     }
 

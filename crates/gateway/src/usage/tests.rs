@@ -157,6 +157,18 @@ fn a_stream_that_is_cut_counts_the_output_that_was_seen() {
     assert_eq!(meter.used().tokens.output, 1, "as told");
     meter.end();
     assert_eq!(meter.used().tokens, Tokens { output: 100, ..whole() });
+    // What it thought and does not show is in a signature, or in the block's first event.
+    let signed = format!(
+        "data: {{\"type\":\"content_block_delta\",\"delta\":{{\"type\":\"signature_delta\",\"signature\":\"{text}\"}}}}\n\n"
+    );
+    let redacted = format!(
+        "data: {{\"type\":\"content_block_start\",\"content_block\":{{\"type\":\"redacted_thinking\",\"data\":\"{text}\"}}}}\n\n"
+    );
+    for hidden in [signed, redacted] {
+        let mut meter = read(&[start.as_bytes(), hidden.as_bytes()]);
+        meter.end();
+        assert!((100..130).contains(&meter.used().tokens.output), "{hidden}");
+    }
 }
 
 #[test]

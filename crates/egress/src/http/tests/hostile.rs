@@ -168,6 +168,15 @@ async fn relays_and_rules_hold_for_each_request() {
         let (response, _) = world.ask(true, request.body(empty()).unwrap()).await;
         assert_eq!(response.status(), status, "{method}");
     }
+    for (name, path) in [
+        ("X_HTTP_Method-Override", "/x"),
+        ("x-other", "/x?a=b&_method=PURGE"),
+        ("x-other", "/x?%5fmethod=purge"),
+    ] {
+        let request = get(path).method("POST").header(name, "PURGE");
+        let (response, _) = world.ask(true, request.body(empty()).unwrap()).await;
+        assert_eq!(response.status(), 403, "{name} {path}");
+    }
     assert_eq!(count.load(Ordering::Relaxed), 0);
     // Where no rule looks at paths, they pass as they are.
     let (handler, _) = counting();
