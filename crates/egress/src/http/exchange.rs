@@ -104,7 +104,7 @@ impl Exchange {
                 value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_alphabetic()));
             let method =
                 method.ok_or_else(|| Denied::bad("bad_request", format!("{name} names no method")))?;
-            self.gate.admit(&method.to_ascii_uppercase(), path, &self.target.host).await?;
+            self.gate.admit(method, path, &self.target.host).await?;
         }
         if self.gate.reads_paths() {
             let overrides = headers.keys().filter(|name| is_among(name, &PATH_OVERRIDES));
@@ -120,7 +120,7 @@ impl Exchange {
         for (_, method) in
             form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == METHOD_IN_QUERY)
         {
-            // What is no method is none for anybody.
+            // What is no method is none for anybody. Frameworks take one in any case here.
             if !method.is_empty() && method.bytes().all(|byte| byte.is_ascii_alphabetic()) {
                 self.gate.admit(&method.to_ascii_uppercase(), path, &self.target.host).await?;
             }
