@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a measurement that fails may end")]
 
 use bytes::Bytes;
-use hostel_gateway::{Access, Config, Door, Gateway, Limits, Prices, Upstream, Url};
+use hostel_gateway::{Access, ApiFetches, Config, Door, Gateway, Limits, Prices, Upstream, Url};
 use hostel_sandbox::{ModelBudget, SandboxId};
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
@@ -96,6 +96,7 @@ async fn main() {
     let config = Config {
         upstreams: vec![Upstream::new("loopback", url, SecretString::from("key"))],
         prices: Prices::shipped().unwrap(),
+        api_fetches: ApiFetches::default(),
         record_directory: directory.path().to_owned(),
         limits: Limits::default(),
     };

@@ -20,6 +20,19 @@ pub enum KeyHeader {
     Bearer,
 }
 
+/// Whether requests may have the model's API fetch something by itself: pages (the tool `web_fetch`), images and
+/// documents by URL, what MCP servers say (`mcp_servers`). That reaches any public host, whatever the network policy of
+/// the sandbox. Searches of the web go to the API's own search engine and are no such fetches.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ApiFetches {
+    /// Such requests are refused.
+    #[default]
+    Refuse,
+    /// They are forwarded.
+    Allow,
+}
+
 /// How long an upstream may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
@@ -144,6 +157,8 @@ pub struct Config {
     pub upstreams: Vec<Upstream>,
     /// What tokens cost.
     pub prices: Prices,
+    /// What requests may have the API fetch.
+    pub api_fetches: ApiFetches,
     /// Where `usage.db` is kept.
     pub record_directory: PathBuf,
     /// Bounds.

@@ -1,6 +1,6 @@
 //! The configuration as an operator writes it. Keys are named, never written down here.
 
-use crate::config::{Config, KeyHeader, Limits, Timeouts, Upstream};
+use crate::config::{ApiFetches, Config, KeyHeader, Limits, Timeouts, Upstream};
 use crate::error::{Error, Result};
 use crate::price::Prices;
 use reqwest::Url;
@@ -20,6 +20,8 @@ pub struct Declaration {
     pub upstream: Vec<UpstreamDeclaration>,
     /// A table of prices that replaces the one that ships.
     pub prices_file: Option<PathBuf>,
+    /// `refuse` (the default) or `allow`; see [`ApiFetches`].
+    pub api_fetches: ApiFetches,
     /// Bounds; what is absent has its default.
     pub limits: LimitsDeclaration,
 }
@@ -103,7 +105,13 @@ impl Declaration {
             keep: keep_days.map_or(defaults.keep, |days| Duration::from_secs(days.saturating_mul(86_400))),
             ..defaults
         };
-        let config = Config { upstreams, prices, record_directory: record_directory.into(), limits };
+        let config = Config {
+            upstreams,
+            prices,
+            api_fetches: self.api_fetches,
+            record_directory: record_directory.into(),
+            limits,
+        };
         config.validate()?;
         Ok(config)
     }

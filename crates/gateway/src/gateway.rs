@@ -44,7 +44,7 @@ impl Gateway {
     /// [`Error::Configuration`] and [`Error::Store`].
     pub async fn open(config: Config) -> Result<Self> {
         config.validate()?;
-        let Config { upstreams, prices, record_directory, limits } = config;
+        let Config { upstreams, prices, api_fetches, record_directory, limits } = config;
         let opening = tokio::task::spawn_blocking(move || {
             let roots = system_roots();
             let lines =
@@ -57,6 +57,7 @@ impl Gateway {
             let (next_id, room) = (AtomicU64::new(kept.next_id), Room::of_node(&limits));
             Ok::<_, Error>(Core {
                 limits,
+                api_fetches,
                 prices,
                 ledger,
                 store,

@@ -10,6 +10,7 @@
 //!   written before a byte goes back.
 //! * Usage counts as soon as it is seen. A request that ends holds the next one of the same budgets back until its
 //!   figures are on the disk, but never its own bytes. So a budget is overrun by no more than what was in flight.
+//! * What a request has the API fetch from elsewhere is refused, unless the operator allows it.
 //! * Money is counted in whole millionths of a dollar.
 //! * A request that went out costs something whatever becomes of it: where its usage was never told, its prompt is
 //!   estimated.
@@ -24,6 +25,7 @@ mod config;
 mod counters;
 mod declaration;
 mod error;
+mod fetches;
 mod forward;
 mod gateway;
 mod headers;
@@ -43,7 +45,7 @@ mod usage;
 
 pub use attachment::{Access, Attachment, Door};
 pub use budget::{BudgetStatus, LabelBudget, Period, Spent};
-pub use config::{Config, KeyHeader, Limits, Timeouts, Upstream};
+pub use config::{ApiFetches, Config, KeyHeader, Limits, Timeouts, Upstream};
 pub use counters::{BUCKETS_MICROS, Counters, Histogram, RequestKind};
 pub use declaration::{Declaration, LimitsDeclaration, UpstreamDeclaration};
 pub use error::{Error, Result};

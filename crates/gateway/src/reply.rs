@@ -1,6 +1,7 @@
 //! Answers of the gateway's own, in the form of the model API's errors.
 
 use crate::body::Reply;
+use crate::fetches::Fetch;
 use crate::forward::Failure;
 use crate::ledger::{Reason, Refusal};
 use crate::ticket::Denied;
@@ -67,6 +68,22 @@ pub(crate) fn broken_off() -> (Response<Reply>, &'static str) {
 pub(crate) fn too_slow() -> (Response<Reply>, &'static str) {
     let message = "Hostel: the request's body did not come in time.";
     (error(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", message), "body")
+}
+
+/// The body is not what models are asked with.
+pub(crate) fn no_json(detail: &str) -> (Response<Reply>, &'static str) {
+    let message = format!("Hostel: the request's body cannot be read as JSON: {detail}.");
+    (error(StatusCode::BAD_REQUEST, "invalid_request_error", &message), "body")
+}
+
+/// The API would fetch something by itself, which the operator does not allow.
+pub(crate) fn fetches(fetch: Fetch) -> (Response<Reply>, &'static str) {
+    let message = format!(
+        "Hostel: {} has the API fetch something from elsewhere, past this sandbox's network policy. Send the bytes \
+         themselves, or ask the operator to allow it (`api_fetches` of the model gateway).",
+        fetch.as_str()
+    );
+    (error(StatusCode::BAD_REQUEST, "invalid_request_error", &message), "fetch")
 }
 
 /// What a client is told when nothing could be passed on, and under which name that is counted.

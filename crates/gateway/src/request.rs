@@ -1,6 +1,8 @@
 //! One request of a client inside: whether it may, what goes on, and what comes back.
 
 use crate::body::{Pump, Reply};
+use crate::config::ApiFetches;
+use crate::fetches;
 use crate::forward::{Answer, Sender, forward};
 use crate::headers;
 use crate::intake::{self, Room};
@@ -120,6 +122,10 @@ async fn pass(
     // Before the body is read, and before waiting for anything.
     look(core, &seat.sandbox, counted).await.map_err(|denied| refuse(reply::denied(&denied)))?;
     let held = intake::read(seat, &head.headers, body).await.map_err(refuse)?;
+    if head.method == Method::POST && core.api_fetches == ApiFetches::Refuse {
+        let fetch = fetches::find(&held.bytes).await.map_err(|error| refuse(reply::no_json(&error)))?;
+        fetch.map_or(Ok(()), |fetch| Err(refuse(reply::fetches(fetch))))?;
+    }
     let order = Outgoing {
         method: head.method.clone(),
         path: head.uri.path().to_owned(),

@@ -1,6 +1,6 @@
 //! What every request of every sandbox shares.
 
-use crate::config::Limits;
+use crate::config::{ApiFetches, Limits};
 use crate::counters::Tally;
 use crate::intake::Room;
 use crate::ledger::Ledger;
@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicU64;
 
 pub(crate) struct Core {
     pub limits: Limits,
+    pub api_fetches: ApiFetches,
     pub prices: Prices,
     pub ledger: Arc<Ledger>,
     pub store: Store,

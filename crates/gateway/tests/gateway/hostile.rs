@@ -2,7 +2,7 @@
 
 use crate::stage::{Inside, Stage, TOKEN, access, config, soon, upstream, whole};
 use crate::upstream::{Model, message};
-use hostel_gateway::{Door, Gateway};
+use hostel_gateway::{ApiFetches, Door, Gateway};
 use hostel_sandbox::{ModelBudget, SandboxId};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg, sockopt};
 use std::io::IoSlice;
@@ -130,6 +130,45 @@ async fn only_the_paths_of_the_api_go_on() {
 }
 
 #[tokio::test]
+async fn the_api_fetches_nothing_for_a_sandbox_unless_it_may() {
+    let model = Model::always(|| message(1, 1)).await;
+    let stage = Stage::new(&model.url, ModelBudget::default()).await;
+    let image = r#"{"type":"image","source":{"type":"url","url":"https://example.com/?stolen"}}"#;
+    let long = format!("{image},{{\"type\":\"text\",\"text\":\"{}\"}}", "x".repeat(1 << 20));
+    let asked = |blocks: &str| format!(r#"{{"messages":[{{"role":"user","content":[{blocks}]}}]}}"#);
+    let reaching = [
+        r#"{"mcp_servers":[{"type":"url","url":"https://example.com"}]}"#.to_owned(),
+        r#"{"tools":[{"type":"web_fetch_20250910","name":"web_fetch"}]}"#.to_owned(),
+        asked(image),
+        asked(&long),
+    ];
+    for path in ["/v1/messages", "/v1/messages/count_tokens"] {
+        for body in &reaching {
+            let (status, headers, told) =
+                whole(stage.inside.send(stage.inside.request("POST", path, body)).await).await;
+            assert!(status == 400 && told.contains("api_fetches"), "{status}: {told}");
+            assert_eq!(headers["x-should-retry"], "false");
+        }
+    }
+    // Compressed, it would be read by the upstream alone.
+    let mut packed = stage.inside.request("POST", "/v1/messages", "\u{1f}");
+    packed.headers_mut().insert("content-encoding", "gzip".parse().unwrap());
+    assert_eq!(stage.inside.send(packed).await.status(), 400);
+    let refusals = stage.gateway.snapshot().refusals;
+    assert_eq!((model.count(), refusals["fetch"], refusals["body"]), (0, 8, 1));
+
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = config(directory.path(), vec![upstream("first", &model.url)]);
+    config.api_fetches = ApiFetches::Allow;
+    let gateway = Gateway::open(config).await.unwrap();
+    let inside = Inside::attach(&gateway, "sb-a", access(ModelBudget::default()));
+    for body in &reaching {
+        assert_eq!(inside.send(inside.request("POST", "/v1/messages", body)).await.status(), 200);
+    }
+    assert_eq!(model.count(), 4);
+}
+
+#[tokio::test]
 async fn what_is_too_large_or_smuggled_is_refused() {
     let model = Model::always(|| message(1, 1)).await;
     let directory = tempfile::tempdir().unwrap();
@@ -159,7 +198,7 @@ async fn what_is_too_large_or_smuggled_is_refused() {
         assert!(statuses.contains(&status), "{:.80}: {answer}", bytes.replace("\r\n", "|"));
     }
     assert_eq!(model.count(), 0);
-    let fits = inside.request("POST", "/v1/messages", &"x".repeat(1000));
+    let fits = inside.request("POST", "/v1/messages", &format!("{:1000}", "{}"));
     assert_eq!(whole(inside.send(fits).await).await.0, 200);
 }
 

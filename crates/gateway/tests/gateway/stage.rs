@@ -1,7 +1,9 @@
 //! A gateway with one sandbox's door, and a client at it.
 
 use bytes::Bytes;
-use hostel_gateway::{Access, Attachment, Config, Door, Gateway, Limits, Prices, Timeouts, Upstream, Url};
+use hostel_gateway::{
+    Access, ApiFetches, Attachment, Config, Door, Gateway, Limits, Prices, Timeouts, Upstream, Url,
+};
 use hostel_sandbox::label::Labels;
 use hostel_sandbox::{ModelBudget, SandboxId};
 use http::{Request, Response};
@@ -33,6 +35,7 @@ pub(crate) fn config(directory: &Path, upstreams: Vec<Upstream>) -> Config {
     Config {
         upstreams,
         prices: Prices::shipped().unwrap(),
+        api_fetches: ApiFetches::default(),
         record_directory: directory.to_owned(),
         limits: Limits::default(),
     }
