@@ -88,6 +88,16 @@ impl Client {
         Ok(())
     }
 
+    /// Kills every process of a sandbox, those that others started inside it included. The sandbox stays.
+    ///
+    /// # Errors
+    /// The daemon's refusal.
+    pub async fn kill_all_processes(&self, sandbox: &SandboxId) -> Result<()> {
+        let request = v1::KillAllProcessesRequest { sandbox_id: sandbox.to_string() };
+        self.processes().kill_all_processes(request).await.map_err(convert::error)?;
+        Ok(())
+    }
+
     /// Changes the size of the terminal of a running process.
     ///
     /// # Errors

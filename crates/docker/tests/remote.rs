@@ -15,7 +15,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 /// Groups whose cases depend on how a guest is reached.
-const GROUPS: [&str; 7] = ["attach", "files", "import_export", "output", "pause", "restart", "watch"];
+const GROUPS: [&str; 8] =
+    ["attach", "files", "import_export", "output", "pause", "restart", "signals", "watch"];
 
 fn is_wanted(case: &Case) -> bool {
     std::env::var("HOSTEL_TEST_REMOTE").is_ok_and(|which| which == "all")

@@ -91,6 +91,10 @@ impl Processes for Guest {
         convert::done(self.call(ask, &Subject::process(process)).await?.0)
     }
 
+    async fn kill_all(&self) -> Result<()> {
+        convert::done(self.call(Ask::KillAll(Empty {}), &Subject::guest()).await?.0)
+    }
+
     async fn resize(&self, process: &ProcessId, size: TerminalSize) -> Result<()> {
         let size = Some(convert::size(size));
         let ask = Ask::Resize(wire::Resize { id: process.to_string(), size });

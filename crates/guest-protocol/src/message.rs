@@ -58,7 +58,7 @@ pub struct Request {
     /// The question.
     #[prost(
         oneof = "Ask",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 30, 31, 32, 33"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 30, 31, 32, 33"
     )]
     pub ask: Option<Ask>,
 }
@@ -141,6 +141,10 @@ pub enum Ask {
     /// again it is the same one.
     #[prost(message, tag = "24")]
     Listen(Listen),
+    /// Kill every process of the sandbox, those that nobody asked for included. → `Done`; their ends are told as those
+    /// of all others.
+    #[prost(message, tag = "25")]
+    KillAll(Empty),
     /// A regular file's content, without descriptors. → `File`, then data frames of [`crate::StreamId::Stdout`] from
     /// offset 0 on, wherever in the file that is; at the end → `Done`, or `Failed` where it broke off.
     #[prost(message, tag = "30")]

@@ -12,6 +12,7 @@ mod event_loop;
 mod failure;
 mod files;
 mod frames;
+mod kill;
 mod lifecycle;
 mod listen;
 mod output;

@@ -50,6 +50,13 @@ pub trait Processes: Send + Sync {
     /// Sends a signal, 1 to 64, to the process group. # Errors: `NotFound`; `WrongState` once it ended.
     async fn signal(&self, process: &ProcessId, signal: i32) -> Result<()>;
 
+    /// Kills every process of the sandbox, those that others started inside it included, however many there are and
+    /// however fast they start others. The sandbox and its files stay. They are dead, or dying, when it returns.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Internal`.
+    async fn kill_all(&self) -> Result<()>;
+
     /// Gives the terminal a new size. # Errors: `NotFound`; `WrongState` without a terminal.
     async fn resize(&self, process: &ProcessId, size: TerminalSize) -> Result<()>;
 

@@ -134,7 +134,7 @@ async fn turns_are_counted_and_a_task_may_use_up_what_it_has() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sandbox_that_is_filled_again_and_again_can_be_taken_away() {
+async fn what_fills_a_sandbox_again_and_again_can_be_stopped() {
     let plain = Plain::start(HostConfig::default()).await;
     let fill = r#"$| = 1; while (1) { my $child = fork();
         if (!defined $child) { print "full ", 6 * 7, "\n" unless $told++; next }
@@ -142,6 +142,11 @@ async fn a_sandbox_that_is_filled_again_and_again_can_be_taken_away() {
     let fill = format!("read -r line; exec perl -e '{fill}'");
     let id = plain.begin(&fill, json!({ "pattern": "long-running" })).await;
     plain.event(&id, |event, _| event.data.get().contains("full 42")).await;
+    // Nothing is left that could fill it again, and no turn goes on.
+    let session = plain.host.stop(&id, Duration::from_millis(100)).await.unwrap();
+    assert_eq!((session.status, session.active_turn), (SessionStatus::Idle, None));
+    let (client, sandbox) = plain.host.environment(&id).await.unwrap();
+    assert!(client.list_processes(&sandbox).await.unwrap().iter().all(|process| !process.running));
     plain.host.terminate(&id, EndReason::UserRequested).await.unwrap();
     assert_eq!(plain.daemon.hostel(&["sandbox", "list", "-q"]).stdout, "");
     plain.host.shutdown().await;

@@ -142,7 +142,13 @@ pub(crate) struct KillArgs {
     /// The signal: a name or a number.
     #[arg(short, long, value_name = "SIGNAL", default_value = "TERM", value_parser = value::signal)]
     pub(crate) signal: i32,
-    /// The process; its whole group gets the signal.
-    #[command(flatten)]
-    pub(crate) process: ProcessArgs,
+    /// Kill everything that runs in the sandbox, also what the commands started, with SIGKILL.
+    #[arg(short, long, conflicts_with_all = ["process", "signal"])]
+    pub(crate) all: bool,
+    /// The sandbox.
+    #[arg(value_name = "SANDBOX", value_parser = value::sandbox)]
+    pub(crate) sandbox: SandboxId,
+    /// The process, as `hostel ps` lists it; its whole group gets the signal.
+    #[arg(value_name = "PROCESS", value_parser = value::process, required_unless_present = "all")]
+    pub(crate) process: Option<ProcessId>,
 }

@@ -7,6 +7,8 @@ use hostel_client::domain::process::ExitReason;
 use hostel_client::model::Process;
 use serde_json::json;
 
+/// What everything is killed with; see signal(7).
+const SIGKILL: i32 = 9;
 /// Characters of a command in a table.
 const COMMAND_WIDTH: usize = 60;
 
@@ -55,9 +57,19 @@ fn state(process: &Process) -> String {
 
 pub(crate) async fn kill(context: &Context, args: KillArgs) -> Outcome {
     let client = context.connect().await?;
-    client.signal_process(&args.process.sandbox, &args.process.process, args.signal).await?;
-    if context.json {
-        output::json(&json!({ "id": args.process.process, "signal": args.signal }))?;
+    match &args.process {
+        Some(process) => {
+            client.signal_process(&args.sandbox, process, args.signal).await?;
+            if context.json {
+                output::json(&json!({ "id": process, "signal": args.signal }))?;
+            }
+        }
+        None => {
+            client.kill_all_processes(&args.sandbox).await?;
+            if context.json {
+                output::json(&json!({ "sandbox": args.sandbox, "signal": SIGKILL }))?;
+            }
+        }
     }
     Ok(SUCCESS)
 }

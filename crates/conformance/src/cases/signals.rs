@@ -1,10 +1,12 @@
 //! Signals.
 
+use crate::archive;
 use crate::case::cases;
 use crate::failure::{Outcome, ensure, ensure_eq, ensure_err};
-use crate::harness::{Harness, script};
+use crate::harness::{Harness, command, script};
 use crate::session::patiently;
 use hostel_sandbox::Error;
+use hostel_sandbox::file::Compression;
 use hostel_sandbox::process::{ExitReason, Input};
 use std::sync::Arc;
 
@@ -17,6 +19,9 @@ cases! { "signals":
     a_signal_after_the_end_is_a_wrong_state,
     a_signal_that_does_not_exist_is_refused,
     a_process_that_kills_itself_is_reported,
+    everything_can_be_killed_and_the_sandbox_stays,
+    a_fork_bomb_can_be_killed [PidsLimit],
+    a_download_outlives_the_end_of_everything,
 }
 
 type H = Arc<Harness>;
@@ -103,5 +108,65 @@ async fn a_process_that_kills_itself_is_reported(h: H) -> Outcome {
         let exit = sandbox.finish(script(&format!("kill -{signal} $$"))).await?.exit;
         ensure_eq!((exit.reason, exit.signal, exit.oom_kills), (ExitReason::Signaled, Some(signal), 0));
     }
+    Ok(())
+}
+
+/// Programs that run in a sandbox beside the guest and whoever asks.
+const STRANGERS: &str = "for comm in /proc/[0-9]*/comm; do
+        read -r name < $comm && [ $name = sleep ] && echo $name; done 2>/dev/null; exit 0";
+
+async fn everything_can_be_killed_and_the_sandbox_stays(h: H) -> Outcome {
+    let sandbox = h.sandbox().await?;
+    // Nobody knows what left its group, and hears no signal that can be ignored.
+    let text =
+        "printf kept > /tmp/kept; trap '' TERM HUP INT; setsid sh -c 'sleep 1000 & sleep 1000 & wait' &
+        echo on; while :; do sleep 1000; done";
+    let mut session = sandbox.open(script(text)).await?;
+    session.reader.until("on").await?;
+    let stopped = sandbox.inside()?.start(script("kill -STOP $$; exit 0")).await?;
+    while sandbox.sh(STRANGERS).await?.lines().count() < 3 {}
+    sandbox.inside()?.kill_all().await?;
+    let exit = session.finish().await?.exit;
+    ensure_eq!((exit.reason, exit.signal), (ExitReason::Signaled, Some(9)));
+    let exit = patiently("its end", sandbox.inside()?.wait(&stopped.id)).await??.exit;
+    ensure_eq!(exit.map(|exit| (exit.reason, exit.signal)), Some((ExitReason::Signaled, Some(9))));
+    // They are dying: nobody could stop that.
+    while !sandbox.sh(STRANGERS).await?.is_empty() {}
+    ensure_eq!(sandbox.sh("cat /tmp/kept").await?, "kept");
+    // Where nothing runs nothing is killed.
+    sandbox.inside()?.kill_all().await?;
+    ensure_eq!(sandbox.sh("echo alive").await?, "alive\n");
+    Ok(())
+}
+
+async fn a_fork_bomb_can_be_killed(h: H) -> Outcome {
+    let sandbox = h.sandbox_with(|spec| spec.limits.pids = Some(40)).await?;
+    // Without the limit this would be a real one.
+    ensure!(sandbox.limits.pids.is_some(), "no limit of processes");
+    // Each has a group of its own, and fills every place that another leaves.
+    let bomb = "bomb() { setsid sh -c \"$1\" _ \"$1\" & }; bomb \"$0\"; bomb \"$0\"; echo lit; wait";
+    let each = "while :; do setsid sh -c \"$1\" _ \"$1\" & sleep 0.01; done 2>/dev/null";
+    let mut session = sandbox.open(command(&["sh", "-c", bomb, each])).await?;
+    session.reader.until("lit").await?;
+    // Full, and staying so: a process more finds no place.
+    while sandbox.inside()?.start(command(&["true"])).await.is_ok() {}
+    sandbox.inside()?.kill_all().await?;
+    ensure_eq!(session.finish().await?.exit.signal, Some(9));
+    for turn in 0..20 {
+        ensure_eq!(sandbox.sh(&format!("echo {turn}")).await?, format!("{turn}\n"));
+    }
+    Ok(())
+}
+
+async fn a_download_outlives_the_end_of_everything(h: H) -> Outcome {
+    let sandbox = h.sandbox().await?;
+    // More than fits on the way: it is being packed while everything dies.
+    sandbox.sh("head -c 33554432 /dev/zero > /tmp/large").await?;
+    let stream = sandbox.inside()?.export("/tmp/large", Compression::None).await?;
+    let mut session = sandbox.open(script("echo on; exec sleep 1000")).await?;
+    session.reader.until("on").await?;
+    sandbox.inside()?.kill_all().await?;
+    ensure_eq!(session.finish().await?.exit.signal, Some(9));
+    ensure!(archive::collect(stream).await?.len() > 32 << 20, "the archive is cut");
     Ok(())
 }

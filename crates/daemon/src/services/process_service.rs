@@ -155,6 +155,15 @@ impl ProcessService for Processes {
         Ok(Response::new(v1::SignalProcessResponse {}))
     }
 
+    async fn kill_all_processes(
+        &self,
+        request: Request<v1::KillAllProcessesRequest>,
+    ) -> Answer<v1::KillAllProcessesResponse> {
+        let lease = self.0.enter(&sandbox_id(request.into_inner().sandbox_id)?)?;
+        lease.inside()?.kill_all().await.map_err(Error::from)?;
+        Ok(Response::new(v1::KillAllProcessesResponse {}))
+    }
+
     async fn resize_terminal(
         &self,
         request: Request<v1::ResizeTerminalRequest>,

@@ -74,6 +74,7 @@ impl Supervisor {
                 attach::signal(self.process(&ask.id)?, ask.signal)?;
                 Ok(DONE)
             }
+            Ask::KillAll(_) => self.kill_all().map(|()| DONE),
             Ask::Resize(ask) => {
                 let size = ask.size.ok_or_else(|| invalid("size", "give a size"))?;
                 attach::resize(self.process(&ask.id)?, size)?;

@@ -14,6 +14,7 @@ const MOST_ANSWER: usize = 64 << 10;
 /// A worker, from outside.
 #[derive(Debug)]
 pub(crate) struct Worker {
+    pub(crate) pid: Pid,
     process: OwnedFd,
     /// Where its answer comes from.
     pub(crate) status: OwnedFd,
@@ -48,7 +49,7 @@ pub(crate) fn start(
         pid => {
             let pid = Pid::from_raw(pid).ok_or_else(|| failure(FailureKind::Internal, "fork", ""))?;
             let process = pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| refused(errno, "fork"))?;
-            Ok(Worker { process, status, answer: Vec::new(), tidy: false })
+            Ok(Worker { pid, process, status, answer: Vec::new(), tidy: false })
         }
     }
 }

@@ -7,12 +7,11 @@ use crate::local::Shared;
 use crate::session::Session;
 use crate::store::AgentState;
 use hostel_agent::AgentDriver;
-use hostel_client::domain::process::ProcessSpec;
 use hostel_client::domain::{ProcessId, SandboxId, SandboxState};
 use hostel_client::model::{StartKind, UsageGroup};
 use hostel_client::{
-    Acknowledge, Attach, Client, ExecSession, ListSandboxes, ReconnectPolicy, StartProcess, Stdin,
-    UpdateSandbox, UsageQuery,
+    Acknowledge, Attach, Client, ExecSession, ListSandboxes, ReconnectPolicy, Stdin, UpdateSandbox,
+    UsageQuery,
 };
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -30,8 +29,6 @@ const INTERRUPT: i32 = 2;
 pub(super) const KILL: i32 = 9;
 /// Why the daemon refuses to signal a process: there is none any more.
 pub(super) const ENDED: &str = "PROCESS_ENDED";
-/// Why the daemon refuses to start a process where there are as many as there may be.
-const FULL: &str = "LIMIT_REACHED";
 /// How long the processes of a sandbox may take to die.
 const DYING: Duration = Duration::from_secs(10);
 
@@ -139,7 +136,7 @@ async fn is_paused(shared: &Shared, sandbox: &SandboxId, error: &hostel_client::
     client.get_sandbox(sandbox).await.is_ok_and(|sandbox| sandbox.state == SandboxState::Paused)
 }
 
-/// Kills every process of the sandbox's user, the agent among them.
+/// Kills everything in the sandbox, the agent with what it started.
 pub(super) async fn sweep(shared: Arc<Shared>, agent: AgentState, epoch: u64) -> Job {
     let swept = async {
         let Some(sandbox) = agent.sandbox_id else { return Ok(()) };
@@ -164,48 +161,8 @@ pub(super) async fn sweep(shared: Arc<Shared>, agent: AgentState, epoch: u64) ->
 
 /// Kills what runs in a sandbox, and returns when it is dead.
 pub(super) async fn kill_all(client: &Client, sandbox: &SandboxId) -> Result<()> {
-    let is_full = !kill_of_user(client, sandbox).await?;
-    kill_listed(client, sandbox).await?;
-    // What is not on the list is what filled it; those on it have made room.
-    if is_full && !kill_of_user(client, sandbox).await? {
-        let what = format!("the sandbox {sandbox} is full of processes that nobody can kill yet");
-        return Err(Error::Busy { what, retry_after_seconds: 1 });
-    }
-    Ok(())
-}
-
-/// Kills all processes of the sandbox's user. Not where there is no room for the process that does it.
-async fn kill_of_user(client: &Client, sandbox: &SandboxId) -> Result<bool> {
-    // Whoever asks is left out by the kernel, and so is the guest (kill(2)).
-    let kill = ProcessSpec {
-        argv: ["sh", "-c", "kill -9 -1 2>/dev/null; exit 0"].map(str::to_owned).to_vec(),
-        timeout: Some(DYING),
-        ..ProcessSpec::default()
-    };
-    let start = StartProcess { sandbox: sandbox.clone(), request_id: None, spec: kill };
-    match client.start_process(start).await {
-        Ok(process) => {
-            let ended = client.wait_process(sandbox, &process.id, Some(DYING)).await?;
-            Ok(ended.exit.is_some_and(|exit| exit.exit_code == Some(0)))
-        }
-        Err(error) if error.reason() == FULL => Ok(false),
-        // It has no shell: those that we know of can be killed all the same.
-        Err(error) if !error.is_connection() => {
-            tracing::warn!(%sandbox, %error, "what an agent started may go on in its sandbox");
-            Ok(true)
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Kills all processes that were started over the API.
-async fn kill_listed(client: &Client, sandbox: &SandboxId) -> Result<()> {
+    client.kill_all_processes(sandbox).await?;
     for process in client.list_processes(sandbox).await?.into_iter().filter(|process| process.running) {
-        match client.signal_process(sandbox, &process.id, KILL).await {
-            Ok(()) => {}
-            Err(error) if error.is_not_found() || error.reason() == ENDED => continue,
-            Err(error) => return Err(error.into()),
-        }
         if client.wait_process(sandbox, &process.id, Some(DYING)).await?.running {
             let what = format!("process {} does not die", process.id);
             return Err(Error::Busy { what, retry_after_seconds: 1 });

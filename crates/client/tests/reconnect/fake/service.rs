@@ -271,6 +271,13 @@ impl ProcessService for Service {
         Err(Status::unimplemented("fake"))
     }
 
+    async fn kill_all_processes(
+        &self,
+        _: Request<v1::KillAllProcessesRequest>,
+    ) -> Result<Response<v1::KillAllProcessesResponse>, Status> {
+        Err(Status::unimplemented("fake"))
+    }
+
     async fn resize_terminal(
         &self,
         _: Request<v1::ResizeTerminalRequest>,

@@ -136,6 +136,13 @@ impl Processes for Sandbox {
         Ok(())
     }
 
+    async fn kill_all(&self) -> Result<()> {
+        for process in self.processes.lock().unwrap().values() {
+            process.end(None, Some(9), ExitReason::Signaled);
+        }
+        Ok(())
+    }
+
     async fn resize(&self, id: &ProcessId, _: TerminalSize) -> Result<()> {
         self.find(id).map(|_| ())
     }
