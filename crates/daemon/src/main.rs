@@ -45,9 +45,16 @@ fn run(config: Config) -> ExitCode {
             Err(error) => return fail(&Error::Config(format!("start the runtime: {error}")), 1),
         };
     let result = runtime.block_on(async {
-        let signals = Signals::listen()?;
+        let mut signals = Signals::listen()?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), state = %config.state_directory.display(), "starting");
-        let daemon = hosteld::build(config).await?;
+        let daemon = tokio::select! {
+            built = hosteld::build(config) => built?,
+            // What it began is taken up again at the next start, as after a crash.
+            () = signals.next() => {
+                tracing::info!("stopped before it had started");
+                return Ok(());
+            }
+        };
         daemon.run(signals.first_then_exit_on_second()).await
     });
     // Nothing of worth is under way any more.

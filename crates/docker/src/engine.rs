@@ -12,12 +12,15 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// The oldest interface with everything that is used here (Docker 20.10): namespaces for cgroups, statistics at
 /// once.
 const OLDEST: (usize, usize) = (1, 41);
 /// To answer a question.
 pub(crate) const QUESTION: Duration = Duration::from_secs(10);
+/// How long nobody waits for an engine again that did not even say what it speaks.
+const LEFT_ALONE: Duration = Duration::from_secs(5);
 /// To make, start, stop or remove a container: a busy disk takes its time.
 pub(crate) const WORK: Duration = Duration::from_secs(60);
 /// To move files: images, archives.
@@ -213,6 +216,8 @@ fn with_port(host: &str, port: u16) -> String {
 pub(crate) struct Engine {
     address: Address,
     client: Mutex<Option<Docker>>,
+    /// When it was last too slow to say what it speaks.
+    hung: Mutex<Option<Instant>>,
     /// Of the last connection over which it was asked: which that was, and what it said.
     facts: Mutex<Option<(u64, Arc<Facts>)>>,
     /// Which connection this is. An engine that comes back may have been given other settings.
@@ -227,8 +232,8 @@ impl Engine {
     /// `InvalidArgument` for an address of another kind.
     pub(crate) fn new(host: &str, certificates: Option<PathBuf>) -> Result<Self> {
         let address = Address::read(host, certificates)?;
-        let (client, facts, connection) = (Mutex::default(), Mutex::default(), AtomicU64::new(0));
-        Ok(Self { address, client, facts, connection, remote: OnceLock::new() })
+        let (client, hung, facts) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Ok(Self { address, client, hung, facts, connection: AtomicU64::new(0), remote: OnceLock::new() })
     }
 
     /// Whether it may be on this host: only those are reached by a file.
@@ -327,6 +332,11 @@ impl Engine {
             return Ok(client);
         }
         let unavailable = |detail: String| Error::Unavailable { what: "engine", detail };
+        // Those who ask for one container after the other would each wait for it in turn.
+        let hung = *self.hung.lock().unwrap_or_else(PoisonError::into_inner);
+        if hung.is_some_and(|since| since.elapsed() < LEFT_ALONE) {
+            return Err(unavailable("the Docker engine did not answer a moment ago".to_owned()));
+        }
         let made = match &self.address {
             Address::Unix(path) if !Path::new(path).exists() => {
                 let detail = format!("no Docker engine: {path} is not there; start one, or set DOCKER_HOST");
@@ -337,9 +347,10 @@ impl Engine {
             Address::Tls(host, certificates) => Ok(tls::connect(host, certificates)?),
         };
         let made = made.map_err(|cause| unavailable(causes(&cause)))?;
-        let client = bounded(QUESTION, made.negotiate_version())
-            .await
-            .map_err(|fault| fault.while_asking("connect to the Docker engine"))?;
+        let hung = |since: Option<Instant>| *self.hung.lock().unwrap_or_else(PoisonError::into_inner) = since;
+        let negotiated = bounded(QUESTION, made.negotiate_version()).await;
+        hung(matches!(negotiated, Err(Fault::Late(_))).then(Instant::now));
+        let client = negotiated.map_err(|fault| fault.while_asking("connect to the Docker engine"))?;
         let spoken = client.client_version();
         if (spoken.major_version, spoken.minor_version) < OLDEST {
             return Err(unavailable(format!(
@@ -370,114 +381,4 @@ pub(crate) async fn bounded<T>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
-    #[test]
-    fn addresses_are_understood_or_refused_with_words() {
-        let read = |host: &str| Address::read(host, None);
-        assert_eq!(read("unix:///run/docker.sock").unwrap(), Address::Unix("/run/docker.sock".to_owned()));
-        assert_eq!(read("/run/docker.sock").unwrap(), Address::Unix("/run/docker.sock".to_owned()));
-        assert_eq!(read("tcp://127.0.0.1:99").unwrap(), Address::Tcp("127.0.0.1:99".to_owned()));
-        assert_eq!(read("tcp://[::1]/").unwrap(), Address::Tcp("[::1]:2375".to_owned()));
-        let tls = Address::read("tcp://engine.example.com", Some("/c".into())).unwrap();
-        assert_eq!(tls, Address::Tls("engine.example.com:2376".to_owned(), "/c".into()));
-        for (wrong, told) in
-            [("ssh://elsewhere", "tcp://HOST:PORT"), ("tcp://", "HOST"), ("https://a", "DOCKER_TLS_VERIFY")]
-        {
-            let error = read(wrong).unwrap_err().to_string();
-            assert!(error.contains(told), "{error}");
-        }
-    }
-
-    #[tokio::test]
-    async fn an_engine_that_is_not_there_is_unavailable_and_named() {
-        let engine = Engine::new("unix:///nowhere/docker.sock", None).unwrap();
-        let error = engine.client().await.err().unwrap();
-        assert!(matches!(&error, Error::Unavailable { what: "engine", .. }), "{error:?}");
-        assert!(error.to_string().contains("/nowhere/docker.sock"), "{error}");
-        assert!(engine.known().is_none());
-    }
-
-    /// Answers one connection after the other as an engine with so many processors.
-    async fn pretend(listener: tokio::net::UnixListener, processors: Arc<AtomicU64>) {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let mut request = vec![0; 4096];
-            if let Ok(count @ 1..) = stream.read(&mut request).await {
-                let body = if String::from_utf8_lossy(&request[..count]).contains("/info") {
-                    format!(r#"{{"NCPU":{},"CpuCfsQuota":true}}"#, processors.load(Ordering::Acquire))
-                } else {
-                    r#"{"ApiVersion":"1.43"}"#.to_owned()
-                };
-                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close", body.len());
-                let _ = stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await;
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn an_engine_that_comes_back_is_asked_again_what_it_is() {
-        let home = tempfile::tempdir().unwrap();
-        let socket = home.path().join("engine.sock");
-        let processors = Arc::new(AtomicU64::new(2));
-        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
-        let pretending = pretend(listener, Arc::clone(&processors));
-        let engine = Engine::new(&format!("unix://{}", socket.display()), None).unwrap();
-        let asking = async {
-            let first = engine.facts().await.unwrap();
-            assert_eq!(first.cpu_millis, Some(2000));
-            processors.store(3, Ordering::Release);
-            assert!(Arc::ptr_eq(&engine.facts().await.unwrap(), &first), "it was asked twice");
-            engine.forget();
-            assert!(
-                Arc::ptr_eq(&engine.known().unwrap(), &first),
-                "what is known last holds while it is away"
-            );
-            assert_eq!(engine.facts().await.unwrap().cpu_millis, Some(3000));
-            let second = engine.known().unwrap();
-            engine.forget();
-            assert!(Arc::ptr_eq(&engine.facts().await.unwrap(), &second), "it is the same");
-        };
-        tokio::select! {
-            () = pretending => panic!("nobody pretends"),
-            () = asking => {}
-        }
-    }
-
-    #[test]
-    fn only_a_clear_answer_says_where_an_engine_is() {
-        let said = |status, message: &str| {
-            Fault::Answer { status, message: message.to_owned() }.tells_of_a_far_mark()
-        };
-        let unseen = "invalid mount config for type \"bind\": bind source path does not exist: /state/mark";
-        assert!(said(400, unseen).unwrap());
-        assert!(!said(404, "No such image: hostel.invalid/there-is-none:none").unwrap());
-        for (status, odd) in
-            [(500, "no space left on device"), (503, "starting"), (403, "denied by a plugin")]
-        {
-            assert!(said(status, odd).unwrap_err().to_string().contains(odd));
-        }
-        assert!(matches!(Fault::Late(QUESTION).tells_of_a_far_mark(), Err(Error::Unavailable { .. })));
-    }
-
-    #[test]
-    fn what_is_no_answer_of_an_engine_is_no_failure_of_the_call() {
-        let answer = |status| Fault::Answer { status, message: "words\n".to_owned() };
-        assert!(matches!(answer(500).during("start"), Error::Internal { .. }));
-        let unavailable = |error: Error, status: &str| {
-            assert!(matches!(error, Error::Unavailable { what: "engine", .. }), "{error:?}");
-            assert!(error.to_string().contains(&format!("ask: {status}, words")), "{error}");
-        };
-        unavailable(answer(503).during("ask"), "503");
-        unavailable(answer(500).while_asking("ask"), "500");
-        unavailable(answer(403).while_asking("ask"), "403");
-    }
-
-    #[test]
-    fn a_full_disk_is_a_limit() {
-        let message = "mkdir /x: no space left on device".to_owned();
-        let error = Fault::Answer { status: 500, message }.during("make a container");
-        assert!(matches!(error, Error::LimitReached { what: "disk", .. }));
-    }
-}
+mod tests;
