@@ -5,10 +5,14 @@
 //! one an upstream takes.
 
 use bytes::Bytes;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::cell::Cell;
 use std::fmt;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
 
+/// Long bodies that are looked through at the same time, of all sandboxes.
+pub(crate) const TURNS: usize = 2;
 /// From so many bytes on, a body is looked through on a thread that may be busy for a while.
 const LONG: usize = 256 << 10;
 
@@ -38,13 +42,17 @@ impl Fetch {
 ///
 /// # Errors
 /// Words on why the body is not the JSON that models are asked with.
-pub(crate) async fn find(body: &Bytes) -> Result<Option<Fetch>, String> {
+pub(crate) async fn find(body: &Bytes, turns: &Arc<Semaphore>) -> Result<Option<Fetch>, String> {
     if body.len() < LONG {
         return look(body);
     }
-    let body = body.clone();
-    let looked = tokio::task::spawn_blocking(move || look(&body)).await;
-    looked.unwrap_or_else(|error| Err(error.to_string()))
+    let (body, turn) = (body.clone(), Arc::clone(turns).acquire_owned().await);
+    let looked = tokio::task::spawn_blocking(move || {
+        // Until it is over, though nobody may wait for it any more.
+        let _turn = turn;
+        look(&body)
+    });
+    looked.await.unwrap_or_else(|error| Err(error.to_string()))
 }
 
 fn look(body: &[u8]) -> Result<Option<Fetch>, String> {
@@ -54,8 +62,11 @@ fn look(body: &[u8]) -> Result<Option<Fetch>, String> {
     let found = Cell::new(None);
     let mut json = serde_json::Deserializer::from_slice(body);
     let looked = Look { place: Place::Request, found: &found }.deserialize(&mut json);
-    looked.and_then(|()| json.end()).map_err(|error| error.to_string())?;
-    Ok(found.get())
+    match found.get() {
+        // Nothing was read behind it.
+        Some(fetch) => Ok(Some(fetch)),
+        None => looked.and_then(|()| json.end()).map(|()| None).map_err(|error| error.to_string()),
+    }
 }
 
 /// Where in a request a value stands. A list stands where its elements do.
@@ -69,6 +80,8 @@ enum Place {
     Source,
     SourceType,
     Tool,
+    /// A tool that is made known by a message.
+    AddedTool,
     ToolType,
     McpServer,
     /// Somewhere that names nothing to be fetched: schemas, inputs of tools, words.
@@ -87,6 +100,9 @@ impl Place {
             (Self::Request, "mcp_servers") => Self::McpServer,
             (Self::Block, "source") => Self::Source,
             (Self::Source, "type") => Self::SourceType,
+            (Self::Block, "tool_changes") => Self::Block,
+            (Self::Block | Self::AddedTool, "tool") => Self::AddedTool,
+            (Self::Block | Self::AddedTool, "definition") => Self::Tool,
             (Self::Tool, "type") => Self::ToolType,
             _ => Self::Elsewhere,
         }
@@ -107,6 +123,14 @@ impl Place {
 struct Look<'a> {
     place: Place,
     found: &'a Cell<Option<Fetch>>,
+}
+
+impl Look<'_> {
+    /// Ends reading: one is enough.
+    fn stop<E: de::Error>(self, fetch: Fetch) -> Result<(), E> {
+        self.found.set(Some(fetch));
+        Err(E::custom("something to fetch"))
+    }
 }
 
 impl<'de> DeserializeSeed<'de> for Look<'_> {
@@ -130,7 +154,7 @@ impl<'de> Visitor<'de> for Look<'_> {
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<(), M::Error> {
         if matches!(self.place, Place::McpServer) {
-            self.found.set(Some(Fetch::McpServers));
+            return self.stop(Fetch::McpServers);
         }
         while let Some(place) = map.next_key_seed(Key(self.place))? {
             map.next_value_seed(Self { place, ..self })?;
@@ -143,11 +167,8 @@ impl<'de> Visitor<'de> for Look<'_> {
         Ok(())
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        if let Some(fetch) = self.place.names(text) {
-            self.found.set(Some(fetch));
-        }
-        Ok(())
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<(), E> {
+        self.place.names(text).map_or(Ok(()), |fetch| self.stop(fetch))
     }
 
     fn visit_unit<E>(self) -> Result<(), E> {
@@ -231,6 +252,13 @@ mod tests {
             Some(Fetch::McpServers)
         );
         assert_eq!(found(r#"{"mcp_servers":{}}"#), Some(Fetch::McpServers));
+        let added = r#"{"type":"tool_addition","tool":{"type":"tool_definition",
+            "definition":{"type":"web_fetch_20260318"}}}"#;
+        assert_eq!(found(&block(added)), Some(Fetch::Pages));
+        let compacted = format!(r#"{{"type":"compaction","content":"…","tool_changes":[{added}]}}"#);
+        assert_eq!(found(&block(&compacted)), Some(Fetch::Pages));
+        // What stands behind it is not read.
+        assert_eq!(found(r#"{"mcp_servers":[{"type":"url"},nonsense"#), Some(Fetch::McpServers));
     }
 
     #[test]
@@ -241,6 +269,8 @@ mod tests {
             r#"{"messages":[{"content":[{"type":"image","source":{"type":"base64","data":"url"}}]}]}"#,
             r#"{"messages":[{"content":[{"type":"search_result","source":"https://example.com"}]}]}"#,
             r#"{"tools":[{"name":"web_fetch","input_schema":{"properties":{"type":{"type":"url"}}}}]}"#,
+            r#"{"messages":[{"role":"system","content":[{"type":"tool_addition","tool":{"type":"tool_definition",
+                "definition":{"name":"web_fetch","input_schema":{"type":"object"}}}}]}]}"#,
             r#"{"tools":[{"type":"web_search_20250305"},{"type":"code_execution_20250825"}]}"#,
             r#"{"mcp_servers":[],"metadata":{"mcp_servers":[{}]},"max_tokens":1.5,"stream":true,"stop":null}"#,
             "",

@@ -5,6 +5,7 @@ use crate::budget::{BudgetStatus, LabelBudget, Spent};
 use crate::config::Config;
 use crate::counters::{Counters, Tally};
 use crate::error::{Error, Result};
+use crate::fetches;
 use crate::intake::Room;
 use crate::ledger::Ledger;
 use crate::report::{Query, UsageRow};
@@ -16,6 +17,7 @@ use jiff::Timestamp;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -58,6 +60,7 @@ impl Gateway {
             Ok::<_, Error>(Core {
                 limits,
                 api_fetches,
+                looking: Arc::new(Semaphore::new(fetches::TURNS)),
                 prices,
                 ledger,
                 store,

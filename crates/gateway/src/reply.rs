@@ -70,6 +70,12 @@ pub(crate) fn too_slow() -> (Response<Reply>, &'static str) {
     (error(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", message), "body")
 }
 
+/// The body is encoded, so that only the upstream could read it.
+pub(crate) fn encoded() -> (Response<Reply>, &'static str) {
+    let message = "Hostel: send the request's body without `content-encoding`.";
+    (error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", message), "body")
+}
+
 /// The body is not what models are asked with.
 pub(crate) fn no_json(detail: &str) -> (Response<Reply>, &'static str) {
     let message = format!("Hostel: the request's body cannot be read as JSON: {detail}.");

@@ -10,8 +10,9 @@ use crate::reply;
 use crate::shared::Core;
 use crate::ticket::look;
 use crate::upstream::Outgoing;
+use bytes::Bytes;
 use hostel_sandbox::SandboxId;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
+use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -121,10 +122,17 @@ async fn pass(
     let counted = route.ok_or_else(|| refuse(reply::wrong_path()))? == Route::Messages;
     // Before the body is read, and before waiting for anything.
     look(core, &seat.sandbox, counted).await.map_err(|denied| refuse(reply::denied(&denied)))?;
+    let is_looked_at = head.method == Method::POST && core.api_fetches == ApiFetches::Refuse;
+    if is_looked_at && head.headers.contains_key(CONTENT_ENCODING) {
+        return Err(refuse(reply::encoded()));
+    }
     let held = intake::read(seat, &head.headers, body).await.map_err(refuse)?;
-    if head.method == Method::POST && core.api_fetches == ApiFetches::Refuse {
-        let fetch = fetches::find(&held.bytes).await.map_err(|error| refuse(reply::no_json(&error)))?;
-        fetch.map_or(Ok(()), |fetch| Err(refuse(reply::fetches(fetch))))?;
+    if is_looked_at && let Some(refused) = unwanted(core, &held.bytes).await {
+        // It was read all the same, and so counts towards the rate, as what is free did before.
+        if counted {
+            look(core, &seat.sandbox, false).await.map_err(|denied| refuse(reply::denied(&denied)))?;
+        }
+        return Err(refuse(refused));
     }
     let order = Outgoing {
         method: head.method.clone(),
@@ -137,6 +145,14 @@ async fn pass(
     let sender = Sender { sandbox: &seat.sandbox, session: &session, arrived, counted };
     let answer = Box::pin(forward(core, &order, &sender)).await;
     answer.map(|answer| respond(seat, answer)).map_err(|failure| refuse(reply::failure(&failure)))
+}
+
+/// What is wrong with a body, where that is looked at.
+async fn unwanted(core: &Core, body: &Bytes) -> Option<(Response<Reply>, &'static str)> {
+    match fetches::find(body, &core.looking).await {
+        Ok(fetch) => fetch.map(reply::fetches),
+        Err(error) => Some(reply::no_json(&error)),
+    }
 }
 
 fn respond(seat: &Seat, answer: Answer) -> Response<Reply> {

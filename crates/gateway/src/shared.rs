@@ -9,10 +9,13 @@ use crate::store::Store;
 use crate::upstream::Line;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use tokio::sync::Semaphore;
 
 pub(crate) struct Core {
     pub limits: Limits,
     pub api_fetches: ApiFetches,
+    /// Turns at long bodies; see [`crate::fetches`].
+    pub looking: Arc<Semaphore>,
     pub prices: Prices,
     pub ledger: Arc<Ledger>,
     pub store: Store,

@@ -13,12 +13,16 @@ use std::time::Duration;
 
 /// What is run to rehearse, the first that is there. Neither reads anything of whoever comes later.
 const REHEARSALS: [&[&str]; 2] = [&["sh", "-c", ":"], &["true"]];
-/// How long that may take.
+/// How long such a thing may take.
 const REHEARSAL: Duration = Duration::from_secs(10);
+/// Kills what its user may; for guests of earlier versions.
+const KILLER: &[&str] = &["sh", "-c", "kill -9 -1 2>/dev/null; exit 0"];
+/// SIGKILL, signal(7).
+const KILL: i32 = 9;
 
 impl Guest {
-    /// Runs one of them. → whether it was there.
-    async fn rehearse_with(&self, argv: &[&str]) -> Result<bool> {
+    /// Runs something that nobody is told of. → whether it could be started.
+    async fn run_unlisted(&self, argv: &[&str]) -> Result<bool> {
         let argv = argv.iter().map(ToString::to_string).collect();
         let spec = ProcessSpec { argv, timeout: Some(REHEARSAL), ..ProcessSpec::default() };
         let (id, subject) = identify(&spec);
@@ -39,6 +43,18 @@ impl Guest {
             }
         }
         Ok(true)
+    }
+
+    /// For a guest of an earlier version, which does not know that it could kill everything.
+    async fn kill_what_is_known(&self) -> Result<()> {
+        self.run_unlisted(KILLER).await?;
+        for process in self.processes().await?.into_iter().filter(|process| process.exit.is_none()) {
+            match self.signal(&process.id, KILL).await {
+                Ok(()) | Err(Error::NotFound { .. } | Error::WrongState { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -92,7 +108,10 @@ impl Processes for Guest {
     }
 
     async fn kill_all(&self) -> Result<()> {
-        convert::done(self.call(Ask::KillAll(Empty {}), &Subject::guest()).await?.0)
+        match self.call(Ask::KillAll(Empty {}), &Subject::guest()).await {
+            Err(Error::InvalidArgument { .. }) => self.kill_what_is_known().await,
+            answered => convert::done(answered?.0),
+        }
     }
 
     async fn resize(&self, process: &ProcessId, size: TerminalSize) -> Result<()> {
@@ -114,7 +133,7 @@ impl Processes for Guest {
 
     async fn rehearse(&self) -> Result<()> {
         for argv in REHEARSALS {
-            if self.rehearse_with(argv).await? {
+            if self.run_unlisted(argv).await? {
                 break;
             }
         }

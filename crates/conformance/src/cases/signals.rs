@@ -3,10 +3,10 @@
 use crate::archive;
 use crate::case::cases;
 use crate::failure::{Outcome, ensure, ensure_eq, ensure_err};
-use crate::harness::{Harness, command, script};
+use crate::harness::{Harness, Sandbox, command, script};
 use crate::session::patiently;
 use hostel_sandbox::Error;
-use hostel_sandbox::file::Compression;
+use hostel_sandbox::file::{ByteStream, Compression};
 use hostel_sandbox::process::{ExitReason, Input};
 use std::sync::Arc;
 
@@ -21,6 +21,7 @@ cases! { "signals":
     a_process_that_kills_itself_is_reported,
     everything_can_be_killed_and_the_sandbox_stays,
     a_fork_bomb_can_be_killed [PidsLimit],
+    a_fork_bomb_can_be_killed_beside_a_download [PidsLimit],
     a_download_outlives_the_end_of_everything,
 }
 
@@ -113,7 +114,7 @@ async fn a_process_that_kills_itself_is_reported(h: H) -> Outcome {
 
 /// Programs that run in a sandbox beside the guest and whoever asks.
 const STRANGERS: &str = "for comm in /proc/[0-9]*/comm; do
-        read -r name < $comm && [ $name = sleep ] && echo $name; done 2>/dev/null; exit 0";
+        read -r name < $comm && case $name in sleep|*probe) echo $name;; esac; done 2>/dev/null; exit 0";
 
 async fn everything_can_be_killed_and_the_sandbox_stays(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
@@ -141,32 +142,52 @@ async fn everything_can_be_killed_and_the_sandbox_stays(h: H) -> Outcome {
 
 async fn a_fork_bomb_can_be_killed(h: H) -> Outcome {
     let sandbox = h.sandbox_with(|spec| spec.limits.pids = Some(40)).await?;
+    blow_up(&sandbox).await
+}
+
+/// What works for us is spared, so that not all can be killed at once.
+async fn a_fork_bomb_can_be_killed_beside_a_download(h: H) -> Outcome {
+    let sandbox = h.sandbox_with(|spec| spec.limits.pids = Some(40)).await?;
+    let stream = large_download(&sandbox).await?;
+    blow_up(&sandbox).await?;
+    ensure!(archive::collect(stream).await?.len() > LARGE, "the archive is cut");
+    Ok(())
+}
+
+/// Lights a bomb and puts it out.
+async fn blow_up(sandbox: &Sandbox) -> Outcome {
     // Without the limit this would be a real one.
     ensure!(sandbox.limits.pids.is_some(), "no limit of processes");
-    // Each has a group of its own, and fills every place that another leaves.
-    let bomb = "bomb() { setsid sh -c \"$1\" _ \"$1\" & }; bomb \"$0\"; bomb \"$0\"; echo lit; wait";
-    let each = "while :; do setsid sh -c \"$1\" _ \"$1\" & sleep 0.01; done 2>/dev/null";
-    let mut session = sandbox.open(command(&["sh", "-c", bomb, each])).await?;
+    // Each has a group of its own, hears no hang-up, and fills every place that another leaves.
+    let mut session = sandbox.open(command(&[sandbox.probe().await?, "multiply", "60000"])).await?;
     session.reader.until("lit").await?;
-    // Full, and staying so: a process more finds no place.
+    // Full: a process more finds no place.
     while sandbox.inside()?.start(command(&["true"])).await.is_ok() {}
     sandbox.inside()?.kill_all().await?;
     ensure_eq!(session.finish().await?.exit.signal, Some(9));
     for turn in 0..20 {
         ensure_eq!(sandbox.sh(&format!("echo {turn}")).await?, format!("{turn}\n"));
     }
+    // Nobody who could begin again.
+    while !sandbox.sh(STRANGERS).await?.is_empty() {}
     Ok(())
+}
+
+/// Bytes of what is downloaded: more than fits on the way, so that it is being packed while everything dies.
+const LARGE: usize = 32 << 20;
+
+async fn large_download(sandbox: &Sandbox) -> Outcome<ByteStream> {
+    sandbox.sh(&format!("head -c {LARGE} /dev/zero > /tmp/large")).await?;
+    Ok(sandbox.inside()?.export("/tmp/large", Compression::None).await?)
 }
 
 async fn a_download_outlives_the_end_of_everything(h: H) -> Outcome {
     let sandbox = h.sandbox().await?;
-    // More than fits on the way: it is being packed while everything dies.
-    sandbox.sh("head -c 33554432 /dev/zero > /tmp/large").await?;
-    let stream = sandbox.inside()?.export("/tmp/large", Compression::None).await?;
+    let stream = large_download(&sandbox).await?;
     let mut session = sandbox.open(script("echo on; exec sleep 1000")).await?;
     session.reader.until("on").await?;
     sandbox.inside()?.kill_all().await?;
     ensure_eq!(session.finish().await?.exit.signal, Some(9));
-    ensure!(archive::collect(stream).await?.len() > 32 << 20, "the archive is cut");
+    ensure!(archive::collect(stream).await?.len() > LARGE, "the archive is cut");
     Ok(())
 }

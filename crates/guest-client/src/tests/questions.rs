@@ -3,7 +3,7 @@
 use super::script::*;
 use crate::Guest;
 use hostel_guest_protocol::{
-    Answer, Ask, Empty, FailureKind, Files, HEADER_LEN, Processes, StreamId, VERSION, Welcome,
+    Answer, Ask, Empty, FailureKind, Files, HEADER_LEN, Process, Processes, StreamId, VERSION, Welcome,
 };
 use hostel_sandbox::process::ExitReason;
 use hostel_sandbox::{Error, Files as _, Processes as _};
@@ -384,4 +384,40 @@ async fn links_in_place_of_the_socket_lead_nowhere() {
     let endpoint = crate::Endpoint::open(script.directory.path(), "link", TOKEN).unwrap();
     let error = Guest::new(endpoint).ping(Duration::from_secs(1)).await.unwrap_err();
     assert!(is_protocol(&error), "{error}");
+}
+
+#[tokio::test]
+async fn an_earlier_guest_kills_as_it_can() {
+    let (guest, script) = guest();
+    let serve = async {
+        let mut peer = script.accept().await;
+        let mut killed = Vec::new();
+        loop {
+            match peer.ask().await {
+                Ask::KillAll(_) => peer.reply(failed(FailureKind::Invalid, "ask")).await,
+                Ask::Exec(exec) => {
+                    let spec = exec.spec.unwrap();
+                    assert!(spec.unlisted && spec.argv.concat().contains("kill -9 -1"), "{spec:?}");
+                    // It has no shell either.
+                    peer.reply(failed(FailureKind::NotFound, "program")).await;
+                }
+                Ask::ListProcesses(_) => {
+                    let over = Process { exit: Some(exit(0)), ..process("over") };
+                    let processes = vec![process("one"), over, process("two")];
+                    peer.reply(Answer::Processes(Processes { processes })).await;
+                }
+                Ask::Signal(signal) => {
+                    killed.push((signal.id, signal.signal));
+                    peer.reply(Answer::Done(Empty {})).await;
+                    if killed.len() == 2 {
+                        return killed;
+                    }
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    let (killed, done) = join!(serve, guest.kill_all());
+    done.unwrap();
+    assert_eq!(killed, [("one".to_owned(), 9), ("two".to_owned(), 9)]);
 }

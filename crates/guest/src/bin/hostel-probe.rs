@@ -37,6 +37,7 @@ hostel-probe abuse [NAME…]         try to get out; one line each: NAME<TAB>ref
 hostel-probe list                  names of the abuse probes
 hostel-probe eat-memory BYTES      touch that much memory
 hostel-probe eat-pids [MAX]        fork until refused
+hostel-probe multiply MS           fork without end for that long, at most to 512 processes
 hostel-probe eat-disk PATH [MAX]   write a file until refused, at most MAX bytes
 hostel-probe eat-inodes DIR [MAX]  make files until refused
 hostel-probe eat-fds [MAX]         open descriptors until refused
@@ -87,6 +88,7 @@ fn run(command: &str, rest: &[String], inherited: &[i32]) -> std::io::Result<Exi
         "eat-sockets" => eat::sockets(number(rest, 0)?)?,
         "eat-kernel" => eat::kernel_objects()?,
         "deep" => eat::deep(text(rest, 0)?, number(rest, 1)?)?,
+        "multiply" => eat::multiply(number(rest, 0)?)?,
         "spin" => eat::spin(number(rest, 0)?)?,
         "orphans" => eat::orphans(number(rest, 0)?)?,
         "pattern" => pattern::write(number(rest, 0)?, number(rest, 1)?)?,

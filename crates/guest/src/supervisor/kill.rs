@@ -2,23 +2,23 @@
 
 use super::Supervisor;
 use super::connection::{Connection, Mode};
-use super::failure::{Outcome, failure, refused};
-use hostel_guest_protocol::FailureKind;
+use super::failure::{Outcome, refused};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
+use std::collections::HashSet;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 
 /// Everything in our namespace that we may signal, but ourselves; see kill(2).
 const EVERYTHING: libc::pid_t = -1;
+/// How often it is looked who is left, until those are not spared either that work for the host.
+const ROUNDS: usize = 64;
 
 impl Supervisor {
     /// Kills every process, whoever started it, but what works for the host: workers, and the relays of a host that is
-    /// far away. Nothing escapes by starting others meanwhile: the kernel signals all at once, and what has a signal
-    /// waiting starts nothing (fork(2) in the kernel looks under the same lock).
+    /// far away.
     pub(super) fn kill_all(&mut self) -> Outcome<()> {
-        for process in self.processes.values_mut().filter(|process| process.is_running()) {
-            process.killed = true;
-        }
+        // What has ended was not killed, whatever it ended of.
+        self.reap();
         if !rustix::process::getpid().is_init() {
             // A supervisor of tests, with other people's processes around it.
             for process in self.processes.values_mut() {
@@ -27,20 +27,42 @@ impl Supervisor {
             return Ok(());
         }
         let spared: Vec<Pid> = self.connections.values().flat_map(serve_the_host).flatten().collect();
-        if spared.is_empty() {
-            return everything(Signal::KILL);
+        if spared.is_empty() || !kill_all_but(&spared) {
+            everything(Signal::KILL)?;
         }
-        everything(Signal::STOP)?;
-        let killed = processes().map(|found| {
-            for pid in found.into_iter().filter(|pid| !pid.is_init() && !spared.contains(pid)) {
-                let _ = kill_process(pid, Signal::KILL);
-            }
-        });
-        for pid in spared {
-            let _ = kill_process(pid, Signal::CONT);
+        for process in self.processes.values_mut().filter(|process| process.is_running()) {
+            process.killed = true;
         }
-        killed.map_err(|_| failure(FailureKind::Internal, "the processes cannot be listed", "/proc"))
+        Ok(())
     }
+}
+
+/// Kills everything but these, and says whether it could.
+///
+/// A process with a SIGKILL waiting starts no other: fork(2) looks for it under the lock under which signals are sent. So
+/// all is over when everybody listed had it before the list was begun. Those who multiply are stopped first, or that
+/// would never be; some of them may go on (a fork under way, orphaned groups) and are found the next time.
+fn kill_all_but(spared: &[Pid]) -> bool {
+    let mut killed = HashSet::new();
+    for _ in 0..ROUNDS {
+        if everything(Signal::STOP).is_err() {
+            return false;
+        }
+        let Ok(found) = processes() else { return false };
+        let is_new = |pid: &Pid| !pid.is_init() && !spared.contains(pid) && !killed.contains(pid);
+        let fresh: Vec<Pid> = found.into_iter().filter(is_new).collect();
+        if fresh.is_empty() {
+            for pid in spared {
+                let _ = kill_process(*pid, Signal::CONT);
+            }
+            return true;
+        }
+        for pid in fresh {
+            let _ = kill_process(pid, Signal::KILL);
+            killed.insert(pid);
+        }
+    }
+    false
 }
 
 fn everything(signal: Signal) -> Outcome<()> {
@@ -69,7 +91,7 @@ fn serve_the_host(connection: &Connection) -> [Option<Pid>; 2] {
     match &connection.mode {
         // Whoever did not say the right word yet may be anybody.
         Mode::Handshake => [None, None],
-        Mode::Working(worker) => [Some(worker.pid), peer(connection.socket.as_fd())],
+        Mode::Working(worker) => [worker.running(), peer(connection.socket.as_fd())],
         Mode::Idle | Mode::Waiting(_) | Mode::Attached(_) | Mode::Watching(_) => {
             [None, peer(connection.socket.as_fd())]
         }

@@ -103,7 +103,7 @@ impl Supervisor {
         self.reap();
     }
 
-    fn reap(&mut self) {
+    pub(super) fn reap(&mut self) {
         loop {
             let mut status = 0;
             // SAFETY: an all-zero rusage is a valid one, and wait4(2) fills it.

@@ -5,8 +5,10 @@ use hostel_guest_protocol::{Answer, FailureKind, Reply};
 use prost::Message;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+};
+use std::os::fd::{AsFd as _, AsRawFd, FromRawFd, OwnedFd};
 
 /// Most bytes of a worker's answer.
 const MOST_ANSWER: usize = 64 << 10;
@@ -14,7 +16,7 @@ const MOST_ANSWER: usize = 64 << 10;
 /// A worker, from outside.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    pub(crate) pid: Pid,
+    pid: Pid,
     process: OwnedFd,
     /// Where its answer comes from.
     pub(crate) status: OwnedFd,
@@ -88,6 +90,13 @@ impl Worker {
     pub(crate) fn tidy(mut self) -> Self {
         self.tidy = true;
         self
+    }
+
+    /// Its number, unless it has ended: then that may be another's.
+    pub(crate) fn running(&self) -> Option<Pid> {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let ended = waitid(WaitId::PidFd(self.process.as_fd()), options);
+        matches!(ended, Ok(None)).then_some(self.pid)
     }
 
     /// Reads what there is of the answer. `Some` once it is over.

@@ -159,10 +159,16 @@ pub(super) async fn sweep(shared: Arc<Shared>, agent: AgentState, epoch: u64) ->
     Job::Swept(epoch, swept)
 }
 
-/// Kills what runs in a sandbox, and returns when it is dead.
+/// Kills what runs in a sandbox, and returns when all is dead that was started over the API; the rest is dying.
 pub(super) async fn kill_all(client: &Client, sandbox: &SandboxId) -> Result<()> {
     client.kill_all_processes(sandbox).await?;
     for process in client.list_processes(sandbox).await?.into_iter().filter(|process| process.running) {
+        // Somebody may have started it since.
+        match client.signal_process(sandbox, &process.id, KILL).await {
+            Ok(()) => {}
+            Err(error) if error.is_not_found() || error.reason() == ENDED => continue,
+            Err(error) => return Err(error.into()),
+        }
         if client.wait_process(sandbox, &process.id, Some(DYING)).await?.running {
             let what = format!("process {} does not die", process.id);
             return Err(Error::Busy { what, retry_after_seconds: 1 });
