@@ -6,7 +6,8 @@ use hostel_tests::{TestDaemon, eventually};
 use serde_json::Value;
 
 /// Prints numbered lines until a file is there.
-const COUNT: &str = "i=0; while [ ! -e /tmp/enough ]; do echo line $i; i=$((i+1)); sleep 0.01; done";
+const COUNT: &str =
+    "touch /tmp/begun; i=0; while [ ! -e /tmp/enough ]; do echo line $i; i=$((i+1)); sleep 0.01; done";
 
 fn json(daemon: &TestDaemon, arguments: &[&str]) -> Value {
     let arguments = [&["--json"], arguments].concat();
@@ -28,6 +29,8 @@ fn short_memory_takes_warm_sandboxes_and_leaves_those_in_use() {
     let used: Vec<String> = (0..2).map(|_| daemon.sandbox(&["--pool", "web"])).collect();
     let counting = daemon.command(&["exec", &used[0], "--", "sh", "-c", COUNT]).spawn().unwrap();
     holds(&daemon, 4);
+    // Who has not begun cannot go on after a restart.
+    let _ = daemon.shell(&used[0], "until [ -e /tmp/begun ]; do sleep 0.01; done");
 
     for (bounds, ready) in
         [("high=100,critical=0", 1), ("high=100,critical=100", 0), ("high=0,critical=0", 4)]
