@@ -1,7 +1,7 @@
 //! `hostel-guest supervise`: the first program of a container, or a supervisor for tests below any process.
 
 use crate::supervisor::{self, Inherited};
-use crate::zygote::confine;
+use crate::zygote::confine::{self, Confined};
 use hostel_guest_protocol::{GuestConfig, VERSION, Welcome, frame};
 use prost::Message;
 use std::ffi::OsString;
@@ -55,39 +55,32 @@ impl Options {
     }
 }
 
-/// What a supervisor works with.
-struct Opened {
-    config: GuestConfig,
-    listener: OwnedFd,
-    spill: Option<OwnedFd>,
-    counter: Option<OwnedFd>,
-}
-
-impl Opened {
-    fn open(options: &Options) -> io::Result<Self> {
-        let config = match &options.config {
-            None => GuestConfig::default(),
-            Some(path) => {
-                let bytes = std::fs::read(path)?;
-                // Nobody inside shall ever read it.
-                let _ = std::fs::remove_file(path);
-                GuestConfig::decode(&bytes[..])?
-            }
-        };
-        let socket = options.socket.as_ref().ok_or(io::ErrorKind::InvalidInput)?;
-        // A full or missing disk is no reason not to start: long output is then forgotten earlier.
-        let spill = options.spill.as_ref().and_then(|path| {
-            // Bound in where the root is read-only; elsewhere it is a directory of the root, under the same cap.
-            let _ = fs::DirBuilder::new().mode(0o700).create(path);
-            File::open(path).ok()
-        });
-        Ok(Self {
-            config,
-            listener: UnixListener::bind(socket)?.into(),
-            spill: spill.map(OwnedFd::from),
-            counter: OOM_COUNTERS.iter().find_map(|path| File::open(path).ok()).map(OwnedFd::from),
-        })
-    }
+/// What a supervisor works with, before anything is given up.
+fn open(options: &Options) -> io::Result<Inherited> {
+    let config = match &options.config {
+        None => GuestConfig::default(),
+        Some(path) => {
+            let bytes = std::fs::read(path)?;
+            // Nobody inside shall ever read it.
+            let _ = std::fs::remove_file(path);
+            GuestConfig::decode(&bytes[..])?
+        }
+    };
+    let socket = options.socket.as_ref().ok_or(io::ErrorKind::InvalidInput)?;
+    // A full or missing disk is no reason not to start: long output is then forgotten earlier.
+    let spill = options.spill.as_ref().and_then(|path| {
+        // Bound in where the root is read-only; elsewhere it is a directory of the root, under the same cap.
+        let _ = fs::DirBuilder::new().mode(0o700).create(path);
+        File::open(path).ok()
+    });
+    let counter = OOM_COUNTERS.iter().find_map(|path| File::open(path).ok());
+    Ok(Inherited {
+        listener: UnixListener::bind(socket)?.into(),
+        spill_directory: spill.map(OwnedFd::from),
+        oom_counter: counter.map(OwnedFd::from),
+        config,
+        confined: Confined::default(),
+    })
 }
 
 /// Does it. Does not return where the supervisor starts.
@@ -95,13 +88,14 @@ impl Opened {
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let Some(options) = Options::parse(arguments) else { return fail(USAGE) };
     match &options.report {
-        None => match Opened::open(&options).map_err(|error| error.to_string()).and_then(|opened| {
-            let weaknesses = if options.confine { open_to_relays(&options)? } else { Vec::new() };
-            Ok((opened, weaknesses))
-        }) {
-            Ok((Opened { config, listener, spill, counter }, weaknesses)) => {
-                supervisor::run_listening(listener, spill, counter, config, weaknesses)
+        None => match open(&options).map_err(|error| error.to_string()).and_then(|mut inherited| {
+            if options.confine {
+                open_to_relays(&options)?;
+                inherited.confined = confine::container().map_err(|failed| failed.to_string())?;
             }
+            Ok(inherited)
+        }) {
+            Ok(inherited) => supervisor::run_listening(inherited),
             Err(error) => fail(&format!("hostel-guest: {error}\n")),
         },
         Some(report) => match UnixStream::connect(report) {
@@ -112,39 +106,28 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 /// Gives the socket and the directory of our executable to the guest's own user, so that root inside, who has no
-/// capabilities, cannot put another program in its place; becomes that user and gives up what it does not need. →
-/// what could not be had.
-fn open_to_relays(options: &Options) -> Result<Vec<String>, String> {
-    if let Some(socket) = &options.socket {
-        let own = Some(confine::GUEST_ID);
-        let here = std::env::current_exe().map_err(|error| format!("find ourselves: {error}"))?;
-        for path in here.parent().into_iter().chain([socket.as_path()]) {
-            std::os::unix::fs::chown(path, own, own)
-                .map_err(|error| format!("give {} away: {error}", path.display()))?;
-        }
+/// capabilities, cannot put another program in its place.
+fn open_to_relays(options: &Options) -> Result<(), String> {
+    let Some(socket) = &options.socket else { return Ok(()) };
+    let own = Some(confine::GUEST_ID);
+    let here = std::env::current_exe().map_err(|error| format!("find ourselves: {error}"))?;
+    for path in here.parent().into_iter().chain([socket.as_path()]) {
+        std::os::unix::fs::chown(path, own, own)
+            .map_err(|error| format!("give {} away: {error}", path.display()))?;
     }
-    confine::container().map_err(|failed| failed.to_string())
+    Ok(())
 }
 
 /// With a host that waits to hear how it went.
 fn reporting(options: &Options, mut first: UnixStream) -> ExitCode {
-    let begun = Opened::open(options).map_err(|error| error.to_string()).and_then(|opened| {
-        let weaknesses = if options.confine {
-            confine::container().map_err(|failed| failed.to_string())?
-        } else {
-            Vec::new()
-        };
-        Ok((opened, weaknesses))
+    let begun = open(options).map_err(|error| error.to_string()).and_then(|mut inherited| {
+        if options.confine {
+            inherited.confined = confine::container().map_err(|failed| failed.to_string())?;
+        }
+        Ok(inherited)
     });
     match begun {
-        Ok((Opened { config, listener, spill, counter }, weaknesses)) => supervisor::run(Inherited {
-            first: first.into(),
-            listener,
-            spill_directory: spill,
-            oom_counter: counter,
-            config,
-            weaknesses,
-        }),
+        Ok(inherited) => supervisor::run(first.into(), inherited),
         Err(failure) => {
             let welcome = Welcome { version: VERSION, failure, ..Welcome::default() };
             let _ = first.write_all(&frame::encode_message(&welcome));

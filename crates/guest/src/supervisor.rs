@@ -15,6 +15,7 @@ mod frames;
 mod kill;
 mod lifecycle;
 mod listen;
+mod netlink;
 mod output;
 mod process;
 mod rate;
@@ -29,10 +30,12 @@ mod users;
 mod watch;
 mod worker;
 
+use crate::zygote::confine::Confined;
 use connection::{Connection, Mode};
 use event_loop::{EventFlags, Key, Poll, Timer, Timers};
 use files::Root;
 use hostel_guest_protocol::{GuestConfig, VERSION, Welcome};
+use netlink::Netlink;
 use process::Process;
 use rate::Rate;
 use rustix::io::Errno;
@@ -49,12 +52,9 @@ const DEFAULT_RING: u64 = 2 << 20;
 const DEFAULT_RETAINED_RING: u64 = 16 << 20;
 const DEFAULT_RETAINED_SPILL: u64 = 64 << 20;
 
-/// What a supervisor that was cloned into its jail is born with.
+/// What a supervisor is born with.
 #[derive(Debug)]
 pub struct Inherited {
-    /// A connection of the host that needs no [`Hello`](hostel_guest_protocol::Hello): it gets the
-    /// [`Welcome`] as soon as the supervisor serves.
-    pub first: OwnedFd,
     /// A unix stream socket that listens.
     pub listener: OwnedFd,
     /// Where spill files go (`O_TMPFILE`); without one output that does not fit in memory is lost.
@@ -63,16 +63,15 @@ pub struct Inherited {
     pub oom_counter: Option<OwnedFd>,
     /// What the host wants.
     pub config: GuestConfig,
-    /// What could not be set up as wanted, for the [`Welcome`].
-    pub weaknesses: Vec<String>,
+    /// What it gave up, and what it could not: every [`Welcome`] tells.
+    pub confined: Confined,
 }
 
 /// Serves until it is told to stop, then ends this process. It takes the process over: signals, name, file
-/// mode mask.
-pub fn run(inherited: Inherited) -> ! {
-    let Inherited { first, listener, spill_directory, oom_counter, config, weaknesses } = inherited;
-    let born = Birth { listener, spill_directory, oom_counter, config, weaknesses };
-    end(match Supervisor::new(born) {
+/// mode mask. `first` is a connection of the host that needs no [`Hello`](hostel_guest_protocol::Hello): it gets the
+/// [`Welcome`] as soon as the supervisor serves.
+pub fn run(first: OwnedFd, inherited: Inherited) -> ! {
+    end(match Supervisor::new(inherited) {
         Ok(mut supervisor) => {
             supervisor.welcome_first(first);
             supervisor.serve()
@@ -87,32 +86,18 @@ pub fn run(inherited: Inherited) -> ! {
 }
 
 /// The same without a first connection: as the first program of a container, or for tests below any process.
-/// Every connection has to say hello, and is told of `weaknesses`. What it starts can gain no privileges; more confinement is the business
-/// of whoever starts it.
-pub fn run_listening(
-    listener: OwnedFd,
-    spill_directory: Option<OwnedFd>,
-    oom_counter: Option<OwnedFd>,
-    config: GuestConfig,
-    mut weaknesses: Vec<String>,
-) -> ! {
+/// Every connection has to say hello. What it starts can gain no privileges; more confinement is the business of
+/// whoever starts it.
+pub fn run_listening(mut inherited: Inherited) -> ! {
     let unconfined = forbid_privileges().err();
-    weaknesses.extend(unconfined.map(|errno| format!("programs may gain privileges: {errno}")));
-    let born = Birth { listener, spill_directory, oom_counter, config, weaknesses };
-    end(Supervisor::new(born).map_or(1, |mut supervisor| supervisor.serve()))
+    let weakness = unconfined.map(|errno| format!("programs may gain privileges: {errno}"));
+    inherited.confined.weaknesses.extend(weakness);
+    end(Supervisor::new(inherited).map_or(1, |mut supervisor| supervisor.serve()))
 }
 
 fn end(status: i32) -> ! {
     // SAFETY: ends this process without running what the zygote, of which it may be a copy, left to run.
     unsafe { libc::_exit(status) }
-}
-
-struct Birth {
-    listener: OwnedFd,
-    spill_directory: Option<OwnedFd>,
-    oom_counter: Option<OwnedFd>,
-    config: GuestConfig,
-    weaknesses: Vec<String>,
 }
 
 /// Everything.
@@ -124,6 +109,8 @@ struct Supervisor {
     oom_counter: Option<OwnedFd>,
     config: GuestConfig,
     weaknesses: Vec<String>,
+    /// Where the kernel counts on us.
+    netlink: Option<Netlink>,
     root: Root,
     users: RefCell<users::Users>,
     /// `/dev/null`, once somebody needed it.
@@ -147,7 +134,7 @@ struct Supervisor {
 }
 
 impl Supervisor {
-    fn new(born: Birth) -> Result<Self, Errno> {
+    fn new(born: Inherited) -> Result<Self, Errno> {
         take_over_process();
         let open_files = raise_open_files();
         let signals = reaper::signals()?;
@@ -155,6 +142,9 @@ impl Supervisor {
         rustix::io::ioctl_fionbio(&born.listener, true)?;
         poll.add(&born.listener, Key::Listener, EventFlags::IN)?;
         poll.add(&signals, Key::Signals, EventFlags::IN)?;
+        if let Some(calls) = &born.confined.calls {
+            poll.add(calls, Key::Calls, EventFlags::IN)?;
+        }
         let mut supervisor = Self {
             poll,
             timers: Timers::default(),
@@ -162,7 +152,8 @@ impl Supervisor {
             signals,
             oom_counter: born.oom_counter,
             config: GuestConfig::default(),
-            weaknesses: born.weaknesses,
+            weaknesses: born.confined.weaknesses,
+            netlink: born.confined.calls.map(Netlink::new),
             root: Root::new()?,
             users: RefCell::default(),
             null: None,
@@ -257,6 +248,27 @@ impl Supervisor {
             Key::Stdin(serial) => self.write_input(serial),
             Key::Watch(serial) => self.watch_ready(serial),
             Key::Worker(serial) => self.worker_ready(serial),
+            Key::Calls => self.asked(),
+        }
+    }
+
+    /// The kernel has a question about a system call.
+    fn asked(&mut self) {
+        if let Some(netlink) = &mut self.netlink
+            && !netlink.answer()
+        {
+            self.poll.remove(netlink);
+            self.timers.add(Instant::now() + netlink::PAUSE, Timer::Calls);
+        }
+    }
+
+    fn answer_late(&mut self) {
+        if let Some(netlink) = &mut self.netlink {
+            netlink.answer_late();
+            // Nobody shall wait for an answer that does not come: without a listener the kernel refuses.
+            if self.poll.add(netlink, Key::Calls, EventFlags::IN).is_err() {
+                self.netlink = None;
+            }
         }
     }
 
@@ -271,6 +283,7 @@ impl Supervisor {
             Timer::Drain(serial) => self.check_drained(serial, now),
             Timer::Expire(serial) => self.forget_process(serial),
             Timer::Release(serial) => self.release(serial),
+            Timer::Calls => self.answer_late(),
             Timer::Listen => drop(self.poll.add(&self.listener, Key::Listener, EventFlags::IN)),
             Timer::Rate => {
                 self.rate_waiting = false;

@@ -2,8 +2,9 @@
 
 use crate::case::cases;
 use crate::failure::{Failure, Outcome, ensure, ensure_eq, ensure_err};
-use crate::harness::{Harness, Sandbox, script};
-use hostel_sandbox::process::ExitReason;
+use crate::harness::{Harness, Sandbox, command, script};
+use crate::session::patiently;
+use hostel_sandbox::process::{ExitReason, ProcessSpec};
 use hostel_sandbox::{Capability, Error, ResourceLimits};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,6 +22,7 @@ cases! { "limits":
     processor_time_of_many_processes_is_bounded [CpuLimit],
     processes_are_bounded [PidsLimit],
     a_fork_bomb_ends_with_its_sandbox [PidsLimit],
+    memory_of_the_kernels_answers_is_bounded [NetworkNone],
     memory_can_be_changed_live [MemoryLimit],
     memory_below_what_is_in_use_is_refused [MemoryLimit],
     processes_can_be_changed_live [PidsLimit],
@@ -197,6 +199,30 @@ async fn a_fork_bomb_ends_with_its_sandbox(h: H) -> Outcome {
 /// Whether a backend says that the limit on processes stays as it was made, here or for good.
 pub(super) fn fixed<T>(changed: &hostel_sandbox::Result<T>) -> bool {
     matches!(changed, Err(hostel_sandbox::Error::CapabilityMissing { capability: Capability::PidsLimit, .. }))
+}
+
+/// Each netlink socket keeps what nobody reads, which no limit of memory counts.
+async fn memory_of_the_kernels_answers_is_bounded(h: H) -> Outcome {
+    let sandbox = limited(&h, |limits| limits.open_files = Some(8192)).await?;
+    for user in [None, Some("0")] {
+        let eat = async |words: &[&str]| {
+            let words: Vec<&str> =
+                [sandbox.probe().await?, "eat-netlink"].into_iter().chain(words.iter().copied()).collect();
+            let spec = ProcessSpec { user: user.map(str::to_owned), ..command(&words) };
+            Ok::<_, Failure>(sandbox.finish(spec).await?.success()?.text())
+        };
+        let text = eat(&["4000"]).await?;
+        let count = refused(&text)?;
+        ensure!((900..=1024).contains(&count), "{count} sockets: {text}");
+        ensure!(text.contains("ENOBUFS") || text.contains("105"), "{text}");
+        // It is over soon after who had them, and has nothing to do with connections.
+        let again = async {
+            while !eat(&["100", "1500"]).await?.contains("took 100") {}
+            Ok::<_, Failure>(())
+        };
+        patiently("netlink sockets of an ended process to be gone", again).await??;
+    }
+    Ok(())
 }
 
 async fn memory_can_be_changed_live(h: H) -> Outcome {

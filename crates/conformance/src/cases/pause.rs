@@ -15,6 +15,7 @@ cases! { "pause":
     nothing_can_be_started_while_paused [Pause],
     a_paused_sandbox_can_be_destroyed [Pause],
     pausing_again_changes_nothing [Pause],
+    who_waits_for_an_answer_of_the_supervisor_can_be_paused [Pause, NetworkNone],
     limits_of_a_paused_sandbox_change_wholly_or_not_at_all [Pause, PidsLimit, OpenFilesLimit],
     usage_grows_with_use [Stats],
     usage_counts_out_of_memory_kills [Stats, MemoryLimit],
@@ -50,6 +51,24 @@ async fn nothing_happens_while_paused(h: H) -> Outcome {
     })
     .await?;
     sandbox.inside()?.signal(&busy.id, 9).await?;
+    Ok(())
+}
+
+/// A process that asks the kernel for what the supervisor decides upon waits for that, most of its time.
+async fn who_waits_for_an_answer_of_the_supervisor_can_be_paused(h: H) -> Outcome {
+    let sandbox = limited(&h, |limits| limits.open_files = Some(8192)).await?;
+    let probe = sandbox.probe().await?;
+    let mut begging = Vec::new();
+    for _ in 0..3 {
+        begging.push(sandbox.open(command(&[probe, "beg"])).await?);
+    }
+    for session in &mut begging {
+        session.reader.until("refused").await?;
+    }
+    for _ in 0..5 {
+        sandbox.pause().await?;
+        sandbox.resume().await?;
+    }
     Ok(())
 }
 

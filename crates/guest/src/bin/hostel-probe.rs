@@ -41,6 +41,8 @@ hostel-probe multiply MS           fork without end for that long, at most to 51
 hostel-probe eat-disk PATH [MAX]   write a file until refused, at most MAX bytes
 hostel-probe eat-inodes DIR [MAX]  make files until refused
 hostel-probe eat-fds [MAX]         open descriptors until refused
+hostel-probe eat-netlink MAX [TCP] open netlink sockets until refused, beside so many of TCP
+hostel-probe beg                   open netlink sockets, and go on when refused
 hostel-probe eat-shm BYTES         make System V shared memory and touch it
 hostel-probe eat-sockets BYTES     fill connections to itself that nobody reads
 hostel-probe eat-kernel            take inotify instances, pipes and terminals; hold them until stdin ends
@@ -84,6 +86,8 @@ fn run(command: &str, rest: &[String], inherited: &[i32]) -> std::io::Result<Exi
         "eat-disk" => eat::disk(text(rest, 0)?, number_or(rest, 1, 4 << 30)?)?,
         "eat-inodes" => eat::inodes(text(rest, 0)?, number_or(rest, 1, 1 << 20)?)?,
         "eat-fds" => eat::descriptors(number_or(rest, 0, 2 << 20)?)?,
+        "eat-netlink" => eat::netlink(number(rest, 0)?, number_or(rest, 1, 0)?)?,
+        "beg" => eat::beg()?,
         "eat-shm" => eat::shared_memory(number(rest, 0)?)?,
         "eat-sockets" => eat::sockets(number(rest, 0)?)?,
         "eat-kernel" => eat::kernel_objects()?,

@@ -15,6 +15,33 @@ fn took(count: u64) {
     println!("took {count}");
 }
 
+/// Opens netlink sockets until refused, beside so many that listen on TCP.
+pub(crate) fn netlink(most: u64, beside: u64) -> std::io::Result<()> {
+    let _listeners: Vec<TcpListener> =
+        (0..beside).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<std::io::Result<_>>()?;
+    for count in 0..most {
+        if let Err(errno) = sys!(SYS_socket, libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) {
+            refused(count, errno);
+            return Ok(());
+        }
+    }
+    took(most);
+    Ok(())
+}
+
+/// Takes all netlink sockets that it can have, and asks for more until it is killed; says `refused` with the first that
+/// it does not get.
+pub(crate) fn beg() -> std::io::Result<()> {
+    let mut told = false;
+    loop {
+        if let Err(errno) = sys!(SYS_socket, libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0)
+            && !std::mem::replace(&mut told, true)
+        {
+            refused(0, errno);
+        }
+    }
+}
+
 /// Touches memory until all is held or the kernel kills us.
 pub(crate) fn memory(bytes: u64) -> std::io::Result<()> {
     let mut held = Vec::new();

@@ -28,6 +28,8 @@ pub(crate) enum Key {
     Watch(u64),
     /// The status pipe of a connection's worker.
     Worker(u64),
+    /// Where the kernel asks about system calls.
+    Calls,
 }
 
 const SERIAL_BITS: u32 = 56;
@@ -43,6 +45,7 @@ impl Key {
             Self::Stdin(serial) => (5, serial),
             Self::Watch(serial) => (6, serial),
             Self::Worker(serial) => (7, serial),
+            Self::Calls => (8, 0),
         };
         kind << SERIAL_BITS | serial
     }
@@ -57,7 +60,8 @@ impl Key {
             4 => Self::Output(serial, 1),
             5 => Self::Stdin(serial),
             6 => Self::Watch(serial),
-            _ => Self::Worker(serial),
+            7 => Self::Worker(serial),
+            _ => Self::Calls,
         }
     }
 }
@@ -127,6 +131,8 @@ pub(crate) enum Timer {
     Expire(u64),
     /// A connection has waited long enough for its process's first words.
     Release(u64),
+    /// What the kernel asked has waited long enough.
+    Calls,
     /// There may be descriptors for new connections again.
     Listen,
     /// The output rate allows more.
@@ -178,6 +184,7 @@ mod tests {
             Key::Stdin(serial),
             Key::Watch(serial),
             Key::Worker(serial),
+            Key::Calls,
         ] {
             assert_eq!(Key::decode(key.encode()), key);
         }

@@ -1,23 +1,34 @@
 //! What a jail's first process gives up for good: limits, capabilities, reach, system calls.
 
-use super::{At, Failed, errno_of, seccomp};
+use super::seccomp::{self, Instruction};
+use super::{At, Failed, errno_of};
 use landlock::{CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetStatus, Scope};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{
     CapabilitiesSecureBits, CapabilitySet, CapabilitySets, set_capabilities, set_capabilities_secure_bits,
 };
+use std::os::fd::OwnedFd;
 
 /// The user of the guest in a container, which nothing else there is.
 pub(crate) const GUEST_ID: u32 = 65_533;
 
+/// What a guest has after it gave up the rest.
+#[derive(Debug, Default)]
+pub struct Confined {
+    /// What could not be had.
+    pub weaknesses: Vec<String>,
+    /// Where the kernel asks about system calls.
+    pub calls: Option<OwnedFd>,
+}
+
 /// The first program of a container gives up what a jail's does; namespaces, mounts and cgroups were made by the
-/// engine. Returns what could not be had.
+/// engine.
 ///
 /// Root in a container may be the host's, who owns everything in /proc about a process that cannot be dumped. So the
 /// guest becomes somebody else and stays dumpable: what is about it is then its own, and closed to root, whose
 /// processes have no capabilities.
-pub(crate) fn container() -> Result<Vec<String>, Failed> {
+pub(crate) fn container() -> Result<Confined, Failed> {
     limits(0)?;
     keep_rights()?;
     // SAFETY: an empty list of groups, whose pointer is not read; plain numbers; one thread, so that the kernel's
@@ -33,8 +44,17 @@ pub(crate) fn container() -> Result<Vec<String>, Failed> {
     stay_closed_to_root();
     capabilities()?;
     let weaknesses = landlock().into_iter().collect();
-    seccomp::install(seccomp::program()).at("filter system calls")?;
-    Ok(weaknesses)
+    filter(seccomp::program(), weaknesses)
+}
+
+/// The last step, after which no right is left: the filter over system calls.
+pub(super) fn filter(code: Vec<Instruction>, mut weaknesses: Vec<String>) -> Result<Confined, Failed> {
+    let calls = seccomp::install(code).at("filter system calls")?;
+    if calls.is_none() {
+        weaknesses
+            .push("netlink sockets are not counted: the kernel cannot ask the guest about them".to_owned());
+    }
+    Ok(Confined { weaknesses, calls })
 }
 
 /// Makes the guest of a container dumpable, see [`container`]. A child that shares our memory until it executes, and

@@ -4,6 +4,7 @@
 //! file, on nothing that came from inside a jail.
 
 use super::clone3::{Side, clone3};
+use super::confine::Confined;
 use super::namespaces::Prepared;
 use super::seccomp::{self, Instruction};
 use super::{At, Failed, confine, errno_of, root};
@@ -74,7 +75,7 @@ pub(super) fn clone(plan: Plan) -> Result<(u32, OwnedFd), Failed> {
 
 /// The child: into the jail, or a word to the daemon why not.
 fn become_guest(plan: Plan) -> ! {
-    let (config, weaknesses) = match live(&plan) {
+    let (config, confined) = match live(&plan) {
         Ok(Some(born)) => born,
         Ok(None) => exit(0),
         Err(failed) => {
@@ -85,14 +86,8 @@ fn become_guest(plan: Plan) -> ! {
         }
     };
     let Plan { first, listener, spill, oom_counter, .. } = plan;
-    supervisor::run(Inherited {
-        first,
-        listener,
-        spill_directory: Some(spill),
-        oom_counter,
-        config,
-        weaknesses,
-    })
+    let inherited = Inherited { listener, spill_directory: Some(spill), oom_counter, config, confined };
+    supervisor::run(first, inherited)
 }
 
 fn exit(status: i32) -> ! {
@@ -100,12 +95,12 @@ fn exit(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
-/// Both steps. `Err` is fatal, the strings returned are not; `None` where nobody wants the jail any more.
-fn live(plan: &Plan) -> Result<Option<(GuestConfig, Vec<String>)>, Failed> {
+/// Both steps. `Err` is fatal, weaknesses are not; `None` where nobody wants the jail any more.
+fn live(plan: &Plan) -> Result<Option<(GuestConfig, Confined)>, Failed> {
     let unborn = enter(plan)?;
     let Some(birth) = await_birth(plan.first.as_fd())? else { return Ok(None) };
-    let weaknesses = unborn.confine(plan, &birth)?;
-    Ok(Some((birth.guest.unwrap_or_default(), weaknesses)))
+    let confined = unborn.confine(plan, &birth)?;
+    Ok(Some((birth.guest.unwrap_or_default(), confined)))
 }
 
 /// A jail that has everything but somebody whose it is. Its process has the zygote's rights still.
@@ -163,9 +158,8 @@ fn read_whole(first: BorrowedFd<'_>, mut buffer: &mut [u8]) -> Result<bool, Fail
 }
 
 impl Unborn {
-    /// What is left to be done once it is known whose the jail is, in the only order that works. Returns what could
-    /// not be had.
-    fn confine(self, plan: &Plan, birth: &Birth) -> Result<Vec<String>, Failed> {
+    /// What is left to be done once it is known whose the jail is, in the only order that works.
+    fn confine(self, plan: &Plan, birth: &Birth) -> Result<Confined, Failed> {
         rustix::system::sethostname(birth.hostname.as_bytes()).at("set the host name")?;
         let unbounded = self.sizes.set(birth)?;
         take_ids(plan)?;
@@ -175,8 +169,7 @@ impl Unborn {
         let weaknesses = unbounded.into_iter().chain(confine::landlock()).collect();
         // A whole one does not. Where ids changed the kernel forgot it by itself; an ordinary user's have not.
         rustix::process::set_parent_process_death_signal(None).at("untie the jail from the zygote")?;
-        seccomp::install(self.filter).at("filter system calls")?;
-        Ok(weaknesses)
+        confine::filter(self.filter, weaknesses)
     }
 }
 

@@ -2,7 +2,8 @@
 //! about seven comparisons instead of hundreds.
 //!
 //! What is known and refused answers `EPERM`; what is newer than this list answers `ENOSYS`, so that programs
-//! fall back as on an older kernel. Calls of another architecture kill the process.
+//! fall back as on an older kernel. Calls of another architecture kill the process. Whether another netlink socket
+//! may be opened depends on how many there are: the kernel asks the guest (seccomp_unotify(2)).
 
 use hostel_system_calls::{
     AF_NETLINK, AF_UNIX, DONE_AT_ONCE, FORBIDDEN_FILE_COMMANDS, FORBIDDEN_PROCESS_OPTIONS,
@@ -11,6 +12,7 @@ use hostel_system_calls::{
 };
 use rustix::io::Errno;
 use std::collections::BTreeSet;
+use std::os::fd::{FromRawFd, OwnedFd};
 
 const DONE: u32 = RETURN_ERRNO;
 const EPERM: u32 = RETURN_ERRNO | 1;
@@ -20,6 +22,7 @@ const EAFNOSUPPORT: u32 = RETURN_ERRNO | 97;
 
 const RETURN_ALLOW: u32 = 0x7fff_0000;
 const RETURN_ERRNO: u32 = 0x0005_0000;
+const RETURN_ASK: u32 = libc::SECCOMP_RET_USER_NOTIF;
 const RETURN_KILL_PROCESS: u32 = 0x8000_0000;
 
 #[cfg(target_arch = "x86_64")]
@@ -86,8 +89,8 @@ enum Verdict {
     FileCommand,
     /// Not the forbidden ones.
     ProcessOption,
-    /// Only harmless families, types and protocols.
-    Socket,
+    /// Only harmless families, types and protocols; this for a netlink socket.
+    Socket(u32),
     /// No programs on sockets.
     SocketOption,
     /// Only asking, or the plain Linux personality.
@@ -132,7 +135,7 @@ impl Verdict {
                 code
             }
             Self::Personality => any_of(ARGUMENT_0, &PERSONALITIES, RETURN_ALLOW, EPERM),
-            Self::Socket => {
+            Self::Socket(netlink) => {
                 let mut code = vec![
                     op(LOAD, ARGUMENT_0),
                     jump(JUMP_EQUAL, AF_UNIX, 0, 1),
@@ -140,7 +143,7 @@ impl Verdict {
                     jump(JUMP_EQUAL, AF_NETLINK, 0, 4),
                     op(LOAD, ARGUMENT_2),
                     jump(JUMP_EQUAL, 0, 0, 1),
-                    op(RETURN, RETURN_ALLOW),
+                    op(RETURN, netlink),
                     op(RETURN, EAFNOSUPPORT),
                 ];
                 code.extend(unless_among(&INTERNET_FAMILIES, EAFNOSUPPORT));
@@ -171,7 +174,7 @@ fn unless_among(values: &[u32], miss: u32) -> Vec<Instruction> {
 }
 
 /// The whole range of call numbers as consecutive pieces, each with its verdict: `(first number, verdict)`.
-fn pieces() -> Vec<(u32, Verdict)> {
+fn pieces(netlink: u32) -> Vec<(u32, Verdict)> {
     let allowed: BTreeSet<i64> = hostel_system_calls::allowed().map(|call| call.number).collect();
     let verdict = |number: u32| {
         let number_of = |call: i64| u32::try_from(call).ok() == Some(number);
@@ -187,7 +190,7 @@ fn pieces() -> Vec<(u32, Verdict)> {
         } else if number_of(libc::SYS_prctl) {
             Verdict::ProcessOption
         } else if number_of(libc::SYS_socket) || number_of(libc::SYS_socketpair) {
-            Verdict::Socket
+            Verdict::Socket(netlink)
         } else if number_of(libc::SYS_setsockopt) {
             Verdict::SocketOption
         } else if number_of(libc::SYS_personality) {
@@ -228,9 +231,13 @@ fn search(pieces: &[(u32, Verdict)]) -> Vec<Instruction> {
     verdict.code()
 }
 
-/// The whole program.
+/// The whole program, for which somebody has to answer what the kernel asks.
 #[must_use]
 pub fn program() -> Vec<Instruction> {
+    program_with(RETURN_ASK)
+}
+
+fn program_with(netlink: u32) -> Vec<Instruction> {
     let mut code = vec![
         op(LOAD, ARCH),
         jump(JUMP_EQUAL, ARCHITECTURE, 1, 0),
@@ -239,21 +246,37 @@ pub fn program() -> Vec<Instruction> {
         jump(JUMP_GREATER_EQUAL, X32_BIT, 0, 1),
         op(RETURN, RETURN_KILL_PROCESS),
     ];
-    code.extend(search(&pieces()));
+    code.extend(search(&pieces(netlink)));
     code
 }
 
-/// Puts a filter, [`program`]'s, on this thread and all it will ever start. Needs `no_new_privs`.
+/// Puts a filter, [`program`]'s, on this thread and all it will ever start. Needs `no_new_privs`. → where the kernel
+/// asks. Where it cannot, since it is too old (before Linux 5.0) or the filter of who runs us asks somebody else, netlink
+/// sockets are not counted, and nobody is asked.
 ///
 /// # Errors
 /// The kernel's, where it has no filters or does not like this one.
-pub fn install(mut code: Vec<Instruction>) -> Result<(), Errno> {
+pub fn install(mut code: Vec<Instruction>) -> Result<Option<OwnedFd>, Errno> {
+    // Without SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV: who waits so can be frozen no more, nor its sandbox paused.
+    match set(&mut code, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER) {
+        // SAFETY: with this flag the kernel answers with a new descriptor, which nobody else has.
+        Ok(listener) => return Ok(Some(unsafe { OwnedFd::from_raw_fd(listener) })),
+        Err(Errno::INVAL | Errno::BUSY) => {}
+        Err(errno) => return Err(errno),
+    }
+    set(&mut program_with(RETURN_ALLOW), 0).map(|_| None)
+}
+
+fn set(code: &mut [Instruction], flags: libc::c_ulong) -> Result<libc::c_int, Errno> {
     let length = u16::try_from(code.len()).map_err(|_| Errno::TOOBIG)?;
     let program = libc::sock_fprog { len: length, filter: code.as_mut_ptr().cast() };
     // SAFETY: the program points at `length` instructions of the kernel's layout that live across the call.
     let result =
-        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
-    if result == 0 { Ok(()) } else { Err(super::errno_of(&std::io::Error::last_os_error())) }
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
+    libc::c_int::try_from(result)
+        .ok()
+        .filter(|result| *result >= 0)
+        .ok_or_else(|| super::errno_of(&std::io::Error::last_os_error()))
 }
 
 #[cfg(test)]
@@ -375,7 +398,7 @@ mod tests {
             (2, 2, 136, EPROTONOSUPPORT),
             (2, 10 | 0x80000, 0, EPROTONOSUPPORT),
             (2, 0, 0, EPROTONOSUPPORT),
-            (16, 3, 0, RETURN_ALLOW),
+            (16, 3, 0, RETURN_ASK),
             (16, 3, 15, EAFNOSUPPORT),
             (40, 1, 0, EAFNOSUPPORT),
             (17, 3, 0, EAFNOSUPPORT),
@@ -433,7 +456,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_search_agrees_with_the_list(number in 0u32..2000, arguments: [u32; 3]) {
-            let expected = pieces().into_iter().rev().find(|(first, _)| *first <= number).map(|(_, verdict)| verdict);
+            let expected = pieces(RETURN_ASK).into_iter().rev().find(|(first, _)| *first <= number).map(|(_, verdict)| verdict);
             if let Some(Verdict::Return(expected)) = expected {
                 prop_assert_eq!(run(&program(), ARCHITECTURE, number, arguments), expected);
             }
