@@ -15,14 +15,25 @@ use std::time::Duration;
 const REHEARSALS: [&[&str]; 2] = [&["sh", "-c", ":"], &["true"]];
 /// How long such a thing may take.
 const REHEARSAL: Duration = Duration::from_secs(10);
+/// How often it is tried to run [`KILLER`] in a sandbox that is full, which has room when a process of it was killed.
+const KILLER_TRIES: usize = 8;
 /// Kills what its user may; for guests of earlier versions.
 const KILLER: &[&str] = &["sh", "-c", "kill -9 -1 2>/dev/null; exit 0"];
 /// SIGKILL, signal(7).
 const KILL: i32 = 9;
 
+/// What became of something that nobody is told of.
+enum Unlisted {
+    Ended,
+    /// It is not there, or cannot be run.
+    Impossible,
+    /// The sandbox has no room for another process now.
+    Full(Error),
+}
+
 impl Guest {
-    /// Runs something that nobody is told of. → whether it could be started.
-    async fn run_unlisted(&self, argv: &[&str]) -> Result<bool> {
+    /// Runs something that nobody is told of.
+    async fn run_unlisted(&self, argv: &[&str]) -> Result<Unlisted> {
         let argv = argv.iter().map(ToString::to_string).collect();
         let spec = ProcessSpec { argv, timeout: Some(REHEARSAL), ..ProcessSpec::default() };
         let (id, subject) = identify(&spec);
@@ -33,8 +44,9 @@ impl Guest {
         let (connection, answer, _) = match self.converse(ask, &subject, Some(CALL_DEADLINE)).await {
             Ok(started) => started,
             Err(error @ (Error::Unavailable { .. } | Error::Protocol { .. })) => return Err(error),
+            Err(full @ Error::LimitReached { .. }) => return Ok(Unlisted::Full(full)),
             // What cannot be run here is no fault of the sandbox.
-            Err(_) => return Ok(false),
+            Err(_) => return Ok(Unlisted::Impossible),
         };
         let mut attachment = self.attached(connection, answer, &id, &options)?;
         while let Some(output) = attachment.output.recv().await {
@@ -42,12 +54,25 @@ impl Guest {
                 break;
             }
         }
-        Ok(true)
+        Ok(Unlisted::Ended)
     }
 
     /// For a guest of an earlier version, which does not know that it could kill everything.
     async fn kill_what_is_known(&self) -> Result<()> {
-        self.run_unlisted(KILLER).await?;
+        for _ in 1..KILLER_TRIES {
+            if !matches!(self.run_unlisted(KILLER).await?, Unlisted::Full(_)) {
+                return self.kill_listed().await;
+            }
+            self.kill_listed().await?;
+        }
+        match self.run_unlisted(KILLER).await? {
+            // Those who are not listed fill it, and live.
+            Unlisted::Full(full) => Err(full),
+            Unlisted::Ended | Unlisted::Impossible => self.kill_listed().await,
+        }
+    }
+
+    async fn kill_listed(&self) -> Result<()> {
         for process in self.processes().await?.into_iter().filter(|process| process.exit.is_none()) {
             match self.signal(&process.id, KILL).await {
                 Ok(()) | Err(Error::NotFound { .. } | Error::WrongState { .. }) => {}
@@ -133,7 +158,7 @@ impl Processes for Guest {
 
     async fn rehearse(&self) -> Result<()> {
         for argv in REHEARSALS {
-            if self.run_unlisted(argv).await? {
+            if matches!(self.run_unlisted(argv).await?, Unlisted::Ended) {
                 break;
             }
         }

@@ -386,20 +386,26 @@ async fn links_in_place_of_the_socket_lead_nowhere() {
     assert!(is_protocol(&error), "{error}");
 }
 
-#[tokio::test]
-async fn an_earlier_guest_kills_as_it_can() {
+/// Has everything killed by a guest that does not know how, and that has no room for its shell the first times.
+/// → whether it said that all is over, and who was killed.
+async fn kill_all_in_an_earlier_guest(mut full: usize) -> (hostel_sandbox::Result<()>, Vec<(String, i32)>) {
     let (guest, script) = guest();
+    let mut killed = Vec::new();
     let serve = async {
         let mut peer = script.accept().await;
-        let mut killed = Vec::new();
         loop {
             match peer.ask().await {
                 Ask::KillAll(_) => peer.reply(failed(FailureKind::Invalid, "ask")).await,
                 Ask::Exec(exec) => {
                     let spec = exec.spec.unwrap();
                     assert!(spec.unlisted && spec.argv.concat().contains("kill -9 -1"), "{spec:?}");
-                    // It has no shell either.
-                    peer.reply(failed(FailureKind::NotFound, "program")).await;
+                    if full > 0 {
+                        full -= 1;
+                        peer.reply(failed(FailureKind::Limit, "processes")).await;
+                    } else {
+                        // It has no shell either.
+                        peer.reply(failed(FailureKind::NotFound, "program")).await;
+                    }
                 }
                 Ask::ListProcesses(_) => {
                     let over = Process { exit: Some(exit(0)), ..process("over") };
@@ -409,15 +415,27 @@ async fn an_earlier_guest_kills_as_it_can() {
                 Ask::Signal(signal) => {
                     killed.push((signal.id, signal.signal));
                     peer.reply(Answer::Done(Empty {})).await;
-                    if killed.len() == 2 {
-                        return killed;
-                    }
                 }
                 other => panic!("{other:?}"),
             }
         }
     };
-    let (killed, done) = join!(serve, guest.kill_all());
-    done.unwrap();
-    assert_eq!(killed, [("one".to_owned(), 9), ("two".to_owned(), 9)]);
+    let done = tokio::select! {
+        () = serve => unreachable!(),
+        done = guest.kill_all() => done,
+    };
+    (done, killed)
+}
+
+#[tokio::test]
+async fn an_earlier_guest_kills_as_it_can() {
+    for full in [0, 1, 7] {
+        let (done, killed) = kill_all_in_an_earlier_guest(full).await;
+        done.unwrap();
+        let killed: Vec<_> = killed.iter().map(|(id, signal)| (id.as_str(), *signal)).collect();
+        assert_eq!(killed, [("one", 9), ("two", 9)].repeat(full + 1));
+    }
+    // Somebody who is not listed keeps it full, and lives.
+    let (done, _) = kill_all_in_an_earlier_guest(usize::MAX).await;
+    assert!(matches!(done, Err(Error::LimitReached { .. })), "{done:?}");
 }
