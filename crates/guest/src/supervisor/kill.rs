@@ -49,17 +49,17 @@ fn kill_all_but(spared: &[Pid]) -> bool {
             return false;
         }
         let Ok(found) = processes() else { return false };
-        let is_new = |pid: &Pid| !pid.is_init() && !spared.contains(pid) && !killed.contains(pid);
-        let fresh: Vec<Pid> = found.into_iter().filter(is_new).collect();
-        if fresh.is_empty() {
+        let mut found_more = false;
+        for pid in found.into_iter().filter(|pid| !pid.is_init() && !spared.contains(pid)) {
+            // Also who was killed: his number may be somebody else's by now.
+            let _ = kill_process(pid, Signal::KILL);
+            found_more |= killed.insert(pid);
+        }
+        if !found_more {
             for pid in spared {
                 let _ = kill_process(*pid, Signal::CONT);
             }
             return true;
-        }
-        for pid in fresh {
-            let _ = kill_process(pid, Signal::KILL);
-            killed.insert(pid);
         }
     }
     false
