@@ -8,11 +8,11 @@ use crate::headers;
 use crate::intake::{self, Room};
 use crate::reply;
 use crate::shared::Core;
-use crate::ticket::look;
+use crate::ticket::{Denied, look};
 use crate::upstream::Outgoing;
 use bytes::Bytes;
 use hostel_sandbox::SandboxId;
-use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
+use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -123,14 +123,18 @@ async fn pass(
     // Before the body is read, and before waiting for anything.
     look(core, &seat.sandbox, counted).await.map_err(|denied| refuse(reply::denied(&denied)))?;
     let is_looked_at = head.method == Method::POST && core.api_fetches == ApiFetches::Refuse;
-    if is_looked_at && head.headers.contains_key(CONTENT_ENCODING) {
+    if is_looked_at && is_encoded(&head.headers) {
         return Err(refuse(reply::encoded()));
     }
     let held = intake::read(seat, &head.headers, body).await.map_err(refuse)?;
     if is_looked_at && let Some(refused) = unwanted(core, &held.bytes).await {
         // It was read all the same, and so counts towards the rate, as what is free did before.
         if counted {
-            look(core, &seat.sandbox, false).await.map_err(|denied| refuse(reply::denied(&denied)))?;
+            match look(core, &seat.sandbox, false).await {
+                // Nobody is to wait for his rate to send it once more.
+                Ok(()) | Err(Denied::Refused(_)) => {}
+                Err(denied) => return Err(refuse(reply::denied(&denied))),
+            }
         }
         return Err(refuse(refused));
     }
@@ -153,6 +157,16 @@ async fn unwanted(core: &Core, body: &Bytes) -> Option<(Response<Reply>, &'stati
         Ok(fetch) => fetch.map(reply::fetches),
         Err(error) => Some(reply::no_json(&error)),
     }
+}
+
+/// Whether the body is something else than its bytes (RFC 9110, 8.4; `identity` is said by some who encode nothing).
+fn is_encoded(headers: &HeaderMap) -> bool {
+    let plain = |value: &HeaderValue| {
+        value
+            .to_str()
+            .is_ok_and(|value| value.trim().is_empty() || value.trim().eq_ignore_ascii_case("identity"))
+    };
+    !headers.get_all(CONTENT_ENCODING).iter().all(plain)
 }
 
 fn respond(seat: &Seat, answer: Answer) -> Response<Reply> {

@@ -156,6 +156,10 @@ async fn the_api_fetches_nothing_for_a_sandbox_unless_it_may() {
     assert_eq!(stage.inside.send(packed).await.status(), 415);
     let refusals = stage.gateway.snapshot().refusals;
     assert_eq!((model.count(), refusals["fetch"], refusals["body"]), (0, 8, 1));
+    // Some say that they encode nothing.
+    let mut plain = stage.inside.request("POST", "/v1/messages", "{}");
+    plain.headers_mut().insert("content-encoding", "identity".parse().unwrap());
+    assert_eq!(stage.inside.send(plain).await.status(), 200);
 
     let directory = tempfile::tempdir().unwrap();
     let mut config = config(directory.path(), vec![upstream("first", &model.url)]);
@@ -165,7 +169,7 @@ async fn the_api_fetches_nothing_for_a_sandbox_unless_it_may() {
     for body in &reaching {
         assert_eq!(inside.send(inside.request("POST", "/v1/messages", body)).await.status(), 200);
     }
-    assert_eq!(model.count(), 4);
+    assert_eq!(model.count(), 5);
 }
 
 #[tokio::test]
