@@ -21,6 +21,8 @@ const OLDEST: (usize, usize) = (1, 41);
 pub(crate) const QUESTION: Duration = Duration::from_secs(10);
 /// How long nobody waits for an engine again that did not even say what it speaks.
 const LEFT_ALONE: Duration = Duration::from_secs(5);
+/// After how long without an answer an engine counts as one that hangs.
+const SILENCE: Duration = Duration::from_secs(3);
 /// To make, start, stop or remove a container: a busy disk takes its time.
 pub(crate) const WORK: Duration = Duration::from_secs(60);
 /// To move files: images, archives.
@@ -347,9 +349,11 @@ impl Engine {
             Address::Tls(host, certificates) => Ok(tls::connect(host, certificates)?),
         };
         let made = made.map_err(|cause| unavailable(causes(&cause)))?;
-        let hung = |since: Option<Instant>| *self.hung.lock().unwrap_or_else(PoisonError::into_inner) = since;
+        let mut unanswered = Unanswered { engine: self, since: Some(Instant::now()) };
         let negotiated = bounded(QUESTION, made.negotiate_version()).await;
-        hung(matches!(negotiated, Err(Fault::Late(_))).then(Instant::now));
+        if !matches!(negotiated, Err(Fault::Late(_))) {
+            unanswered.was_answered();
+        }
         let client = negotiated.map_err(|fault| fault.while_asking("connect to the Docker engine"))?;
         let spoken = client.client_version();
         if (spoken.major_version, spoken.minor_version) < OLDEST {
@@ -366,6 +370,32 @@ impl Engine {
     pub(crate) fn forget(&self) {
         self.connection.fetch_add(1, Ordering::AcqRel);
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+/// A question that the engine did not answer yet. Who waited for it long, and went, or was told that it is late, leaves
+/// word that the engine hangs.
+struct Unanswered<'a> {
+    engine: &'a Engine,
+    /// When it was asked, until it answers.
+    since: Option<Instant>,
+}
+
+impl Unanswered<'_> {
+    fn was_answered(&mut self) {
+        *self.engine.hung.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.since = None;
+    }
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        let is_connected = self.engine.client.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        // Somebody else was answered meanwhile; or nobody waited long enough to know.
+        if is_connected || self.since.is_none_or(|since| since.elapsed() < SILENCE) {
+            return;
+        }
+        *self.engine.hung.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 }
 

@@ -41,6 +41,22 @@ async fn an_engine_that_hangs_is_waited_for_once() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_hanging_engine_as_long_as_he_can_warns_the_next() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("docker.sock");
+    let _silent = tokio::net::UnixListener::bind(&path).unwrap();
+    for (patience, warned) in [(1, false), (5, true)] {
+        let engine = Engine::new(&format!("unix://{}", path.display()), None).unwrap();
+        for asked_again in [false, true] {
+            let before = Instant::now();
+            let asked = tokio::time::timeout(Duration::from_secs(patience), engine.client()).await;
+            assert_eq!(asked.is_ok(), asked_again && warned, "{patience}");
+            assert_eq!(before.elapsed().is_zero(), asked_again && warned, "{patience}");
+        }
+    }
+}
+
 /// Answers one connection after the other as an engine with so many processors.
 async fn pretend(listener: tokio::net::UnixListener, processors: Arc<AtomicU64>) {
     while let Ok((mut stream, _)) = listener.accept().await {
