@@ -29,6 +29,8 @@ const INTERRUPT: i32 = 2;
 pub(super) const KILL: i32 = 9;
 /// Why the daemon refuses to signal a process: there is none any more.
 pub(super) const ENDED: &str = "PROCESS_ENDED";
+/// What gRPC says of a call that the daemon does not know.
+const UNKNOWN_CALL: &str = "UNIMPLEMENTED";
 /// How long the processes of a sandbox may take to die.
 const DYING: Duration = Duration::from_secs(10);
 
@@ -161,7 +163,12 @@ pub(super) async fn sweep(shared: Arc<Shared>, agent: AgentState, epoch: u64) ->
 
 /// Kills what runs in a sandbox, and returns when all is dead that was started over the API; the rest is dying.
 pub(super) async fn kill_all(client: &Client, sandbox: &SandboxId) -> Result<()> {
-    client.kill_all_processes(sandbox).await?;
+    match client.kill_all_processes(sandbox).await {
+        Err(error) if error.reason() == UNKNOWN_CALL => {
+            tracing::warn!(%sandbox, "hosteld is older than this and cannot kill what is not listed; update it");
+        }
+        killed => killed?,
+    }
     for process in client.list_processes(sandbox).await?.into_iter().filter(|process| process.running) {
         // Somebody may have started it since.
         match client.signal_process(sandbox, &process.id, KILL).await {
