@@ -124,6 +124,8 @@ pub(crate) struct Worker {
     model_calls: (String, u64),
     /// Everything in the sandbox was killed; the agent's own end is not seen yet.
     has_swept: bool,
+    /// It was told that they could not be killed.
+    resists: bool,
     /// It is to be let go when it has no sandbox.
     unloading: bool,
     /// Messages with keys that came of late: key and id.

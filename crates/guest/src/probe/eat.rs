@@ -79,7 +79,7 @@ pub(crate) fn processes(most: u64) -> std::io::Result<()> {
 }
 
 /// Says `lit` and forks without end, each process in a group of its own and deaf to hang-ups, until the time is over.
-/// Never more than `MOST` at a time, should nobody else bound them.
+/// No more than `MOST` in all, or a few, should nobody else bound them.
 pub(crate) fn multiply(milliseconds: u64) -> std::io::Result<()> {
     const MOST: u32 = 512;
     let until = Instant::now() + Duration::from_millis(milliseconds);

@@ -154,6 +154,7 @@ impl Worker {
         self.agent.sandbox_id = None;
         self.session.environment.sandbox_id = None;
         self.has_swept = false;
+        self.resists = false;
         self.draft.agent = true;
         self.answer_unloaded();
         self.happened(Input::Closed);

@@ -207,10 +207,19 @@ impl Worker {
             Job::Swept(epoch, _) if epoch != self.epoch => {}
             Job::Swept(_, Ok(())) => {
                 self.has_swept = true;
+                self.resists = false;
                 self.swept();
             }
             Job::Swept(epoch, Err(error)) => {
                 tracing::warn!(session = %self.id, %error, "the processes of a session could not be killed; it is tried again");
+                // Nobody but who asked knows whether the sandbox is worth waiting for.
+                if !std::mem::replace(&mut self.resists, true) {
+                    let message = format!(
+                        "the processes in the sandbox could not be killed: {error}; it is tried until they are, or until \
+                         the session is terminated, which removes the sandbox"
+                    );
+                    self.journal(EventKind::Log, &json!({ "level": "warn", "message": message }));
+                }
                 self.sweep(epoch, PAUSE);
             }
             Job::Settled(turn, spent) => {

@@ -92,6 +92,7 @@ impl Worker {
             tools: Default::default(),
             model_calls: Default::default(),
             has_swept: false,
+            resists: false,
             unloading: false,
             cut_off: None,
         }

@@ -55,6 +55,26 @@ async fn an_agent_that_dies_in_the_middle_of_a_turn_gives_no_answer() {
 }
 
 #[tokio::test]
+async fn processes_that_cannot_be_killed_are_told_once_until_they_are() {
+    let mut scene = Scene::plain(json!({ "pattern": "long-running" })).await;
+    scene.begin_for_real();
+    scene.hear_from(exited(None));
+    let swept = |result| Job::Swept(scene.worker.epoch, result);
+    let refused = || Error::Busy { what: "it is full".to_owned(), retry_after_seconds: 1 };
+    let jobs = [swept(Err(refused())), swept(Err(refused())), swept(Ok(()))];
+    let told = |scene: &Scene| {
+        let told = scene.worker.draft.events.iter().filter(|event| event.kind == EventKind::Log);
+        told.filter(|event| event.data.get().contains("it is full")).count()
+    };
+    for job in jobs {
+        assert_eq!(scene.stands().0, SessionStatus::Active);
+        scene.worker.job_done(job);
+        assert_eq!(told(&scene), 1);
+    }
+    assert_eq!(scene.stands().0, SessionStatus::Idle);
+}
+
+#[tokio::test]
 async fn agents_that_die_in_turns_are_counted() {
     let restarts = (3, Duration::from_secs(3600));
     let config = HostConfig { gateway: false, restarts, ..HostConfig::default() };
