@@ -9,7 +9,7 @@ THREADS = $(shell expr $$(nproc) + 1)
 CONFORMANCE = (binary(conformance) | binary_id(hostel-docker::remote))
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help build image demo test test-with-nextest test-many test-vm bench lint lint-rust lint-layout lint-proto lint-shell fmt openapi clean install-deps
+.PHONY: help build image demo test test-with-nextest test-many test-vm test-vm-docker bench lint lint-rust lint-layout lint-proto lint-shell fmt openapi clean install-deps
 
 help: ## List what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,7 +47,10 @@ test-many: ## Run the tests of crowds and of crashes at the size that a release 
 		whatever_dies warm_containers
 
 test-vm: ## Run the jail's tests in a Debian virtual machine with systemd and cgroup v2
-	@scripts/test-vm.sh
+	@scripts/test-vm.sh jail
+
+test-vm-docker: ## Run the Docker backend's tests in it, with containers whose root is capped
+	@scripts/test-vm.sh docker
 
 bench: ## Measure ours and the peers in one run
 	@scripts/install-deps.sh bench

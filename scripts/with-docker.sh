@@ -7,8 +7,9 @@
 #   scripts/with-docker.sh cargo test --workspace
 #
 # HOSTEL_DOCKER_OWN=1       start an engine even where one runs
-# HOSTEL_DOCKER_DRIVER=…    storage driver of the engine of its own: overlay2 (default) or btrfs, on a disk of its
-#                           own, where containers have a capped, writable root
+# HOSTEL_DOCKER_DRIVER=…    storage of the engine of its own: overlay2 (default), or one where containers have a
+#                           capped, writable root, on a disk of its own: btrfs, or xfs (overlay2 on XFS with project
+#                           quotas, which the kernel has to know)
 set -euo pipefail
 
 if [ $# -eq 0 ]; then
@@ -97,11 +98,19 @@ start_engine() {
 	work=$(mktemp -d "${TMPDIR:-/tmp}/hostel-docker.XXXXXX")
 	mkdir "$work/data"
 	local driver=${HOSTEL_DOCKER_DRIVER:-overlay2}
-	if [ "$driver" = btrfs ]; then
+	case $driver in
+	btrfs)
 		truncate --size=16G "$work/disk"
 		mkfs.btrfs --quiet "$work/disk" 2>/dev/null
 		mount -o loop,discard "$work/disk" "$work/data"
-	fi
+		;;
+	xfs)
+		truncate --size=16G "$work/disk"
+		mkfs.xfs -q "$work/disk"
+		mount -o loop,discard,pquota "$work/disk" "$work/data"
+		driver=overlay2
+		;;
+	esac
 	dockerd --host "unix://$work/docker.sock" --data-root "$work/data" --exec-root "$work/exec" \
 		--pidfile "$work/pid" --storage-driver "$driver" --bridge none --iptables=false --ip6tables=false \
 		</dev/null >"$work/log" 2>&1 &

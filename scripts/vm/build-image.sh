@@ -42,6 +42,7 @@ packages=(
 	systemd systemd-sysv dbus udev kmod
 	"linux-image-cloud-$architecture" initramfs-tools
 	iproute2 procps btrfs-progs
+	docker.io apparmor xfsprogs
 )
 
 key=$(
@@ -106,6 +107,8 @@ run_logged systemctl --root="$rootfs" set-default multi-user.target
 run_logged systemctl --root="$rootfs" mask getty@tty1.service serial-getty@ttyS0.service \
 	apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer \
 	systemd-networkd.service
+# Who wants an engine starts one of his own.
+run_logged systemctl --root="$rootfs" mask docker.service docker.socket containerd.service
 rm -rf "$rootfs"/var/cache/apt/* "$rootfs"/var/lib/apt/lists/* "$rootfs"/usr/share/{doc,man,locale}/*
 
 mkdir "$work/image"
