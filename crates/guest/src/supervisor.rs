@@ -116,6 +116,8 @@ struct Supervisor {
     /// `/dev/null`, once somebody needed it.
     null: Option<Rc<OwnedFd>>,
     connections: BTreeMap<u64, Connection>,
+    /// Workers whose host left, while they remove what they have half done.
+    tidying: Vec<worker::Worker>,
     /// By serial number, so oldest first.
     processes: BTreeMap<u64, Process>,
     /// Serial numbers of running processes by process number.
@@ -158,6 +160,7 @@ impl Supervisor {
             users: RefCell::default(),
             null: None,
             connections: BTreeMap::new(),
+            tidying: Vec::new(),
             processes: BTreeMap::new(),
             running: BTreeMap::new(),
             spill: SpillSpace::new(born.spill_directory),

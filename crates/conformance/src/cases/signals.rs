@@ -1,6 +1,6 @@
 //! Signals.
 
-use crate::archive;
+use crate::archive::{self, Archive};
 use crate::case::cases;
 use crate::failure::{Outcome, ensure, ensure_eq, ensure_err};
 use crate::harness::{Harness, Sandbox, command, script};
@@ -23,6 +23,7 @@ cases! { "signals":
     a_fork_bomb_can_be_killed [PidsLimit],
     a_fork_bomb_can_be_killed_beside_a_download [PidsLimit],
     a_download_outlives_the_end_of_everything,
+    what_an_upload_has_half_done_is_removed_while_everything_ends,
 }
 
 type H = Arc<Harness>;
@@ -179,6 +180,20 @@ const LARGE: usize = 32 << 20;
 async fn large_download(sandbox: &Sandbox) -> Outcome<ByteStream> {
     sandbox.sh(&format!("head -c {LARGE} /dev/zero > /tmp/large")).await?;
     Ok(sandbox.inside()?.export("/tmp/large", Compression::None).await?)
+}
+
+async fn what_an_upload_has_half_done_is_removed_while_everything_ends(h: H) -> Outcome {
+    let sandbox = h.sandbox().await?;
+    sandbox.sh("mkdir /tmp/d").await?;
+    let mut tar = Archive::new().file("f", 0o644, &vec![7; 3 << 20])?.bytes()?;
+    tar.truncate(2 << 20);
+    for _ in 0..20 {
+        let cut = archive::broken_stream(tar.clone());
+        ensure!(sandbox.inside()?.import("/tmp/d", Compression::None, cut).await.is_err(), "half is whole");
+        sandbox.inside()?.kill_all().await?;
+        while !sandbox.sh("ls -A /tmp/d").await?.is_empty() {}
+    }
+    Ok(())
 }
 
 async fn a_download_outlives_the_end_of_everything(h: H) -> Outcome {

@@ -317,13 +317,19 @@ impl Supervisor {
         if let Some(until) = connection.held_until {
             self.timers.remove(until, Timer::Release(serial));
         }
-        match &connection.mode {
+        match connection.mode {
             Mode::Waiting(process) => {
-                if let Some(process) = self.processes.get_mut(process) {
+                if let Some(process) = self.processes.get_mut(&process) {
                     process.waiting.retain(|waiting| *waiting != serial);
                 }
             }
-            Mode::Working(worker) => self.poll.remove(&worker.status),
+            Mode::Working(worker) => {
+                self.poll.remove(&worker.status);
+                self.tidying.retain(|worker| worker.running().is_some());
+                if worker.is_tidy() {
+                    self.tidying.push(worker);
+                }
+            }
             Mode::Watching(watch) => self.poll.remove(watch.descriptor()),
             Mode::Handshake | Mode::Idle | Mode::Attached(_) => {}
         }

@@ -3,6 +3,7 @@
 use super::Supervisor;
 use super::connection::{Connection, Mode};
 use super::failure::{Outcome, refused};
+use super::worker::Worker;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::HashSet;
@@ -26,7 +27,8 @@ impl Supervisor {
             }
             return Ok(());
         }
-        let spared: Vec<Pid> = self.connections.values().flat_map(serve_the_host).flatten().collect();
+        let serving = self.connections.values().flat_map(serve_the_host).flatten();
+        let spared: Vec<Pid> = serving.chain(self.tidying.iter().filter_map(Worker::running)).collect();
         if spared.is_empty() || !kill_all_but(&spared) {
             everything(Signal::KILL)?;
         }

@@ -92,6 +92,11 @@ impl Worker {
         self
     }
 
+    /// Whether it goes on when it is dropped, for a moment.
+    pub(crate) fn is_tidy(&self) -> bool {
+        self.tidy
+    }
+
     /// Its number, unless it has ended: then that may be another's.
     pub(crate) fn running(&self) -> Option<Pid> {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
