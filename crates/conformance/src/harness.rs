@@ -1,7 +1,8 @@
 //! What a case works with: sandboxes that go away by themselves, and short words for what is done in them.
 
 use crate::failure::{Failure, Outcome, ensure};
-use crate::session::{Finished, PATIENCE, Session, patiently};
+use crate::patience::patience;
+use crate::session::{Finished, Session, patiently};
 use crate::{Factory, archive};
 use bytes::Bytes;
 use hostel_sandbox::file::{FileInfo, WriteOptions};
@@ -31,16 +32,16 @@ struct Made {
     fresh: Vec<Arc<Harness>>,
 }
 
-/// Does something until it holds, or says what it last said after [`PATIENCE`].
+/// Does something until it holds, or says what it last said after [`patience`].
 pub(crate) async fn eventually<T, F: Future<Output = Outcome<T>>>(
     mut attempt: impl FnMut() -> F,
 ) -> Outcome<T> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     loop {
         match attempt().await {
             Ok(value) => return Ok(value),
             Err(failure) if Instant::now() > deadline => {
-                return Err(failure.while_(format!("even after {} s", PATIENCE.as_secs())));
+                return Err(failure.while_(format!("even after {} s", patience().as_secs())));
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }

@@ -23,7 +23,7 @@
 //!
 //! Each case makes sandboxes through the [`Harness`], which removes them afterwards, whether the case passed
 //! or not, and then asks the factory what is left of them on the host: anything is a failure of that case.
-//! Cases wait for events, never for time; every wait ends after [`PATIENCE`].
+//! Cases wait for events, never for time; every wait ends after [`patience()`].
 //!
 //! The abuse probes of `hostel-probe` run as cases `abuse::…`; [`abuse::run`] is there for other tests.
 #![forbid(unsafe_code)]
@@ -35,6 +35,7 @@ mod cases;
 mod factory;
 mod failure;
 mod harness;
+mod patience;
 mod pattern;
 mod runner;
 mod session;
@@ -44,8 +45,9 @@ pub use cases::cases;
 pub use factory::Factory;
 pub use failure::{Failure, Outcome};
 pub use harness::{Harness, Sandbox};
+pub use patience::patience;
 pub use runner::{main, main_of};
-pub use session::{Finished, PATIENCE, Reader, Session, Stdin};
+pub use session::{Finished, Reader, Session, Stdin};
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,6 @@
 //! The `main` of a backend's test target: every case as a test of its own.
 
-use crate::{Case, Factory, Failure, Harness, Outcome, cases};
+use crate::{Case, Factory, Failure, Harness, Outcome, cases, patience};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use std::error::Error;
 use std::process::ExitCode;
@@ -9,10 +9,6 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Handle};
 use tokio::task::JoinSet;
 
-/// Seconds that a case may take. Single waits are shorter.
-const CASE_SECONDS: u64 = 240;
-/// How many seconds it may take instead: on a machine that is emulated everything takes many times as long.
-const CASE_SECONDS_VARIABLE: &str = "HOSTEL_CASE_SECONDS";
 /// Set by cargo-nextest, which has each case in a process of its own, and tries again itself.
 const NEXTEST: &str = "NEXTEST";
 
@@ -96,19 +92,9 @@ async fn patiently(case: Case, factory: Arc<dyn Factory>) -> Outcome {
     }
 }
 
-fn deadline() -> Result<Duration, Failure> {
-    let seconds = match std::env::var(CASE_SECONDS_VARIABLE) {
-        Ok(given) => given.parse().map_err(|_| {
-            Failure::new(format!("{CASE_SECONDS_VARIABLE}={given:?} is no whole number of seconds"))
-        })?,
-        Err(_) => CASE_SECONDS,
-    };
-    Ok(Duration::from_secs(seconds))
-}
-
 /// Runs a case and cleans up after it, however it ended.
 async fn run(case: Case, factory: Arc<dyn Factory>) -> Outcome {
-    let deadline = deadline()?;
+    let deadline = patience::of_a_case()?;
     let harness = Harness::new(factory);
     let mut tasks = JoinSet::new();
     tasks.spawn((case.run)(Arc::clone(&harness)));

@@ -1,25 +1,23 @@
 //! An attachment under observation: every rule about its order and offsets is checked as it is read.
 
 use crate::failure::{Failure, Outcome, ensure, ensure_eq};
+use crate::patience::patience;
 use bytes::Bytes;
 use hostel_sandbox::process::{
     AttachOptions, Attachment, ExitReason, ExitStatus, Input, MAX_CHUNK, Output, OutputStream, ProcessInfo,
 };
 use std::ops::Range;
-use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Longest that any single wait of the suite takes. Nothing asserts that something is faster.
-pub const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Waits for something at most [`PATIENCE`].
+/// Waits for something at most as long as [`patience`] says.
 #[track_caller]
 pub(crate) fn patiently<T>(
     what: impl Into<String>,
     future: impl Future<Output = T>,
 ) -> impl Future<Output = Outcome<T>> {
-    let late = Failure::new(format!("{} took more than {} s", what.into(), PATIENCE.as_secs()));
-    async move { tokio::time::timeout(PATIENCE, future).await.map_err(|_| late) }
+    let patience = patience();
+    let late = Failure::new(format!("{} took more than {} s", what.into(), patience.as_secs()));
+    async move { tokio::time::timeout(patience, future).await.map_err(|_| late) }
 }
 
 /// Everything that a process left, once it ended.

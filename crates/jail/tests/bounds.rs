@@ -4,7 +4,7 @@
 #[path = "support/jails.rs"]
 mod jails;
 
-use hostel_conformance::{Harness, PATIENCE};
+use hostel_conformance::{Harness, patience};
 use hostel_sandbox::process::ExitReason;
 use hostel_sandbox::template::{Template, TemplateSource};
 use hostel_sandbox::{
@@ -173,7 +173,7 @@ async fn memory_that_no_process_holds_leaves_enough_for_processes() {
 /// Who dies next, and why.
 async fn next_death(deaths: &mut mpsc::Receiver<BackendEvent>) -> (SandboxId, String) {
     let BackendEvent::Died { sandbox, reason } =
-        tokio::time::timeout(PATIENCE, deaths.recv()).await.unwrap().unwrap();
+        tokio::time::timeout(patience(), deaths.recv()).await.unwrap().unwrap();
     (sandbox, reason)
 }
 

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "not every test needs everything")]
 
 use async_trait::async_trait;
-use hostel_conformance::{Factory, Harness, PATIENCE, Sandbox};
+use hostel_conformance::{Factory, Harness, Sandbox, patience};
 use hostel_jail::{Config, Jail};
 use hostel_sandbox::{Backend, Result, SandboxId, SandboxSpec};
 use serde_json::Value;
@@ -32,7 +32,7 @@ impl Jails {
 
     /// The cells in which jails wait, once there are that many and one of them is not among `others`.
     pub(crate) async fn waiting(&self, count: usize, others: &[String]) -> Vec<String> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience();
         loop {
             let waiting = self.jail.waiting();
             if waiting.len() >= count && waiting.iter().any(|cell| !others.contains(cell)) {
