@@ -6,11 +6,13 @@
 
 mod archive;
 mod attach;
+mod calls;
 mod connection;
 mod connections;
 mod event_loop;
 mod failure;
 mod files;
+mod filters;
 mod frames;
 mod kill;
 mod lifecycle;
@@ -31,11 +33,11 @@ mod watch;
 mod worker;
 
 use crate::zygote::confine::Confined;
+use calls::Calls;
 use connection::{Connection, Mode};
 use event_loop::{EventFlags, Key, Poll, Timer, Timers};
 use files::Root;
 use hostel_guest_protocol::{GuestConfig, VERSION, Welcome};
-use netlink::Netlink;
 use process::Process;
 use rate::Rate;
 use rustix::io::Errno;
@@ -110,7 +112,7 @@ struct Supervisor {
     config: GuestConfig,
     weaknesses: Vec<String>,
     /// Where the kernel counts on us.
-    netlink: Option<Netlink>,
+    calls: Option<Calls>,
     root: Root,
     users: RefCell<users::Users>,
     /// `/dev/null`, once somebody needed it.
@@ -155,7 +157,7 @@ impl Supervisor {
             oom_counter: born.oom_counter,
             config: GuestConfig::default(),
             weaknesses: born.confined.weaknesses,
-            netlink: born.confined.calls.map(Netlink::new),
+            calls: born.confined.calls.map(Calls::new),
             root: Root::new()?,
             users: RefCell::default(),
             null: None,
@@ -257,20 +259,20 @@ impl Supervisor {
 
     /// The kernel has a question about a system call.
     fn asked(&mut self) {
-        if let Some(netlink) = &mut self.netlink
-            && !netlink.answer()
+        if let Some(calls) = &mut self.calls
+            && !calls.answer()
         {
-            self.poll.remove(netlink);
-            self.timers.add(Instant::now() + netlink::PAUSE, Timer::Calls);
+            self.poll.remove(calls);
+            self.timers.add(Instant::now() + calls::PAUSE, Timer::Calls);
         }
     }
 
     fn answer_late(&mut self) {
-        if let Some(netlink) = &mut self.netlink {
-            netlink.answer_late();
+        if let Some(calls) = &mut self.calls {
+            calls.answer_late();
             // Nobody shall wait for an answer that does not come: without a listener the kernel refuses.
-            if self.poll.add(netlink, Key::Calls, EventFlags::IN).is_err() {
-                self.netlink = None;
+            if self.poll.add(calls, Key::Calls, EventFlags::IN).is_err() {
+                self.calls = None;
             }
         }
     }

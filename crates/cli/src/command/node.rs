@@ -2,7 +2,7 @@
 
 use super::{Context, Outcome, SUCCESS};
 use crate::output::{self, human, table};
-use hostel_client::model::{DoctorCheck, DoctorStatus, Node};
+use hostel_client::model::{BackendHealth, BackendInfo, DoctorCheck, DoctorStatus, Node};
 use serde_json::json;
 
 /// The doctor found something that does not work.
@@ -22,23 +22,7 @@ pub(crate) async fn info(context: &Context) -> Outcome {
 fn describe(node: &Node) -> String {
     let capacity = &node.capacity;
     let taken = |taken: u64, all: u64| human::usage(Some(taken), Some(all), |bytes| human::size(Some(bytes)));
-    let backends: Vec<_> = node
-        .backends
-        .iter()
-        .map(|backend| {
-            let health = format!("{:?}", backend.health).to_lowercase();
-            let default = if backend.is_default { ", default" } else { "" };
-            let detail =
-                if backend.detail.is_empty() { String::new() } else { format!(": {}", backend.detail) };
-            let missing: String = backend
-                .missing
-                .iter()
-                .map(|weak| format!("\n  no {}: {}", weak.capability, weak.detail))
-                .collect();
-            let can = format!("\n  can {}", backend.capabilities.join(", "));
-            format!("{} ({health}{default}){detail}{can}{missing}", backend.name)
-        })
-        .collect();
+    let backends: Vec<_> = node.backends.iter().map(backend).collect();
     let isolation: Vec<_> = node
         .isolation
         .iter()
@@ -62,6 +46,21 @@ fn describe(node: &Node) -> String {
         ("backends", backends.join("\n")),
         ("isolation", isolation.join("\n")),
     ])
+}
+
+/// What it can do, unless it can do nothing now.
+fn backend(backend: &BackendInfo) -> String {
+    let health = format!("{:?}", backend.health).to_lowercase();
+    let default = if backend.is_default { ", default" } else { "" };
+    let detail = if backend.detail.is_empty() { String::new() } else { format!(": {}", backend.detail) };
+    let mut text = format!("{} ({health}{default}){detail}", backend.name);
+    if backend.health != BackendHealth::Unavailable {
+        text.push_str(&format!("\n  can {}", backend.capabilities.join(", ")));
+        for weak in &backend.missing {
+            text.push_str(&format!("\n  no {}: {}", weak.capability, weak.detail));
+        }
+    }
+    text
 }
 
 pub(crate) async fn drain(context: &Context, resume: bool) -> Outcome {

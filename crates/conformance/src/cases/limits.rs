@@ -23,6 +23,7 @@ cases! { "limits":
     processes_are_bounded [PidsLimit],
     a_fork_bomb_ends_with_its_sandbox [PidsLimit],
     memory_of_the_kernels_answers_is_bounded [NetworkNone],
+    filters_of_system_calls_are_bounded,
     memory_can_be_changed_live [MemoryLimit],
     memory_below_what_is_in_use_is_refused [MemoryLimit],
     processes_can_be_changed_live [PidsLimit],
@@ -221,6 +222,25 @@ async fn memory_of_the_kernels_answers_is_bounded(h: H) -> Outcome {
             Ok::<_, Failure>(())
         };
         patiently("netlink sockets of an ended process to be gone", again).await??;
+    }
+    Ok(())
+}
+
+/// They are compiled into memory of which all sandboxes and the host have so much together.
+async fn filters_of_system_calls_are_bounded(h: H) -> Outcome {
+    let sandbox = limited(&h, |limits| limits.pids = Some(200)).await?;
+    for (user, each) in [(None, "1000"), (Some("0"), "4"), (None, "3")] {
+        let eat = async |most: &str| {
+            let words = [sandbox.probe().await?, "eat-filters", most, each];
+            let spec = ProcessSpec { user: user.map(str::to_owned), ..command(&words) };
+            Ok::<_, Failure>(sandbox.finish(spec).await?.success()?.text())
+        };
+        let text = eat("1000").await?;
+        let count = refused(&text)?;
+        ensure!((200..=256).contains(&count), "{count} filters: {text}");
+        ensure!(text.contains("os error 12"), "{text}");
+        // Those of processes that ended are gone.
+        ensure_eq!(eat("100").await?, "took 100\n");
     }
     Ok(())
 }

@@ -42,6 +42,7 @@ hostel-probe eat-disk PATH [MAX]   write a file until refused, at most MAX bytes
 hostel-probe eat-inodes DIR [MAX]  make files until refused
 hostel-probe eat-fds [MAX]         open descriptors until refused
 hostel-probe eat-netlink MAX [TCP] open netlink sockets until refused, beside so many of TCP
+hostel-probe eat-filters MAX EACH  filter system calls until refused, in processes with so many filters of their own
 hostel-probe beg                   open netlink sockets, and go on when refused
 hostel-probe eat-shm BYTES         make System V shared memory and touch it
 hostel-probe eat-sockets BYTES     fill connections to itself that nobody reads
@@ -87,6 +88,7 @@ fn run(command: &str, rest: &[String], inherited: &[i32]) -> std::io::Result<Exi
         "eat-inodes" => eat::inodes(text(rest, 0)?, number_or(rest, 1, 1 << 20)?)?,
         "eat-fds" => eat::descriptors(number_or(rest, 0, 2 << 20)?)?,
         "eat-netlink" => eat::netlink(number(rest, 0)?, number_or(rest, 1, 0)?)?,
+        "eat-filters" => eat::filters(number(rest, 0)?, number(rest, 1)?)?,
         "beg" => eat::beg()?,
         "eat-shm" => eat::shared_memory(number(rest, 0)?)?,
         "eat-sockets" => eat::sockets(number(rest, 0)?)?,

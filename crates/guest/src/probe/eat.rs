@@ -29,6 +29,72 @@ pub(crate) fn netlink(most: u64, beside: u64) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Has children filter their own system calls, each so many times, until one is refused; then ends them.
+pub(crate) fn filters(most: u64, each: u64) -> std::io::Result<()> {
+    let mut children = Vec::new();
+    let mut count = 0;
+    let end = loop {
+        if count >= most {
+            break None;
+        }
+        let wanted = each.min(most - count);
+        let (mut told, mut tells) = std::io::pipe()?;
+        match sys::fork() {
+            Ok(0) => {
+                for turn in 0..wanted {
+                    let error = filter(turn % 2 == 0).err().map_or(0, |Errno(number)| number);
+                    tells.write_all(&error.to_ne_bytes())?;
+                    if error != 0 {
+                        break;
+                    }
+                }
+                sys::sleep_for_good()
+            }
+            Ok(pid) => children.push(pid),
+            Err(errno) => break Some(errno),
+        }
+        drop(tells);
+        let mut refusal = None;
+        for _ in 0..wanted {
+            let mut error = [0; 4];
+            told.read_exact(&mut error)?;
+            match i32::from_ne_bytes(error) {
+                0 => count += 1,
+                number => {
+                    refusal = Some(Errno(number));
+                    break;
+                }
+            }
+        }
+        if refusal.is_some() {
+            break refusal;
+        }
+    };
+    for pid in &children {
+        let _ = sys!(SYS_kill, *pid, libc::SIGKILL);
+    }
+    for pid in &children {
+        let _ = sys::wait(*pid);
+    }
+    match end {
+        Some(errno) => refused(count, errno),
+        None => took(count),
+    }
+    Ok(())
+}
+
+/// Filters our system calls, in one of the two ways that there are: all are allowed.
+fn filter(by_prctl: bool) -> sys::Outcome {
+    let mut code = [libc::sock_filter { code: 6, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW }];
+    let program = libc::sock_fprog { len: 1, filter: code.as_mut_ptr() };
+    let at = (&raw const program).expose_provenance();
+    if by_prctl {
+        sys!(SYS_prctl, libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, at, 0, 0)
+    } else {
+        sys!(SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, at)
+    }
+}
+
 /// Takes all netlink sockets that it can have, and asks for more until it is killed; says `refused` with the first that
 /// it does not get.
 pub(crate) fn beg() -> std::io::Result<()> {

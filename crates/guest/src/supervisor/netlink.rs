@@ -1,14 +1,11 @@
-//! Whether a process may open another netlink socket (netlink(7)): the kernel asks, by seccomp_unotify(2).
+//! Whether a process may open another netlink socket (netlink(7)).
 //!
 //! What the kernel answers waits in such a socket until it is read, up to `net.core.rmem_default` (some 200 KiB), and is
-//! charged to nobody. Programs need one for a moment, to learn of addresses; so there is a most, beyond which
-//! opening one fails as it does where memory is short.
+//! charged to nobody. Programs need one for a moment, to learn of addresses.
 
 use rustix::io::Errno;
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
-use std::time::Duration;
 
 /// Most sockets in the sandbox that may be netlink's.
 const MOST: u64 = 1024;
@@ -19,66 +16,16 @@ const COUNTS: [&str; 2] = ["/proc/self/net/sockstat", "/proc/self/net/sockstat6"
 /// The sockets that are known to be others, by the kernel's names.
 const OTHERS: [&str; 4] = ["TCP:", "UDP:", "TCP6:", "UDP6:"];
 
-/// Time for the kernel to forget those that were closed, which it does in batches.
-pub(crate) const PAUSE: Duration = Duration::from_millis(20);
-
-/// Answers for the sandbox.
-#[derive(Debug)]
-pub(crate) struct Netlink {
-    calls: OwnedFd,
-    /// The question that waits for [`PAUSE`].
-    waiting: Option<u64>,
+/// Counts them.
+#[derive(Debug, Default)]
+pub(crate) struct Sockets {
     /// Opened when somebody asks first; the second is not there without IPv6.
     counts: Option<(File, Option<File>)>,
 }
 
-impl Netlink {
-    pub(crate) fn new(calls: OwnedFd) -> Self {
-        Self { calls, waiting: None, counts: None }
-    }
-
-    /// Takes one question, for there is one: else this waits for it. → whether it is answered. If not, nothing more is
-    /// to be taken before [`Self::answer_late`].
-    ///
-    /// Only numbers were handed to the call, so nobody can change them once we have looked.
-    pub(crate) fn answer(&mut self) -> bool {
-        // SAFETY: numbers only, for which zero is a value, as which the kernel wants them all.
-        let mut asked: libc::seccomp_notif = unsafe { std::mem::zeroed() };
-        // SAFETY: the kernel writes what it was made for, and the structure lives across the call.
-        let received = unsafe {
-            libc::ioctl(self.calls.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV as _, &raw mut asked)
-        };
-        if received != 0 {
-            // Who asked was killed meanwhile.
-            return true;
-        }
-        if !self.is_room() {
-            self.waiting = Some(asked.id);
-            return false;
-        }
-        self.send(asked.id, true);
-        true
-    }
-
-    /// Answers what had to wait, one way or the other.
-    pub(crate) fn answer_late(&mut self) {
-        if let Some(id) = self.waiting.take() {
-            let room = self.is_room();
-            self.send(id, room);
-        }
-    }
-
-    fn send(&self, id: u64, go_on: bool) {
-        let go_on_flag = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32;
-        let (error, flags) = if go_on { (0, go_on_flag) } else { (-libc::ENOBUFS, 0) };
-        let mut answer = libc::seccomp_notif_resp { id, val: 0, error, flags };
-        // SAFETY: a structure of the kernel's layout that lives across the call. Where who asked is gone nobody needs
-        // an answer.
-        unsafe { libc::ioctl(self.calls.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND as _, &raw mut answer) };
-    }
-
+impl Sockets {
     /// Whether another one may be. Where that cannot be known it may not.
-    fn is_room(&mut self) -> bool {
+    pub(crate) fn is_room(&mut self) -> bool {
         self.count().is_ok_and(|count| count < MOST)
     }
 
@@ -99,13 +46,6 @@ impl Netlink {
             text.push_str(&String::from_utf8_lossy(&buffer[..length]));
         }
         unknown(&text).ok_or(Errno::IO)
-    }
-}
-
-impl AsFd for Netlink {
-    /// Readable when there is a question.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.calls.as_fd()
     }
 }
 

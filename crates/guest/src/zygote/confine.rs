@@ -51,8 +51,8 @@ pub(crate) fn container() -> Result<Confined, Failed> {
 pub(super) fn filter(code: Vec<Instruction>, mut weaknesses: Vec<String>) -> Result<Confined, Failed> {
     let calls = seccomp::install(code).at("filter system calls")?;
     if calls.is_none() {
-        weaknesses
-            .push("netlink sockets are not counted: the kernel cannot ask the guest about them".to_owned());
+        let uncounted = "netlink sockets and filters of system calls are not counted: the kernel cannot ask the guest about them";
+        weaknesses.push(uncounted.to_owned());
     }
     Ok(Confined { weaknesses, calls })
 }

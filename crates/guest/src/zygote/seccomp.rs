@@ -3,7 +3,8 @@
 //!
 //! What is known and refused answers `EPERM`; what is newer than this list answers `ENOSYS`, so that programs
 //! fall back as on an older kernel. Calls of another architecture kill the process. Whether another netlink socket
-//! may be opened depends on how many there are: the kernel asks the guest (seccomp_unotify(2)).
+//! may be opened, or another filter be installed, depends on how many there are: the kernel asks the guest
+//! (seccomp_unotify(2)).
 
 use hostel_system_calls::{
     AF_NETLINK, AF_UNIX, DONE_AT_ONCE, FORBIDDEN_FILE_COMMANDS, FORBIDDEN_PROCESS_OPTIONS,
@@ -58,6 +59,7 @@ const FORBIDDEN_IOCTLS: [u32; 9] = [0x5412, 0x541c, 0x5423, 0x8940, 0x8941, 0x89
 
 /// Only this limit says that no core is to be written or handed to a program of the host: see [`super::confine`].
 const RLIMIT_CORE: u32 = 4;
+const SET_SECCOMP: u32 = libc::PR_SET_SECCOMP.cast_unsigned();
 
 /// One instruction (`struct sock_filter`, Documentation/networking/filter.rst).
 #[repr(C)]
@@ -87,8 +89,10 @@ enum Verdict {
     Ioctl,
     /// Not the forbidden ones.
     FileCommand,
-    /// Not the forbidden ones.
-    ProcessOption,
+    /// Not the forbidden ones; this for a filter of the program's own.
+    ProcessOption(u32),
+    /// This for a filter of the program's own.
+    Filter(u32),
     /// Only harmless families, types and protocols; this for a netlink socket.
     Socket(u32),
     /// No programs on sockets.
@@ -113,7 +117,16 @@ impl Verdict {
             ],
             Self::Ioctl => any_of(ARGUMENT_1, &FORBIDDEN_IOCTLS, EPERM, RETURN_ALLOW),
             Self::FileCommand => any_of(ARGUMENT_1, &FORBIDDEN_FILE_COMMANDS, EPERM, RETURN_ALLOW),
-            Self::ProcessOption => any_of(ARGUMENT_0, &FORBIDDEN_PROCESS_OPTIONS, EPERM, RETURN_ALLOW),
+            Self::ProcessOption(filter) => {
+                let mut code = vec![op(LOAD, ARGUMENT_0), jump(JUMP_EQUAL, SET_SECCOMP, 0, 4)];
+                code.extend(any_of(ARGUMENT_1, &[libc::SECCOMP_MODE_FILTER], filter, RETURN_ALLOW));
+                code.extend(unless_among(&FORBIDDEN_PROCESS_OPTIONS, RETURN_ALLOW));
+                code.push(op(RETURN, EPERM));
+                code
+            }
+            Self::Filter(filter) => {
+                any_of(ARGUMENT_0, &[libc::SECCOMP_SET_MODE_FILTER], filter, RETURN_ALLOW)
+            }
             Self::OwnLimits => {
                 let mut code = vec![op(LOAD, ARGUMENT_0)];
                 code.extend(unless_among(&[0], EPERM));
@@ -174,7 +187,7 @@ fn unless_among(values: &[u32], miss: u32) -> Vec<Instruction> {
 }
 
 /// The whole range of call numbers as consecutive pieces, each with its verdict: `(first number, verdict)`.
-fn pieces(netlink: u32) -> Vec<(u32, Verdict)> {
+fn pieces(ask: u32) -> Vec<(u32, Verdict)> {
     let allowed: BTreeSet<i64> = hostel_system_calls::allowed().map(|call| call.number).collect();
     let verdict = |number: u32| {
         let number_of = |call: i64| u32::try_from(call).ok() == Some(number);
@@ -188,9 +201,11 @@ fn pieces(netlink: u32) -> Vec<(u32, Verdict)> {
         } else if number_of(libc::SYS_fcntl) {
             Verdict::FileCommand
         } else if number_of(libc::SYS_prctl) {
-            Verdict::ProcessOption
+            Verdict::ProcessOption(ask)
+        } else if number_of(libc::SYS_seccomp) {
+            Verdict::Filter(ask)
         } else if number_of(libc::SYS_socket) || number_of(libc::SYS_socketpair) {
-            Verdict::Socket(netlink)
+            Verdict::Socket(ask)
         } else if number_of(libc::SYS_setsockopt) {
             Verdict::SocketOption
         } else if number_of(libc::SYS_personality) {
@@ -237,7 +252,7 @@ pub fn program() -> Vec<Instruction> {
     program_with(RETURN_ASK)
 }
 
-fn program_with(netlink: u32) -> Vec<Instruction> {
+fn program_with(ask: u32) -> Vec<Instruction> {
     let mut code = vec![
         op(LOAD, ARCH),
         jump(JUMP_EQUAL, ARCHITECTURE, 1, 0),
@@ -246,13 +261,13 @@ fn program_with(netlink: u32) -> Vec<Instruction> {
         jump(JUMP_GREATER_EQUAL, X32_BIT, 0, 1),
         op(RETURN, RETURN_KILL_PROCESS),
     ];
-    code.extend(search(&pieces(netlink)));
+    code.extend(search(&pieces(ask)));
     code
 }
 
 /// Puts a filter, [`program`]'s, on this thread and all it will ever start. Needs `no_new_privs`. → where the kernel
 /// asks. Where it cannot, since it is too old (before Linux 5.0) or the filter of who runs us asks somebody else, netlink
-/// sockets are not counted, and nobody is asked.
+/// sockets and filters are not counted, and nobody is asked.
 ///
 /// # Errors
 /// The kernel's, where it has no filters or does not like this one.
@@ -384,6 +399,14 @@ mod tests {
         }
         assert_eq!(verdict(libc::SYS_prctl, [libc::PR_SCHED_CORE.cast_unsigned(), 1, 0]), EPERM);
         assert_eq!(verdict(libc::SYS_prctl, [libc::PR_SET_NAME.cast_unsigned(), 0, 0]), RETURN_ALLOW);
+        for (option, mode, expected) in [(22, 2, RETURN_ASK), (22, 1, RETURN_ALLOW), (21, 2, RETURN_ALLOW)] {
+            assert_eq!(verdict(libc::SYS_prctl, [option, mode, 0]), expected, "option {option}, mode {mode}");
+        }
+        for (operation, expected) in
+            [(0, RETURN_ALLOW), (1, RETURN_ASK), (2, RETURN_ALLOW), (3, RETURN_ALLOW)]
+        {
+            assert_eq!(verdict(libc::SYS_seccomp, [operation, 0, 0]), expected, "operation {operation}");
+        }
         assert_eq!(verdict(libc::SYS_syncfs, [3, 0, 0]), DONE);
         for (family, kind, protocol, expected) in [
             (1, 1, 0, RETURN_ALLOW),
