@@ -180,6 +180,7 @@ async fn take(enforcer: &Arc<Enforcer>, client: TcpStream, door: Door) {
         return;
     };
     let _ = client.set_nodelay(true);
+    enforcer.bound_buffers(&client);
     let enforcer = Arc::clone(enforcer);
     let tasks = enforcer.tasks.clone();
     tasks.spawn(async move {

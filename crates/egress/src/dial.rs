@@ -95,7 +95,10 @@ impl Enforcer {
         };
         let connecting = self.connect(plan, port, addresses);
         match tokio::time::timeout(self.shared.settings.timeouts.connect, connecting).await {
-            Ok(Ok((stream, address))) => Ok(Dialled { stream, address, told: told(plan) }),
+            Ok(Ok((stream, address))) => {
+                self.bound_buffers(&stream);
+                Ok(Dialled { stream, address, told: told(plan) })
+            }
             Ok(Err(NoConnection::Refused(refused))) => Err(refused),
             Ok(Err(NoConnection::Failed(error))) => Err(failed(&error.to_string())),
             Err(_) => Err(failed("it does not answer")),

@@ -11,6 +11,7 @@ mod attachment;
 pub mod audit;
 pub mod authority;
 mod connections;
+mod crowd;
 mod decision;
 mod destination;
 mod dial;

@@ -40,6 +40,8 @@ pub struct Settings {
 pub struct Limits {
     /// Open connections.
     pub connections: usize,
+    /// Connections whose buffers the kernel sizes as it likes; further ones have small buffers.
+    pub at_ease: usize,
     /// Connections that have not yet said what they want; others wait.
     pub undecided: usize,
     /// New connections in a second; others wait.
@@ -62,6 +64,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 512,
+            at_ease: 64,
             undecided: 64,
             connections_per_second: 5000,
             refusals_per_second: 50,

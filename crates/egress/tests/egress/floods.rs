@@ -91,3 +91,28 @@ async fn connections_have_a_limit() {
         tokio::task::yield_now().await;
     }
 }
+
+/// What lies in buffers is the host's: of connections that were fast and are read no more.
+#[tokio::test]
+async fn late_connections_of_a_crowd_hold_little() {
+    const READ: usize = 64 << 20;
+    let limits = Limits { at_ease: 1, ..Limits::default() };
+    let mut world = World::with(Settings { limits, ..Settings::default() }, Arc::new(Discard)).await;
+    let host = world.reading("api.example.com", "127.1.0.1", READ).await;
+    world.policy(vec![allow("api.example.com", host.address.port())]);
+    let url = format!("api.example.com:{}", host.address.port());
+    let mut held = Vec::new();
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let mut stream = world.connect(&url).await.unwrap();
+        let bytes = vec![7; 256 << 10];
+        let mut sent = 0;
+        while let Ok(count) = tokio::time::timeout(Duration::from_secs(1), stream.write(&bytes)).await {
+            sent += count.unwrap();
+        }
+        held.push(sent - READ);
+        open.push(stream);
+    }
+    // The program's own buffers are in there, and the far host's.
+    assert!(held[1] < held[0] / 2, "{held:?}");
+}

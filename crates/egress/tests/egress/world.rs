@@ -187,6 +187,20 @@ impl World {
         host
     }
 
+    /// A host that reads so many bytes of each client, and no more.
+    pub(crate) async fn reading(&mut self, name: &str, address: &str, bytes: usize) -> Host {
+        let (host, listener) = self.host(name, address).await;
+        self.hosts.spawn(async move {
+            let mut full = Vec::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut part = (&mut stream).take(bytes as u64);
+                let _ = tokio::io::copy(&mut part, &mut tokio::io::sink()).await;
+                full.push(stream);
+            }
+        });
+        host
+    }
+
     /// A host that says something first and then sends back what it hears, until the client's end.
     pub(crate) async fn echo(&mut self, name: &str, address: &str, first: &'static [u8]) -> Host {
         let (host, listener) = self.host(name, address).await;
