@@ -6,6 +6,7 @@ mod s3;
 
 use bytes::Bytes;
 use cases::every_case;
+use futures::stream;
 use hostel_session::{BlobLocation, BlobStore, Error};
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -42,6 +43,38 @@ async fn a_server_that_is_not_there_is_an_error() {
     match refused {
         Err(Error::Blob { problem, .. }) => assert!(!problem.contains("secret-key"), "{problem}"),
         other => panic!("{other:?}"),
+    }
+}
+
+/// With a clock that goes on as soon as everybody waits for it.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_never_answers_is_waited_for_in_vain_and_not_for_ever() {
+    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let location = s3::bucket_at(socket.local_addr().unwrap(), "");
+    let store = BlobStore::open(&location).unwrap();
+    let asking = async {
+        let given_up = [
+            store.put("a", Bytes::from_static(b"x")).await.err(),
+            store.put_stream("a", stream::iter([Ok(Bytes::from(vec![7; 20 << 20]))])).await.err(),
+            store.get("a").await.err(),
+            store.list("").await.err(),
+            store.copy("a", "b").await.err(),
+            store.delete("a").await.err(),
+            store.check().await.err(),
+        ];
+        for (turn, error) in given_up.into_iter().enumerate() {
+            assert!(matches!(error, Some(Error::Blob { .. })), "{turn}: {error:?}");
+        }
+    };
+    let silent = async {
+        let mut clients = Vec::new();
+        while let Ok((client, _)) = socket.accept().await {
+            clients.push(client);
+        }
+    };
+    tokio::select! {
+        () = asking => {}
+        () = silent => {}
     }
 }
 
