@@ -144,6 +144,10 @@ impl AgentDriver for Claude {
         !self.state.tasks.is_empty()
     }
 
+    fn keeps_budget(&self, max_usd: Option<f64>) -> bool {
+        self.state.budget == max_usd.map(result::nano)
+    }
+
     fn save(&self) -> serde_json::Value {
         let mut saved = serde_json::to_value(&self.state).unwrap_or_default();
         saved["stdout"] = serde_json::json!(self.stdout.place());

@@ -64,6 +64,12 @@ pub trait AgentDriver: Send + Debug {
     /// Whether something that it left running on the side is known to go on, idle or not.
     fn has_tasks(&self) -> bool;
 
+    /// Whether it ends turns at this budget, in dollars, by itself; what it was started with cannot be changed. One that
+    /// keeps none says that it does.
+    fn keeps_budget(&self, _max_usd: Option<f64>) -> bool {
+        true
+    }
+
     /// All that it knows, without the bytes of incomplete lines; at most some hundred kilobytes, besides input that was
     /// not taken.
     fn save(&self) -> serde_json::Value;

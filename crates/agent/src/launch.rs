@@ -40,7 +40,8 @@ pub struct LaunchOptions {
     pub resume: Option<String>,
     /// Go on only up to this message of it.
     pub resume_at: Option<String>,
-    /// What it has cost until now, in dollars: an agent goes on counting, and older ones do not tell what is new.
+    /// What was spent before this process, in dollars: an agent that goes on with a conversation goes on counting, and
+    /// older ones do not tell what is new.
     pub spent: f64,
     /// Go on with a copy of it, under an id of its own.
     pub fork: bool,
@@ -57,7 +58,8 @@ pub struct LaunchOptions {
     pub append_system_prompt: Option<String>,
     /// The most model calls in one turn.
     pub max_turns: Option<u32>,
-    /// The most that this process may spend by its own estimate, in dollars.
+    /// The most that may be spent by the agent's own estimate, in dollars: this process has what is left of it after
+    /// what was [`spent`](Self::spent) before.
     pub max_budget_usd: Option<f64>,
     /// The most tokens to think with.
     pub max_thinking_tokens: Option<u32>,

@@ -145,6 +145,11 @@ impl Machine {
                 }
             }
             Input::StartFailed => self.failed(EnvironmentStatus::Error, TurnEnd::EnvironmentFailed, effects),
+            Input::Outdated => {
+                if self.turn.as_mut().is_some_and(Turn::take_back) && !self.closing {
+                    self.sweep_now(effects);
+                }
+            }
             Input::Running => {
                 if self.agent == Agent::Idle {
                     self.agent = Agent::Busy;

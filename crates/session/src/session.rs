@@ -163,7 +163,7 @@ pub enum TurnPhase {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Limits {
-    /// Milliseconds without a turn.
+    /// Milliseconds that its agent does nothing: no turn, and nothing of its own accord.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_idle_time_ms: Option<u64>,
     /// Milliseconds from its first turn on.

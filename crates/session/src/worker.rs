@@ -14,6 +14,7 @@ mod jobs;
 mod limits;
 mod link;
 mod meaning;
+mod model_calls;
 pub(crate) mod options;
 mod restarts;
 mod restore;
@@ -46,6 +47,7 @@ use futures::future::BoxFuture;
 use hostel_agent::AgentDriver;
 use jobs::{Job, Progress};
 use link::{Link, Moved};
+use model_calls::ModelCalls;
 use serde::Serialize;
 use std::collections::{BTreeSet, VecDeque};
 use std::panic::AssertUnwindSafe;
@@ -120,8 +122,8 @@ pub(crate) struct Worker {
     /// When the agent is to be started again, and in which epoch.
     start_at: Option<(Instant, u64)>,
     tools: BTreeSet<String>,
-    /// The last of the model's messages in this turn, and how many there were.
-    model_calls: (String, u64),
+    /// How often the model was asked in this turn.
+    model_calls: ModelCalls,
     /// Everything in the sandbox was killed; the agent's own end is not seen yet.
     has_swept: bool,
     /// It was told that they could not be killed.
@@ -192,7 +194,7 @@ impl Worker {
     /// Works until the session needs nobody any more, the host goes away, or another has the session.
     pub(crate) async fn run(mut self) -> Left {
         self.recall_files().await;
-        self.recall_deltas().await;
+        self.recall_turn().await;
         self.begin();
         let left = loop {
             self.answer_waiters();

@@ -86,10 +86,7 @@ fn cost(state: &mut State, line: &Value) -> f64 {
         let mut costs = models.values().map(|model| told_nano(&model["costUSD"]));
         costs.try_fold(0_u64, |sum, cost| Some(sum.saturating_add(cost?)))
     });
-    let spent = told.unwrap_or_else(|| total.unwrap_or(before).saturating_sub(before));
-    #[expect(clippy::cast_precision_loss, reason = "dollars are told in floating point")]
-    let dollars = spent as f64 / 1e9;
-    dollars
+    dollars(told.unwrap_or_else(|| total.unwrap_or(before).saturating_sub(before)))
 }
 
 /// Dollars that the agent tells.
@@ -106,6 +103,13 @@ pub(super) fn nano(dollars: f64) -> u64 {
     )]
     let nano = (dollars * 1e9).round() as u64;
     nano.min(1 << 53)
+}
+
+/// Thousand-millionths as dollars.
+pub(super) fn dollars(nano: u64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "dollars are told in floating point")]
+    let dollars = nano as f64 / 1e9;
+    dollars
 }
 
 /// The process has ended.

@@ -14,6 +14,8 @@ const NEUTRAL: &str = "/mnt";
 pub(super) const AWAIT_CLAIM: &str = "--await-claim";
 /// Linux takes no longer argument (execve(2), MAX_ARG_STRLEN).
 const MAX_ARGUMENT: usize = 128 * 1024;
+/// The least that a process may spend, in thousand-millionths of a dollar.
+const LEAST_BUDGET: u64 = 1000;
 /// Prompts, subagents, hooks and the like may have so many bytes together.
 const MAX_OPENING: usize = 16 << 20;
 
@@ -121,7 +123,9 @@ fn common(options: &LaunchOptions) -> Vec<String> {
         add("--max-turns", turns.to_string());
     }
     if let Some(budget) = options.max_budget_usd {
-        add("--max-budget-usd", budget.to_string());
+        // Each process counts from nothing, also one that goes on with a conversation. It takes no 0.
+        let left = result::nano(budget).saturating_sub(result::nano(options.spent)).max(LEAST_BUDGET);
+        add("--max-budget-usd", result::dollars(left).to_string());
     }
     if let Some(schema) = &options.json_schema {
         add("--json-schema", schema.to_string());
@@ -153,7 +157,8 @@ pub(super) fn opening(options: &LaunchOptions) -> Result<State> {
     let mut state = State {
         format: FORMAT.to_owned(),
         claim: options.claimed_spare,
-        spent: result::nano(options.spent),
+        spent: if options.resume.is_some() { result::nano(options.spent) } else { 0 },
+        budget: options.max_budget_usd.map(result::nano),
         granted: options.granted.clone(),
         ..State::default()
     };

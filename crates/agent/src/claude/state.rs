@@ -73,6 +73,8 @@ pub(super) struct State {
     pub(super) tasks: BTreeMap<String, Task>,
     /// What the process had spent at its last result, in thousand-millionths of a dollar.
     pub(super) spent: u64,
+    /// The most that may be spent, as it was started with, in the same.
+    pub(super) budget: Option<u64>,
     /// Whether somebody wanted the turn to stop.
     pub(super) interrupting: bool,
     /// Plugins that it could not load, as it last told.

@@ -1,7 +1,7 @@
 //! A model that fails.
 
 use super::agent::{Agent, Place};
-use hostel_agent::{Meaning, Retry};
+use hostel_agent::{Meaning, Request, Retry};
 use hostel_testkit::{Script, Step};
 
 fn retries(agent: &Agent) -> Vec<Retry> {
@@ -109,6 +109,24 @@ async fn the_budget_and_the_turns_of_the_process_are_kept() {
     let second = agent.turn("Spend more.").await;
     assert_eq!((second.subtype.as_str(), second.is_error), ("error_max_budget_usd", true));
     assert!(first.cost_usd > 0.01 && second.cost_usd == 0.0, "{first:?} {second:?}");
+}
+
+#[tokio::test]
+async fn the_budget_is_kept_over_processes() {
+    let place = Place::new().await;
+    let Some(mut options) = place.options() else { return };
+    let mut agent = Agent::claude(&options);
+    let first = agent.turn("Spend.").await;
+    agent.ask(Request::End);
+    agent.end().await;
+    options.resume = options.conversation.clone();
+    options.spent = first.cost_usd;
+    // By itself the next process would take one turn for less than its budget.
+    options.max_budget_usd = Some(first.cost_usd * 1.5);
+    let mut agent = Agent::claude(&options);
+    let second = agent.turn("Spend more.").await;
+    assert_eq!((second.subtype.as_str(), second.is_error), ("error_max_budget_usd", true), "{first:?}");
+    assert!(agent.driver.keeps_budget(options.max_budget_usd) && !agent.driver.keeps_budget(None));
 }
 
 #[tokio::test]

@@ -167,7 +167,8 @@ impl Loaded {
     /// [`Error::Busy`] where it has none.
     pub(super) fn check_room(&self, shared: &Shared) -> Result<()> {
         self.let_go();
-        let loaded = self.entries().len();
+        // Who only listens has no session in memory.
+        let loaded = self.entries().values().filter(|entry| entry.lives()).count();
         if loaded >= shared.config.max_loaded {
             let what = format!("{loaded} sessions are in memory");
             return Err(Error::Busy { what, retry_after_seconds: 5 });

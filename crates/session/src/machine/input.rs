@@ -13,6 +13,8 @@ pub(crate) enum Input {
     Ready,
     /// The sandbox or the agent could not be had.
     StartFailed,
+    /// The agent cannot have the prompt, for it was started with other bounds than now hold; another is to have it.
+    Outdated,
     /// The agent is busy.
     Running,
     /// The agent has begun to work on a message.

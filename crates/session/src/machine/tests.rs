@@ -126,6 +126,10 @@ impl World {
             Owed::Start if badly && which.is_multiple_of(2) => self.tell(Input::BrokeTooOften),
             Owed::Start if badly => self.tell(Input::StartFailed),
             Owed::Start => self.tell(Input::Ready),
+            Owed::Turn { answered: false } if badly && self.is_unseen() => {
+                self.tell(Input::Outdated);
+                assert!(!self.works(), "it is not given to this agent");
+            }
             Owed::Turn { answered: false } if there => {
                 self.owed.push(Owed::Turn { answered: true });
                 if let Some(message) = self.running.clone() {
@@ -146,6 +150,11 @@ impl World {
     /// Whether an agent works, in a sandbox that stays.
     fn works(&self) -> bool {
         self.machine.agent() == Agent::Busy && !self.machine.closing
+    }
+
+    /// Whether a prompt is given to an agent that has not begun with it.
+    fn is_unseen(&self) -> bool {
+        self.machine.turn().is_some_and(|turn| turn.phase == Phase::Running && !turn.begun && !turn.answered)
     }
 
     fn spontaneous(&mut self, what: u8) {
@@ -262,6 +271,17 @@ fn run(machine: &mut Machine, inputs: &[Input]) -> Vec<Effect> {
 
 fn message(name: &str) -> Input {
     Input::Message(name.to_owned())
+}
+
+#[test]
+fn a_prompt_that_its_agent_cannot_have_is_had_by_another() {
+    let mut machine = Machine::new(Pattern::LongRunning);
+    assert_eq!(run(&mut machine, &[message("a"), Input::Ready]).last(), Some(&Effect::Prompt("a".into())));
+    assert_eq!(machine.happened(Input::Outdated), [Effect::Sweep]);
+    assert_eq!(run(&mut machine, &[Input::Swept]), [Effect::Start]);
+    assert_eq!(run(&mut machine, &[Input::Ready]), [Effect::Prompt("a".into())]);
+    run(&mut machine, &[Input::Begun("a".into())]);
+    assert_eq!(machine.happened(Input::Outdated), [], "it has begun");
 }
 
 #[test]

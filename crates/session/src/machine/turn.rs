@@ -102,6 +102,15 @@ impl Turn {
         Self { message, phase, begun: false, lost: 0, answered: false, end: TurnEnd::Answered }
     }
 
+    /// It was not given to its agent after all, and waits for another. Whether it does.
+    pub(super) fn take_back(&mut self) -> bool {
+        let unseen = self.phase == Phase::Running && !self.begun && !self.answered;
+        if unseen {
+            self.phase = Phase::Starting;
+        }
+        unseen
+    }
+
     /// An agent that began with it is gone, and no other will answer it.
     pub(super) fn lose(&mut self) {
         if !matches!(self.phase, Phase::Starting | Phase::Settling) {
@@ -114,11 +123,8 @@ impl Turn {
 
     /// Its agent is gone: where that had not begun with it, it waits for another. Whether it does.
     pub(super) fn wait_again(&mut self) -> bool {
-        let unseen = self.phase == Phase::Running && !self.begun && !self.answered && self.lost < MOST_LOST;
-        if unseen {
-            self.phase = Phase::Starting;
-            self.lost += 1;
-        }
-        unseen
+        let again = self.lost < MOST_LOST && self.take_back();
+        self.lost += u8::from(again);
+        again
     }
 }

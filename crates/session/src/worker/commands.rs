@@ -120,7 +120,7 @@ impl Worker {
             return Err(Error::NotActive { status, message });
         }
         let full = self.is_full().then_some(EndReason::StorageExceeded);
-        let reached = || limits::reached(&self.session).or_else(|| limits::late(&self.session));
+        let reached = || self.limit_reached().or_else(|| self.late());
         if let Some(reason) = full.or_else(reached) {
             let message = limits::sentence(&self.session, reason);
             return Err(Error::LimitReached { reason, message });

@@ -4,6 +4,7 @@ use super::Worker;
 use super::jobs::{self, Job, Progress};
 use super::link::Link;
 use super::meaning::clipped;
+use super::options;
 use crate::error::{Error, Result};
 use crate::event::EventKind;
 use crate::machine::{Agent, Effect, Input, Phase, TurnEnd};
@@ -90,7 +91,11 @@ impl Worker {
     fn prompt(&mut self, id: &str) {
         let Some(message) = self.messages.iter().find(|one| one.id == id) else { return };
         let content = message.content.clone();
+        let budget = options::agent_budget(&self.session, self.shared.config.gateway);
         let Some(driver) = &mut self.driver else { return };
+        if !driver.keeps_budget(budget) {
+            return self.inputs.push_back(Input::Outdated);
+        }
         match driver.request(Request::Prompt(Prompt { uuid: id.to_owned(), content })) {
             Ok(()) => self.listen_to_driver(),
             Err(error) => {

@@ -2,7 +2,7 @@
 
 use super::Worker;
 use crate::event::EventKind;
-use crate::machine::{Input, Phase};
+use crate::machine::{Agent, Input, Phase};
 use crate::question::QuestionAnswer;
 use crate::question::Verdict;
 use crate::session::{OnLimit, Session};
@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// The limit that a session has reached, of those that do not depend on time.
-pub(crate) fn reached(session: &Session) -> Option<EndReason> {
+fn reached(session: &Session) -> Option<EndReason> {
     [EndReason::BudgetExceeded, EndReason::MaxTurns].into_iter().find(|reason| is_reached(session, *reason))
 }
 
@@ -39,12 +39,6 @@ fn coming(session: &Session) -> impl Iterator<Item = (Timestamp, EndReason)> {
     let idle = rests.then(|| after(since, session.limits.max_idle_time_ms?)).flatten();
     let lifetime = lifetime.map(|at| (at, EndReason::MaxLifetime));
     idle.map(|at| (at, EndReason::IdleTimeout)).into_iter().chain(lifetime).filter(move |_| lives)
-}
-
-/// The limit of time that is reached now.
-pub(crate) fn late(session: &Session) -> Option<EndReason> {
-    let now = crate::clock::now();
-    coming(session).find(|(at, _)| *at <= now).map(|(_, reason)| reason)
 }
 
 /// When a session that nobody has in memory reaches its next limit of time.
@@ -89,6 +83,18 @@ pub(crate) fn sentence(session: &Session, reason: EndReason) -> String {
 }
 
 impl Worker {
+    /// The limits of time that the session will reach. An agent that works of its own accord is not idle.
+    fn coming(&self) -> impl Iterator<Item = (Timestamp, EndReason)> {
+        let works = self.machine.agent() == Agent::Busy;
+        coming(&self.session).filter(move |(_, reason)| !works || *reason != EndReason::IdleTimeout)
+    }
+
+    /// The limit of time that is reached now.
+    pub(super) fn late(&self) -> Option<EndReason> {
+        let now = crate::clock::now();
+        self.coming().find(|(at, _)| *at <= now).map(|(_, reason)| reason)
+    }
+
     /// The limit that is reached, where the session has not ended for it.
     pub(super) fn limit_reached(&self) -> Option<EndReason> {
         reached(&self.session)
@@ -177,10 +183,8 @@ impl Worker {
     }
 
     /// The limit of time that is next, unless it has been dealt with.
-    fn next_limit(&self) -> Option<(Timestamp, EndReason)> {
-        coming(&self.session)
-            .filter(|(_, reason)| !self.machine.stands_for(*reason))
-            .min_by_key(|(at, _)| *at)
+    pub(super) fn next_limit(&self) -> Option<(Timestamp, EndReason)> {
+        self.coming().filter(|(_, reason)| !self.machine.stands_for(*reason)).min_by_key(|(at, _)| *at)
     }
 }
 

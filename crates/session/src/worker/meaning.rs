@@ -183,18 +183,13 @@ impl Worker {
     /// The model was asked once more where a new message of it begins. A turn that asks too often is stopped, also one
     /// that the agent began by itself.
     fn count_model_call(&mut self, raw: Option<&Value>) {
-        let Some(id) = raw
-            .filter(|raw| raw["type"] == "assistant")
-            .and_then(|raw| raw["message"]["id"].as_str())
-            .filter(|id| *id != self.model_calls.0)
-        else {
+        if !raw.is_some_and(|raw| self.model_calls.note(raw)) {
             return;
-        };
-        self.model_calls = (id.to_owned(), self.model_calls.1 + 1);
+        }
         let may_stop = |turn: &Turn| matches!(turn.phase, Phase::Starting | Phase::Running);
         let runs = self.goes_on() && self.machine.turn().is_none_or(may_stop);
         let most = self.session.limits.max_turns;
-        if runs && most.is_some_and(|most| self.session.num_turns + self.model_calls.1 > most) {
+        if runs && most.is_some_and(|most| self.session.num_turns + self.model_calls.count() > most) {
             self.limit(crate::status::EndReason::MaxTurns);
             self.run_inputs();
         }

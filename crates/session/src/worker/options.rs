@@ -132,18 +132,22 @@ fn network(words: &[String]) -> Result<NetworkPolicy> {
 /// How the agent is to be started, a new conversation or `resume`d.
 pub(crate) fn launch(session: &Session, gateway: bool, resume: bool, attempt: u64) -> LaunchOptions {
     let config = &session.config;
-    // With a gateway that is the bound, and it counts what the agent only estimates.
-    let max_budget_usd = session.limits.max_budget_usd.filter(|_| !gateway).map(crate::usd::Usd::dollars);
     LaunchOptions {
         conversation: (!resume).then(|| conversation(session, attempt)),
         resume: resume.then(|| session.session_id.clone()),
-        spent: if resume { session.agent_cost.dollars() } else { 0.0 },
+        spent: session.agent_cost.dollars(),
         resume_at: config.resume_at_message_id.clone().filter(|_| resume && session.num_turns == 0),
         fork: config.fork_session && session.num_turns == 0 && resume,
-        max_budget_usd,
+        max_budget_usd: agent_budget(session, gateway),
         title: session.description.clone(),
         ..agent(config)
     }
+}
+
+/// The budget that the agent itself keeps, in dollars. A gateway is the better bound: it counts what the agent only
+/// estimates, holds while the agent works, and follows when the budget is changed.
+pub(crate) fn agent_budget(session: &Session, gateway: bool) -> Option<f64> {
+    session.limits.max_budget_usd.filter(|_| !gateway).map(crate::usd::Usd::dollars)
 }
 
 /// How an agent is to be, whatever session it is for.

@@ -98,8 +98,9 @@ impl Worker {
         }
     }
 
-    /// Finds the deltas of blocks that are not complete, so that they are forgotten when they are, whoever wrote them.
-    pub(super) async fn recall_deltas(&mut self) {
+    /// Finds the deltas of blocks that are not complete, so that they are forgotten when they are, whoever wrote them;
+    /// and how often the model was asked in the turn that runs.
+    pub(super) async fn recall_turn(&mut self) {
         let Some(active) = self.session.active_turn.as_ref().filter(|_| self.driver.is_some()) else {
             return;
         };
@@ -110,7 +111,7 @@ impl Worker {
                 Ok(events) => events,
                 Err(error) => {
                     // They stay: that costs room, and nothing else.
-                    tracing::warn!(session = %self.id, %error, "parts of what an agent said are kept twice");
+                    tracing::warn!(session = %self.id, %error, "parts of what an agent said are kept twice, and its turn may be longer");
                     return self.deltas.clear();
                 }
             };
@@ -118,6 +119,7 @@ impl Worker {
             after = last.seq;
             for event in events {
                 self.deltas.recall(&event);
+                self.model_calls.recall(&event);
             }
         }
     }
@@ -160,7 +162,12 @@ impl Worker {
             self.mirror();
         }
         if self.session.status.is_final() && self.machine.has_sandbox() {
-            self.close_at = Some(Instant::now() + self.shared.config.ephemeral_retention);
+            // A minute from its end, however often the server begins anew.
+            let ended = self.session.completed_at.or(self.session.terminated_at).unwrap_or_default();
+            let passed = crate::clock::now().duration_since(ended);
+            let passed = Duration::try_from(passed).unwrap_or_default();
+            self.close_at =
+                Some(Instant::now() + self.shared.config.ephemeral_retention.saturating_sub(passed));
         }
         // Nothing: but what follows from where things are is done.
         self.happened(Input::Cancel(String::new()));

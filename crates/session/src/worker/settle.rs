@@ -62,6 +62,7 @@ impl Worker {
         }
         self.happened(Input::Idle);
         if works && turn.is_none() {
+            self.session.last_activity_at = Some(crate::clock::now());
             self.count();
         }
     }

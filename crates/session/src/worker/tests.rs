@@ -129,6 +129,20 @@ impl Scene {
         Puppet { asked: Arc::clone(&self.asked), has_tasks }
     }
 
+    /// All of it is committed, and another begins the turn's memory anew.
+    async fn take_up(&mut self) {
+        let worker = &mut self.worker;
+        let commit = Commit {
+            session: Some(worker.session.clone()),
+            events: worker.draft.events.clone(),
+            messages: worker.messages.clone(),
+            ..Commit::new(worker.id.clone(), worker.generation)
+        };
+        worker.shared.store.commit(commit).await.unwrap();
+        (worker.draft, worker.deltas, worker.model_calls) = Default::default();
+        worker.recall_turn().await;
+    }
+
     /// The agent says that.
     fn hear(&mut self, meanings: impl IntoIterator<Item = Meaning>) {
         self.worker.understand(meanings.into_iter().map(AgentEvent::new).collect());
@@ -305,17 +319,7 @@ async fn deltas_of_before_a_restart_are_compacted_too() {
     };
     scene.hear([delta("done"), complete("done"), delta("open"), delta("open")]);
     let last = scene.worker.session.last_event;
-    // As it is committed, and as another finds it.
-    let commit = Commit {
-        session: Some(scene.worker.session.clone()),
-        events: scene.worker.draft.events.clone(),
-        messages: scene.worker.messages.clone(),
-        ..Commit::new(scene.worker.id.clone(), scene.worker.generation)
-    };
-    scene.worker.shared.store.commit(commit).await.unwrap();
-    scene.worker.draft = Draft::default();
-    scene.worker.deltas = Deltas::default();
-    scene.worker.recall_deltas().await;
+    scene.take_up().await;
     scene.hear([complete("done"), complete("open")]);
     let compacted: Vec<_> = scene.worker.draft.compact.iter().map(|run| (run.from, run.to)).collect();
     assert_eq!(compacted, [(last - 1, last)]);

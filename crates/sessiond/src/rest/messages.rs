@@ -138,23 +138,28 @@ pub(super) async fn answer(app: App, id: SessionId, message: SendMessage, mode: 
         ("x-queue-position", ack.position.to_string()),
         ("idempotency-replayed", ack.replayed.to_string()),
     ];
-    let mut response = match mode {
-        Mode::Ack => (StatusCode::ACCEPTED, Json(ack)).into_response(),
-        Mode::Stream => sse::response(reply::frames(Turn::follow(app, id, &accepted).await?)),
-        Mode::Batch => {
-            let turn = Turn::follow(app.clone(), id.clone(), &accepted).await?;
-            let with_message = |problem: Problem| problem.with("messageId", ack.message_id.as_str());
-            let whole = reply::whole(turn).await.map_err(with_message)?;
-            let session = app.host.get(&id).await.map_err(|error| with_message(error.into()))?;
-            Json(whole.answer(session)).into_response()
-        }
-    };
+    let response = follow(app, id, &accepted, mode).await;
+    // It was taken, whatever went wrong since.
+    let mut response = response.map_err(|problem| problem.with("messageId", accepted.message.id.as_str()))?;
     for (name, value) in headers {
         if let Ok(value) = HeaderValue::from_str(&value) {
             response.headers_mut().insert(name, value);
         }
     }
     Ok(response)
+}
+
+/// What comes of a message that was taken.
+async fn follow(app: App, id: SessionId, accepted: &Accepted, mode: Mode) -> Result<Response> {
+    Ok(match mode {
+        Mode::Ack => (StatusCode::ACCEPTED, Json(Ack::of(accepted))).into_response(),
+        Mode::Stream => sse::response(reply::frames(Turn::follow(app, id, accepted).await?)),
+        Mode::Batch => {
+            let turn = Turn::follow(app.clone(), id.clone(), accepted).await?;
+            let whole = reply::whole(turn).await?;
+            Json(whole.answer(app.host.get(&id).await?)).into_response()
+        }
+    })
 }
 
 /// List messages that wait or run

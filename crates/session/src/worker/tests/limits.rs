@@ -1,6 +1,7 @@
 //! Limits, and what is used between turns.
 
 use super::*;
+use crate::machine::Phase;
 
 /// The result of a turn that the agent began by itself.
 fn unasked() -> Meaning {
@@ -110,4 +111,64 @@ async fn a_limit_holds_from_when_it_is_lowered_and_until_it_is_raised() {
         assert_eq!(scene.told(EventKind::StatusChanged).unwrap()["reason"], Value::Null);
         assert_eq!(scene.worker.session.reason_message, None);
     }
+}
+
+#[tokio::test]
+async fn turns_are_counted_on_after_a_restart() {
+    let create = json!({ "pattern": "long-running", "maxTurns": 3, "onLimit": "pause" });
+    let mut scene = Scene::plain(create).await;
+    scene.begin();
+    let mut of_a_subagent = asks_the_model("another's");
+    of_a_subagent.raw.as_mut().unwrap()["parent_tool_use_id"] = json!("tool");
+    of_a_subagent.subagent = Some("tool".to_owned());
+    scene.worker.understand(vec![
+        asks_the_model("one"),
+        of_a_subagent,
+        asks_the_model("two"),
+        asks_the_model("two"),
+    ]);
+    scene.take_up().await;
+    assert_eq!(scene.worker.model_calls.count(), 2);
+    scene.worker.understand(vec![asks_the_model("two"), asks_the_model("three")]);
+    assert_eq!(scene.worker.machine.turn().unwrap().phase, Phase::Running);
+    scene.worker.understand(vec![asks_the_model("four")]);
+    assert_eq!(scene.worker.machine.turn().unwrap().phase, Phase::Stopping);
+}
+
+#[tokio::test]
+async fn an_agent_that_works_of_its_own_accord_is_not_idle() {
+    let mut scene = Scene::plain(json!({ "pattern": "long-running", "maxIdleTimeMs": 60_000 })).await;
+    scene.begin();
+    scene.hear([result(false), Meaning::Idle]);
+    scene.worker.happened(Input::Settled);
+    let (first, reason) = scene.worker.next_limit().unwrap();
+    assert_eq!(reason, EndReason::IdleTimeout);
+    scene.hear([Meaning::Running]);
+    let limit = scene.worker.next_limit().unwrap();
+    assert_eq!(limit.1, EndReason::MaxLifetime);
+    scene.hear([unasked(), Meaning::Idle]);
+    let (later, reason) = scene.worker.next_limit().unwrap();
+    assert!(reason == EndReason::IdleTimeout && later > first, "its rest begins when its work is done");
+}
+
+#[tokio::test]
+async fn an_agent_that_keeps_another_budget_is_replaced_before_the_next_turn() {
+    let create = json!({ "pattern": "long-running", "maxBudgetUsd": 2.0 });
+    let mut scene = Scene::plain(create).await;
+    let launch = super::super::options::launch(&scene.worker.session, false, false, 1);
+    let (_, driver) = hostel_agent::AgentKind::Claude.launch(&launch).unwrap();
+    let id = scene.send(driver);
+    scene.hear([Meaning::Running, Meaning::Prompt { uuid: id, state: MessageState::Started }]);
+    scene.hear([result(false), Meaning::Idle]);
+    scene.update(json!({ "maxBudgetUsd": 3.0 }));
+    assert_eq!(scene.worker.machine.agent(), Agent::Idle, "what it left running goes on until then");
+    let puppet = scene.puppet(false);
+    scene.send(Box::new(puppet));
+    assert_eq!(scene.worker.machine.agent(), Agent::Sweeping);
+    let turn = scene.worker.machine.turn().unwrap();
+    assert_eq!((turn.phase, turn.lost), (Phase::Starting, 0));
+    scene.worker.happened(Input::Swept);
+    assert_eq!(scene.worker.machine.agent(), Agent::Starting);
+    let launch = super::super::options::launch(&scene.worker.session, false, true, 2);
+    assert_eq!((launch.max_budget_usd, launch.spent), (Some(3.0), 0.5));
 }
