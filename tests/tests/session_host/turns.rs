@@ -3,7 +3,7 @@
 use super::stage::Stage;
 use hostel_session::{
     Change, Delivery, EndReason, EventKind, HostConfig, Pattern, QuestionAnswer, SendMessage,
-    SessionHost as _, SessionStatus, UpdateSession, Verdict, agent::Content,
+    SessionHost as _, SessionStatus, UpdateSession, Usd, Verdict, agent::Content,
 };
 use hostel_testkit::Script;
 use hostel_tests::{LOOK, TestDaemon};
@@ -247,7 +247,7 @@ async fn a_spent_budget_pauses_or_ends_a_session_and_raising_it_goes_on() {
         stage.host.send(&id, more).await,
         Err(hostel_session::Error::LimitReached { reason: EndReason::BudgetExceeded, .. })
     ));
-    let budget = hostel_session::Usd::from_dollars(5.0);
+    let budget = Usd::from_dollars(5.0);
     let raised =
         stage.host.update(&id, UpdateSession { max_budget_usd: budget.into(), ..Default::default() }).await;
     assert_eq!(raised.unwrap().limits.max_budget_usd, budget);
@@ -264,6 +264,33 @@ async fn a_spent_budget_pauses_or_ends_a_session_and_raising_it_goes_on() {
         (SessionStatus::Terminated, Some(EndReason::BudgetExceeded))
     );
     assert_eq!(stage.daemon.hostel(&["sandbox", "list", "-q"]).stdout, "", "its sandbox is gone");
+    stage.host.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_keeps_the_budget_itself_follows_when_it_is_changed() {
+    let Some(mut stage) = Stage::start().await else { return };
+    let id = stage.create(Pattern::LongRunning, unasked()).await.id;
+    let message = stage.send(&id, Script::new().text("one")).await;
+    stage.turn(&id, &message).await;
+    let (_, sandbox) = stage.host.environment(&id).await.unwrap();
+    // Whoever counts from here on is the agent: the sandbox has its way to the model.
+    stage.restart_host_with(HostConfig { gateway: false, ..HostConfig::default() }).await;
+    let turn = stage.host.get(&id).await.unwrap().agent_cost.dollars();
+    assert!(turn > 0.0);
+    for (budget, says) in [(Some(turn * 2.5), "two"), (Some(turn * 10.0), "three"), (None, "four")] {
+        let budget = budget.map_or(Change::Clear, |budget| Change::Set(Usd::from_dollars(budget).unwrap()));
+        let update = UpdateSession { max_budget_usd: budget, ..Default::default() };
+        stage.host.update(&id, update).await.unwrap();
+        let message = stage.send(&id, Script::new().text(says)).await;
+        let (outcome, _) = stage.turn(&id, &message).await;
+        assert_eq!((&outcome["text"], &outcome["isError"]), (&json!(says), &json!(false)), "{outcome}");
+        assert_eq!(stage.host.environment(&id).await.unwrap().1, sandbox, "the same sandbox");
+    }
+    let asked = stage.model.requests().into_iter().rfind(|request| request.path == "/v1/messages").unwrap();
+    let asked = String::from_utf8_lossy(&asked.body).into_owned();
+    assert!(["one", "two", "three"].iter().all(|said| asked.contains(said)), "the same conversation");
+    stage.host.terminate(&id, EndReason::UserRequested).await.unwrap();
     stage.host.shutdown().await;
 }
 
@@ -305,7 +332,7 @@ async fn what_is_changed_before_somebody_can_be_told_holds_from_then_on() {
     // The gateway goes away, and knows the new budget when it is back.
     let (_, sandbox) = stage.host.environment(&id).await.unwrap();
     stage.daemon.kill();
-    let budget = hostel_session::Usd::from_dollars(7.25);
+    let budget = Usd::from_dollars(7.25);
     stage
         .host
         .update(&id, UpdateSession { max_budget_usd: budget.into(), ..Default::default() })
