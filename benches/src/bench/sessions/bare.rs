@@ -34,6 +34,22 @@ pub(super) struct Bare {
 impl Bare {
     /// Starts one and writes its first prompt.
     pub(super) async fn start(claude: &Path, model: SocketAddr, prompt: &str) -> Result<Self> {
+        let mut bare = Self::spawn(claude, model)?;
+        bare.say(prompt).await?;
+        Ok(bare)
+    }
+
+    /// Starts one and waits until it is ready.
+    pub(super) async fn ready(claude: &Path, model: SocketAddr) -> Result<Self> {
+        let mut bare = Self::spawn(claude, model)?;
+        let begin = json!({ "type": "control_request", "request_id": "begin",
+            "request": { "subtype": "initialize" } });
+        bare.input.write_all(format!("{begin}\n").as_bytes()).await.context("begin")?;
+        while !bare.line().await?.contains("\"control_response\"") {}
+        Ok(bare)
+    }
+
+    fn spawn(claude: &Path, model: SocketAddr) -> Result<Self> {
         let home = tempfile::Builder::new().prefix("hostel-bench-bare.").tempdir().context("a home")?;
         let work = home.path().join("workspace");
         std::fs::create_dir(&work).context("a workspace")?;
@@ -58,9 +74,7 @@ impl Bare {
             .context("start claude")?;
         let input = child.stdin.take().context("its input")?;
         let output = BufReader::new(child.stdout.take().context("its output")?).lines();
-        let mut bare = Self { child, input, output, _home: home };
-        bare.say(prompt).await?;
-        Ok(bare)
+        Ok(Self { child, input, output, _home: home })
     }
 
     /// Writes a prompt.
@@ -73,8 +87,7 @@ impl Bare {
     /// Reads to the end of a turn, and gives every line to `look` as soon as it is there.
     pub(super) async fn turn(&mut self, mut look: impl FnMut(&str) -> Result<()>) -> Result<()> {
         loop {
-            let line = tokio::time::timeout(PATIENCE, self.output.next_line()).await.context("no output")?;
-            let line = line.context("read its output")?.context("claude ended")?;
+            let line = self.line().await?;
             look(&line)?;
             let failed = line.contains("\"type\":\"result\"") && line.contains("\"is_error\":true");
             ensure!(!failed, "a turn failed: {line:.300}");
@@ -82,6 +95,11 @@ impl Bare {
                 return Ok(());
             }
         }
+    }
+
+    async fn line(&mut self) -> Result<String> {
+        let line = tokio::time::timeout(PATIENCE, self.output.next_line()).await.context("no output")?;
+        line.context("read its output")?.context("claude ended")
     }
 
     /// Ends it at once.

@@ -9,6 +9,7 @@ use crate::options::Scale;
 use crate::report::{Bound, Section, Unit};
 use anyhow::{Context as _, Result};
 use futures::future::{try_join, try_join_all};
+use jiff::Timestamp;
 use std::time::{Duration, Instant};
 
 pub(super) fn heading() -> Section {
@@ -16,11 +17,12 @@ pub(super) fn heading() -> Section {
         "sessions_first",
         "Sessions: to the first request",
         "From the first byte of `POST /api/sessions` until the model has its first request, over the message that is sent \
-         as soon as the session is made; from the message; and from a second message, whose agent is live. Cold: no \
+         as soon as the session is made; from the message; and from a second message, whose agent is live. Ready is \
+         when the agent has answered that it has begun, or was claimed. Cold: no \
          sandbox and no agent is there before. Warm: the session server keeps as many agents as there are clients, and \
          they are at rest; the pool starts others in their place at once, on the same processors. Bare: the same \
          binary started by us with pipes and a home of its own, its message written at once, asking the same model \
-         without a gateway. All at once by as many clients, and one kind after another in turns.",
+         without a gateway; for ready, others that are told to begin and asked nothing. All at once by as many clients, and one kind after another in turns.",
     )
 }
 
@@ -28,6 +30,7 @@ pub(super) fn heading() -> Section {
 struct Kind {
     name: &'static str,
     label: &'static str,
+    ready: Samples,
     created: Samples,
     asked: Samples,
     live: Samples,
@@ -40,6 +43,7 @@ impl Kind {
         Ok(Self {
             name,
             label,
+            ready: Samples::new()?,
             created: Samples::new()?,
             asked: Samples::new()?,
             live: Samples::new()?,
@@ -51,6 +55,7 @@ impl Kind {
         let (name, label) = (self.name, self.label);
         let parts = [
             ("", "create→request", &self.created),
+            ("_ready", "create→agent ready", &self.ready),
             ("_message", "message→request", &self.asked),
             ("_live", "live agent, message→request", &self.live),
         ];
@@ -115,20 +120,25 @@ fn prompt(model: &Model) -> Prompt {
 async fn run(stage: &Stage, model: &Model, clients: usize, kind: &mut Kind) -> Result<()> {
     let first = (0..clients).map(|_| async {
         let prompt = prompt(model);
-        let start = Instant::now();
+        let (began, start) = (Timestamp::now(), Instant::now());
         let session = stage.session().await?;
         let made = Instant::now();
         let ((), seen) = try_join(stage.turn(&session, &prompt.text), model.seen(&prompt)).await?;
-        anyhow::Ok((session, seen.duration_since(start), seen.duration_since(made)))
+        anyhow::Ok((session, began, seen.duration_since(start), seen.duration_since(made)))
     });
     let mut sessions = Vec::new();
-    for (session, created, asked) in try_join_all(first).await? {
+    for (session, began, created, asked) in try_join_all(first).await? {
         kind.created.add_duration(created)?;
         kind.asked.add_duration(asked)?;
-        sessions.push(session);
+        sessions.push((session, began));
     }
     kind.warm += stage.warm_starts().await?;
-    let second = sessions.iter().map(|session| async move {
+    // Not while it is measured.
+    for (session, began) in &sessions {
+        let ready = stage.ready(session).await?.duration_since(*began);
+        kind.ready.add_duration(ready.try_into().context("a clock that was set back")?)?;
+    }
+    let second = sessions.iter().map(|(session, _)| async move {
         let (prompt, start) = (prompt(model), Instant::now());
         let ((), seen) = try_join(stage.turn(session, &prompt.text), model.seen(&prompt)).await?;
         anyhow::Ok(seen.duration_since(start))
@@ -136,7 +146,7 @@ async fn run(stage: &Stage, model: &Model, clients: usize, kind: &mut Kind) -> R
     for live in try_join_all(second).await? {
         kind.live.add_duration(live)?;
     }
-    try_join_all(sessions.iter().map(|session| stage.delete(session))).await?;
+    try_join_all(sessions.iter().map(|(session, _)| stage.delete(session))).await?;
     Ok(())
 }
 
@@ -163,5 +173,14 @@ async fn run_bare(stage: &Stage, model: &Model, clients: usize, kind: &mut Kind)
         kind.live.add_duration(live)?;
     }
     try_join_all(all.into_iter().map(Bare::end)).await?;
+    let ready = (0..clients).map(|_| async {
+        let start = Instant::now();
+        let bare = Bare::ready(&claude, model.address()).await?;
+        anyhow::Ok((bare, start.elapsed()))
+    });
+    for (bare, took) in try_join_all(ready).await? {
+        kind.ready.add_duration(took)?;
+        bare.end().await?;
+    }
     Ok(())
 }

@@ -5,6 +5,7 @@ use crate::daemon::{self, Daemon};
 use anyhow::{Context as _, Result, bail, ensure};
 use hostel_client::model::StartKind;
 use hostel_client::{Client, ListSandboxes};
+use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::fs::{self, File};
@@ -169,6 +170,20 @@ impl Stage {
         let url = format!("http://{}{session}/events", self.address()?);
         let answer = self.http.get(url).send().await.context("ask for events")?;
         answer.error_for_status().context("ask for events")
+    }
+
+    /// When the agent of a session was ready: it had begun, or was claimed where it was there before.
+    pub(super) async fn ready(&self, session: &str) -> Result<Timestamp> {
+        let url = format!("http://{}{session}/events?types=agent:message", self.address()?);
+        let asked = self.http.get(url).header("accept", "application/json").timeout(PATIENCE);
+        let page: Value = asked.send().await.context("ask for events")?.json().await.context("events")?;
+        let events = page["events"].as_array().context("events")?;
+        let when = |answer: &str| {
+            let is_it = |event: &&Value| event["data"]["message"]["response"]["request_id"] == answer;
+            events.iter().find(is_it)?["time"].as_str()?.parse().ok()
+        };
+        let ready = when("hostel:claim").or_else(|| when("hostel:initialize"));
+        ready.with_context(|| format!("the agent was never ready: {page:.500}"))
     }
 
     pub(super) async fn delete(&self, session: &str) -> Result<()> {
