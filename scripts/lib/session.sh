@@ -32,7 +32,7 @@ stream_turn() {
 }
 
 show_session() {
-	local id body prompt record
+	local id body prompt record cost
 	say 'An agent in a session: over REST, in a jail that waited warm'
 	show hostel pool create agents --template claude --min 1 --max 1 --wait
 	[ "$status" -eq 0 ] || bad 'the pool did not fill'
@@ -57,9 +57,14 @@ show_session() {
 	show stream_turn "$id" "$work/turn.json"
 	[ "$status" -eq 0 ] || bad 'the turn did not come through'
 	grep -q '"isError":false' <<<"$output" || bad 'the turn failed'
+	# Whatever the model says of it: only the command prints that.
+	ask GET "/api/sessions/$id/events?types=agent:message&follow=false" >"$work/events"
+	grep -q '4 made\.txt' "$work/events" || bad 'the command did not run'
 	record=$(ask GET "/api/sessions/$id")
 	grep -q '"start":"warm"' <<<"$record" || bad 'the jail was not a warm one'
-	good "it cost \$$(value totalCost <<<"$record"), by the gateway; the jail came from the pool"
+	cost=$(value totalCost <<<"$record")
+	grep -q '[1-9]' <<<"$cost" || bad "it cost ${cost:-nothing that is told}"
+	good "it cost \$$cost, by the gateway; the jail came from the pool"
 
 	say 'What the agent made, read back'
 	show ask GET "/api/sessions/$id/files/content?path=made.txt"

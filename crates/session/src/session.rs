@@ -97,7 +97,8 @@ pub struct Environment {
     /// The sandbox, for `hostel exec` and the like.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sandbox_id: Option<String>,
-    /// `warm` where it was claimed from a pool, `cold` where it was made.
+    /// What was there before it was wanted: `claimed` where the agent was, `warm` where only the sandbox was, out of a
+    /// pool, and `cold` where nothing was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start: Option<String>,
     /// How often the agent was started again.

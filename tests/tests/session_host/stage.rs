@@ -50,6 +50,16 @@ impl Stage {
         self.host = open(&self.daemon, &self.place, config).await;
     }
 
+    /// The same, with so many agents that wait for sessions.
+    pub(crate) async fn keep_warm(&mut self, agents: u32) {
+        self.restart_host_with(HostConfig { warm_agents: agents, ..HostConfig::default() }).await;
+        hostel_tests::eventually("agents wait", || {
+            let pool = self.daemon.hostel(&["--json", "pool", "get", "hostel-agents"]).stdout;
+            let pool: Value = serde_json::from_str(&pool).unwrap_or_default();
+            pool["status"]["ready"].as_u64() >= Some(agents.into())
+        });
+    }
+
     /// The store, beside the host's own connection to it.
     pub(crate) async fn store(&self) -> Arc<dyn Store> {
         open_store(&url(&self.place)).await.unwrap()

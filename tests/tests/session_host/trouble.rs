@@ -121,13 +121,7 @@ async fn a_conversation_goes_on_without_the_parts_that_cannot_be_written() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_waited_for_another_session_does_not_stay() {
     let Some(mut stage) = Stage::start().await else { return };
-    stage.restart_host_with(HostConfig { warm_agents: 1, ..HostConfig::default() }).await;
-    let ready = || {
-        let pool = stage.daemon.hostel(&["--json", "pool", "get", "hostel-agents"]).stdout;
-        let pool: Value = serde_json::from_str(&pool).unwrap_or_default();
-        pool["status"]["ready"].as_u64().is_some_and(|ready| ready > 0)
-    };
-    hostel_tests::eventually("an agent waits", ready);
+    stage.keep_warm(1).await;
     // What is in its environment cannot be changed any more.
     let config = json!({ "permissionMode": "bypassPermissions", "env": { "WORD": "own" } });
     let id = stage.create(Pattern::LongRunning, config).await.id;

@@ -5,10 +5,14 @@ use super::read::{Found, nonempty, text, word};
 use super::say::{CANCEL, respond};
 use super::state::{Asked, Call, MAX_OPEN, OpenQuestion, State};
 use crate::event::{Meaning, Question};
+use crate::lines::clip;
 use serde_json::{Value, json};
 
 /// The largest input of a tool that is kept until its question is answered, in bytes.
 const MAX_INPUT: usize = 128 * 1024;
+/// What the agent is told where nobody wants to be asked.
+const NOBODY_ALLOWS: &str =
+    "This needs an approval, and nobody is there to give one. Do without it, or say what you need.";
 /// The longest id of a call of a host's tool, in bytes.
 const MAX_CALL: usize = 1024;
 
@@ -25,6 +29,9 @@ pub(super) fn request(state: &mut State, line: &Value, found: &mut Found) -> boo
         return true;
     }
     match subtype {
+        "can_use_tool" if state.denies => {
+            respond(state, id, Ok(json!({ "behavior": "deny", "message": NOBODY_ALLOWS })));
+        }
         "can_use_tool" => ask(state, id, request, found),
         "hook_callback" => {
             state.calls.insert(id.to_owned(), Call::Hook);
@@ -123,7 +130,15 @@ pub(super) fn response(state: &mut State, line: &Value, found: &mut Found) -> bo
                 message: format!("the agent could not {what}: {problem}"),
             });
         }
-        (Some(Asked::Option), Err(problem)) => found.push(Meaning::Log {
+        (Some(Asked::Servers), Ok(answer)) => {
+            for (name, problem) in answer["errors"].as_object().into_iter().flatten() {
+                let problem = problem.as_str().unwrap_or_default();
+                let message =
+                    format!("the MCP server {:?} does not work: {}", clip(name, 100), clip(problem, 500));
+                found.push(Meaning::Log { level: "warn", message });
+            }
+        }
+        (Some(Asked::Option | Asked::Servers), Err(problem)) => found.push(Meaning::Log {
             level: "error",
             message: format!("the agent did not take the option {id:?}: {problem}"),
         }),

@@ -3,7 +3,7 @@
 use super::state::{Asked, FORMAT, State};
 use super::{hooks, result};
 use crate::error::{Error, Result};
-use crate::launch::{Launch, LaunchOptions, PermissionMode, SettingSource};
+use crate::launch::{Launch, LaunchOptions, McpServers, PermissionMode, SettingSource};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -12,6 +12,10 @@ use std::collections::BTreeMap;
 const NEUTRAL: &str = "/mnt";
 /// Makes the CLI wait until a driver claims it.
 pub(super) const AWAIT_CLAIM: &str = "--await-claim";
+/// Makes the CLI ask its host for permissions.
+const ASKS: [&str; 2] = ["--permission-prompt-tool", "stdio"];
+/// The tools that it has only where it may ask: each is a question to its user.
+const QUESTIONS: [&str; 3] = ["AskUserQuestion", "EnterPlanMode", "ExitPlanMode"];
 /// Linux takes no longer argument (execve(2), MAX_ARG_STRLEN).
 const MAX_ARGUMENT: usize = 128 * 1024;
 /// The least that a process may spend, in thousand-millionths of a dollar.
@@ -25,12 +29,16 @@ pub(super) fn process(options: &LaunchOptions) -> Result<Launch> {
     if options.claimed_spare {
         return spare(options).ok_or_else(|| Error::Options {
             field: "claimed_spare",
-            problem: "a spare cannot resume, and has no MCP servers, plugins or arguments of its own"
+            problem: "a spare cannot resume, has no plugins or arguments of its own, and not both its MCP servers and \
+                      the host's"
                 .to_owned(),
         });
     }
     let mut argv = common(options);
     argv.extend(["--permission-mode".to_owned(), word(mode(options)).to_owned()]);
+    if options.ask {
+        argv.extend(ASKS.map(str::to_owned));
+    }
     let mut add = |flag: &str, value: String| argv.extend([flag.to_owned(), value]);
     if let Some(resume) = &options.resume {
         add("--resume", resume.clone());
@@ -80,13 +88,16 @@ pub(super) fn process(options: &LaunchOptions) -> Result<Launch> {
 
 /// The process of a spare. Only what cannot be said at the claim is in it.
 pub(super) fn spare(options: &LaunchOptions) -> Option<Launch> {
+    // MCP servers that it is given at the claim take the place of those of the host.
     let possible = options.resume.is_none()
-        && options.mcp_servers.is_empty()
+        && (options.mcp_servers.is_empty() || options.host_mcp_servers.is_empty())
         && options.plugins.is_empty()
         && options.extra_args.is_empty();
     possible.then(|| {
         let mut argv = common(options);
         argv.push(AWAIT_CLAIM.to_owned());
+        // It always asks: whoever claims it for somebody who wants no questions answers them all.
+        argv.extend(ASKS.map(str::to_owned));
         if options.strict_mcp_config {
             argv.push("--strict-mcp-config".to_owned());
         }
@@ -113,9 +124,6 @@ fn common(options: &LaunchOptions) -> Vec<String> {
     let sources: Vec<&str> = options.setting_sources.iter().map(|source| source_word(*source)).collect();
     argv.extend(["--setting-sources".to_owned(), sources.join(",")]);
     let mut add = |flag: &str, value: String| argv.extend([flag.to_owned(), value]);
-    if options.ask {
-        add("--permission-prompt-tool", "stdio".to_owned());
-    }
     if let Some(model) = &options.fallback_model {
         add("--fallback-model", model.clone());
     }
@@ -157,6 +165,7 @@ pub(super) fn opening(options: &LaunchOptions) -> Result<State> {
     let mut state = State {
         format: FORMAT.to_owned(),
         claim: options.claimed_spare,
+        denies: options.claimed_spare && !options.ask,
         spent: if options.resume.is_some() { result::nano(options.spent) } else { 0 },
         budget: options.max_budget_usd.map(result::nano),
         granted: options.granted.clone(),
@@ -177,6 +186,10 @@ pub(super) fn opening(options: &LaunchOptions) -> Result<State> {
         if !settings.is_empty() {
             let body = json!({ "subtype": "apply_flag_settings", "settings": settings });
             state.ask("hostel:settings", &body, Asked::Option);
+        }
+        if !options.mcp_servers.is_empty() {
+            let body = json!({ "subtype": "mcp_set_servers", "servers": claimed_servers(options) });
+            state.ask("hostel:mcp", &body, Asked::Servers);
         }
     }
     let rules = rules(&options.granted);
@@ -251,11 +264,26 @@ fn claimed_settings(options: &LaunchOptions) -> Map<String, Value> {
     given.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
 }
 
+/// MCP servers as they are said later: then those that are commands need their arguments, also where they have none.
+fn claimed_servers(options: &LaunchOptions) -> McpServers {
+    let mut servers = options.mcp_servers.clone();
+    for server in servers.values_mut().filter_map(Value::as_object_mut) {
+        if server.contains_key("command") {
+            server.entry("args").or_insert_with(|| json!([]));
+        }
+    }
+    servers
+}
+
 fn permissions(options: &LaunchOptions) -> Option<Value> {
+    let mut denied = options.disallowed_tools.clone();
+    if !options.ask {
+        denied.extend(QUESTIONS.map(str::to_owned));
+    }
     let mut settings = Map::new();
     for (key, list) in [
         ("allow", &options.allowed_tools),
-        ("deny", &options.disallowed_tools),
+        ("deny", &denied),
         ("additionalDirectories", &options.additional_directories),
     ] {
         if !list.is_empty() {

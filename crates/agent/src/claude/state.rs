@@ -39,6 +39,8 @@ pub(super) struct State {
     pub(super) is_ready: bool,
     /// Whether it has to be claimed for that.
     pub(super) claim: bool,
+    /// Whether nobody wants to be asked: it was started as one that asks, for whom nobody knew.
+    pub(super) denies: bool,
     /// What it says of itself.
     pub(super) ready: Ready,
     /// The model that it last said to speak with.
@@ -93,6 +95,8 @@ pub(super) enum Asked {
     Claim,
     /// One of the options, which can only be had so.
     Option,
+    /// The same for MCP servers, each of which may fail.
+    Servers,
     /// To take back a prompt that waits.
     Cancel,
     /// Something that our user asked for.

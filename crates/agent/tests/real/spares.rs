@@ -1,25 +1,49 @@
 //! Agents that were started before anybody wanted them.
 
 use super::agent::{Agent, Place, spawn};
-use hostel_agent::{AgentKind, LaunchOptions, Meaning, PermissionMode, claude};
+use hostel_agent::{AgentKind, Answer, Decision, LaunchOptions, Meaning, PermissionMode, Request, claude};
 use hostel_testkit::Script;
 use serde_json::json;
+
+/// An MCP server with one tool (modelcontextprotocol.io, specification of 2025-06-18, stdio).
+const MCP_SERVER: &str = r#"
+const tool = { name: "add", description: "adds", inputSchema: { type: "object" } };
+const answers = {
+  "initialize": ({ protocolVersion }) => ({
+    protocolVersion, capabilities: { tools: {} }, serverInfo: { name: "adder", version: "1" } }),
+  "tools/list": () => ({ tools: [tool] }),
+  "tools/call": () => ({ content: [{ type: "text", text: "the sum is 42" }] }),
+};
+require("readline").createInterface({ input: process.stdin }).on("line", (line) => {
+  const { id, method, params } = JSON.parse(line);
+  if (id === undefined) return;
+  const result = (answers[method] ?? (() => ({})))(params);
+  console.log(JSON.stringify({ jsonrpc: "2.0", id, result }));
+});
+"#;
 
 #[tokio::test]
 async fn a_spare_becomes_what_it_is_claimed_for() {
     let place = Place::new().await;
     let Some(plain) = place.options() else { return };
     let plain = LaunchOptions { ask: true, ..plain };
+    let server = place.state.path().join("server.js").display().to_string();
+    std::fs::write(&server, MCP_SERVER).expect("a file");
     let wanted = LaunchOptions {
         model: Some("claude-other-1".to_owned()),
         append_system_prompt: Some("APPENDED".to_owned()),
         permission_mode: PermissionMode::Default,
-        allowed_tools: vec!["Bash(touch allowed)".to_owned()],
-        disallowed_tools: vec!["WebFetch".to_owned()],
+        allowed_tools: vec!["Bash(touch allowed)".to_owned(), "mcp__adder__add".to_owned()],
+        disallowed_tools: vec!["Write".to_owned()],
         additional_directories: vec!["/opt".to_owned()],
         max_thinking_tokens: Some(2000),
         agents: [("helper".to_owned(), json!({ "description": "HELPER", "prompt": "Help." }))].into(),
         title: Some("a title".to_owned()),
+        mcp_servers: [
+            ("adder".to_owned(), json!({ "command": "node", "args": [&server] })),
+            ("absent".to_owned(), json!({ "command": "/nowhere/at/all" })),
+        ]
+        .into(),
         conversation: Some(uuid::Uuid::new_v4().to_string()),
         claimed_spare: true,
         setting_sources: vec![hostel_agent::SettingSource::Project],
@@ -34,7 +58,12 @@ async fn a_spare_becomes_what_it_is_claimed_for() {
     let (same, driver) = AgentKind::Claude.launch(&wanted).expect("options");
     assert_eq!(same, launch);
     let mut agent = Agent::with(AgentKind::Claude, driver, child);
-    let script = Script::new().tool("Bash", json!({ "command": "touch allowed" })).text("done");
+    let refused = place.workspace.path().join("refused");
+    let script = Script::new()
+        .tool("Bash", json!({ "command": "touch allowed" }))
+        .tool("Write", json!({ "file_path": &refused, "content": "" }))
+        .tool("mcp__adder__add", json!({ "a": 1 }))
+        .text("done");
     let result = agent.turn(&script.prompt("Go.")).await;
     assert_eq!(result.text.as_deref(), Some("done"));
     assert!(place.workspace.path().join("allowed").exists());
@@ -43,10 +72,51 @@ async fn a_spare_becomes_what_it_is_claimed_for() {
     for what in ["PROJECT MEMORY", "APPENDED", "HELPER", "\"model\":\"claude-other-1\""] {
         assert!(request.contains(what), "{what}");
     }
-    assert!(!request.contains("\"name\":\"WebFetch\""));
-    let errors = agent.count(|meaning| matches!(meaning, Meaning::Log { level: "error", .. }));
-    assert_eq!(errors, 0);
+    assert!(!refused.exists());
+    assert!(request.contains("the sum is 42"), "what an MCP server says");
+    assert_eq!(agent.count(|meaning| matches!(meaning, Meaning::Log { level: "error", .. })), 0);
+    let absent = |meaning: &Meaning| matches!(meaning, Meaning::Log { message, .. } if message.contains("\"absent\" does not work"));
+    assert_eq!(agent.count(absent), 1);
     assert_eq!(agent.count(|meaning| matches!(meaning, Meaning::Ready(ready) if ready.conversation.is_some() && ready.version.is_some())), 1);
+}
+
+#[tokio::test]
+async fn a_spare_asks_only_those_who_want_to_be_asked() {
+    let modes = [PermissionMode::Default, PermissionMode::BypassPermissions];
+    for (ask, permission_mode) in [true, false].into_iter().flat_map(|ask| modes.map(|mode| (ask, mode))) {
+        let place = Place::new().await;
+        let Some(plain) = place.options() else { return };
+        let child = spawn(&claude::spare(&plain).expect("a spare"));
+        let wanted = LaunchOptions { ask, permission_mode, claimed_spare: true, ..plain };
+        let (_, driver) = AgentKind::Claude.launch(&wanted).expect("options");
+        let mut agent = Agent::with(AgentKind::Claude, driver, child);
+        let script = Script::new().tool("Bash", json!({ "command": "touch made" })).text("done");
+        agent.prompt(&script.prompt("Go."));
+        let asks = ask && permission_mode == PermissionMode::Default;
+        if asks {
+            let at = agent.until(0, |meaning| matches!(meaning, Meaning::Question(_))).await;
+            let Meaning::Question(question) = agent.events[at].meaning.clone() else { unreachable!() };
+            let decision = Decision::Allow { input: None, for_session: false };
+            agent.ask(Request::Answer(Answer { question: question.id, decision }));
+        }
+        let (results, from) = agent.idle(0).await;
+        assert_eq!(results[0].text.as_deref(), Some("done"));
+        let allowed = ask || permission_mode == PermissionMode::BypassPermissions;
+        assert_eq!(place.workspace.path().join("made").exists(), allowed, "{ask} {permission_mode:?}");
+        let is_told = place.last_request().contains("nobody is there to give one");
+        assert_eq!(is_told, !allowed);
+        if !ask {
+            // Whatever it may: nobody would ever answer what it asks then.
+            let plan = json!({ "plan": "nothing" });
+            let script = Script::new().tool("EnterPlanMode", json!({})).tool("ExitPlanMode", plan);
+            agent.prompt(&script.tool("Bash", json!({ "command": "true" })).text("on").prompt("Plan."));
+            let (results, _) = agent.idle(from).await;
+            assert_eq!(results[0].text.as_deref(), Some("on"));
+            let request = place.last_request();
+            assert!(!request.contains("Entered plan mode"), "{request}");
+        }
+        assert_eq!(agent.count(|meaning| matches!(meaning, Meaning::Question(_))), usize::from(asks));
+    }
 }
 
 #[tokio::test]

@@ -30,6 +30,12 @@ fn options_that_contradict_each_other_are_refused() {
     let hooks = json!({ "PreToolUses": [] });
     assert_eq!(refused(&LaunchOptions { hooks: Some(hooks), ..options() }), "hooks");
     assert_eq!(refused(&LaunchOptions { plugins: vec!["--model".to_owned()], ..options() }), "plugins");
+    let both = LaunchOptions {
+        mcp_servers: [("a".to_owned(), json!({ "command": "a" }))].into(),
+        host_mcp_servers: vec!["b".to_owned()],
+        ..options()
+    };
+    assert!(claude::spare(&both).is_none());
     assert!(claude::spare(&LaunchOptions { plugins: vec!["p".to_owned()], ..options() }).is_none());
     let large = [("s".to_owned(), json!({ "command": "x".repeat(200_000) }))].into();
     let large = LaunchOptions { mcp_servers: large, ..options() };
@@ -49,16 +55,16 @@ fn what_is_session_specific_is_not_in_a_spare() {
         allowed_tools: vec!["Bash".to_owned()],
         disallowed_tools: vec!["Read".to_owned()],
         additional_directories: vec!["/opt".to_owned()],
-        host_mcp_servers: vec!["h".to_owned()],
         host_hooks: Some(json!({})),
         hooks: Some(json!({ "Stop": [] })),
         title: Some("t".to_owned()),
+        ask: true,
+        mcp_servers: [("m".to_owned(), json!({ "command": "m" }))].into(),
         claimed_spare: true,
         ..options()
     };
     assert_eq!(claude::spare(&specific), Some(plain.clone()));
     for fixed in [
-        LaunchOptions { ask: true, ..options() },
         LaunchOptions { max_turns: Some(3), ..options() },
         LaunchOptions { max_budget_usd: Some(3.0), ..options() },
         LaunchOptions { json_schema: Some(json!({})), ..options() },

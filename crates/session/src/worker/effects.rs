@@ -253,7 +253,7 @@ impl Worker {
             return;
         }
         match started {
-            Ok(Started { driver, session, sandbox, process, with }) => {
+            Ok(Started { driver, session, sandbox, process, claimed, with }) => {
                 // One that is used again was told to nobody since the environment failed.
                 self.agent.sandbox_id = Some(sandbox.to_string());
                 self.session.environment.sandbox_id.clone_from(&self.agent.sandbox_id);
@@ -265,6 +265,9 @@ impl Worker {
                 self.driver = Some(driver);
                 self.link = Some(Link::new(session));
                 self.session.environment.message = Some("Ready".to_owned());
+                if claimed {
+                    self.session.environment.start = Some("claimed".to_owned());
+                }
                 self.listen_to_driver();
                 // What it is asked for before it is ready waits in the driver.
                 self.catch_up(&with);

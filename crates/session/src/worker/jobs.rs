@@ -62,6 +62,8 @@ pub(super) struct Started {
     pub(super) session: ExecSession,
     pub(super) sandbox: SandboxId,
     pub(super) process: ProcessId,
+    /// The agent was there before anybody wanted it.
+    pub(super) claimed: bool,
     /// The session as it was when this began.
     pub(super) with: Box<Session>,
 }

@@ -124,7 +124,8 @@ impl Start {
             return Err(if error.reason() == REUSED { Error::Again } else { error.into() });
         }
         let session = attach(&client, &sandbox, &process, (0, 0)).await?;
-        Ok(Started { driver, session, sandbox, process, with: Box::new(self.session.clone()) })
+        let with = Box::new(self.session.clone());
+        Ok(Started { driver, session, sandbox, process, claimed: false, with })
     }
 
     /// Makes a sandbox. Warm agents that are not there yet are no reason to have none.
@@ -269,7 +270,7 @@ impl Start {
         let (_, driver) = self.session.config.agent.launch(&options)?;
         let session = attach(client, sandbox, &process, (0, 0)).await?;
         let (sandbox, with) = (sandbox.clone(), Box::new(self.session.clone()));
-        Ok(Some(Started { driver, session, sandbox, process, with }))
+        Ok(Some(Started { driver, session, sandbox, process, claimed: true, with }))
     }
 
     async fn tell(&self, progress: Progress) {
