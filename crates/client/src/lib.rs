@@ -56,7 +56,7 @@ pub use sandbox::{
 };
 pub use session::{
     AnswerQuestion, CreateSession, EventWatch, ListSessions, SESSIOND_ADDRESS_VARIABLE,
-    SESSIOND_TOKEN_VARIABLE, SendMessage, SessionClient, SessionExport, UpdateSession,
+    SESSIOND_TOKEN_VARIABLE, SendMessage, SessionClient, SessionExport, UpdateSession, WhichEvents,
 };
 pub use template::{BuildEvent, BuildTemplate, BuildWatch, ImportTemplate};
 pub use transfer::{Progress, counted};

@@ -24,8 +24,8 @@ pub use sandbox::{
     StartKind, Transition, Weakness,
 };
 pub use session::{
-    ActiveTurn, EndReason, EnvironmentStatus, ExportPart, LimitAction, MessageContent, MessageOutcome,
-    MessageState, PatternStatistics, QuestionState, SentMessage, Session, SessionDelivery,
+    ActiveTurn, EndReason, EnvironmentStatus, EventPage, ExportPart, LimitAction, MessageContent,
+    MessageOutcome, MessageState, PatternStatistics, QuestionState, SentMessage, Session, SessionDelivery,
     SessionEnvironment, SessionEvent, SessionLimits, SessionMessage, SessionPage, SessionPattern,
     SessionQuestion, SessionStatistics, SessionStatus, TurnPhase, TurnUsage, Verdict,
 };

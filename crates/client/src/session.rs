@@ -3,7 +3,7 @@
 mod call;
 mod watch;
 
-pub use call::{AnswerQuestion, CreateSession, ListSessions, SendMessage, UpdateSession};
+pub use call::{AnswerQuestion, CreateSession, ListSessions, SendMessage, UpdateSession, WhichEvents};
 pub use watch::{EventWatch, SessionExport};
 
 use crate::address::Address;

@@ -7,7 +7,7 @@ mod status;
 mod tests;
 
 use axum::Router;
-use convert::{bounded, page, session_id};
+use convert::{bounded, page, session_id, types};
 use delivery::{Frames, export, watch};
 use hostel_proto::v1;
 use hostel_proto::v1::session_service_server::{SERVICE_NAME, SessionService, SessionServiceServer};
@@ -205,10 +205,12 @@ impl SessionService for SessionCalls {
             Ok(size) => size.min(MOST_EVENTS),
             Err(_) => return Err(invalid("page_size", "must not be negative")),
         };
-        let id = session_id(request.session_id)?;
+        let (id, types) = (session_id(request.session_id)?, types(&request.types)?);
         let events = self.host.events(&id, request.after_seq, limit).await.map_err(status)?;
+        let wanted = events.iter().filter(|event| types.want(event.kind));
         Ok(Response::new(v1::ListEventsResponse {
-            events: events.iter().map(|event| convert::event(event)).collect(),
+            events: wanted.map(|event| convert::event(event)).collect(),
+            next_seq: events.last().map_or(request.after_seq, |event| event.seq),
         }))
     }
 
@@ -219,9 +221,9 @@ impl SessionService for SessionCalls {
         request: Request<v1::WatchEventsRequest>,
     ) -> Answer<Self::WatchEventsStream> {
         let request = request.into_inner();
-        let id = session_id(request.session_id)?;
+        let (id, types) = (session_id(request.session_id)?, types(&request.types)?);
         let source = self.host.subscribe(&id, request.after_seq).await.map_err(status)?;
-        Ok(Response::new(watch(Arc::clone(&self.host), self.stop.clone(), id, source)))
+        Ok(Response::new(watch(Arc::clone(&self.host), self.stop.clone(), id, source, types)))
     }
 
     async fn get_statistics(

@@ -16,6 +16,7 @@ mod rest;
 mod server;
 mod store;
 mod tokens;
+mod types;
 
 pub use arguments::Arguments;
 pub use config::{Config, DEFAULT_PORT};

@@ -12,6 +12,7 @@ mod guard;
 mod health;
 mod input;
 mod messages;
+mod parameters;
 mod permissions;
 mod problem;
 mod reply;
@@ -34,7 +35,9 @@ use utoipa_axum::routes;
 pub(crate) fn router(app: App) -> Router {
     let (routes, document) = described().split_for_parts();
     let document = describe::finish(document);
+    let known = parameters::known(&document);
     routes
+        .layer(middleware::from_fn_with_state(known, parameters::refuse_unknown))
         .route("/api/openapi.json", get(move || describe::serve(document)))
         .route("/", get(describe::page))
         .fallback(problem::no_route)

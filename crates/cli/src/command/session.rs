@@ -12,12 +12,14 @@ use crate::failure::Failure;
 use crate::output::{self, human};
 use crate::signals::{self, Signals};
 use hostel_client::model::{Session, SessionDelivery, SessionEvent};
-use hostel_client::{ListSessions, ReconnectPolicy, SessionClient, UpdateSession};
+use hostel_client::{ListSessions, ReconnectPolicy, SessionClient, UpdateSession, WhichEvents};
 use serde_json::json;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+/// The event after which nothing comes that people wait for.
+const ENDED: &str = "session:ended";
 /// Events that are asked for at a time.
 const PAGE: u16 = 1000;
 
@@ -182,27 +184,24 @@ async fn events(context: &Context, client: &SessionClient, args: EventsArgs) -> 
         (true, true) => output::json(event),
         (true, false) => output::line(&show::event(event)),
     };
-    if args.follow {
+    let mut after = args.after;
+    // Of one that has ended, what there is; nothing more is waited for.
+    if args.follow && !client.get(&args.id).await?.is_over() {
         let mut signals = Signals::listen()?;
-        // Of one that has ended, what there is; nothing more is waited for.
-        let ended = signals.guard(client.get(&args.id)).await?;
-        let last = ended.is_over().then_some(ended.last_event);
-        if last.is_some_and(|last| args.after >= last) {
-            return Ok(SUCCESS);
+        let mut types = args.types.clone();
+        if !types.is_empty() {
+            types.push(ENDED.to_owned());
         }
-        let watch = client.watch_events(&args.id, args.after, ReconnectPolicy::default());
+        let watch = client.watch_events(&args.id, WhichEvents { after, types }, ReconnectPolicy::default());
         let mut watch = signals.guard(watch).await?;
         loop {
             tokio::select! {
                 delivery = watch.next() => match delivery? {
                     Some(SessionDelivery::Event(event)) => {
                         print(&event)?;
-                        if is_last(&event, last) {
+                        if event.kind == ENDED {
                             return Ok(SUCCESS);
                         }
-                    }
-                    Some(SessionDelivery::Compacted { to, .. }) if last.is_some_and(|last| to >= last) => {
-                        return Ok(SUCCESS);
                     }
                     Some(_) => {}
                     None => return Ok(SUCCESS),
@@ -211,21 +210,14 @@ async fn events(context: &Context, client: &SessionClient, args: EventsArgs) -> 
             }
         }
     }
-    let mut after = args.after;
     loop {
-        let page = client.events(&args.id, after, PAGE).await?;
-        let Some(last) = page.last().map(|event| event.seq) else { return Ok(SUCCESS) };
-        page.iter().try_for_each(&print)?;
-        after = last;
-    }
-}
-
-/// Whether nothing that people wait for comes after an event: it is the end of the session, or the last one of a session
-/// that had ended before.
-fn is_last(event: &SessionEvent, last: Option<u64>) -> bool {
-    match last {
-        Some(last) => event.seq >= last,
-        None => event.kind == "session:ended",
+        let which = WhichEvents { after, types: args.types.clone() };
+        let page = client.events(&args.id, which, PAGE).await?;
+        page.events.iter().try_for_each(&print)?;
+        if page.next == after {
+            return Ok(SUCCESS);
+        }
+        after = page.next;
     }
 }
 

@@ -246,6 +246,15 @@ pub struct SessionQuestion {
     pub decided_by: Option<String>,
 }
 
+/// Some events of a session.
+#[derive(Debug, Clone)]
+pub struct EventPage {
+    /// They, oldest first.
+    pub events: Vec<SessionEvent>,
+    /// What to ask after for those that follow; the same as was asked for where there are no more now.
+    pub next: u64,
+}
+
 /// An event of a session's journal.
 #[derive(Debug, Clone, Serialize)]
 pub struct SessionEvent {

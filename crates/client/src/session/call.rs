@@ -5,7 +5,7 @@ use crate::convert::{self, session_error as error};
 use crate::error::Result;
 use crate::exec::{Backoff, ReconnectPolicy};
 use crate::model::{
-    EndReason, MessageContent, SentMessage, Session, SessionEvent, SessionLimits, SessionMessage,
+    EndReason, EventPage, MessageContent, SentMessage, Session, SessionEvent, SessionLimits, SessionMessage,
     SessionPage, SessionPattern, SessionQuestion, SessionStatistics, SessionStatus, Verdict,
 };
 use convert::Word as _;
@@ -33,6 +33,21 @@ pub struct CreateSession {
     pub description: Option<String>,
     /// Whose it is.
     pub user_id: Option<String>,
+}
+
+/// Which events of a session; a number is those after it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WhichEvents {
+    /// Those after this number.
+    pub after: u64,
+    /// Only these types; empty for all.
+    pub types: Vec<String>,
+}
+
+impl From<u64> for WhichEvents {
+    fn from(after: u64) -> Self {
+        Self { after, types: Vec::new() }
+    }
 }
 
 /// Which sessions to list.
@@ -314,15 +329,23 @@ impl SessionClient {
         convert::session_question(convert::required(answer.question, "the question")?)
     }
 
-    /// Events after a number, oldest first, at most `limit` and 10,000; 0 is 1000.
+    /// Events after a number, oldest first, out of the next `limit`, at most 10,000; 0 is 1000.
     ///
     /// # Errors
     /// The server's refusal.
-    pub async fn events(&self, id: &str, after: u64, limit: u16) -> Result<Vec<SessionEvent>> {
-        let request =
-            v1::ListEventsRequest { session_id: id.to_owned(), after_seq: after, page_size: limit.into() };
+    pub async fn events(&self, id: &str, which: impl Into<WhichEvents>, limit: u16) -> Result<EventPage> {
+        let WhichEvents { after, types } = which.into();
+        let request = v1::ListEventsRequest {
+            session_id: id.to_owned(),
+            after_seq: after,
+            page_size: limit.into(),
+            types,
+        };
         let answer = self.calls().list_events(request).await.map_err(error)?.into_inner();
-        answer.events.into_iter().map(convert::session_event).collect()
+        let events = answer.events.into_iter().map(convert::session_event);
+        let events = events.collect::<Result<Vec<SessionEvent>>>()?;
+        let last = events.iter().map(|event| event.seq).max().unwrap_or(after);
+        Ok(EventPage { events, next: answer.next_seq.max(last) })
     }
 
     /// Figures of all sessions.

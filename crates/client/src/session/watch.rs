@@ -1,6 +1,6 @@
 //! What the server sends piece by piece.
 
-use super::SessionClient;
+use super::{SessionClient, WhichEvents};
 use crate::convert::{self, session_error as error};
 use crate::error::Result;
 use crate::exec::{Backoff, ReconnectPolicy};
@@ -9,16 +9,21 @@ use hostel_proto::v1;
 use tonic::Streaming;
 
 impl SessionClient {
-    /// The events of a session after a number, and then those that come. A connection that breaks is made again, and
+    /// Events of a session, and then those that come. A connection that breaks is made again, and
     /// the watch goes on after the last number it had, for as long as the policy says.
     ///
     /// # Errors
     /// The server's refusal, `NOT_FOUND` when there is no such session.
-    pub async fn watch_events(&self, id: &str, after: u64, policy: ReconnectPolicy) -> Result<EventWatch> {
-        let mut backoff = Backoff::new(policy);
-        let stream = subscribe(self, id, after).await?;
+    pub async fn watch_events(
+        &self,
+        id: &str,
+        which: impl Into<WhichEvents>,
+        policy: ReconnectPolicy,
+    ) -> Result<EventWatch> {
+        let (mut backoff, which) = (Backoff::new(policy), which.into());
+        let stream = subscribe(self, id, &which).await?;
         backoff.attached();
-        Ok(EventWatch { client: self.clone(), id: id.to_owned(), after, stream: Some(stream), backoff })
+        Ok(EventWatch { client: self.clone(), id: id.to_owned(), which, stream: Some(stream), backoff })
     }
 
     /// All that is kept of a session.
@@ -34,9 +39,10 @@ impl SessionClient {
 async fn subscribe(
     client: &SessionClient,
     id: &str,
-    after: u64,
+    which: &WhichEvents,
 ) -> Result<Streaming<v1::WatchEventsResponse>> {
-    let request = v1::WatchEventsRequest { session_id: id.to_owned(), after_seq: after };
+    let WhichEvents { after, types } = which.clone();
+    let request = v1::WatchEventsRequest { session_id: id.to_owned(), after_seq: after, types };
     Ok(client.calls().watch_events(request).await.map_err(error)?.into_inner())
 }
 
@@ -45,8 +51,8 @@ async fn subscribe(
 pub struct EventWatch {
     client: SessionClient,
     id: String,
-    /// The last number that was delivered.
-    after: u64,
+    /// Those after the last one that was delivered.
+    which: WhichEvents,
     stream: Option<Streaming<v1::WatchEventsResponse>>,
     backoff: Backoff,
 }
@@ -59,7 +65,7 @@ impl EventWatch {
     pub async fn next(&mut self) -> Result<Option<SessionDelivery>> {
         loop {
             let Some(stream) = &mut self.stream else {
-                match subscribe(&self.client, &self.id, self.after).await {
+                match subscribe(&self.client, &self.id, &self.which).await {
                     Ok(stream) => {
                         self.backoff.attached();
                         self.stream = Some(stream);
@@ -76,8 +82,8 @@ impl EventWatch {
                     self.backoff.progress();
                     let Some(delivery) = convert::session_delivery(message)? else { continue };
                     match &delivery {
-                        SessionDelivery::Event(event) => self.after = event.seq,
-                        SessionDelivery::Compacted { to, .. } => self.after = *to,
+                        SessionDelivery::Event(event) => self.which.after = event.seq,
+                        SessionDelivery::Compacted { to, .. } => self.which.after = *to,
                         SessionDelivery::Disconnected | SessionDelivery::Reconnected => {}
                     }
                     return Ok(Some(delivery));
@@ -95,7 +101,7 @@ impl EventWatch {
     /// The last number that was delivered: to go on from with another watch.
     #[must_use]
     pub fn position(&self) -> u64 {
-        self.after
+        self.which.after
     }
 
     async fn wait(&mut self, lost: crate::error::Error) -> Result<()> {

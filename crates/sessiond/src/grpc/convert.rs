@@ -7,6 +7,7 @@ mod words;
 pub(super) use outgoing::{event, message, question, session, statistics};
 
 use super::status::invalid;
+use crate::types::Types;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use hostel_agent::Content;
@@ -33,6 +34,12 @@ pub(super) fn session_id(id: String) -> Result<SessionId> {
         hostel_session::Error::Invalid { problem, .. } => invalid("session_id", problem),
         other => super::status::status(other),
     })
+}
+
+/// The types of events that a caller wants.
+#[allow(clippy::result_large_err, reason = "tonic's status is what services answer with")]
+pub(super) fn types(words: &[String]) -> Result<Types> {
+    Types::parse(words.iter().map(String::as_str)).map_err(|problem| invalid("types", problem))
 }
 
 /// A wait that a caller asks for.

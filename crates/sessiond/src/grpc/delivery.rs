@@ -2,9 +2,10 @@
 
 use super::convert;
 use super::status::{status, stopping};
+use crate::types::Types;
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use hostel_proto::v1;
-use hostel_session::{Delivery, SessionHost, SessionId, SubscriptionSource};
+use hostel_session::{Delivery, EventKind, SessionHost, SessionId, SubscriptionSource};
 use std::pin::Pin;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -25,14 +26,26 @@ pub(super) fn watch(
     stop: CancellationToken,
     id: SessionId,
     source: Box<dyn SubscriptionSource>,
+    types: Types,
 ) -> Frames<v1::WatchEventsResponse> {
+    let wanted = Arc::new(move |delivery: &Delivery| match delivery {
+        Delivery::Event(event) => types.want(event.kind),
+        // Only deltas are ever compacted.
+        Delivery::Compacted { .. } => types.want(EventKind::BlockDelta),
+    });
     let frames = stream::unfold(Some(source), move |source| {
         let (host, stop, id) = (Arc::clone(&host), stop.clone(), id.clone());
+        let wanted = Arc::clone(&wanted);
         async move {
             let mut source = source?;
-            let next = tokio::select! {
-                next = source.next() => next,
-                () = stop.cancelled() => return Some((Err(stopping()), None)),
+            let next = loop {
+                tokio::select! {
+                    next = source.next() => match next {
+                        Ok(Some(delivery)) if !wanted(&delivery) => {}
+                        next => break next,
+                    },
+                    () = stop.cancelled() => return Some((Err(stopping()), None)),
+                }
             };
             match next {
                 Ok(Some(delivery)) => Some((Ok(frame(&delivery)), Some(source))),

@@ -1,7 +1,7 @@
 //! What runs in a session: looking at it, and stopping it.
 
 use super::app::App;
-use super::input::{Id, Json as Body};
+use super::input::{Id, Json as Body, Nothing};
 use super::problem::{Problem, Result};
 use super::sessions::Changed;
 use axum::Json;
@@ -119,7 +119,11 @@ pub(super) async fn stop(
 #[utoipa::path(post, path = "/api/sessions/{id}/force-kill", tag = "control", responses(
     (status = 200, description = "The session", body = Changed)
 ))]
-pub(super) async fn force_kill(State(app): State<App>, Id(id): Id) -> Result<Json<Changed>> {
+pub(super) async fn force_kill(
+    State(app): State<App>,
+    Id(id): Id,
+    Body(Nothing {}): Body<Nothing>,
+) -> Result<Json<Changed>> {
     Ok(Json(Changed { success: true, session: app.host.kill(&id).await? }))
 }
 

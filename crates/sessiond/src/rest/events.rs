@@ -4,6 +4,7 @@ use super::app::App;
 use super::input::{Id, Query, wants_json};
 use super::problem::{Problem, Result};
 use super::sse::{self, COMMENT, KEEP_ALIVE};
+use crate::types::Types;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -41,6 +42,11 @@ pub(super) struct Which {
 }
 
 impl Which {
+    /// All after a number, of some types.
+    pub(super) fn since(after: Option<u64>, types: Option<String>) -> Self {
+        Self { after, types, ..Self::default() }
+    }
+
     /// The number to begin after.
     ///
     /// # Errors
@@ -56,25 +62,8 @@ impl Which {
     /// # Errors
     /// Where one is none.
     pub(super) fn types(&self) -> Result<Types> {
-        let Some(words) = &self.types else { return Ok(Types(None)) };
-        let wrong = |word: &str| {
-            let all: Vec<_> = EventKind::ALL.iter().map(|kind| kind.as_str()).collect();
-            Problem::invalid("types", format!("{word:.40?} is none of {}", all.join(", ")))
-        };
-        let kinds = words.split(',').filter(|word| !word.is_empty());
-        let kinds: Result<Vec<_>> =
-            kinds.map(|word| EventKind::from_word(word.trim()).ok_or_else(|| wrong(word))).collect();
-        Ok(Types(Some(kinds?).filter(|kinds| !kinds.is_empty())))
-    }
-}
-
-/// The types that are wanted; `None` for all.
-#[derive(Debug, Clone)]
-pub(super) struct Types(Option<Vec<EventKind>>);
-
-impl Types {
-    pub(super) fn want(&self, kind: EventKind) -> bool {
-        self.0.as_ref().is_none_or(|kinds| kinds.contains(&kind))
+        let words = self.types.as_deref().unwrap_or_default();
+        Types::parse(words.split(',')).map_err(|problem| Problem::invalid("types", problem))
     }
 }
 

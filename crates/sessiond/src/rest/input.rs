@@ -102,6 +102,11 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     }
 }
 
+/// A JSON body with nothing in it, or none.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nothing {}
+
 /// A JSON body that may be large.
 pub(super) struct LargeJson<T>(pub(super) T);
 

@@ -1,7 +1,7 @@
 //! Sessions: making, listing, changing, ending.
 
 use super::app::App;
-use super::input::{Id, Json as Body, Query, idempotency_key};
+use super::input::{Id, Json as Body, Nothing, Query, idempotency_key};
 use super::problem::{Problem, Result};
 use axum::Json;
 use axum::extract::State;
@@ -204,7 +204,11 @@ pub(super) struct Changed {
 #[utoipa::path(post, path = "/api/sessions/{id}/load", tag = "sessions", responses(
     (status = 200, description = "The session", body = Changed)
 ))]
-pub(super) async fn load(State(app): State<App>, Id(id): Id) -> Result<Json<Changed>> {
+pub(super) async fn load(
+    State(app): State<App>,
+    Id(id): Id,
+    Body(Nothing {}): Body<Nothing>,
+) -> Result<Json<Changed>> {
     Ok(Json(Changed { success: true, session: app.host.load(&id).await? }))
 }
 
@@ -212,7 +216,11 @@ pub(super) async fn load(State(app): State<App>, Id(id): Id) -> Result<Json<Chan
 #[utoipa::path(post, path = "/api/sessions/{id}/unload", tag = "sessions", responses(
     (status = 200, description = "The session", body = Changed)
 ))]
-pub(super) async fn unload(State(app): State<App>, Id(id): Id) -> Result<Json<Changed>> {
+pub(super) async fn unload(
+    State(app): State<App>,
+    Id(id): Id,
+    Body(Nothing {}): Body<Nothing>,
+) -> Result<Json<Changed>> {
     app.host.unload(&id).await?;
     Ok(Json(Changed { success: true, session: app.host.get(&id).await? }))
 }

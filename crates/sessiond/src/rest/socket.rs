@@ -3,10 +3,11 @@
 mod command;
 
 use super::app::App;
-use super::events::{Gap, Types, Which};
+use super::events::{Gap, Which};
 use super::input::{Id, Query};
 use super::problem::{Problem, Result};
 use crate::server::Place;
+use crate::types::Types;
 use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -16,6 +17,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use command::{Reply, follow};
 use hostel_session::{Delivery, EventKind, SubscriptionSource};
+use serde::Deserialize;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
@@ -36,21 +38,33 @@ const CLOSING: Duration = Duration::from_secs(1);
 /// what is behind them in its socket must be read: its answers to our pings are among that.
 const COMMANDS: usize = 16;
 
+/// Which events.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Since {
+    /// Those after this number; 0 for all. `Last-Event-ID` goes over it.
+    after: Option<u64>,
+    /// Only these types, with commas between.
+    types: Option<String>,
+}
+
 /// Watch and control a session over a WebSocket
 ///
 /// Events come as JSON, as in an event stream; commands go as `{"type": "message" | "interrupt" | "stop" | "kill" |
 /// "cancel" | "answer", "ref": …}`, are followed in their order, and are answered by `{"type": "reply", "ref", "ok", …}`.
-#[utoipa::path(get, path = "/api/sessions/{id}/ws", tag = "events", params(Which), responses(
+#[utoipa::path(get, path = "/api/sessions/{id}/ws", tag = "events", params(Since), responses(
     (status = 101, description = "The protocol is WebSocket from here on")
 ))]
 pub(super) async fn open(
     State(app): State<App>,
     Id(id): Id,
-    Query(which): Query<Which>,
+    Query(Since { after, types }): Query<Since>,
     headers: HeaderMap,
     place: Option<Extension<Place>>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response> {
+    let which = Which::since(after, types);
     let (after, types) = (which.after(&headers)?, which.types()?);
     // A session that is not there is refused before anything is upgraded.
     let source = app.host.subscribe(&id, after).await?;

@@ -62,9 +62,17 @@ async fn what_is_wrong_is_named() {
         ("/api/sessions?patern=x", "patern"),
         (&format!("/api/sessions/{id}/events?types=nothing"), "types"),
         (&format!("/api/sessions/{id}/events?after=99"), "after"),
+        (&format!("/api/sessions/{id}/ws?follow=true"), "follow"),
+        (&format!("/api/sessions/{id}?%76erbose=1"), "verbose"),
+        (&format!("/api/sessions/{id}/files/content?path=a&mode=1"), "mode"),
     ] {
         let (status, refused) = told(stage.get(path).send().await.unwrap()).await;
         assert_eq!((status, &refused["field"]), (400, &json!(field)), "{path}: {refused}");
+    }
+    for operation in ["force-kill", "load", "unload", "stop"] {
+        let path = format!("/api/sessions/{id}/{operation}");
+        let (status, refused) = told(stage.post(&path, json!({ "force": true })).await).await;
+        assert_eq!((status, &refused["field"]), (400, &json!("force")), "{path}: {refused}");
     }
     let patched = stage.client.patch(stage.url(&format!("/api/sessions/{id}")));
     let (status, refused) = told(patched.json(&json!({ "status": "idle" })).send().await.unwrap()).await;

@@ -48,6 +48,7 @@ async fn events_come_and_commands_go() {
     for (wrong, named) in [
         (json!({ "type": "dance", "ref": "a" }), "dance"),
         (json!({ "type": "stop", "graceSeconds": 1, "ref": "a" }), "graceSeconds"),
+        (json!({ "type": "kill", "grace": 1, "ref": "a" }), "grace"),
     ] {
         socket.send(Message::text(wrong.to_string())).await.unwrap();
         let reply = next(&mut socket).await;

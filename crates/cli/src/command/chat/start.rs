@@ -82,8 +82,8 @@ pub(super) async fn start(
 /// Shows the last message and its answer.
 async fn look_back(client: &SessionClient, screen: &mut Screen, session: &Session) -> Result<(), Failure> {
     let after = session.last_event.saturating_sub(LOOK_BACK);
-    let events = client.events(&session.id, after, u16::try_from(LOOK_BACK).unwrap_or(u16::MAX)).await?;
-    let all: Vec<_> = events.iter().map(|event| (event, Happening::of(event))).collect();
+    let page = client.events(&session.id, after, u16::try_from(LOOK_BACK).unwrap_or(u16::MAX)).await?;
+    let all: Vec<_> = page.events.iter().map(|event| (event, Happening::of(event))).collect();
     let last = all.iter().rposition(|(_, happening)| matches!(happening, Happening::Queued { .. }));
     for (event, happening) in all.iter().skip(last.unwrap_or(all.len())) {
         screen.show(event, happening)?;

@@ -85,11 +85,13 @@ impl Shown {
         let mut after = 0;
         loop {
             let page = client.events(id, after, PAGE).await?;
-            let Some(last) = page.last().map(|event| event.seq) else { break };
-            for event in &page {
+            for event in &page.events {
                 self.event(id, event)?;
             }
-            after = last;
+            if page.next == after {
+                break;
+            }
+            after = page.next;
         }
         self.screen.finish_line()
     }

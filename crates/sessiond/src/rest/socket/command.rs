@@ -28,8 +28,8 @@ enum Command {
     Interrupt { wait_ms: Option<u64> },
     /// Stop the turn, by force where need be.
     Stop { grace_ms: Option<u64> },
-    /// End the agent at once.
-    Kill,
+    /// End the agent at once. Braces, for serde takes any field where there are none.
+    Kill {},
     /// Take a waiting message back.
     Cancel { message_id: String },
     /// Answer a question.
@@ -47,7 +47,7 @@ enum Command {
 impl Command {
     /// Whether it is waited for until a turn has ended.
     fn takes_long(&self) -> bool {
-        matches!(self, Self::Interrupt { .. } | Self::Stop { .. } | Self::Kill)
+        matches!(self, Self::Interrupt { .. } | Self::Stop { .. } | Self::Kill {})
     }
 }
 
@@ -160,7 +160,7 @@ async fn run(app: &App, id: &SessionId, command: Command) -> Result<Value, Probl
         Command::Stop { grace_ms } => {
             json!({ "session": host.stop(id, bounded("graceMs", grace_ms)?).await? })
         }
-        Command::Kill => json!({ "session": host.kill(id).await? }),
+        Command::Kill {} => json!({ "session": host.kill(id).await? }),
         Command::Cancel { message_id } => json!({ "message": host.cancel(id, &message_id).await? }),
         Command::Answer { question_id, verdict, message, input, interrupt, decided_by } => {
             let answer = QuestionAnswer { verdict, message, input, interrupt, decided_by };

@@ -1,0 +1,27 @@
+//! Which types of events a client wants.
+
+use hostel_session::EventKind;
+
+/// The types that are wanted; all where none is named.
+#[derive(Debug, Clone)]
+pub(crate) struct Types(Vec<EventKind>);
+
+impl Types {
+    /// Reads their words.
+    ///
+    /// # Errors
+    /// A sentence, where one is none.
+    pub(crate) fn parse<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
+        let wrong = |word: &str| {
+            let all: Vec<_> = EventKind::ALL.iter().map(|kind| kind.as_str()).collect();
+            format!("{word:.40?} is none of {}", all.join(", "))
+        };
+        let kind = |word: &str| EventKind::from_word(word.trim()).ok_or_else(|| wrong(word));
+        words.into_iter().filter(|word| !word.is_empty()).map(kind).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Whether one is wanted.
+    pub(crate) fn want(&self, kind: EventKind) -> bool {
+        self.0.is_empty() || self.0.contains(&kind)
+    }
+}
