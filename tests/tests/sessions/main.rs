@@ -3,4 +3,5 @@
 
 mod crashes;
 mod rest;
+mod schemathesis;
 mod stage;
