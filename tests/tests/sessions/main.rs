@@ -4,4 +4,5 @@
 mod crashes;
 mod rest;
 mod schemathesis;
+mod socket;
 mod stage;
