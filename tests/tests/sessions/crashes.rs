@@ -136,6 +136,25 @@ async fn outcome(stage: &Stage, session: &str, message: &str) -> Value {
     once(stage, &format!("{session}/messages/{message}"), "a turn does not end", is_over).await
 }
 
+/// How a turn ended, which is told by a word that is known; as if nothing were, where its sandbox was left alone.
+fn result_of(end: &Value, victim: Victim, number: usize, stage: &Stage) -> String {
+    let result = end["outcome"]["result"].as_str().unwrap_or_default();
+    let known: &[&str] = match victim {
+        Victim::Server | Victim::Daemon => &["success"],
+        Victim::Agent | Victim::Guest => &["success", "agent_exited", "environment_failed"],
+    };
+    assert!(known.contains(&result), "{number} {victim:?}: {end}\n{}", stage.server.log());
+    result.to_owned()
+}
+
+/// Sends a message; its id, as soon as it is accepted.
+async fn accepted(stage: &Stage, session: &str, prompt: String) -> String {
+    let body = json!({ "prompt": prompt, "mode": "ack" });
+    let (status, accepted) = told(stage.post(&format!("{session}/message"), body).await).await;
+    assert_eq!(status, 202, "{accepted}");
+    accepted["messageId"].as_str().unwrap().to_owned()
+}
+
 /// A session after a turn. What is on record of a message may be told a moment before its session says the same.
 async fn session_after(stage: &Stage, session: &str, message: &str) -> Value {
     let is_after = |now: &Value| now["activeTurn"]["messageId"] != message;
@@ -240,27 +259,36 @@ async fn whatever_dies_the_journal_is_whole_and_every_turn_ends() {
             7..=8 => Victim::Agent,
             _ => Victim::Guest,
         };
-        let body = json!({ "prompt": turn(number), "mode": "ack" });
-        let (status, accepted) = told(stage.post(&format!("{session}/message"), body).await).await;
-        assert_eq!(status, 202, "{accepted}");
-        let message = accepted["messageId"].as_str().unwrap().to_owned();
+        let message = accepted(&stage, &session, turn(number)).await;
+        // Some have another message behind them.
+        let behind = match dice.roll(4) {
+            0 => Some(accepted(&stage, &session, Script::new().text("behind").prompt("And then?")).await),
+            _ => None,
+        };
         // The moment is what is random here; nothing is waited for.
         tokio::time::sleep(Duration::from_millis(dice.roll(1500))).await;
         let running = told_at(&stage, &session).await["activeTurn"]["messageId"] == *message;
         let hit = strike(&mut stage, &session, victim).await;
         let end = outcome(&stage, &session, &message).await;
-        let result = end["outcome"]["result"].as_str().unwrap_or_default().to_owned();
-        let known = ["success", "agent_exited", "environment_failed"];
-        assert!(known.contains(&result.as_str()), "{number} {victim:?}: {end}\n{}", stage.server.log());
-        if matches!(victim, Victim::Server | Victim::Daemon) {
-            assert_eq!(result, "success", "{number} {victim:?}: {end}\n{}", stage.server.log());
-        }
+        let mut result = result_of(&end, victim, number, &stage);
         if running && hit {
             disturbed += 1;
             *told_of.entry(format!("{victim:?} {result}")).or_default() += 1;
         }
-        let now = session_after(&stage, &session, &message).await;
+        let mut last = message.clone();
         messages.push(message);
+        if let Some(behind) = behind {
+            let end = outcome(&stage, &session, &behind).await;
+            if end["state"] == "done" {
+                result = result_of(&end, victim, number, &stage);
+                last.clone_from(&behind);
+                messages.push(behind);
+            } else {
+                // Without a sandbox nothing is tried again and again.
+                assert_ne!(result, "success", "{number} {victim:?}: {end}\n{}", stage.server.log());
+            }
+        }
+        let now = session_after(&stage, &session, &last).await;
         assert!(agent_of(&now).len() <= 1, "one agent for one session");
         assert!(stands_as_it_should(&now, victim, &result), "{number} {victim:?} {result}: {now}");
         if number % 20 == 19 {
