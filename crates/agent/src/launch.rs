@@ -66,7 +66,7 @@ pub struct LaunchOptions {
     /// What it may do without asking.
     pub permission_mode: PermissionMode,
     /// Whether it asks us when it may not; otherwise what it may not do is refused, and the tools that ask its user are
-    /// not there, or refused too where it is [a spare](crate::claude::spare).
+    /// not there.
     pub ask: bool,
     /// Tools, or rules for them, that need no asking.
     pub allowed_tools: Vec<String>,

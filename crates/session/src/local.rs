@@ -44,6 +44,8 @@ pub struct HostConfig {
     /// How many agents to keep started in warm sandboxes, waiting for sessions. With any, a pool of the host's own is
     /// kept for that, and `pool` is not used.
     pub warm_agents: u32,
+    /// The same for sessions whose agents ask for permissions, in a pool of their own.
+    pub warm_asking_agents: u32,
     /// Whether sandboxes ask models through the daemon's gateway. Without, agents need a key of their own in `env`.
     pub gateway: bool,
     /// What a sandbox may reach whose session says nothing: `none`, `open`, or hosts to allow.
@@ -79,6 +81,7 @@ impl Default for HostConfig {
             backend: None,
             pool: None,
             warm_agents: 0,
+            warm_asking_agents: 0,
             gateway: true,
             network: vec!["none".to_owned()],
             max_idle_time: Some(Duration::from_secs(30 * 60)),

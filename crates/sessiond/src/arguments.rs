@@ -48,6 +48,9 @@ pub struct Arguments {
     /// grows with the demand up to four times that. [0]
     #[arg(long, env = "HOSTEL_SESSIOND_WARM_AGENTS", value_name = "N")]
     pub warm_agents: Option<u32>,
+    /// The same for sessions whose agents ask for permissions or plan, which is fixed when an agent is started. [0]
+    #[arg(long, env = "HOSTEL_SESSIOND_WARM_ASKING_AGENTS", value_name = "N")]
+    pub warm_asking_agents: Option<u32>,
     /// Whether sandboxes ask models through the daemon's gateway, without a key of their own. [true]
     #[arg(long, env = "HOSTEL_SESSIOND_GATEWAY", value_name = "BOOL")]
     pub gateway: Option<bool>,
@@ -131,6 +134,8 @@ impl Arguments {
         host.backend = self.backend.or(file.backend);
         host.pool = self.pool.or(file.pool);
         host.warm_agents = self.warm_agents.or(file.warm_agents).unwrap_or(host.warm_agents);
+        host.warm_asking_agents =
+            self.warm_asking_agents.or(file.warm_asking_agents).unwrap_or(host.warm_asking_agents);
         host.gateway = self.gateway.or(file.gateway).unwrap_or(host.gateway);
         if let Some(network) = Some(self.network).filter(|network| !network.is_empty()).or(file.network) {
             host.network = network;

@@ -107,7 +107,8 @@ impl fmt::Display for Config {
         writeln!(formatter, "template          {}", host.template)?;
         writeln!(formatter, "backend           {}", word(&host.backend))?;
         writeln!(formatter, "pool              {}", host.pool.as_deref().unwrap_or("any that fits"))?;
-        writeln!(formatter, "warm agents       {}", host.warm_agents)?;
+        let (silent, asking) = (host.warm_agents, host.warm_asking_agents);
+        writeln!(formatter, "warm agents       {silent}, and {asking} that ask")?;
         writeln!(formatter, "gateway           {}", if host.gateway { "on" } else { "off" })?;
         writeln!(formatter, "network           {}", host.network.join(", "))?;
         writeln!(formatter, "idle at most      {}", time(host.max_idle_time))?;

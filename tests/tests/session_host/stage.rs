@@ -50,14 +50,16 @@ impl Stage {
         self.host = open(&self.daemon, &self.place, config).await;
     }
 
-    /// The same, with so many agents that wait for sessions.
-    pub(crate) async fn keep_warm(&mut self, agents: u32) {
-        self.restart_host_with(HostConfig { warm_agents: agents, ..HostConfig::default() }).await;
-        hostel_tests::eventually("agents wait", || {
-            let pool = self.daemon.hostel(&["--json", "pool", "get", "hostel-agents"]).stdout;
+    /// The same, with an agent that waits for a session, and another for one that wants to be asked.
+    pub(crate) async fn keep_warm(&mut self) {
+        self.restart_host_with(HostConfig { warm_agents: 1, warm_asking_agents: 1, ..HostConfig::default() })
+            .await;
+        let waits = |pool: &str| {
+            let pool = self.daemon.hostel(&["--json", "pool", "get", pool]).stdout;
             let pool: Value = serde_json::from_str(&pool).unwrap_or_default();
-            pool["status"]["ready"].as_u64() >= Some(agents.into())
-        });
+            pool["status"]["ready"].as_u64() > Some(0)
+        };
+        hostel_tests::eventually("agents wait", || waits("hostel-agents") && waits("hostel-agents-asking"));
     }
 
     /// The store, beside the host's own connection to it.

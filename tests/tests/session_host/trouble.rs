@@ -121,7 +121,7 @@ async fn a_conversation_goes_on_without_the_parts_that_cannot_be_written() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_waited_for_another_session_does_not_stay() {
     let Some(mut stage) = Stage::start().await else { return };
-    stage.keep_warm(1).await;
+    stage.keep_warm().await;
     // What is in its environment cannot be changed any more.
     let config = json!({ "permissionMode": "bypassPermissions", "env": { "WORD": "own" } });
     let id = stage.create(Pattern::LongRunning, config).await.id;

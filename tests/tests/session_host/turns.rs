@@ -294,49 +294,56 @@ async fn an_agent_that_keeps_the_budget_itself_follows_when_it_is_changed() {
     stage.host.shutdown().await;
 }
 
+/// What the agent says of itself at the beginning of a turn.
+fn init(events: &[std::sync::Arc<hostel_session::Event>]) -> Value {
+    let lines = events.iter().filter(|event| event.kind == EventKind::AgentMessage);
+    let lines = lines.map(|event| serde_json::from_str::<Value>(event.data.get()).unwrap());
+    lines.map(|line| line["message"].clone()).find(|line| line["subtype"] == "init").expect("what it is like")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_was_there_before_is_what_the_session_wants() {
     let Some(mut stage) = Stage::start().await else { return };
-    stage.keep_warm(1).await;
-    let create = json!({
-        "pattern": "long-running", "maxBudgetUsd": 3.0, "maxTurns": 2, "onLimit": "pause",
-        "config": {
-            "model": "claude-haiku-4-5", "permissionMode": "plan", "systemPrompt": "Your name is Vendela.",
-            "workingDirectory": "/workspace/below", "disallowedTools": ["WebFetch"],
-        },
-    });
-    let id = stage.host.create(serde_json::from_value(create).unwrap()).await.unwrap().session.id;
-    let message = stage.send(&id, Script::new().text("hello")).await;
-    let (outcome, events) = stage.turn(&id, &message).await;
-    assert_eq!(outcome["text"], "hello", "{outcome}");
-    let session = stage.host.get(&id).await.unwrap();
-    assert_eq!(session.environment.start.as_deref(), Some("claimed"));
-    // As the agent says of itself, and as it asks.
-    let of_its_own = |key: &str| {
-        let lines = events.iter().filter(|event| event.kind == EventKind::AgentMessage);
-        let lines = lines.map(|event| serde_json::from_str::<Value>(event.data.get()).unwrap());
-        let init = lines.map(|line| line["message"].clone()).find(|line| line["subtype"] == "init");
-        init.expect("what it is like")[key].clone()
-    };
-    assert_eq!(of_its_own("permissionMode"), "plan");
-    assert_eq!(of_its_own("cwd"), "/workspace/below");
-    assert_eq!(of_its_own("model"), "claude-haiku-4-5");
-    let asked = stage.model.requests().into_iter().find(|request| request.path == "/v1/messages").unwrap();
-    let asked: Value = serde_json::from_slice(&asked.body).unwrap();
-    assert_eq!(asked["model"], "claude-haiku-4-5");
-    assert!(asked["system"].to_string().contains("Your name is Vendela."));
-    let (client, sandbox) = stage.host.environment(&id).await.unwrap();
-    let processes = client.list_processes(&sandbox).await.unwrap();
-    let running: Vec<_> = processes.iter().filter(|one| one.running).map(|one| one.id.as_str()).collect();
-    assert_eq!(running, ["warm"], "no other agent was started");
-    let sandbox = client.get_sandbox(&sandbox).await.unwrap();
-    let budget = sandbox.model.unwrap().budget.cost_micros;
-    assert_eq!(budget, Some(3_000_000), "and the gateway knows its budget");
-    let read = Script::new().tool("Read", json!({ "file_path": "/workspace/below/none" })).text("too much");
-    let message = stage.send(&id, read).await;
-    let (outcome, _) = stage.turn(&id, &message).await;
-    assert_eq!(outcome["result"], "max_turns", "{outcome}");
-    stage.host.terminate(&id, EndReason::UserRequested).await.unwrap();
+    stage.keep_warm().await;
+    for (mode, asks) in [("acceptEdits", false), ("plan", true)] {
+        let create = json!({
+            "pattern": "long-running", "maxBudgetUsd": 3.0, "maxTurns": 2, "onLimit": "pause",
+            "config": {
+                "model": "claude-haiku-4-5", "permissionMode": mode, "systemPrompt": "Your name is Vendela.",
+                "workingDirectory": "/workspace/below", "disallowedTools": ["WebFetch"],
+            },
+        });
+        let id = stage.host.create(serde_json::from_value(create).unwrap()).await.unwrap().session.id;
+        let message = stage.send(&id, Script::new().text("hello")).await;
+        let (outcome, events) = stage.turn(&id, &message).await;
+        assert_eq!(outcome["text"], "hello", "{outcome}");
+        let session = stage.host.get(&id).await.unwrap();
+        assert_eq!(session.environment.start.as_deref(), Some("claimed"), "{mode}");
+        // As the agent says of itself, and as it asks.
+        let init = init(&events);
+        assert_eq!(init["permissionMode"], mode);
+        assert_eq!(init["cwd"], "/workspace/below");
+        assert_eq!(init["model"], "claude-haiku-4-5");
+        let may_ask = init["tools"].as_array().unwrap().contains(&json!("AskUserQuestion"));
+        assert_eq!(may_ask, asks, "without anybody who answers it has no such tool");
+        let requests = stage.model.requests();
+        let asked = requests.into_iter().rfind(|request| request.path == "/v1/messages").unwrap();
+        let asked: Value = serde_json::from_slice(&asked.body).unwrap();
+        assert_eq!(asked["model"], "claude-haiku-4-5");
+        assert!(asked["system"].to_string().contains("Your name is Vendela."));
+        let (client, sandbox) = stage.host.environment(&id).await.unwrap();
+        let processes = client.list_processes(&sandbox).await.unwrap();
+        let running: Vec<_> = processes.iter().filter(|one| one.running).map(|one| one.id.as_str()).collect();
+        assert_eq!(running, ["warm"], "no other agent was started");
+        let sandbox = client.get_sandbox(&sandbox).await.unwrap();
+        let budget = sandbox.model.unwrap().budget.cost_micros;
+        assert_eq!(budget, Some(3_000_000), "and the gateway knows its budget");
+        let read = Script::new().tool("Read", json!({ "file_path": "/workspace/below/none" }));
+        let message = stage.send(&id, read.text("too much")).await;
+        let (outcome, _) = stage.turn(&id, &message).await;
+        assert_eq!(outcome["result"], "max_turns", "{outcome}");
+        stage.host.terminate(&id, EndReason::UserRequested).await.unwrap();
+    }
     stage.host.shutdown().await;
 }
 

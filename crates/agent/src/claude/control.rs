@@ -10,9 +10,6 @@ use serde_json::{Value, json};
 
 /// The largest input of a tool that is kept until its question is answered, in bytes.
 const MAX_INPUT: usize = 128 * 1024;
-/// What the agent is told where nobody wants to be asked.
-const NOBODY_ALLOWS: &str =
-    "This needs an approval, and nobody is there to give one. Do without it, or say what you need.";
 /// The longest id of a call of a host's tool, in bytes.
 const MAX_CALL: usize = 1024;
 
@@ -29,9 +26,6 @@ pub(super) fn request(state: &mut State, line: &Value, found: &mut Found) -> boo
         return true;
     }
     match subtype {
-        "can_use_tool" if state.denies => {
-            respond(state, id, Ok(json!({ "behavior": "deny", "message": NOBODY_ALLOWS })));
-        }
         "can_use_tool" => ask(state, id, request, found),
         "hook_callback" => {
             state.calls.insert(id.to_owned(), Call::Hook);

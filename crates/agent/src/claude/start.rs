@@ -12,10 +12,6 @@ use std::collections::BTreeMap;
 const NEUTRAL: &str = "/mnt";
 /// Makes the CLI wait until a driver claims it.
 pub(super) const AWAIT_CLAIM: &str = "--await-claim";
-/// Makes the CLI ask its host for permissions.
-const ASKS: [&str; 2] = ["--permission-prompt-tool", "stdio"];
-/// The tools that it has only where it may ask: each is a question to its user.
-const QUESTIONS: [&str; 3] = ["AskUserQuestion", "EnterPlanMode", "ExitPlanMode"];
 /// Linux takes no longer argument (execve(2), MAX_ARG_STRLEN).
 const MAX_ARGUMENT: usize = 128 * 1024;
 /// The least that a process may spend, in thousand-millionths of a dollar.
@@ -36,9 +32,6 @@ pub(super) fn process(options: &LaunchOptions) -> Result<Launch> {
     }
     let mut argv = common(options);
     argv.extend(["--permission-mode".to_owned(), word(mode(options)).to_owned()]);
-    if options.ask {
-        argv.extend(ASKS.map(str::to_owned));
-    }
     let mut add = |flag: &str, value: String| argv.extend([flag.to_owned(), value]);
     if let Some(resume) = &options.resume {
         add("--resume", resume.clone());
@@ -96,8 +89,6 @@ pub(super) fn spare(options: &LaunchOptions) -> Option<Launch> {
     possible.then(|| {
         let mut argv = common(options);
         argv.push(AWAIT_CLAIM.to_owned());
-        // It always asks: whoever claims it for somebody who wants no questions answers them all.
-        argv.extend(ASKS.map(str::to_owned));
         if options.strict_mcp_config {
             argv.push("--strict-mcp-config".to_owned());
         }
@@ -124,6 +115,9 @@ fn common(options: &LaunchOptions) -> Vec<String> {
     let sources: Vec<&str> = options.setting_sources.iter().map(|source| source_word(*source)).collect();
     argv.extend(["--setting-sources".to_owned(), sources.join(",")]);
     let mut add = |flag: &str, value: String| argv.extend([flag.to_owned(), value]);
+    if options.ask {
+        add("--permission-prompt-tool", "stdio".to_owned());
+    }
     if let Some(model) = &options.fallback_model {
         add("--fallback-model", model.clone());
     }
@@ -165,7 +159,6 @@ pub(super) fn opening(options: &LaunchOptions) -> Result<State> {
     let mut state = State {
         format: FORMAT.to_owned(),
         claim: options.claimed_spare,
-        denies: options.claimed_spare && !options.ask,
         spent: if options.resume.is_some() { result::nano(options.spent) } else { 0 },
         budget: options.max_budget_usd.map(result::nano),
         granted: options.granted.clone(),
@@ -276,14 +269,10 @@ fn claimed_servers(options: &LaunchOptions) -> McpServers {
 }
 
 fn permissions(options: &LaunchOptions) -> Option<Value> {
-    let mut denied = options.disallowed_tools.clone();
-    if !options.ask {
-        denied.extend(QUESTIONS.map(str::to_owned));
-    }
     let mut settings = Map::new();
     for (key, list) in [
         ("allow", &options.allowed_tools),
-        ("deny", &denied),
+        ("deny", &options.disallowed_tools),
         ("additionalDirectories", &options.additional_directories),
     ] {
         if !list.is_empty() {

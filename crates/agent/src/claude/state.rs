@@ -39,8 +39,6 @@ pub(super) struct State {
     pub(super) is_ready: bool,
     /// Whether it has to be claimed for that.
     pub(super) claim: bool,
-    /// Whether nobody wants to be asked: it was started as one that asks, for whom nobody knew.
-    pub(super) denies: bool,
     /// What it says of itself.
     pub(super) ready: Ready,
     /// The model that it last said to speak with.

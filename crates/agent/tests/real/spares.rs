@@ -1,7 +1,7 @@
 //! Agents that were started before anybody wanted them.
 
 use super::agent::{Agent, Place, spawn};
-use hostel_agent::{AgentKind, Answer, Decision, LaunchOptions, Meaning, PermissionMode, Request, claude};
+use hostel_agent::{AgentKind, LaunchOptions, Meaning, PermissionMode, claude};
 use hostel_testkit::Script;
 use serde_json::json;
 
@@ -78,45 +78,6 @@ async fn a_spare_becomes_what_it_is_claimed_for() {
     let absent = |meaning: &Meaning| matches!(meaning, Meaning::Log { message, .. } if message.contains("\"absent\" does not work"));
     assert_eq!(agent.count(absent), 1);
     assert_eq!(agent.count(|meaning| matches!(meaning, Meaning::Ready(ready) if ready.conversation.is_some() && ready.version.is_some())), 1);
-}
-
-#[tokio::test]
-async fn a_spare_asks_only_those_who_want_to_be_asked() {
-    let modes = [PermissionMode::Default, PermissionMode::BypassPermissions];
-    for (ask, permission_mode) in [true, false].into_iter().flat_map(|ask| modes.map(|mode| (ask, mode))) {
-        let place = Place::new().await;
-        let Some(plain) = place.options() else { return };
-        let child = spawn(&claude::spare(&plain).expect("a spare"));
-        let wanted = LaunchOptions { ask, permission_mode, claimed_spare: true, ..plain };
-        let (_, driver) = AgentKind::Claude.launch(&wanted).expect("options");
-        let mut agent = Agent::with(AgentKind::Claude, driver, child);
-        let script = Script::new().tool("Bash", json!({ "command": "touch made" })).text("done");
-        agent.prompt(&script.prompt("Go."));
-        let asks = ask && permission_mode == PermissionMode::Default;
-        if asks {
-            let at = agent.until(0, |meaning| matches!(meaning, Meaning::Question(_))).await;
-            let Meaning::Question(question) = agent.events[at].meaning.clone() else { unreachable!() };
-            let decision = Decision::Allow { input: None, for_session: false };
-            agent.ask(Request::Answer(Answer { question: question.id, decision }));
-        }
-        let (results, from) = agent.idle(0).await;
-        assert_eq!(results[0].text.as_deref(), Some("done"));
-        let allowed = ask || permission_mode == PermissionMode::BypassPermissions;
-        assert_eq!(place.workspace.path().join("made").exists(), allowed, "{ask} {permission_mode:?}");
-        let is_told = place.last_request().contains("nobody is there to give one");
-        assert_eq!(is_told, !allowed);
-        if !ask {
-            // Whatever it may: nobody would ever answer what it asks then.
-            let plan = json!({ "plan": "nothing" });
-            let script = Script::new().tool("EnterPlanMode", json!({})).tool("ExitPlanMode", plan);
-            agent.prompt(&script.tool("Bash", json!({ "command": "true" })).text("on").prompt("Plan."));
-            let (results, _) = agent.idle(from).await;
-            assert_eq!(results[0].text.as_deref(), Some("on"));
-            let request = place.last_request();
-            assert!(!request.contains("Entered plan mode"), "{request}");
-        }
-        assert_eq!(agent.count(|meaning| matches!(meaning, Meaning::Question(_))), usize::from(asks));
-    }
 }
 
 #[tokio::test]

@@ -58,13 +58,13 @@ fn what_is_session_specific_is_not_in_a_spare() {
         host_hooks: Some(json!({})),
         hooks: Some(json!({ "Stop": [] })),
         title: Some("t".to_owned()),
-        ask: true,
         mcp_servers: [("m".to_owned(), json!({ "command": "m" }))].into(),
         claimed_spare: true,
         ..options()
     };
     assert_eq!(claude::spare(&specific), Some(plain.clone()));
     for fixed in [
+        LaunchOptions { ask: true, ..options() },
         LaunchOptions { max_turns: Some(3), ..options() },
         LaunchOptions { max_budget_usd: Some(3.0), ..options() },
         LaunchOptions { json_schema: Some(json!({})), ..options() },

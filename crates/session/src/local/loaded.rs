@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::id::SessionId;
 use crate::session::Session;
 use crate::store::Store;
+use crate::worker::options::Spares;
 use crate::worker::{Command, Left, MAILBOX, Worker};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -240,7 +241,9 @@ impl Loaded {
 
     /// Keeps agents warm, where that is wanted, until the host goes away.
     pub(super) fn keep_warm(&self, shared: &Arc<Shared>) {
-        self.tasks.spawn(super::warm::keep(Arc::clone(shared), self.leaving.clone()));
+        for spares in Spares::ALL {
+            self.tasks.spawn(super::warm::keep(spares, Arc::clone(shared), self.leaving.clone()));
+        }
     }
 
     /// Sees to the limits of those that are not in memory, until the host goes away.

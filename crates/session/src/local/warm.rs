@@ -2,7 +2,7 @@
 
 use super::Shared;
 use crate::error::{Error, Result};
-use crate::worker::options;
+use crate::worker::options::Spares;
 use hostel_client::domain::process::ProcessSpec;
 use hostel_client::domain::{BackendName, TemplateId};
 use hostel_client::model::PoolSpec;
@@ -19,21 +19,22 @@ const LOOK: Duration = Duration::from_secs(60);
 const REFILL_DELAY: Duration = Duration::from_secs(1);
 
 /// Has the daemon keep a pool of warm agents for as long as the host is there; or none, where none are wanted.
-pub(super) async fn keep(shared: Arc<Shared>, leaving: CancellationToken) {
+pub(super) async fn keep(spares: Spares, shared: Arc<Shared>, leaving: CancellationToken) {
+    let wanted = spares.wanted(&shared.config);
     let (mut told, mut is_set) = (false, false);
     loop {
-        let kept = match shared.config.warm_agents {
-            0 => abolish(&shared).await,
-            _ => ensure(&shared, is_set).await,
+        let kept = match wanted {
+            0 => abolish(spares, &shared).await,
+            _ => ensure(spares, &shared, is_set).await,
         };
         let pause = match kept {
-            Ok(()) if shared.config.warm_agents == 0 => return,
+            Ok(()) if wanted == 0 => return,
             Ok(()) => {
                 (told, is_set) = (false, true);
                 LOOK
             }
             Err(error) => {
-                if !std::mem::replace(&mut told, true) && shared.config.warm_agents > 0 {
+                if !std::mem::replace(&mut told, true) && wanted > 0 {
                     tracing::warn!(%error, "no agents can be kept warm yet; it is tried again");
                 }
                 PAUSE
@@ -47,12 +48,12 @@ pub(super) async fn keep(shared: Arc<Shared>, leaving: CancellationToken) {
 }
 
 /// Removes the pool that a server before this kept.
-async fn abolish(shared: &Shared) -> Result<()> {
-    let client = shared.client().await?;
-    match client.get_pool(options::WARM_POOL).await {
-        Ok(pool) if pool.spec.warm_process.is_some() => {
-            tracing::info!(pool = options::WARM_POOL, "no agents are to be kept warm any more");
-            Ok(client.delete_pool(options::WARM_POOL, true).await?)
+async fn abolish(spares: Spares, shared: &Shared) -> Result<()> {
+    let (client, pool) = (shared.client().await?, spares.pool());
+    match client.get_pool(pool).await {
+        Ok(known) if known.spec.warm_process.is_some() => {
+            tracing::info!(pool, "no agents are to be kept warm any more");
+            Ok(client.delete_pool(pool, true).await?)
         }
         // Nothing of ours; or a daemon that knows nothing of pools.
         Err(error) if error.is_connection() => Err(error.into()),
@@ -61,13 +62,14 @@ async fn abolish(shared: &Shared) -> Result<()> {
 }
 
 /// Sees to it that the pool is there: as it is configured at first, and then as somebody may have tuned it.
-async fn ensure(shared: &Shared, is_set: bool) -> Result<()> {
+async fn ensure(spares: Spares, shared: &Shared, is_set: bool) -> Result<()> {
     let invalid = |error: hostel_client::domain::Error| Error::invalid("template", error.to_string());
     let config = &shared.config;
-    let Some(spare) = options::spare() else { return Ok(()) };
+    let Some(spare) = spares.launch() else { return Ok(()) };
     let template = TemplateId::parse(config.template.as_str()).map_err(invalid)?;
     let backend = config.backend.as_deref().map(BackendName::parse).transpose().map_err(invalid)?;
-    let most = config.warm_agents.saturating_mul(4).min(10_000);
+    let wanted = spares.wanted(config);
+    let most = wanted.saturating_mul(4).min(10_000);
     let spec = PoolSpec {
         backend,
         warm_process: Some(ProcessSpec {
@@ -79,10 +81,10 @@ async fn ensure(shared: &Shared, is_set: bool) -> Result<()> {
         }),
         // Starting another agent takes a processor for longer than the one that was claimed needs for its first request.
         refill_delay: Some(REFILL_DELAY),
-        ..PoolSpec::new(template, config.warm_agents, most)
+        ..PoolSpec::new(template, wanted, most)
     };
     let client = shared.client().await?;
-    let name = options::WARM_POOL;
+    let name = spares.pool();
     match client.get_pool(name).await {
         Ok(_) if is_set => {}
         Ok(_) => {

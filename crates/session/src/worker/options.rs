@@ -15,8 +15,6 @@ use std::time::Duration;
 const LABEL: &str = "hostel-session";
 /// The label that says in which store that session is.
 const STORE: &str = "hostel-session-store";
-/// The pool of warm agents.
-pub(crate) const WARM_POOL: &str = "hostel-agents";
 /// Where agents work unless the session says otherwise.
 pub(crate) const WORKSPACE: &str = "/workspace";
 /// How much longer a sandbox may live than its session, so that one that nobody looks after goes away.
@@ -81,6 +79,7 @@ pub(crate) fn sandbox(
         ..SandboxSpec::default()
     };
     spec.validate().map_err(|error| invalid("config", &error))?;
+    let own_pool = || Spares::of(host, config).map(|spares| spares.pool().to_owned());
     Ok(CreateSandbox {
         request_id: Some(format!(
             "{:.32}-{}-{attempt}",
@@ -88,23 +87,59 @@ pub(crate) fn sandbox(
             session.created_at.as_microsecond()
         )),
         network_given: true,
-        pool: config.pool.clone().or_else(|| own_pool(host, config)).or_else(|| host.pool.clone()),
+        pool: config.pool.clone().or_else(own_pool).or_else(|| host.pool.clone()),
         spec,
         wait: Some(MAKING),
         ..CreateSandbox::default()
     })
 }
 
-/// The pool of warm agents, where the session is one that they are kept for.
-fn own_pool(host: &HostConfig, config: &SessionConfig) -> Option<String> {
-    let usual = config.template.is_none() && config.backend.is_none();
-    (host.warm_agents > 0 && usual).then(|| WARM_POOL.to_owned())
+/// Agents that are kept started and wait for sessions that say nothing of what must be said when they are started. Of
+/// that there is one thing that many sessions say: that the agent asks for permissions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Spares {
+    /// They ask nobody.
+    Silent,
+    /// They ask.
+    Asking,
 }
 
-/// The agent that is kept warm: for sessions that say nothing of what must be said when it is started.
-pub(crate) fn spare() -> Option<Launch> {
-    let config = SessionConfig::default();
-    hostel_agent::claude::spare(&agent(&config))
+impl Spares {
+    pub(crate) const ALL: [Self; 2] = [Self::Silent, Self::Asking];
+
+    /// The pool that they are in.
+    pub(crate) fn pool(self) -> &'static str {
+        match self {
+            Self::Silent => "hostel-agents",
+            Self::Asking => "hostel-agents-asking",
+        }
+    }
+
+    /// How many are wanted.
+    pub(crate) fn wanted(self, host: &HostConfig) -> u32 {
+        match self {
+            Self::Silent => host.warm_agents,
+            Self::Asking => host.warm_asking_agents,
+        }
+    }
+
+    /// What they are.
+    pub(crate) fn launch(self) -> Option<Launch> {
+        let config = SessionConfig { ask_permissions: self == Self::Asking, ..SessionConfig::default() };
+        hostel_agent::claude::spare(&agent(&config))
+    }
+
+    /// Those that are kept for sessions like this.
+    fn of(host: &HostConfig, config: &SessionConfig) -> Option<Self> {
+        let usual = config.template.is_none() && config.backend.is_none();
+        let spares = if asks(config) { Self::Asking } else { Self::Silent };
+        (usual && spares.wanted(host) > 0).then_some(spares)
+    }
+}
+
+/// Whether an agent asks for permissions: without that there would be no end to its planning.
+fn asks(config: &SessionConfig) -> bool {
+    config.ask_permissions || config.permission_mode == Some(PermissionMode::Plan)
 }
 
 fn invalid(field: &str, error: &impl std::fmt::Display) -> Error {
@@ -168,7 +203,7 @@ fn agent(config: &SessionConfig) -> LaunchOptions {
         max_turns: config.max_turns,
         max_thinking_tokens: config.max_thinking_tokens,
         permission_mode: config.permission_mode.unwrap_or_default(),
-        ask: config.ask_permissions || config.permission_mode == Some(PermissionMode::Plan),
+        ask: asks(config),
         allowed_tools: config.allowed_tools.clone(),
         disallowed_tools: config.disallowed_tools.clone(),
         additional_directories: config.additional_directories.clone(),

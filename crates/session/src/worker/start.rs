@@ -138,7 +138,8 @@ impl Start {
         if self.cancel.is_cancelled() {
             return Err(error.into());
         }
-        if error.is_not_found() && create.pool.as_deref() == Some(options::WARM_POOL) {
+        let of_spares = |pool: &str| options::Spares::ALL.iter().any(|spares| spares.pool() == pool);
+        if error.is_not_found() && create.pool.as_deref().is_some_and(of_spares) {
             create.pool = None;
             // Another request: the first may be found again by then.
             create.request_id = again(create.request_id, "cold");
