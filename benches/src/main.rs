@@ -24,7 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match &arguments.command {
-        Some(Command::Report { file }) => Report::read(file).map(|report| {
+        Some(Command::Report { file, again }) => Report::read_all(file, again).map(|report| {
             print!("{}", report.markdown());
             ExitCode::SUCCESS
         }),

@@ -22,6 +22,8 @@ pub(crate) enum Command {
     Report {
         /// The file.
         file: PathBuf,
+        /// Files of later runs, of a part each: their sections take the place of those of the first, and say so.
+        again: Vec<PathBuf>,
     },
 }
 

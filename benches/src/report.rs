@@ -8,7 +8,7 @@ use crate::machine::Machine;
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Everything that one run found.
 #[derive(Debug, Serialize, Deserialize)]
@@ -105,6 +105,24 @@ impl Report {
         serde_json::from_slice(&bytes).with_context(|| format!("understand {}", file.display()))
     }
 
+    /// A report in which later ones measured some sections again.
+    pub(crate) fn read_all(file: &Path, again: &[PathBuf]) -> Result<Self> {
+        let mut report = Self::read(file)?;
+        for file in again {
+            report.renew(Self::read(file)?);
+        }
+        Ok(report)
+    }
+
+    /// Takes what a later run measured again, and says of which run it is.
+    fn renew(&mut self, later: Self) {
+        for mut section in later.sections {
+            let Some(own) = self.sections.iter_mut().find(|own| own.name == section.name) else { continue };
+            section.notes.push(format!("Measured again, on {}, by `{}`.", later.date, later.command));
+            *own = section;
+        }
+    }
+
     pub(crate) fn write(&self, file: &Path) -> Result<()> {
         let mut text = serde_json::to_string_pretty(self).context("write JSON")?;
         text.push('\n');
@@ -198,6 +216,18 @@ pub(crate) mod tests {
         let again = Report::read(&file).unwrap();
         assert_eq!(again.text(), report.text());
         assert!(again.is_complete());
+    }
+
+    #[test]
+    fn what_was_measured_again_takes_its_place_and_says_so() {
+        let mut report = example();
+        report.sections.push(Section::new("exec", "Exec", ""));
+        let mut later = example();
+        later.sections[0].title = "One-shot, better".to_owned();
+        report.renew(later);
+        let sections: Vec<_> =
+            report.sections.iter().map(|one| (one.title.as_str(), one.notes.len())).collect();
+        assert_eq!(sections, [("One-shot, better", 1), ("Exec", 0)]);
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub struct HostConfig {
     /// The pool of sandboxes whose session says nothing; `None` is any that fits.
     pub pool: Option<String>,
     /// How many agents to keep started in warm sandboxes, waiting for sessions. With any, a pool of the host's own is
-    /// kept for that, and `pool` is not used.
+    /// kept for that, and `pool` is for the others.
     pub warm_agents: u32,
     /// The same for sessions whose agents ask for permissions, in a pool of their own.
     pub warm_asking_agents: u32,

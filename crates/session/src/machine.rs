@@ -177,7 +177,10 @@ impl Machine {
                 if self.closing || !self.made {
                     return;
                 }
-                if self.turn.as_mut().is_some_and(Turn::wait_again) {
+                // Nobody has seen a prompt whose agent was being killed for another to have it.
+                let waits = |turn: &Turn| turn.phase == Phase::Starting;
+                let waits = self.agent == Agent::Sweeping && self.turn.as_ref().is_some_and(waits);
+                if waits || self.turn.as_mut().is_some_and(Turn::wait_again) {
                     (self.agent, self.environment) = (Agent::Absent, EnvironmentStatus::Terminated);
                 } else {
                     self.failed(EnvironmentStatus::Terminated, TurnEnd::EnvironmentFailed, effects);

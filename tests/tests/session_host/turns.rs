@@ -1,6 +1,7 @@
 //! Turns, from the message to the end.
 
 use super::stage::Stage;
+use hostel_session::client::model::Process;
 use hostel_session::{
     Change, Delivery, EndReason, EventKind, HostConfig, Pattern, QuestionAnswer, SendMessage,
     SessionHost as _, SessionStatus, UpdateSession, Usd, Verdict, agent::Content,
@@ -278,14 +279,25 @@ async fn an_agent_that_keeps_the_budget_itself_follows_when_it_is_changed() {
     stage.restart_host_with(HostConfig { gateway: false, ..HostConfig::default() }).await;
     let turn = stage.host.get(&id).await.unwrap().agent_cost.dollars();
     assert!(turn > 0.0);
+    let mut before = String::new();
     for (budget, says) in [(Some(turn * 2.5), "two"), (Some(turn * 10.0), "three"), (None, "four")] {
+        let is_bound = budget.is_some();
         let budget = budget.map_or(Change::Clear, |budget| Change::Set(Usd::from_dollars(budget).unwrap()));
         let update = UpdateSession { max_budget_usd: budget, ..Default::default() };
         stage.host.update(&id, update).await.unwrap();
         let message = stage.send(&id, Script::new().text(says)).await;
         let (outcome, _) = stage.turn(&id, &message).await;
         assert_eq!((&outcome["text"], &outcome["isError"]), (&json!(says), &json!(false)), "{outcome}");
-        assert_eq!(stage.host.environment(&id).await.unwrap().1, sandbox, "the same sandbox");
+        let (client, same) = stage.host.environment(&id).await.unwrap();
+        assert_eq!(same, sandbox);
+        let processes = client.list_processes(&sandbox).await.unwrap();
+        let running =
+            |one: &&Process| one.running && one.command.iter().any(|word| word == "--session-mirror");
+        let agents: Vec<_> = processes.iter().filter(running).collect();
+        assert_eq!(agents.len(), 1, "{processes:?}");
+        assert_ne!(agents[0].id.as_str(), before, "another agent");
+        assert_eq!(agents[0].command.iter().any(|word| word == "--max-budget-usd"), is_bound);
+        before = agents[0].id.to_string();
     }
     let asked = stage.model.requests().into_iter().rfind(|request| request.path == "/v1/messages").unwrap();
     let asked = String::from_utf8_lossy(&asked.body).into_owned();

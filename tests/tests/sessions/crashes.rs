@@ -284,8 +284,9 @@ async fn whatever_dies_the_journal_is_whole_and_every_turn_ends() {
                 last.clone_from(&behind);
                 messages.push(behind);
             } else {
-                // Without a sandbox nothing is tried again and again.
-                assert_ne!(result, "success", "{number} {victim:?}: {end}\n{}", stage.server.log());
+                // Without a sandbox nothing is tried again and again. It may go when the first is over.
+                let gone = result != "success" || matches!(victim, Victim::Guest);
+                assert!(gone, "{number} {victim:?}: {end}\n{}", stage.server.log());
             }
         }
         let now = session_after(&stage, &session, &last).await;

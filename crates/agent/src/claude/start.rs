@@ -25,8 +25,8 @@ pub(super) fn process(options: &LaunchOptions) -> Result<Launch> {
     if options.claimed_spare {
         return spare(options).ok_or_else(|| Error::Options {
             field: "claimed_spare",
-            problem: "a spare cannot resume, has no plugins or arguments of its own, and not both its MCP servers and \
-                      the host's"
+            problem: "a spare cannot resume, has no plugins or arguments of its own, no variables in MCP servers, and \
+                      not both its own and the host's"
                 .to_owned(),
         });
     }
@@ -82,7 +82,10 @@ pub(super) fn process(options: &LaunchOptions) -> Result<Launch> {
 /// The process of a spare. Only what cannot be said at the claim is in it.
 pub(super) fn spare(options: &LaunchOptions) -> Option<Launch> {
     // MCP servers that it is given at the claim take the place of those of the host.
+    // Variables in MCP servers are filled in only where they come by argument.
+    let variable = |server: &Value| server.to_string().contains("${");
     let possible = options.resume.is_none()
+        && !options.mcp_servers.values().any(variable)
         && (options.mcp_servers.is_empty() || options.host_mcp_servers.is_empty())
         && options.plugins.is_empty()
         && options.extra_args.is_empty();

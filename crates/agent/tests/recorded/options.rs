@@ -36,6 +36,8 @@ fn options_that_contradict_each_other_are_refused() {
         ..options()
     };
     assert!(claude::spare(&both).is_none());
+    let variable = [("a".to_owned(), json!({ "command": "a", "args": ["${HOME}/docs"] }))].into();
+    assert!(claude::spare(&LaunchOptions { mcp_servers: variable, ..options() }).is_none());
     assert!(claude::spare(&LaunchOptions { plugins: vec!["p".to_owned()], ..options() }).is_none());
     let large = [("s".to_owned(), json!({ "command": "x".repeat(200_000) }))].into();
     let large = LaunchOptions { mcp_servers: large, ..options() };

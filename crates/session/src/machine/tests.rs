@@ -280,7 +280,9 @@ fn a_prompt_that_its_agent_cannot_have_is_had_by_another() {
     assert_eq!(machine.happened(Input::Outdated), [Effect::Sweep]);
     assert_eq!(run(&mut machine, &[Input::Swept]), [Effect::Start]);
     assert_eq!(run(&mut machine, &[Input::Ready]), [Effect::Prompt("a".into())]);
-    run(&mut machine, &[Input::Begun("a".into())]);
+    machine.happened(Input::Outdated);
+    assert_eq!(machine.happened(Input::SandboxGone), [Effect::Start], "nor has it seen the prompt");
+    run(&mut machine, &[Input::Ready, Input::Begun("a".into())]);
     assert_eq!(machine.happened(Input::Outdated), [], "it has begun");
 }
 

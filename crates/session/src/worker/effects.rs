@@ -46,6 +46,10 @@ impl Worker {
             Effect::ArmGrace => self.grace = Some(Instant::now() + self.stop_grace),
             Effect::Sweep => {
                 self.grace = None;
+                if self.machine.turn().is_none() {
+                    // Until now it did something of its own accord.
+                    self.session.last_activity_at = Some(crate::clock::now());
+                }
                 let epoch = self.epoch;
                 self.when_durable(move |worker| worker.sweep(epoch, Duration::ZERO));
             }

@@ -27,6 +27,8 @@ const MAX_WORDS: usize = 2000;
 const MAX_COUNT: u64 = 1 << 53;
 /// What a driver says of a turn whose agent has ended.
 const GONE: &str = "agent_exited";
+/// What an agent says of a turn that it ends for its own budget.
+const BUDGET_SPENT: &str = "error_max_budget_usd";
 /// What a driver says of a prompt that the conversation has already.
 const REPEATED: &str = "repeated";
 
@@ -292,6 +294,13 @@ impl Worker {
     fn result(&mut self, result: TurnResult, raw: Option<&Value>) {
         let session = &mut self.session;
         session.agent_cost = session.agent_cost.plus(Usd::from_dollars(result.cost_usd).unwrap_or_default());
+        // It counts more finely than the record: what it says is spent is.
+        if result.subtype == BUDGET_SPENT
+            && let Some(budget) = session.limits.max_budget_usd
+            && self.driver.as_ref().is_some_and(|driver| driver.keeps_budget(Some(budget.dollars())))
+        {
+            session.agent_cost = session.agent_cost.max(budget);
+        }
         // The sandbox says so: it may say anything.
         let add = |count: &mut u64, more: u64| *count = count.saturating_add(more).min(MAX_COUNT);
         add(&mut session.num_turns, u64::from(result.num_turns));

@@ -152,6 +152,20 @@ async fn an_agent_that_works_of_its_own_accord_is_not_idle() {
 }
 
 #[tokio::test]
+async fn who_stops_what_an_agent_does_of_its_own_accord_does_not_find_it_idle_since_before() {
+    let mut scene = Scene::plain(json!({ "pattern": "long-running", "maxIdleTimeMs": 60_000 })).await;
+    scene.begin();
+    scene.hear([result(false), Meaning::Idle]);
+    let now = crate::clock::now();
+    scene.worker.session.last_activity_at = Some(now - jiff::SignedDuration::from_hours(2));
+    scene.hear([Meaning::Running]);
+    scene.worker.happened(Input::Kill);
+    assert_eq!(scene.worker.machine.agent(), Agent::Sweeping);
+    let (at, reason) = scene.worker.next_limit().unwrap();
+    assert!(reason == EndReason::IdleTimeout && at > now, "{at}");
+}
+
+#[tokio::test]
 async fn an_agent_that_keeps_another_budget_is_replaced_before_the_next_turn() {
     let create = json!({ "pattern": "long-running", "maxBudgetUsd": 2.0 });
     let mut scene = Scene::plain(create).await;
