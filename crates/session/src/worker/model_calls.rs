@@ -4,7 +4,7 @@ use crate::event::{Event, EventKind};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// How often it was asked since the agent's last result.
+/// How often it was asked since the agent's last result, and since the turn began.
 #[derive(Debug, Default)]
 pub(super) struct ModelCalls {
     /// The last of its messages.
@@ -50,8 +50,8 @@ impl ModelCalls {
                     self.asked(&line.message.id);
                 }
             }
-            // That of a result.
-            EventKind::Usage => *self = Self::default(),
+            // `Usage` is that of a result.
+            EventKind::TurnStarted | EventKind::Usage => *self = Self::default(),
             _ => {}
         }
     }

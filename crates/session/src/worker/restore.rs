@@ -99,12 +99,15 @@ impl Worker {
     }
 
     /// Finds the deltas of blocks that are not complete, so that they are forgotten when they are, whoever wrote them;
-    /// and how often the model was asked in the turn that runs.
+    /// and how often the model was asked in the turn that runs, or in what the agent does of its own accord.
     pub(super) async fn recall_turn(&mut self) {
-        let Some(active) = self.session.active_turn.as_ref().filter(|_| self.driver.is_some()) else {
+        let Some(driver) = &self.driver else { return };
+        let active = self.session.active_turn.as_ref();
+        if active.is_none() && driver.is_idle() {
             return;
-        };
-        let began = self.messages.iter().find(|one| one.id == active.message_id).map_or(0, |one| one.seq);
+        }
+        let message = active.and_then(|turn| self.messages.iter().find(|one| one.id == turn.message_id));
+        let began = message.map_or(0, |one| one.seq);
         let mut after = began.max(self.session.last_event.saturating_sub(MOST_RECALLED));
         loop {
             let events = match self.shared.store.events(&self.id, after, RECALLED).await {

@@ -25,6 +25,7 @@ type Asked = Arc<Mutex<Vec<Request>>>;
 struct Puppet {
     asked: Asked,
     has_tasks: bool,
+    works: bool,
 }
 
 impl AgentDriver for Puppet {
@@ -58,7 +59,7 @@ impl AgentDriver for Puppet {
     }
 
     fn is_idle(&self) -> bool {
-        true
+        !self.works
     }
 
     fn has_tasks(&self) -> bool {
@@ -126,7 +127,7 @@ impl Scene {
     }
 
     fn puppet(&self, has_tasks: bool) -> Puppet {
-        Puppet { asked: Arc::clone(&self.asked), has_tasks }
+        Puppet { asked: Arc::clone(&self.asked), has_tasks, works: false }
     }
 
     /// All of it is committed, and another begins the turn's memory anew.

@@ -136,6 +136,25 @@ async fn turns_are_counted_on_after_a_restart() {
 }
 
 #[tokio::test]
+async fn what_an_agent_does_of_its_own_accord_is_counted_on_after_a_restart() {
+    let create = json!({ "pattern": "long-running", "maxTurns": 3, "onLimit": "pause" });
+    let mut scene = Scene::plain(create).await;
+    scene.begin();
+    scene.worker.understand(vec![asks_the_model("one")]);
+    scene.hear([result(false), Meaning::Idle]);
+    scene.worker.happened(Input::Settled);
+    scene.worker.driver = Some(Box::new(super::Puppet { works: true, ..scene.puppet(false) }));
+    scene.hear([Meaning::Running]);
+    scene.worker.understand(vec![asks_the_model("two")]);
+    scene.take_up().await;
+    assert_eq!(scene.worker.model_calls.count(), 1, "that of the turn is in its result");
+    scene.worker.understand(vec![asks_the_model("three")]);
+    assert_eq!(scene.worker.session.reason, None);
+    scene.worker.understand(vec![asks_the_model("four")]);
+    assert_eq!(scene.worker.session.reason, Some(EndReason::MaxTurns));
+}
+
+#[tokio::test]
 async fn an_agent_that_works_of_its_own_accord_is_not_idle() {
     let mut scene = Scene::plain(json!({ "pattern": "long-running", "maxIdleTimeMs": 60_000 })).await;
     scene.begin();
