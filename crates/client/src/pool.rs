@@ -53,6 +53,8 @@ pub enum PoolField {
     Schedules,
     /// `warm_process`.
     WarmProcess,
+    /// `named_only`.
+    NamedOnly,
     /// `draining`.
     Draining,
 }
@@ -76,6 +78,7 @@ impl PoolField {
             Self::ScaleDownDelay => "scale_down_delay",
             Self::Schedules => "schedules",
             Self::WarmProcess => "warm_process",
+            Self::NamedOnly => "named_only",
             Self::Draining => "draining",
         }
     }

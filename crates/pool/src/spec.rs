@@ -64,6 +64,9 @@ pub struct PoolSpec {
     /// Hours at which the least size is higher, at most 64.
     #[serde(default)]
     pub schedules: Vec<Schedule>,
+    /// Whether it serves only claims that name it.
+    #[serde(default)]
+    pub named_only: bool,
     /// Whether to stop refilling and remove what is warm.
     #[serde(default)]
     pub draining: bool,
@@ -141,6 +144,7 @@ impl PoolSpec {
             target_hit_rate: default::target_hit_rate(),
             scale_down_delay: default::scale_down_delay(),
             schedules: Vec::new(),
+            named_only: false,
             draining: false,
         }
     }

@@ -59,11 +59,17 @@ async fn the_pool_of_warm_agents_is_made_and_taken_away() {
         let config = HostConfig { warm_agents, template: "host".to_owned(), ..HostConfig::default() };
         let host = super::stage::open(&daemon, &place, config).await;
         let looked = async {
-            while client.get_pool("hostel-agents").await.is_ok() != there {
+            loop {
+                let pool = client.get_pool("hostel-agents").await.ok();
+                if pool.is_some() == there {
+                    return pool;
+                }
                 tokio::time::sleep(hostel_tests::LOOK).await;
             }
         };
-        tokio::time::timeout(super::stage::PATIENCE, looked).await.expect("a pool, and then none");
+        let looked = tokio::time::timeout(super::stage::PATIENCE, looked).await;
+        let pool = looked.expect("a pool, and then none");
+        assert!(pool.is_none_or(|pool| pool.spec.named_only), "whoever makes another sandbox gets no agent");
         host.shutdown().await;
     }
 }

@@ -105,6 +105,9 @@ pub(crate) struct PoolOptions {
     /// Keep more at some hours of the week, UTC: "mon-fri 08:00-18:00 min=20". May be given several times.
     #[arg(long, value_name = "HOURS", value_parser = schedule::parse)]
     schedule: Vec<PoolSchedule>,
+    /// Serve only who names it with --pool, and not each creation that names its template.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    named_only: Option<bool>,
     /// Limits of its sandboxes. A claim with other ones changes them where the backend can, else it is a miss.
     #[command(flatten)]
     limits: LimitOptions,
@@ -127,6 +130,7 @@ impl PoolOptions {
         given(replace(&mut spec.max_idle_memory_bytes, self.max_idle_memory), PoolField::MaxIdleMemory);
         given(replace(&mut spec.target_hit_rate, self.target_hit_rate), PoolField::TargetHitRate);
         given(replace(&mut spec.scale_down_delay, self.scale_down_delay), PoolField::ScaleDownDelay);
+        given(set(&mut spec.named_only, self.named_only), PoolField::NamedOnly);
         let schedules = Some(self.schedule).filter(|schedules| !schedules.is_empty());
         given(set(&mut spec.schedules, schedules), PoolField::Schedules);
         let limits = self.limits.limits();
@@ -169,7 +173,7 @@ Examples:
   hostel pool create default
   hostel pool create web --template web --min 2 --max 40 --memory 1G --wait
   hostel pool create day --max 30 --schedule 'mon-fri 07:30-18:00 min=20'
-  hostel pool create shells --pin 4 -- sh")]
+  hostel pool create shells --pin 4 --named-only -- sh")]
 pub(crate) struct CreatePoolArgs {
     /// The name to have.
     #[arg(value_parser = value::pool)]
@@ -214,6 +218,7 @@ Examples:
   hostel pool set web --min 4 --max 40
   hostel pool set web --min 0 --pin 0                    nothing warm, for now
   hostel pool set web --no-pin                           demand decides again
+  hostel pool set web --named-only                       only for `--pool web`; --named-only=false takes it back
   hostel pool set web --template web-2                   replaces what is warm, one after the other
   hostel pool set web --resume                           after hostel pool drain")]
 pub(crate) struct SetPoolArgs {

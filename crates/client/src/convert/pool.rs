@@ -42,6 +42,7 @@ fn spec(wire: v1::PoolSpec) -> Result<PoolSpec> {
         scale_down_delay: wire.scale_down_delay.map(span),
         schedules: wire.schedules.into_iter().map(schedule).collect::<Result<_>>()?,
         warm_process: wire.warm_process.map(warm_process),
+        named_only: wire.named_only,
         draining: wire.draining,
     })
 }
@@ -119,6 +120,7 @@ pub(crate) fn pool_spec(spec: &PoolSpec) -> v1::PoolSpec {
         health_check_interval: spec.health_check_interval.map(duration_to_wire),
         max_idle_memory_bytes: spec.max_idle_memory_bytes,
         warm_process: spec.warm_process.as_ref().map(process_spec),
+        named_only: spec.named_only,
         draining: spec.draining,
         target_hit_rate: spec.target_hit_rate.unwrap_or_default(),
         scale_down_delay: spec.scale_down_delay.map(duration_to_wire),
@@ -235,6 +237,7 @@ mod tests {
                 cwd: Some("/workspace".to_owned()),
                 ..ProcessSpec::default()
             }),
+            named_only: true,
             draining: true,
             ..PoolSpec::new(TemplateId::parse("host").unwrap(), 0, 10)
         };

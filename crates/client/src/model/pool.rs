@@ -65,6 +65,8 @@ pub struct PoolSpec {
     /// A process that waits in each warm sandbox, under the id `warm`.
     #[serde(serialize_with = "process")]
     pub warm_process: Option<ProcessSpec>,
+    /// Whether it serves only creations that name it.
+    pub named_only: bool,
     /// Whether to stop refilling and remove what is warm.
     pub draining: bool,
 }
@@ -90,6 +92,7 @@ impl PoolSpec {
             scale_down_delay: None,
             schedules: Vec::new(),
             warm_process: None,
+            named_only: false,
             draining: false,
         }
     }

@@ -12,7 +12,7 @@ use hostel_sandbox::{BackendName, Error as DomainError, TemplateId};
 use std::time::{Duration, SystemTime};
 
 /// The fields of a specification that an update can name.
-const FIELDS: [&str; 16] = [
+const FIELDS: [&str; 17] = [
     "template",
     "limits",
     "min_size",
@@ -25,6 +25,7 @@ const FIELDS: [&str; 16] = [
     "health_check_interval",
     "max_idle_memory_bytes",
     "warm_process",
+    "named_only",
     "draining",
     "target_hit_rate",
     "scale_down_delay",
@@ -111,6 +112,7 @@ fn apply(record: &mut PoolRecord, spec: &v1::PoolSpec, field: &str) -> Result<()
             new.max_idle_memory_bytes = spec.max_idle_memory_bytes.filter(|bytes| *bytes != 0);
         }
         "warm_process" => record.warm_process = spec.warm_process.clone().map(warm_process).transpose()?,
+        "named_only" => new.named_only = spec.named_only,
         "draining" => new.draining = spec.draining,
         "target_hit_rate" => {
             let unsaid = spec.target_hit_rate == 0.0;
@@ -216,6 +218,7 @@ fn api_spec(record: &PoolRecord) -> v1::PoolSpec {
         health_check_interval: Some(api_duration(spec.health_check_interval)),
         max_idle_memory_bytes: spec.max_idle_memory_bytes,
         warm_process: record.warm_process.as_ref().map(super::process::api_spec),
+        named_only: spec.named_only,
         draining: spec.draining,
         target_hit_rate: spec.target_hit_rate,
         scale_down_delay: Some(api_duration(spec.scale_down_delay)),

@@ -91,8 +91,9 @@ pub(crate) struct Claimed {
 }
 
 impl Pools {
-    /// The pool that serves a resolved request: the one named, or one of its backend and template. Rather one that is
-    /// not being drained, of those one whose limits are as asked, and of those one that has something warm.
+    /// The pool that serves a resolved request: the one named, or one of its backend and template that need not be
+    /// named. Rather one that is not being drained, of those one whose limits are as asked, and of those one that has
+    /// something warm.
     ///
     /// # Errors
     /// `NotFound` for a pool that was named; `InvalidArgument` where that makes something else.
@@ -134,9 +135,12 @@ impl LivePool {
         lock(&self.state).fits(spec, requested)
     }
 
-    /// How well it suits a request, the least is best; nothing where it does not.
+    /// How well it suits a request that names no pool, the least is best; nothing where it does not.
     fn rank(&self, spec: &SandboxSpec, requested: &ResourceLimits) -> Option<(bool, bool, bool)> {
         let state = lock(&self.state);
+        if state.record.spec.named_only {
+            return None;
+        }
         let other_limits = match state.fits(spec, requested) {
             Fit::Exact => false,
             Fit::WithOtherLimits => true,

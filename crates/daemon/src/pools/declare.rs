@@ -52,6 +52,8 @@ struct File {
     #[serde(default)]
     schedule: Vec<ScheduleTable>,
     warm_process: Option<CommandLine>,
+    #[serde(default)]
+    named_only: bool,
 }
 
 #[derive(Deserialize)]
@@ -138,6 +140,7 @@ fn record(file: &Path, text: &str, read: File) -> hostel_sandbox::Result<PoolRec
     spec.scale_down_delay = span(read.scale_down_delay, spec.scale_down_delay);
     spec.max_idle_memory_bytes = read.max_idle_memory.map(|bytes| bytes.0);
     spec.target_hit_rate = read.target_hit_rate.unwrap_or(spec.target_hit_rate);
+    spec.named_only = read.named_only;
     spec.schedules = read.schedule.into_iter().map(schedule).collect::<Result<_, _>>()?;
     spec.validate()?;
     let warm_process = read.warm_process.map(|line| ProcessSpec {

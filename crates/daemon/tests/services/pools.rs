@@ -420,6 +420,24 @@ async fn of_the_pools_that_fit_one_that_has_something_warm_serves() {
 }
 
 #[tokio::test]
+async fn a_pool_that_is_for_those_who_name_it_serves_nobody_else() {
+    let node = Node::new();
+    let daemon = node.start().await;
+    make(&daemon, "p", PoolSpec { named_only: true, ..spec(1) }).await.unwrap();
+    assert!(full(&daemon, 1).await.spec.unwrap().named_only);
+    let unnamed = || claim(&daemon, CreateSandboxRequest::default());
+    let cold = unnamed().await.unwrap();
+    assert_eq!((cold.start_kind(), cold.sandbox.unwrap().pool.as_str()), (StartKind::Cold, ""));
+    let counters = get(&daemon, "p").await.unwrap().counters.unwrap();
+    assert_eq!((counters.hits, counters.misses), (0, 0), "it was not asked");
+    let named = CreateSandboxRequest { pool: "p".into(), ..Default::default() };
+    assert_eq!(claim(&daemon, named).await.unwrap().start_kind(), StartKind::Warm);
+    full(&daemon, 1).await;
+    update(&daemon, PoolSpec::default(), &["named_only"]).await.unwrap();
+    assert_eq!(unnamed().await.unwrap().start_kind(), StartKind::Warm);
+}
+
+#[tokio::test]
 async fn pools_follow_a_node_that_is_drained_at_once() {
     let node = Node::new();
     let daemon = node.start().await;

@@ -81,6 +81,8 @@ async fn ensure(spares: Spares, shared: &Shared, is_set: bool) -> Result<()> {
         }),
         // Starting another agent takes a processor for longer than the one that was claimed needs for its first request.
         refill_delay: Some(REFILL_DELAY),
+        // Who knows nothing of agents that wait gets none, and takes none from the sessions.
+        named_only: true,
         ..PoolSpec::new(template, wanted, most)
     };
     let client = shared.client().await?;
@@ -94,6 +96,7 @@ async fn ensure(spares: Spares, shared: &Shared, is_set: bool) -> Result<()> {
                 PoolField::MaxSize,
                 PoolField::WarmProcess,
                 PoolField::RefillDelay,
+                PoolField::NamedOnly,
             ];
             client.update_pool(name, &spec, &fields).await?;
         }

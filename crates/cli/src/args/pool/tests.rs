@@ -105,6 +105,10 @@ fn only_what_is_named_changes() {
     assert_eq!(spec.max_idle_memory_bytes, Some(1 << 30));
     assert_eq!(changed(&["--no-max-idle-memory"], &mut spec), [PoolField::MaxIdleMemory]);
     assert_eq!(spec.max_idle_memory_bytes, None);
+    assert_eq!(changed(&["--named-only"], &mut spec), [PoolField::NamedOnly]);
+    assert!(spec.named_only);
+    assert_eq!(changed(&["--named-only=false"], &mut spec), [PoolField::NamedOnly]);
+    assert!(!spec.named_only);
     spec.draining = true;
     let fields = changed(&["--no-pin", "--no-schedules", "--no-warm-process", "--resume"], &mut spec);
     assert_eq!(

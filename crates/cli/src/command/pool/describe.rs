@@ -31,6 +31,7 @@ pub(super) fn describe(pool: &Pool) -> String {
         ("retry", status.retry_time.map(|time| human::until(Some(time))).unwrap_or_default()),
         ("template", spec.template.to_string()),
         ("backend", spec.backend.as_ref().map(ToString::to_string).unwrap_or_default()),
+        ("serves", if spec.named_only { "who names it".to_owned() } else { String::new() }),
         ("size", size(spec)),
         ("schedules", schedules.join("\n")),
         ("target hit rate", spec.target_hit_rate.map(human::percent).unwrap_or_default()),
