@@ -106,7 +106,7 @@ pub(crate) struct PoolOptions {
     #[arg(long, value_name = "HOURS", value_parser = schedule::parse)]
     schedule: Vec<PoolSchedule>,
     /// Serve only who names it with --pool, and not each creation that names its template.
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     named_only: Option<bool>,
     /// Limits of its sandboxes. A claim with other ones changes them where the backend can, else it is a miss.
     #[command(flatten)]
