@@ -81,11 +81,11 @@ pub(super) fn process(options: &LaunchOptions) -> Result<Launch> {
 
 /// The process of a spare. Only what cannot be said at the claim is in it.
 pub(super) fn spare(options: &LaunchOptions) -> Option<Launch> {
-    // MCP servers that it is given at the claim take the place of those of the host.
     // Variables in MCP servers are filled in only where they come by argument.
     let variable = |server: &Value| server.to_string().contains("${");
     let possible = options.resume.is_none()
         && !options.mcp_servers.values().any(variable)
+        // MCP servers that it is given at the claim take the place of those of the host.
         && (options.mcp_servers.is_empty() || options.host_mcp_servers.is_empty())
         && options.plugins.is_empty()
         && options.extra_args.is_empty();
