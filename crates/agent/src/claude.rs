@@ -2,6 +2,7 @@
 
 mod blocks;
 mod control;
+mod environment;
 mod hooks;
 mod prompts;
 mod read;
@@ -10,6 +11,7 @@ mod say;
 mod start;
 mod state;
 mod system;
+mod turns;
 
 use crate::driver::{AgentDriver, Stream};
 use crate::error::Result;

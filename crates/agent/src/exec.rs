@@ -40,7 +40,8 @@ pub(crate) fn launch(options: &LaunchOptions) -> Result<(Launch, Box<dyn AgentDr
     let argv = std::iter::once(program).chain(options.extra_args.iter().cloned()).collect();
     let cwd = Some(options.workspace.clone()).filter(|directory| !directory.is_empty());
     let state = State { format: FORMAT.to_owned(), ..State::default() };
-    Ok((Launch { argv, env: options.env.clone(), cwd }, Box::new(Exec::new(state))))
+    let env = options.env.clone().into_iter().chain(options.session_env.clone()).collect();
+    Ok((Launch { argv, env, cwd }, Box::new(Exec::new(state))))
 }
 
 /// A driver as it was.

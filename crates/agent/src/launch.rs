@@ -29,6 +29,9 @@ pub struct LaunchOptions {
     pub extra_args: Vec<String>,
     /// Environment over the sandbox's.
     pub env: BTreeMap<String, String>,
+    /// Environment of this session alone, over that. A spare has it for what it starts; of what is read when a process
+    /// starts it can have none.
+    pub session_env: BTreeMap<String, String>,
     /// The directory that it works in.
     pub workspace: String,
     /// Where it keeps its state: transcripts, settings.
@@ -146,6 +149,7 @@ impl fmt::Debug for LaunchOptions {
             .debug_struct("LaunchOptions")
             .field("program", &self.program)
             .field("env", &self.env.keys())
+            .field("session_env", &self.session_env.keys())
             .field("workspace", &self.workspace)
             .field("conversation", &self.conversation)
             .field("resume", &self.resume)

@@ -1,9 +1,9 @@
 //! Requests of the agent, and its answers to ours.
 
-use super::prompts;
 use super::read::{Found, nonempty, text, word};
 use super::say::{CANCEL, respond};
 use super::state::{Asked, Call, MAX_OPEN, OpenQuestion, State};
+use super::{prompts, turns};
 use crate::event::{Meaning, Question};
 use crate::lines::clip;
 use serde_json::{Value, json};
@@ -17,6 +17,10 @@ const MAX_CALL: usize = 1024;
 pub(super) fn request(state: &mut State, line: &Value, found: &mut Found) -> bool {
     let (Some(id), request) = (word(line, "request_id"), &line["request"]) else { return false };
     let subtype = word(request, "subtype").unwrap_or_default();
+    if let Some(answer) = turns::answer(&mut state.turns, request) {
+        respond(state, id, Ok(answer));
+        return true;
+    }
     if state.questions.len() + state.calls.len() >= MAX_OPEN {
         respond(state, id, Err("too many requests are open".to_owned()));
         return true;

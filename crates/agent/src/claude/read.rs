@@ -1,7 +1,7 @@
 //! What a line means.
 
 use super::state::State;
-use super::{blocks, control, prompts, result, system};
+use super::{blocks, control, prompts, result, system, turns};
 use crate::event::{AgentEvent, Meaning};
 use crate::lines::{Line, excerpt};
 use serde_json::Value;
@@ -79,11 +79,14 @@ pub(super) fn line(state: &mut State, line: &Line<'_>, events: &mut Vec<AgentEve
     if extent.parts > MAX_VALUES {
         return events.push(malformed("a line has too many values", bytes));
     }
-    let value = match serde_json::from_slice::<Value>(bytes) {
+    let mut value = match serde_json::from_slice::<Value>(bytes) {
         Ok(value) if value.is_object() => value,
         Ok(_) => return events.push(malformed("a line is no JSON object", bytes)),
         Err(_) => return events.push(malformed("a line is not JSON", bytes)),
     };
+    if value["type"] == "result" {
+        turns::close(&mut state.turns, &mut value);
+    }
     let kind = text(&value, "type");
     let mut found =
         Found { subagent: word(&value, "parent_tool_use_id").map(str::to_owned), events: Vec::new() };

@@ -1,6 +1,8 @@
 //! What to start, and what to say first.
 
+use super::environment::{comes_late, environment};
 use super::state::{Asked, FORMAT, State};
+use super::turns::{self, Turns};
 use super::{hooks, result};
 use crate::error::{Error, Result};
 use crate::launch::{Launch, LaunchOptions, McpServers, PermissionMode, SettingSource};
@@ -25,12 +27,15 @@ pub(super) fn process(options: &LaunchOptions) -> Result<Launch> {
     if options.claimed_spare {
         return spare(options).ok_or_else(|| Error::Options {
             field: "claimed_spare",
-            problem: "a spare cannot resume, has no plugins or arguments of its own, no variables in MCP servers, and \
-                      not both its own and the host's"
+            problem: "a spare cannot resume, has no plugins or arguments of its own, no variables that are read at \
+                      the start, none in MCP servers, and not both its own of those and the host's"
                 .to_owned(),
         });
     }
     let mut argv = common(options);
+    if let Some(turns) = options.max_turns {
+        argv.extend(["--max-turns".to_owned(), turns.to_string()]);
+    }
     argv.extend(["--permission-mode".to_owned(), word(mode(options)).to_owned()]);
     let mut add = |flag: &str, value: String| argv.extend([flag.to_owned(), value]);
     if let Some(resume) = &options.resume {
@@ -76,7 +81,7 @@ pub(super) fn process(options: &LaunchOptions) -> Result<Launch> {
         return Err(Error::TooLarge { what: "an argument", bytes: argument.len(), limit: MAX_ARGUMENT });
     }
     let cwd = Some(options.workspace.clone()).filter(|directory| !directory.is_empty());
-    Ok(Launch { argv, env: environment(options), cwd })
+    Ok(Launch { argv, env: environment(options, &options.session_env), cwd })
 }
 
 /// The process of a spare. Only what cannot be said at the claim is in it.
@@ -87,6 +92,7 @@ pub(super) fn spare(options: &LaunchOptions) -> Option<Launch> {
         && !options.mcp_servers.values().any(variable)
         // MCP servers that it is given at the claim take the place of those of the host.
         && (options.mcp_servers.is_empty() || options.host_mcp_servers.is_empty())
+        && options.session_env.keys().all(|name| comes_late(name))
         && options.plugins.is_empty()
         && options.extra_args.is_empty();
     possible.then(|| {
@@ -95,7 +101,7 @@ pub(super) fn spare(options: &LaunchOptions) -> Option<Launch> {
         if options.strict_mcp_config {
             argv.push("--strict-mcp-config".to_owned());
         }
-        Launch { argv, env: environment(options), cwd: Some(NEUTRAL.to_owned()) }
+        Launch { argv, env: environment(options, &BTreeMap::new()), cwd: Some(NEUTRAL.to_owned()) }
     })
 }
 
@@ -124,37 +130,12 @@ fn common(options: &LaunchOptions) -> Vec<String> {
     if let Some(model) = &options.fallback_model {
         add("--fallback-model", model.clone());
     }
-    if let Some(turns) = options.max_turns {
-        add("--max-turns", turns.to_string());
-    }
     if let Some(budget) = options.max_budget_usd {
         // Each process counts from nothing, also one that goes on with a conversation. It takes no 0.
         let left = result::nano(budget).saturating_sub(result::nano(options.spent)).max(LEAST_BUDGET);
         add("--max-budget-usd", result::dollars(left).to_string());
     }
-    if let Some(schema) = &options.json_schema {
-        add("--json-schema", schema.to_string());
-    }
     argv
-}
-
-fn environment(options: &LaunchOptions) -> BTreeMap<String, String> {
-    let mut env = BTreeMap::from(
-        [
-            // Without this it looks up names and probes addresses that it was not told of.
-            ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1"),
-            // As root it refuses bypassPermissions otherwise. The sandbox is the limit.
-            ("IS_SANDBOX", "1"),
-        ]
-        .map(|(name, value)| (name.to_owned(), value.to_owned())),
-    );
-    env.extend(options.env.clone());
-    if let Some(directory) = &options.state_directory {
-        env.insert("CLAUDE_CONFIG_DIR".to_owned(), directory.clone());
-    }
-    // The only sound sign of idleness: a result is none.
-    env.insert("CLAUDE_CODE_EMIT_SESSION_STATE_EVENTS".to_owned(), "1".to_owned());
-    env
 }
 
 /// The driver's beginning: everything is said at once and in order, the process takes prompts right behind it.
@@ -165,10 +146,17 @@ pub(super) fn opening(options: &LaunchOptions) -> Result<State> {
         spent: if options.resume.is_some() { result::nano(options.spent) } else { 0 },
         budget: options.max_budget_usd.map(result::nano),
         granted: options.granted.clone(),
+        turns: Turns::new(options),
         ..State::default()
     };
     state.ask("hostel:initialize", &initialize(options), Asked::Initialize);
     if options.claimed_spare {
+        if !options.session_env.is_empty() {
+            // Before the claim, which starts what the workspace has.
+            let settings = json!({ "env": options.session_env });
+            let body = json!({ "subtype": "apply_flag_settings", "settings": settings });
+            state.ask("hostel:env", &body, Asked::Option);
+        }
         let claim = json!({
             "subtype": "claim_session",
             "cwd": options.workspace,
@@ -217,10 +205,11 @@ fn initialize(options: &LaunchOptions) -> Value {
             body.insert(key.to_owned(), value);
         }
     };
-    add("hooks", options.host_hooks.clone());
+    add("hooks", turns::hooks(options));
     add("systemPrompt", options.system_prompt.as_ref().map(|text| json!([text])));
     add("appendSystemPrompt", options.append_system_prompt.as_ref().map(|text| json!(text)));
     add("title", options.title.as_ref().map(|text| json!(text)));
+    add("jsonSchema", options.json_schema.clone());
     add("agents", (!options.agents.is_empty()).then(|| json!(options.agents)));
     add("sdkMcpServers", (!options.host_mcp_servers.is_empty()).then(|| json!(options.host_mcp_servers)));
     Value::Object(body)

@@ -1,5 +1,6 @@
 //! What the driver knows: all of it is saved.
 
+use super::turns::Turns;
 use crate::error::{Error, Result};
 use crate::event::Ready;
 use crate::lines::Place;
@@ -75,6 +76,8 @@ pub(super) struct State {
     pub(super) spent: u64,
     /// The most that may be spent, as it was started with, in the same.
     pub(super) budget: Option<u64>,
+    /// How often the model may be asked, where we count that.
+    pub(super) turns: Turns,
     /// Whether somebody wanted the turn to stop.
     pub(super) interrupting: bool,
     /// Plugins that it could not load, as it last told.

@@ -81,6 +81,52 @@ async fn a_spare_becomes_what_it_is_claimed_for() {
 }
 
 #[tokio::test]
+async fn a_spare_is_bound_to_what_others_are_started_with() {
+    let place = Place::new().await;
+    let Some(plain) = place.options() else { return };
+    let schema = json!({ "type": "object", "properties": { "answer": { "type": "number" } } });
+    let wanted = LaunchOptions {
+        permission_mode: PermissionMode::BypassPermissions,
+        max_turns: Some(2),
+        json_schema: Some(schema),
+        session_env: [("DATABASE_URL".to_owned(), "postgres://$HOME".to_owned())].into(),
+        ..plain.clone()
+    };
+    let command = |command: &str| ("Bash", json!({ "command": command }));
+    let script = |calls: &[(&str, serde_json::Value)]| {
+        let add =
+            |script: Script, (tool, input): &(&str, serde_json::Value)| script.tool(*tool, input.clone());
+        calls.iter().fold(Script::new(), add).text("done")
+    };
+    let mut told = Vec::new();
+    for claimed_spare in [true, false] {
+        let wanted = LaunchOptions { claimed_spare, ..wanted.clone() };
+        let (launch, driver) = AgentKind::Claude.launch(&wanted).expect("options");
+        assert_eq!(claude::spare(&plain).as_ref() == Some(&launch), claimed_spare);
+        let mut agent = Agent::with(AgentKind::Claude, driver, spawn(&launch));
+        let answer = ("StructuredOutput", json!({ "answer": 42 }));
+        let fits =
+            agent.turn(&script(&[command("echo \"it is $DATABASE_URL\""), answer]).prompt("Go.")).await;
+        assert!(place.last_request().contains("it is postgres://$HOME"), "{claimed_spare}");
+        assert_eq!(fits.structured_output, Some(json!({ "answer": 42 })), "{fits:?}");
+        // What a subagent does is not counted.
+        let work = script(&[command("echo 1"), command("echo 2"), command("echo 3")]).prompt("Do it.");
+        let task = json!({ "description": "d", "prompt": work, "subagent_type": "general-purpose",
+            "run_in_background": false });
+        let before = place.asked();
+        let delegated =
+            agent.turn(&script(&[("Task", task), command("echo 4"), command("never")]).prompt("Go.")).await;
+        told.push((
+            (fits.subtype, fits.num_turns),
+            (delegated.subtype, delegated.is_error, delegated.terminal_reason),
+            (delegated.text, delegated.num_turns, place.asked() - before),
+        ));
+    }
+    assert_eq!(told[0], told[1]);
+    assert_eq!((told[0].0.0.as_str(), told[0].1.0.as_str()), ("success", "error_max_turns"));
+}
+
+#[tokio::test]
 async fn a_spare_that_cannot_be_claimed_ends() {
     let place = Place::new().await;
     let Some(plain) = place.options() else { return };

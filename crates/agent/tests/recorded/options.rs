@@ -39,6 +39,8 @@ fn options_that_contradict_each_other_are_refused() {
     let variable = [("a".to_owned(), json!({ "command": "a", "args": ["${HOME}/docs"] }))].into();
     assert!(claude::spare(&LaunchOptions { mcp_servers: variable, ..options() }).is_none());
     assert!(claude::spare(&LaunchOptions { plugins: vec!["p".to_owned()], ..options() }).is_none());
+    let path = [("PATH".to_owned(), "/bin".to_owned())].into();
+    assert!(claude::spare(&LaunchOptions { session_env: path, ..options() }).is_none());
     let large = [("s".to_owned(), json!({ "command": "x".repeat(200_000) }))].into();
     let large = LaunchOptions { mcp_servers: large, ..options() };
     assert!(matches!(AgentKind::Claude.launch(&large), Err(Error::TooLarge { .. })));
@@ -59,6 +61,9 @@ fn what_is_session_specific_is_not_in_a_spare() {
         additional_directories: vec!["/opt".to_owned()],
         host_hooks: Some(json!({})),
         hooks: Some(json!({ "Stop": [] })),
+        max_turns: Some(3),
+        json_schema: Some(json!({})),
+        session_env: [("A".to_owned(), "b".to_owned())].into(),
         title: Some("t".to_owned()),
         mcp_servers: [("m".to_owned(), json!({ "command": "m" }))].into(),
         claimed_spare: true,
@@ -67,9 +72,8 @@ fn what_is_session_specific_is_not_in_a_spare() {
     assert_eq!(claude::spare(&specific), Some(plain.clone()));
     for fixed in [
         LaunchOptions { ask: true, ..options() },
-        LaunchOptions { max_turns: Some(3), ..options() },
+        LaunchOptions { fallback_model: Some("m".to_owned()), ..options() },
         LaunchOptions { max_budget_usd: Some(3.0), ..options() },
-        LaunchOptions { json_schema: Some(json!({})), ..options() },
         LaunchOptions { env: [("A".to_owned(), "b".to_owned())].into(), ..options() },
         LaunchOptions { state_directory: Some("/state".to_owned()), ..options() },
     ] {
@@ -81,6 +85,7 @@ fn what_is_session_specific_is_not_in_a_spare() {
 fn nothing_shows_keys() {
     let mut options = options();
     options.env.insert("ANTHROPIC_API_KEY".to_owned(), "hidden".to_owned());
+    options.session_env.insert("TOKEN".to_owned(), "hidden".to_owned());
     options.mcp_servers.insert("s".to_owned(), json!({ "headers": { "authorization": "hidden" } }));
     let (launch, driver) = AgentKind::Claude.launch(&options).expect("options");
     let shown = format!("{options:?} {launch:?} {driver:?}");

@@ -194,7 +194,7 @@ fn agent(config: &SessionConfig) -> LaunchOptions {
     LaunchOptions {
         program: config.executable.clone(),
         extra_args: config.executable_args.clone(),
-        env: config.env.clone(),
+        session_env: config.env.clone(),
         workspace: workspace(config).to_owned(),
         model: config.model.clone(),
         fallback_model: config.fallback_model.clone(),

@@ -256,10 +256,7 @@ impl Start {
     /// The agent that waits in the sandbox, where it is one that fits.
     async fn claim_spare(&self, client: &Client, sandbox: &SandboxId) -> Result<Option<Started>> {
         let mut options = options::launch(&self.session, self.shared.config.gateway, false, 1);
-        // What is in its environment was fixed before anybody knew of this session.
-        let Some(spare) = claude::spare(&options).filter(|_| self.session.config.env.is_empty()) else {
-            return Ok(None);
-        };
+        let Some(spare) = claude::spare(&options) else { return Ok(None) };
         let process = ProcessId::parse(WARM).map_err(daemon)?;
         match client.get_process(sandbox, &process).await {
             Ok(waiting) if waiting.running && waiting.command == spare.argv => {}
