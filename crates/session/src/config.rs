@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// How the agent of a session is to be, and what its sandbox. Fixed when the session is created, but for the model and
-/// the permission mode.
+/// How the agent of a session is to be, and what its sandbox. Fixed when the session is created, but for the model,
+/// the permission mode and the budget.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct SessionConfig {
@@ -29,7 +29,8 @@ pub struct SessionConfig {
     /// The most model calls in one turn. Where the session has no `maxTurns` of its own it is that too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_turns: Option<u32>,
-    /// The most that it may spend, in dollars. Where the session has no `maxBudgetUsd` of its own it is that too.
+    /// The most that it may spend by its own estimate, in dollars; it is started with that. Where the session has no
+    /// `maxBudgetUsd` of its own it is that too; where that is changed later, so is this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_budget_usd: Option<crate::usd::Usd>,
     /// The most tokens to think with.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod bounds;
+mod budgets;
 mod limits;
 mod stage;
 mod tool_results;

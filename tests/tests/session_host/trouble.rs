@@ -122,8 +122,8 @@ async fn a_conversation_goes_on_without_the_parts_that_cannot_be_written() {
 async fn an_agent_that_waited_for_another_session_does_not_stay() {
     let Some(mut stage) = Stage::start().await else { return };
     stage.keep_warm().await;
-    // What is in its environment cannot be changed any more.
-    let config = json!({ "permissionMode": "bypassPermissions", "env": { "WORD": "own" } });
+    // It has read what time it is where it is.
+    let config = json!({ "permissionMode": "bypassPermissions", "env": { "TZ": "Asia/Tokyo" } });
     let id = stage.create(Pattern::LongRunning, config).await.id;
     let message = stage.send(&id, Script::new().text("one")).await;
     assert_eq!(stage.turn(&id, &message).await.0["text"], "one");

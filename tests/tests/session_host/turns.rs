@@ -1,7 +1,6 @@
 //! Turns, from the message to the end.
 
 use super::stage::Stage;
-use hostel_session::client::model::Process;
 use hostel_session::{
     Change, Delivery, EndReason, EventKind, HostConfig, Pattern, QuestionAnswer, SendMessage,
     SessionHost as _, SessionStatus, UpdateSession, Usd, Verdict, agent::Content,
@@ -11,7 +10,7 @@ use hostel_tests::{LOOK, TestDaemon};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-fn work() -> Script {
+pub(super) fn work() -> Script {
     Script::new()
         .tool("Bash", json!({ "command": "echo by-the-agent > made; cat made", "description": "write" }))
         .text("all done")
@@ -23,7 +22,7 @@ fn endless() -> Script {
     Script::new().tool("Bash", json!({ "command": command, "description": "go on" })).text("never said")
 }
 
-fn unasked() -> Value {
+pub(super) fn unasked() -> Value {
     json!({ "permissionMode": "bypassPermissions" })
 }
 
@@ -227,85 +226,6 @@ async fn the_agent_asks_and_somebody_decides() {
     stage.host.shutdown().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_spent_budget_pauses_or_ends_a_session_and_raising_it_goes_on() {
-    let Some(stage) = Stage::start().await else { return };
-    let create = |on_limit: &str| {
-        let create = json!({
-            "pattern": "long-running", "config": unasked(), "maxBudgetUsd": 0.000_001, "onLimit": on_limit
-        });
-        serde_json::from_value(create).unwrap()
-    };
-    let id = stage.host.create(create("pause")).await.unwrap().session.id;
-    let message = stage.send(&id, work()).await;
-    let (outcome, _) = stage.turn(&id, &message).await;
-    assert_eq!(outcome["result"], "budget_exceeded", "{outcome}");
-    let session = stage.host.get(&id).await.unwrap();
-    assert_eq!((session.status, session.reason), (SessionStatus::Idle, Some(EndReason::BudgetExceeded)));
-    let more =
-        SendMessage { content: vec![Content::Text { text: "more".to_owned() }], idempotency_key: None };
-    assert!(matches!(
-        stage.host.send(&id, more).await,
-        Err(hostel_session::Error::LimitReached { reason: EndReason::BudgetExceeded, .. })
-    ));
-    let budget = Usd::from_dollars(5.0);
-    let raised =
-        stage.host.update(&id, UpdateSession { max_budget_usd: budget.into(), ..Default::default() }).await;
-    assert_eq!(raised.unwrap().limits.max_budget_usd, budget);
-    let message = stage.send(&id, Script::new().text("rich again")).await;
-    assert_eq!(stage.turn(&id, &message).await.0["text"], "rich again");
-    stage.host.terminate(&id, EndReason::UserRequested).await.unwrap();
-
-    let id = stage.host.create(create("terminate")).await.unwrap().session.id;
-    stage.send(&id, work()).await;
-    stage.events_until(&id, 0, |event| event.kind == EventKind::SessionEnded).await;
-    let session = stage.host.get(&id).await.unwrap();
-    assert_eq!(
-        (session.status, session.reason),
-        (SessionStatus::Terminated, Some(EndReason::BudgetExceeded))
-    );
-    assert_eq!(stage.daemon.hostel(&["sandbox", "list", "-q"]).stdout, "", "its sandbox is gone");
-    stage.host.shutdown().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_keeps_the_budget_itself_follows_when_it_is_changed() {
-    let Some(mut stage) = Stage::start().await else { return };
-    let id = stage.create(Pattern::LongRunning, unasked()).await.id;
-    let message = stage.send(&id, Script::new().text("one")).await;
-    stage.turn(&id, &message).await;
-    let (_, sandbox) = stage.host.environment(&id).await.unwrap();
-    // Whoever counts from here on is the agent: the sandbox has its way to the model.
-    stage.restart_host_with(HostConfig { gateway: false, ..HostConfig::default() }).await;
-    let turn = stage.host.get(&id).await.unwrap().agent_cost.dollars();
-    assert!(turn > 0.0);
-    let mut before = String::new();
-    for (budget, says) in [(Some(turn * 2.5), "two"), (Some(turn * 10.0), "three"), (None, "four")] {
-        let is_bound = budget.is_some();
-        let budget = budget.map_or(Change::Clear, |budget| Change::Set(Usd::from_dollars(budget).unwrap()));
-        let update = UpdateSession { max_budget_usd: budget, ..Default::default() };
-        stage.host.update(&id, update).await.unwrap();
-        let message = stage.send(&id, Script::new().text(says)).await;
-        let (outcome, _) = stage.turn(&id, &message).await;
-        assert_eq!((&outcome["text"], &outcome["isError"]), (&json!(says), &json!(false)), "{outcome}");
-        let (client, same) = stage.host.environment(&id).await.unwrap();
-        assert_eq!(same, sandbox);
-        let processes = client.list_processes(&sandbox).await.unwrap();
-        let running =
-            |one: &&Process| one.running && one.command.iter().any(|word| word == "--session-mirror");
-        let agents: Vec<_> = processes.iter().filter(running).collect();
-        assert_eq!(agents.len(), 1, "{processes:?}");
-        assert_ne!(agents[0].id.as_str(), before, "another agent");
-        assert_eq!(agents[0].command.iter().any(|word| word == "--max-budget-usd"), is_bound);
-        before = agents[0].id.to_string();
-    }
-    let asked = stage.model.requests().into_iter().rfind(|request| request.path == "/v1/messages").unwrap();
-    let asked = String::from_utf8_lossy(&asked.body).into_owned();
-    assert!(["one", "two", "three"].iter().all(|said| asked.contains(said)), "the same conversation");
-    stage.host.terminate(&id, EndReason::UserRequested).await.unwrap();
-    stage.host.shutdown().await;
-}
-
 /// What the agent says of itself at the beginning of a turn.
 fn init(events: &[std::sync::Arc<hostel_session::Event>]) -> Value {
     let lines = events.iter().filter(|event| event.kind == EventKind::AgentMessage);
@@ -319,10 +239,12 @@ async fn an_agent_that_was_there_before_is_what_the_session_wants() {
     stage.keep_warm().await;
     for (mode, asks) in [("acceptEdits", false), ("plan", true)] {
         let create = json!({
-            "pattern": "long-running", "maxBudgetUsd": 3.0, "maxTurns": 2, "onLimit": "pause",
+            "pattern": "long-running", "maxBudgetUsd": 3.0, "maxTurns": 4, "onLimit": "pause",
             "config": {
                 "model": "claude-haiku-4-5", "permissionMode": mode, "systemPrompt": "Your name is Vendela.",
-                "workingDirectory": "/workspace/below", "disallowedTools": ["WebFetch"],
+                "workingDirectory": "/workspace/below", "disallowedTools": ["WebFetch"], "maxTurns": 1,
+                "env": { "COLOUR": "green" },
+                "hooks": { "PreToolUse": [{ "hooks": [{ "type": "command", "command": "echo $COLOUR > ../seen" }] }] },
             },
         });
         let id = stage.host.create(serde_json::from_value(create).unwrap()).await.unwrap().session.id;
@@ -350,10 +272,22 @@ async fn an_agent_that_was_there_before_is_what_the_session_wants() {
         let sandbox = client.get_sandbox(&sandbox).await.unwrap();
         let budget = sandbox.model.unwrap().budget.cost_micros;
         assert_eq!(budget, Some(3_000_000), "and the gateway knows its budget");
-        let read = Script::new().tool("Read", json!({ "file_path": "/workspace/below/none" }));
-        let message = stage.send(&id, read.text("too much")).await;
+        let read =
+            || Script::new().tool("Read", json!({ "file_path": "/workspace/below/none" })).text("too much");
+        let before = stage.model.requests().len();
+        let message = stage.send(&id, read()).await;
         let (outcome, _) = stage.turn(&id, &message).await;
-        assert_eq!(outcome["result"], "max_turns", "{outcome}");
+        assert_eq!(outcome["result"], "error_max_turns", "{outcome}");
+        assert_eq!(stage.model.requests().len(), before + 1, "the model is not asked beyond that");
+        let message = stage.send(&id, read()).await;
+        let (outcome, _) = stage.turn(&id, &message).await;
+        assert_eq!(outcome["result"], "max_turns", "the session has no more: {outcome}");
+        let mut seen = client.read_file(&sandbox.id, "/workspace/seen", 0, None).await.unwrap();
+        assert_eq!(
+            seen.next().await.unwrap().as_deref(),
+            Some(b"green\n".as_slice()),
+            "what it starts knows"
+        );
         stage.host.terminate(&id, EndReason::UserRequested).await.unwrap();
     }
     stage.host.shutdown().await;

@@ -232,6 +232,10 @@ impl Worker {
         if fields.is_empty() {
             return Ok(session);
         }
+        // The agent's own goes with it: otherwise nobody could raise that.
+        if fields.contains_key("maxBudgetUsd") && session.config.max_budget_usd.is_some() {
+            session.config.max_budget_usd = session.limits.max_budget_usd;
+        }
         if session.config != self.session.config {
             super::options::check(&self.shared.config, &session)?;
         }

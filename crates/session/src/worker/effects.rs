@@ -11,6 +11,7 @@ use crate::machine::{Agent, Effect, Input, Phase, TurnEnd};
 use crate::message::{MessageOutcome, MessageState};
 use crate::session::{ActiveTurn, TurnPhase};
 use crate::status::{EndReason, EnvironmentStatus};
+use crate::usd::Usd;
 use hostel_agent::{Block, BlockKind, Content, Prompt, Request};
 use hostel_client::ExecSession;
 use hostel_client::model::StartKind;
@@ -97,7 +98,7 @@ impl Worker {
         let content = message.content.clone();
         let budget = options::agent_budget(&self.session, self.shared.config.gateway);
         let Some(driver) = &mut self.driver else { return };
-        if !driver.keeps_budget(budget) {
+        if !driver.keeps_budget(budget.map(Usd::dollars)) {
             return self.inputs.push_back(Input::Outdated);
         }
         match driver.request(Request::Prompt(Prompt { uuid: id.to_owned(), content })) {

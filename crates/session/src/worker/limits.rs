@@ -7,6 +7,7 @@ use crate::question::QuestionAnswer;
 use crate::question::Verdict;
 use crate::session::{OnLimit, Session};
 use crate::status::{EndReason, SessionStatus};
+use crate::usd::Usd;
 use jiff::Timestamp;
 use serde_json::json;
 use std::time::Duration;
@@ -17,11 +18,20 @@ fn reached(session: &Session) -> Option<EndReason> {
     [EndReason::BudgetExceeded, EndReason::MaxTurns].into_iter().find(|reason| is_reached(session, *reason))
 }
 
+/// What is spent of which budget, where one is: the session's, or the one that its agent keeps by its own estimate.
+fn spent(session: &Session) -> Option<(Usd, Usd)> {
+    let budgets = [
+        (session.total_cost, session.limits.max_budget_usd),
+        (session.agent_cost, session.config.max_budget_usd),
+    ];
+    budgets.into_iter().find_map(|(spent, most)| most.filter(|most| spent >= *most).map(|most| (spent, most)))
+}
+
 /// Whether a limit that can be raised is reached.
 fn is_reached(session: &Session, reason: EndReason) -> bool {
     let limits = &session.limits;
     match reason {
-        EndReason::BudgetExceeded => limits.max_budget_usd.is_some_and(|most| session.total_cost >= most),
+        EndReason::BudgetExceeded => spent(session).is_some(),
         EndReason::MaxTurns => limits.max_turns.is_some_and(|most| session.num_turns >= most),
         _ => {
             let now = crate::clock::now();
@@ -54,11 +64,11 @@ fn after(start: Timestamp, milliseconds: u64) -> Option<Timestamp> {
 pub(crate) fn sentence(session: &Session, reason: EndReason) -> String {
     let limits = &session.limits;
     match reason {
-        EndReason::BudgetExceeded => format!(
-            "{} of {} are spent; raise maxBudgetUsd to go on",
-            session.total_cost,
-            limits.max_budget_usd.unwrap_or_default()
-        ),
+        EndReason::BudgetExceeded => {
+            let of_session = (session.total_cost, limits.max_budget_usd.unwrap_or_default());
+            let (spent, most) = spent(session).unwrap_or(of_session);
+            format!("{spent} of {most} are spent; raise maxBudgetUsd to go on")
+        }
         EndReason::MaxTurns => {
             format!(
                 "{} of {} turns are used; raise maxTurns to go on",

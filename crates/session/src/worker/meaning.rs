@@ -2,6 +2,7 @@
 
 use super::Worker;
 use super::draft::Kept;
+use super::options::agent_budget;
 use crate::event::EventKind;
 use crate::machine::{Input, Phase, Turn};
 use crate::question::{Question, QuestionState};
@@ -292,11 +293,12 @@ impl Worker {
     }
 
     fn result(&mut self, result: TurnResult, raw: Option<&Value>) {
+        let budget = agent_budget(&self.session, self.shared.config.gateway);
         let session = &mut self.session;
         session.agent_cost = session.agent_cost.plus(Usd::from_dollars(result.cost_usd).unwrap_or_default());
         // It counts more finely than the record: what it says is spent is.
         if result.subtype == BUDGET_SPENT
-            && let Some(budget) = session.limits.max_budget_usd
+            && let Some(budget) = budget
             && self.driver.as_ref().is_some_and(|driver| driver.keeps_budget(Some(budget.dollars())))
         {
             session.agent_cost = session.agent_cost.max(budget);

@@ -4,6 +4,7 @@ use crate::config::{Plugin, SessionConfig};
 use crate::error::{Error, Result};
 use crate::local::HostConfig;
 use crate::session::{Limits, Session};
+use crate::usd::Usd;
 use hostel_agent::{AgentKind, Launch, LaunchOptions, PermissionMode, SettingSource};
 use hostel_client::CreateSandbox;
 use hostel_client::domain::{
@@ -173,16 +174,18 @@ pub(crate) fn launch(session: &Session, gateway: bool, resume: bool, attempt: u6
         spent: session.agent_cost.dollars(),
         resume_at: config.resume_at_message_id.clone().filter(|_| resume && session.num_turns == 0),
         fork: config.fork_session && session.num_turns == 0 && resume,
-        max_budget_usd: agent_budget(session, gateway),
+        max_budget_usd: agent_budget(session, gateway).map(Usd::dollars),
         title: session.description.clone(),
         ..agent(config)
     }
 }
 
-/// The budget that the agent itself keeps, in dollars. A gateway is the better bound: it counts what the agent only
-/// estimates, holds while the agent works, and follows when the budget is changed.
-pub(crate) fn agent_budget(session: &Session, gateway: bool) -> Option<f64> {
-    session.limits.max_budget_usd.filter(|_| !gateway).map(crate::usd::Usd::dollars)
+/// The budget that the agent itself keeps: one that is configured for it, and where there is no gateway the session's.
+/// A gateway is the better bound: it counts what the agent only estimates, holds while the agent works, and follows
+/// when the budget is changed.
+pub(crate) fn agent_budget(session: &Session, gateway: bool) -> Option<Usd> {
+    let of_session = session.limits.max_budget_usd.filter(|_| !gateway);
+    session.config.max_budget_usd.into_iter().chain(of_session).min()
 }
 
 /// How an agent is to be, whatever session it is for.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::machine::Phase;
+use crate::usd::Usd;
 
 /// The result of a turn that the agent began by itself.
 fn unasked() -> Meaning {
@@ -204,4 +205,37 @@ async fn an_agent_that_keeps_another_budget_is_replaced_before_the_next_turn() {
     assert_eq!(scene.worker.machine.agent(), Agent::Starting);
     let launch = super::super::options::launch(&scene.worker.session, false, true, 2);
     assert_eq!((launch.max_budget_usd, launch.spent), (Some(3.0), 0.5));
+}
+
+#[tokio::test]
+async fn a_budget_that_is_configured_for_the_agent_is_kept_by_it_beside_a_gateway() {
+    let create = json!({ "pattern": "long-running", "maxBudgetUsd": 9.0, "config": { "maxBudgetUsd": 0.5 } });
+    let mut scene = Scene::plain(create).await;
+    let launched = |scene: &Scene, gateway| {
+        super::super::options::launch(&scene.worker.session, gateway, false, 1).max_budget_usd
+    };
+    assert_eq!((launched(&scene, true), launched(&scene, false)), (Some(0.5), Some(0.5)));
+    let config = hostel_agent::LaunchOptions { max_budget_usd: Some(0.5), ..Default::default() };
+    let (_, driver) = hostel_agent::AgentKind::Claude.launch(&config).unwrap();
+    let id = scene.send(driver);
+    scene.hear([Meaning::Running, Meaning::Prompt { uuid: id, state: MessageState::Started }]);
+    scene.hear([result(false), Meaning::Idle]);
+    assert_eq!(
+        scene.worker.session.reason,
+        Some(EndReason::BudgetExceeded),
+        "half a dollar of half a dollar"
+    );
+    let message = scene.worker.session.reason_message.clone().unwrap();
+    assert!(message.contains("of $0.5") && !message.contains('9'), "{message}");
+    // Whoever raises the session's raises this.
+    let create = json!({ "pattern": "long-running", "config": { "maxBudgetUsd": 0.5 } });
+    let mut scene = Scene::plain(create).await;
+    assert_eq!(scene.worker.session.limits.max_budget_usd, Usd::from_dollars(0.5));
+    scene.update(json!({ "maxBudgetUsd": 4.0 }));
+    assert_eq!(
+        (launched(&scene, true), scene.worker.session.limits.max_budget_usd),
+        (Some(4.0), Usd::from_dollars(4.0))
+    );
+    scene.update(json!({ "maxBudgetUsd": null }));
+    assert_eq!((launched(&scene, true), launched(&scene, false)), (None, None));
 }
