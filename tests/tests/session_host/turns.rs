@@ -1,6 +1,7 @@
 //! Turns, from the message to the end.
 
 use super::stage::Stage;
+use hostel_session::client::model::WriteFile;
 use hostel_session::{
     Change, Delivery, EndReason, EventKind, HostConfig, Pattern, QuestionAnswer, SendMessage,
     SessionHost as _, SessionStatus, UpdateSession, Usd, Verdict, agent::Content,
@@ -290,6 +291,37 @@ async fn an_agent_that_was_there_before_is_what_the_session_wants() {
         );
         stage.host.terminate(&id, EndReason::UserRequested).await.unwrap();
     }
+    stage.host.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn turns_of_an_agent_that_was_there_before_are_counted_while_the_host_is_away() {
+    let Some(mut stage) = Stage::start().await else { return };
+    stage.keep_warm().await;
+    let config = json!({ "permissionMode": "bypassPermissions", "maxTurns": 2 });
+    let id = stage.create(Pattern::LongRunning, config).await.id;
+    let command = |command: &str| json!({ "command": command, "description": "work" });
+    let script = Script::new()
+        .tool("Bash", command("touch beat; until [ -e go ]; do timeout 0.1 tail -f /dev/null; done"))
+        .tool("Bash", command("touch second"))
+        .tool("Bash", command("touch third"));
+    let message = stage.send(&id, script.text("never said")).await;
+    stage.events_until(&id, 0, |event| event.kind == EventKind::AgentMessage).await;
+    tool_runs(&stage, &id).await;
+    assert_eq!(stage.host.get(&id).await.unwrap().environment.start.as_deref(), Some("claimed"));
+    let (client, sandbox) = stage.host.environment(&id).await.unwrap();
+    stage.host.shutdown().await;
+    let go = WriteFile { path: "/workspace/go".to_owned(), permissions: None, create_parents: false };
+    client.write_file(&sandbox, go, b"".as_slice()).await.unwrap();
+    stage.restart_host().await;
+    let (outcome, _) = stage.turn(&id, &message).await;
+    assert_eq!((&outcome["result"], &outcome["numTurns"]), (&json!("max_turns"), &json!(3)), "{outcome}");
+    assert_eq!(outcome["raw"]["subtype"], "error_max_turns", "{outcome}");
+    client.stat_file(&sandbox, "/workspace/second", true).await.unwrap();
+    assert!(client.stat_file(&sandbox, "/workspace/third", true).await.is_err());
+    let asked = stage.model.requests().iter().filter(|request| request.path == "/v1/messages").count();
+    assert_eq!(asked, 2);
+    stage.host.terminate(&id, EndReason::UserRequested).await.unwrap();
     stage.host.shutdown().await;
 }
 

@@ -188,6 +188,19 @@ fn audit(events: &[Value], messages: &[String]) {
     }
 }
 
+/// What must hold of messages that waited when their sandbox was gone: they never began, and are told to be cancelled for
+/// that, once.
+fn audit_dropped(events: &[Value], messages: &[String]) {
+    for message in messages {
+        let of = events.iter().filter(|event| event["messageId"] == **message);
+        let told: Vec<_> =
+            of.map(|event| (event["type"].as_str(), event["data"]["reason"].as_str())).collect();
+        let wanted =
+            [(Some("message:queued"), None), (Some("message:cancelled"), Some("environment_failed"))];
+        assert_eq!(told, wanted, "{message}");
+    }
+}
+
 /// Whether a session is what the end of its turn says.
 fn stands_as_it_should(session: &Value, victim: Victim, result: &str) -> bool {
     let why = session["reasonMessage"].as_str().unwrap_or_default();
@@ -246,7 +259,7 @@ async fn whatever_dies_the_journal_is_whole_and_every_turn_ends() {
     let many = std::env::var_os("HOSTEL_TEST_MANY").is_some();
     let mut dice = Dice::new();
     let mut session = stage.session("long-running").await;
-    let mut messages = Vec::new();
+    let (mut messages, mut dropped) = (Vec::new(), Vec::new());
     let mut told_of = std::collections::BTreeMap::<String, usize>::new();
     let (wanted, mut disturbed) = (if many { 200 } else { TURNS }, 0);
     for number in 0..TRIES * wanted {
@@ -287,14 +300,19 @@ async fn whatever_dies_the_journal_is_whole_and_every_turn_ends() {
                 // Without a sandbox nothing is tried again and again. It may go when the first is over.
                 let gone = result != "success" || matches!(victim, Victim::Guest);
                 assert!(gone, "{number} {victim:?}: {end}\n{}", stage.server.log());
+                assert_eq!(end["state"], "cancelled", "{number} {victim:?}: {end}");
+                dropped.push(behind);
             }
         }
         let now = session_after(&stage, &session, &last).await;
         assert!(agent_of(&now).len() <= 1, "one agent for one session");
         assert!(stands_as_it_should(&now, victim, &result), "{number} {victim:?} {result}: {now}");
         if number % 20 == 19 {
-            audit(&stage.journal(&session).await, &messages);
+            let journal = stage.journal(&session).await;
+            audit(&journal, &messages);
+            audit_dropped(&journal, &dropped);
             messages.clear();
+            dropped.clear();
             let (status, _) = told(stage.post(&format!("{session}/terminate"), json!({})).await).await;
             assert_eq!(status, 200);
             session = stage.session("long-running").await;
@@ -302,7 +320,9 @@ async fn whatever_dies_the_journal_is_whole_and_every_turn_ends() {
     }
     eprintln!("running turns: {told_of:?}");
     assert_eq!(disturbed, wanted, "of {} turns", TRIES * wanted);
-    audit(&stage.journal(&session).await, &messages);
+    let journal = stage.journal(&session).await;
+    audit(&journal, &messages);
+    audit_dropped(&journal, &dropped);
     let (status, _) = told(stage.post(&format!("{session}/terminate"), json!({})).await).await;
     assert_eq!(status, 200);
     assert_eq!(stage.daemon.hostel(&["sandbox", "list", "-q"]).stdout, "", "no sandbox is left");

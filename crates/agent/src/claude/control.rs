@@ -13,14 +13,31 @@ const MAX_INPUT: usize = 128 * 1024;
 /// The longest id of a call of a host's tool, in bytes.
 const MAX_CALL: usize = 1024;
 
+/// The agent asks whether its turn may go on, which is nobody else's business: there is all that its tools said in it.
+pub(super) fn asks_for_turns(state: &mut State, line: &Value) -> bool {
+    let Some(id) = word(line, "request_id") else { return false };
+    let Some(answer) = turns::answer(&mut state.turns, &line["request"]) else { return false };
+    respond(state, id, Ok(answer));
+    true
+}
+
+/// Refuses a request that cannot be read, as far as its id can: whoever asked waits for an answer.
+pub(super) fn refuse_unread(state: &mut State, line: &[u8]) {
+    let Some(rest) = line.strip_prefix(br#"{"type":"control_request","request_id":""#) else { return };
+    let id = rest.split(|byte| *byte == b'"').next().unwrap_or_default();
+    let plain = |byte: &u8| *byte == b'-' || byte.is_ascii_alphanumeric();
+    if let Ok(id) = std::str::from_utf8(id)
+        && (1..=MAX_CALL).contains(&id.len())
+        && id.bytes().all(|byte| plain(&byte))
+    {
+        respond(state, id, Err("this request is too large to be read".to_owned()));
+    }
+}
+
 /// The agent wants something of us.
 pub(super) fn request(state: &mut State, line: &Value, found: &mut Found) -> bool {
     let (Some(id), request) = (word(line, "request_id"), &line["request"]) else { return false };
     let subtype = word(request, "subtype").unwrap_or_default();
-    if let Some(answer) = turns::answer(&mut state.turns, request) {
-        respond(state, id, Ok(answer));
-        return true;
-    }
     if state.questions.len() + state.calls.len() >= MAX_OPEN {
         respond(state, id, Err("too many requests are open".to_owned()));
         return true;

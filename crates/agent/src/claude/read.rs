@@ -59,33 +59,42 @@ impl Extent {
     }
 }
 
-/// Deals with a line of stdout.
-pub(super) fn line(state: &mut State, line: &Line<'_>, events: &mut Vec<AgentEvent>) {
-    let malformed = |what: &str, bytes: &[u8]| {
-        AgentEvent::new(Meaning::Malformed { problem: format!("{what}: {}", excerpt(bytes)) })
-    };
-    let bytes = match line {
-        Line::Whole(bytes) => bytes,
-        Line::TooLong(beginning) => return events.push(malformed("a line is too long", beginning)),
-    };
-    if bytes.trim_ascii().is_empty() {
-        return;
-    }
+/// The JSON object of a line, or what is wrong with it.
+fn object(line: &[u8]) -> Result<Value, &'static str> {
     // What is in it is kept in other documents, which must be readable too.
-    let extent = Extent::of(bytes);
+    let extent = Extent::of(line);
     if extent.depth > MAX_DEPTH {
-        return events.push(malformed("a line is nested too deeply", bytes));
+        return Err("a line is nested too deeply");
     }
     if extent.parts > MAX_VALUES {
-        return events.push(malformed("a line has too many values", bytes));
+        return Err("a line has too many values");
     }
-    let mut value = match serde_json::from_slice::<Value>(bytes) {
-        Ok(value) if value.is_object() => value,
-        Ok(_) => return events.push(malformed("a line is no JSON object", bytes)),
-        Err(_) => return events.push(malformed("a line is not JSON", bytes)),
+    match serde_json::from_slice::<Value>(line) {
+        Ok(value) if value.is_object() => Ok(value),
+        Ok(_) => Err("a line is no JSON object"),
+        Err(_) => Err("a line is not JSON"),
+    }
+}
+
+/// Deals with a line of stdout.
+pub(super) fn line(state: &mut State, line: &Line<'_>, events: &mut Vec<AgentEvent>) {
+    let (bytes, object) = match line {
+        Line::Whole(bytes) if bytes.trim_ascii().is_empty() => return,
+        Line::Whole(bytes) => (bytes, object(bytes)),
+        Line::TooLong(beginning) => (beginning, Err("a line is too long")),
     };
-    if value["type"] == "result" {
-        turns::close(&mut state.turns, &mut value);
+    let mut value = match object {
+        Ok(value) => value,
+        Err(problem) => {
+            control::refuse_unread(state, bytes);
+            let problem = format!("{problem}: {}", excerpt(bytes));
+            return events.push(AgentEvent::new(Meaning::Malformed { problem }));
+        }
+    };
+    match text(&value, "type") {
+        "control_request" if control::asks_for_turns(state, &value) => return,
+        "result" => turns::close(&mut state.turns, &mut value),
+        _ => {}
     }
     let kind = text(&value, "type");
     let mut found =

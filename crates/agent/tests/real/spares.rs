@@ -116,6 +116,8 @@ async fn a_spare_is_bound_to_what_others_are_started_with() {
         let before = place.asked();
         let delegated =
             agent.turn(&script(&[("Task", task), command("echo 4"), command("never")]).prompt("Go.")).await;
+        let raws = || agent.events.iter().filter_map(|event| event.raw.as_ref());
+        assert!(raws().all(|raw| raw["type"] != "control_request"), "it asks us, nobody else");
         told.push((
             (fits.subtype, fits.num_turns),
             (delegated.subtype, delegated.is_error, delegated.terminal_reason),

@@ -76,6 +76,27 @@ fn lines_of_too_many_values_are_not_read() {
 }
 
 #[test]
+fn requests_that_cannot_be_read_are_refused() {
+    let mut driver = claude();
+    driver.take_input();
+    let deep = format!("{}0{}", "[".repeat(120), "]".repeat(120));
+    let request = format!(r#"{{"type":"control_request","request_id":"r-1","request":{deep}}}"#);
+    assert!(is_malformed(&meanings(driver.output(Stream::Stdout, format!("{request}\n").as_bytes()))));
+    let said = String::from_utf8(driver.take_input()).expect("text");
+    let said: serde_json::Value = serde_json::from_str(&said).expect("a line");
+    assert_eq!(
+        (&said["response"]["subtype"], &said["response"]["request_id"]),
+        (&"error".into(), &"r-1".into())
+    );
+    // Whoever has no id that can be told apart gets nothing.
+    for id in ["", "a\\u0022", "\u{1}", &"x".repeat(2000)] {
+        let request = request.replace("r-1", id);
+        assert!(is_malformed(&meanings(driver.output(Stream::Stdout, format!("{request}\n").as_bytes()))));
+        assert!(driver.take_input().is_empty(), "{id}");
+    }
+}
+
+#[test]
 fn transcripts_that_are_kept_elsewhere_are_not_taken() {
     let mut driver = claude();
     let mut say = |path: &str| {
