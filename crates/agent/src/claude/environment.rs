@@ -72,12 +72,13 @@ pub(super) fn environment(
     env
 }
 
-/// Whether a process that runs takes it for its own: then it is as if it had been started with that.
-pub(super) fn comes_late(name: &str) -> bool {
+/// Whether a process that runs takes a variable for its own: then it is as if it had been started with that.
+pub(super) fn comes_late(name: &str, value: &str) -> bool {
     let plain = |byte: u8| byte == b'_' || byte.is_ascii_alphanumeric();
     let upper = name.to_ascii_uppercase();
     !name.is_empty()
         && name.bytes().all(plain)
+        && !value.contains('\0')
         && !READ_AT_START.iter().any(|beginning| upper.starts_with(beginning))
         && !BASIC.contains(&upper.as_str())
         && !upper.ends_with("_PROXY")
@@ -90,10 +91,11 @@ mod tests {
     #[test]
     fn what_is_read_at_the_start_is_not_told_later() {
         for late in ["DATABASE_URL", "GITHUB_TOKEN", "my_key", "GIT_AUTHOR_NAME", "CITY", "HOMEPAGE"] {
-            assert!(comes_late(late), "{late}");
+            assert!(comes_late(late, ""), "{late}");
         }
         for fixed in ["ANTHROPIC_BASE_URL", "https_proxy", "NODE_OPTIONS", "PATH", "TZ", "", "a=b", "A-B"] {
-            assert!(!comes_late(fixed), "{fixed}");
+            assert!(!comes_late(fixed, ""), "{fixed}");
         }
+        assert!(!comes_late("WORD", "a\0b"));
     }
 }

@@ -92,7 +92,7 @@ pub(super) fn spare(options: &LaunchOptions) -> Option<Launch> {
         && !options.mcp_servers.values().any(variable)
         // MCP servers that it is given at the claim take the place of those of the host.
         && (options.mcp_servers.is_empty() || options.host_mcp_servers.is_empty())
-        && options.session_env.keys().all(|name| comes_late(name))
+        && options.session_env.iter().all(|(name, value)| comes_late(name, value))
         && options.plugins.is_empty()
         && options.extra_args.is_empty();
     possible.then(|| {

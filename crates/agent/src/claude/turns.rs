@@ -52,12 +52,13 @@ pub(super) fn hooks(options: &LaunchOptions) -> Option<Value> {
 
 /// The answer, where it is this that it asks. Subagents have turns of their own.
 pub(super) fn answer(turns: &mut Turns, request: &Value) -> Option<Value> {
-    let most = turns.most.filter(|_| request["callback_id"] == HOOK)?;
-    if request["input"]["agent_id"].is_null() {
-        turns.used = turns.used.saturating_add(1);
+    turns.most.filter(|_| request["callback_id"] == HOOK)?;
+    if !request["input"]["agent_id"].is_null() {
+        return Some(json!({}));
     }
-    let goes_on = turns.spent().is_none();
-    Some(if goes_on { json!({}) } else { json!({ "continue": false, "stopReason": words(most) }) })
+    turns.used = turns.used.saturating_add(1);
+    let stop = turns.spent().map(|most| json!({ "continue": false, "stopReason": words(most) }));
+    Some(stop.unwrap_or_else(|| json!({})))
 }
 
 /// The turn is over. One that was stopped for this says so as the agent itself does where it counts.
