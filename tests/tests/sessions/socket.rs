@@ -31,8 +31,10 @@ impl Socket {
     /// Reads until something of a type comes, and sees to it that no event is missing or there twice.
     async fn until(&mut self, kind: &str) -> Value {
         let mut before = Vec::new();
+        // Pings come all the while.
+        let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
-            let next = tokio::time::timeout(PATIENCE, self.stream.next()).await;
+            let next = tokio::time::timeout_at(deadline, self.stream.next()).await;
             let next = next.unwrap_or_else(|_| panic!("no {kind} after {before:?}")).unwrap().unwrap();
             let Message::Text(text) = next else { continue };
             let told: Value = serde_json::from_str(&text).unwrap();

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 /// A message to send.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(example = json!({ "prompt": "Make the tests pass.", "streaming": false }))]
 pub(super) struct MessageBody {
     /// What it says, as text.
     prompt: Option<String>,

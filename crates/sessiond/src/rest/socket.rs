@@ -16,6 +16,7 @@ use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgr
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use command::{Reply, follow};
+use futures::FutureExt as _;
 use hostel_session::{Delivery, EventKind, SubscriptionSource};
 use serde::Deserialize;
 use std::time::Duration;
@@ -37,6 +38,8 @@ const CLOSING: Duration = Duration::from_secs(1);
 /// Commands of one client that may wait for those before them, and stops that may be waited for. More are refused, for
 /// what is behind them in its socket must be read: its answers to our pings are among that.
 const COMMANDS: usize = 16;
+/// The most events that a reply waits behind.
+const AT_HAND: usize = 1024;
 
 /// Which events.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -113,7 +116,10 @@ impl Talk {
                     Some(Ok(message)) => self.heard(message).await,
                     Some(Err(_)) | None => break None,
                 },
-                Some(reply) = self.replies.recv() => self.tell(reply.json()).await,
+                Some(reply) = self.replies.recv() => match self.catch_up().await {
+                    Went::On => self.tell(reply.json()).await,
+                    went => went,
+                },
                 delivery = self.source.next() => match delivery {
                     Ok(Some(delivery)) => self.deliver(delivery).await,
                     Ok(None) => break Some((close_code::NORMAL, "the session is gone")),
@@ -148,6 +154,18 @@ impl Talk {
         let rest = async { while let Some(Ok(_)) = self.socket.recv().await {} };
         // Who does not answer is not waited for.
         let _ = tokio::time::timeout(CLOSING, rest).await;
+    }
+
+    /// Tells of the events that are at hand: what a reply says of the session, its client has heard before.
+    async fn catch_up(&mut self) -> Went {
+        for _ in 0..AT_HAND {
+            let Some(Ok(Some(delivery))) = self.source.next().now_or_never() else { break };
+            match self.deliver(delivery).await {
+                Went::On => {}
+                went => return went,
+            }
+        }
+        Went::On
     }
 
     async fn heard(&mut self, message: Message) -> Went {
