@@ -9,7 +9,7 @@ use hostel_client::{Client, Event, Exec};
 use hostel_sandbox::SandboxId;
 use std::time::{Duration, Instant};
 
-pub(super) const NAME: &str = "exec";
+const NAME: &str = "exec";
 
 pub(super) fn heading() -> Section {
     Section::new(
@@ -17,9 +17,8 @@ pub(super) fn heading() -> Section {
         "Running a program in a sandbox that is there",
         "Ours: from `Exec` over gRPC to the exit status, all output read. `posix_spawn` starts the same program on the \
          host with pipes and waits for it. `runc exec` runs it in a running container like ours. Each comes after \
-         whatever else was measured, creations and one-shots too, and 10 ms of rest; \"after another\" follows an \
-         untimed one of the same at once, with warm caches. \"In turn\" is another run of all of them, in which each \
-         comes after the one before it at once: without a rest in which processors fall asleep.",
+         whatever else was measured, and 10 ms of rest; \"after another\" follows an untimed one of the same at once, \
+         with warm caches.",
     )
 }
 
@@ -73,26 +72,6 @@ pub(super) fn cases<'a>(
     cases
 }
 
-/// The same two programs, for a run without rests.
-pub(super) fn in_turn<'a>(bench: &'a Bench<'_>, sandbox: &'a SandboxId) -> Vec<Case<'a>> {
-    let client = &bench.client;
-    let run = move |argv: &'static [&'static str], expected: &'static [u8]| async move {
-        run_to_end(client, sandbox, argv, expected).await
-    };
-    vec![
-        Case::timed(NAME, "posix_spawn_true_turn", "posix_spawn of `true`, in turn", || async {
-            peers::spawn()
-        }),
-        Case::timed(NAME, "hostel_true_turn", "Hostel, `true`, in turn", move || run(&["true"], b"")),
-        Case::timed(NAME, "posix_spawn_echo_turn", "posix_spawn of `echo hi`, in turn", || async {
-            peers::echo()
-        }),
-        Case::timed(NAME, "hostel_echo_turn", "Hostel, `echo hi`, in turn", move || {
-            run(&["echo", "hi"], b"hi\n")
-        }),
-    ]
-}
-
 /// Runs a program to its end, checks what it says, and tells how long it took.
 pub(super) async fn run_to_end(
     client: &Client,
@@ -120,7 +99,7 @@ pub(super) async fn run_to_end(
 }
 
 pub(super) fn finish(section: &mut Section) {
-    for (suffix, when) in [("_turn", "in turn"), ("_warm", "after another"), ("", "after a pause")] {
+    for (suffix, when) in [("_warm", "after another"), ("", "after a pause")] {
         for program in ["true", "echo"] {
             let (ours, plain) =
                 (format!("hostel_{program}{suffix}"), format!("posix_spawn_{program}{suffix}"));

@@ -6,7 +6,6 @@ use crate::peers;
 use crate::report::Section;
 use crate::stages::StagedClient;
 use anyhow::{Context as _, Result};
-use std::time::Duration;
 
 /// Measures whichever of the three are wanted.
 pub(super) async fn sections(bench: &Bench<'_>) -> Result<Vec<Section>> {
@@ -30,17 +29,7 @@ pub(super) async fn sections(bench: &Bench<'_>) -> Result<Vec<Section>> {
     cases.extend(one_shot::cases(bench, &address));
     cases.extend(exec::cases(bench, &home, container.as_ref()));
     cases.retain(|case| bench.wants(case.section));
-    let (warm_up, samples) = (bench.scale.warm_up, bench.scale.samples);
-    let mut measured = interleave(cases, warm_up, samples, bench.scale.pause).await?;
-    if bench.wants(exec::NAME) {
-        // Once more without rests, beside the same others, of which only what runs here is kept.
-        let others = create::Stages::default();
-        let mut cases = create::cases(&staged, &others);
-        cases.extend(one_shot::cases(bench, &address));
-        cases.extend(exec::in_turn(bench, &home));
-        let in_turn = interleave(cases, warm_up, samples, Duration::ZERO).await?;
-        measured.extend(in_turn.into_iter().filter(|one| one.section == exec::NAME));
-    }
+    let measured = interleave(cases, bench.scale.warm_up, bench.scale.samples, bench.scale.pause).await?;
 
     let mut measured: Vec<Option<Measured>> = measured.into_iter().map(Some).collect();
     for section in &mut sections {
