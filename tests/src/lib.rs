@@ -23,7 +23,7 @@ pub use claude::gateway;
 pub use daemon::{Setup, TestDaemon};
 pub use engine::{FrozenEngine, TestEngine, docker, shared_engine};
 pub use name_server::NameServer;
-pub use outcome::{LOOK, Outcome, eventually, eventually_within, executable, exit_code, skip};
+pub use outcome::{LOOK, Outcome, eventually, executable, exit_code, skip};
 pub use package::{package, root};
 pub use processes::{children, resident_bytes, signal};
 pub use raw::RawCodec;

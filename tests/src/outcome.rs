@@ -17,18 +17,10 @@ pub const LOOK: Duration = Duration::from_millis(20);
 ///
 /// # Panics
 /// When it is not true within half a minute.
-pub fn eventually(what: &str, is_true: impl FnMut() -> bool) {
-    eventually_within(PATIENCE, what, is_true);
-}
-
-/// The same, of what others than ours may take longer for.
-///
-/// # Panics
-/// When it is not true within that time.
-pub fn eventually_within(patience: Duration, what: &str, mut is_true: impl FnMut() -> bool) {
+pub fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_true() {
-        assert!(start.elapsed() < patience, "{what}: not within {patience:?}");
+        assert!(start.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
         rest(start);
     }
 }
