@@ -1,7 +1,6 @@
 //! Budgets, whoever keeps them.
 
-use super::stage::Stage;
-use super::turns::{unasked, work};
+use super::stage::{Stage, unasked, work};
 use hostel_session::client::model::Process;
 use hostel_session::{
     Change, EndReason, EventKind, HostConfig, Pattern, SendMessage, SessionHost as _, SessionStatus,

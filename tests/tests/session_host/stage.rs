@@ -7,7 +7,7 @@ use hostel_session::{
 };
 use hostel_testkit::{ModelOptions, ModelServer, Script};
 use hostel_tests::{Setup, TestDaemon, gateway, skip};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -130,6 +130,18 @@ impl Stage {
         let data: Value = serde_json::from_str(events.last().unwrap().data.get()).unwrap();
         (data["outcome"].clone(), events)
     }
+}
+
+/// A task with a command in it.
+pub(crate) fn work() -> Script {
+    Script::new()
+        .tool("Bash", json!({ "command": "echo by-the-agent > made; cat made", "description": "write" }))
+        .text("all done")
+}
+
+/// How an agent is to be that asks nobody.
+pub(crate) fn unasked() -> Value {
+    json!({ "permissionMode": "bypassPermissions" })
 }
 
 fn url(place: &tempfile::TempDir) -> StoreUrl {

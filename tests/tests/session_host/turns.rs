@@ -1,6 +1,6 @@
 //! Turns, from the message to the end.
 
-use super::stage::Stage;
+use super::stage::{Stage, unasked, work};
 use hostel_session::client::model::WriteFile;
 use hostel_session::{
     Change, Delivery, EndReason, EventKind, HostConfig, Pattern, QuestionAnswer, SendMessage,
@@ -11,20 +11,10 @@ use hostel_tests::{LOOK, TestDaemon};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-pub(super) fn work() -> Script {
-    Script::new()
-        .tool("Bash", json!({ "command": "echo by-the-agent > made; cat made", "description": "write" }))
-        .text("all done")
-}
-
 /// Something that goes on until it is stopped, and leaves a trace each second.
 fn endless() -> Script {
     let command = "touch began; while :; do date +%s%N > beat; timeout 0.1 tail -f /dev/null; done";
     Script::new().tool("Bash", json!({ "command": command, "description": "go on" })).text("never said")
-}
-
-pub(super) fn unasked() -> Value {
-    json!({ "permissionMode": "bypassPermissions" })
 }
 
 /// Waits until the tool of a turn runs.
