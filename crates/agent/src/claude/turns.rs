@@ -52,13 +52,15 @@ pub(super) fn hooks(options: &LaunchOptions) -> Option<Value> {
 
 /// The answer, where it is this that it asks. Subagents have turns of their own.
 pub(super) fn answer(turns: &mut Turns, request: &Value) -> Option<Value> {
-    turns.most.filter(|_| request["callback_id"] == HOOK)?;
-    if !request["input"]["agent_id"].is_null() {
-        return Some(json!({}));
+    if turns.most.is_none() || request["callback_id"] != HOOK {
+        return None;
     }
-    turns.used = turns.used.saturating_add(1);
-    let stop = turns.spent().map(|most| json!({ "continue": false, "stopReason": words(most) }));
-    Some(stop.unwrap_or_else(|| json!({})))
+    let is_main = request["input"]["agent_id"].is_null();
+    turns.used = turns.used.saturating_add(u32::from(is_main));
+    match turns.spent().filter(|_| is_main) {
+        Some(most) => Some(json!({ "continue": false, "stopReason": words(most) })),
+        None => Some(json!({})),
+    }
 }
 
 /// The turn is over. One that was stopped for this says so as the agent itself does where it counts.
