@@ -303,11 +303,16 @@ async fn turns_of_an_agent_that_was_there_before_are_counted_while_the_host_is_a
     stage.host.shutdown().await;
     let go = WriteFile { path: "/workspace/go".to_owned(), permissions: None, create_parents: false };
     client.write_file(&sandbox, go, b"".as_slice()).await.unwrap();
+    let goes_on = async {
+        while client.stat_file(&sandbox, "/workspace/second", true).await.is_err() {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    tokio::time::timeout(super::stage::PATIENCE, goes_on).await.expect("it waits for no host");
     stage.restart_host().await;
     let (outcome, _) = stage.turn(&id, &message).await;
     assert_eq!((&outcome["result"], &outcome["numTurns"]), (&json!("max_turns"), &json!(3)), "{outcome}");
     assert_eq!(outcome["raw"]["subtype"], "error_max_turns", "{outcome}");
-    client.stat_file(&sandbox, "/workspace/second", true).await.unwrap();
     assert!(client.stat_file(&sandbox, "/workspace/third", true).await.is_err());
     let asked = stage.model.requests().iter().filter(|request| request.path == "/v1/messages").count();
     assert_eq!(asked, 2);

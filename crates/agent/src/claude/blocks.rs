@@ -1,7 +1,8 @@
 //! The parts of a conversation.
 
 use super::read::{Found, nonempty, small, text, word};
-use super::state::{Message, OpenBlock, State, remember};
+use super::state::{MAIN, Message, OpenBlock, State, remember};
+use super::turns;
 use crate::event::{Block, BlockKind, DeltaKind, Meaning, ToolStatus};
 use serde_json::Value;
 
@@ -17,6 +18,9 @@ pub(super) fn stream(state: &mut State, line: &Value, found: &mut Found) -> bool
             abandon(state, &conversation, 0, found);
             let id = word(&event["message"], "id").unwrap_or_default().to_owned();
             remember(&mut state.messages, &conversation, Message { id, ..Message::default() });
+            if conversation == MAIN {
+                turns::begin(state);
+            }
         }
         "content_block_start" => {
             let Some(message) = state.messages.get_mut(&conversation) else { return true };
@@ -147,6 +151,9 @@ pub(super) fn user(state: &mut State, line: &Value, found: &mut Found) -> bool {
 }
 
 fn tool_result(state: &mut State, block: &Value, found: &mut Found) {
+    if found.subagent.is_none() {
+        turns::tool_ran(state);
+    }
     let call = text(block, "tool_use_id");
     let is_error = block["is_error"].as_bool().unwrap_or_default();
     if let Some(name) = state.tools.remove(call) {

@@ -1,9 +1,9 @@
 //! Requests of the agent, and its answers to ours.
 
+use super::prompts;
 use super::read::{Found, nonempty, text, word};
 use super::say::{CANCEL, respond};
 use super::state::{Asked, Call, MAX_OPEN, OpenQuestion, State};
-use super::{prompts, turns};
 use crate::event::{Meaning, Question};
 use crate::lines::clip;
 use serde_json::{Value, json};
@@ -12,14 +12,6 @@ use serde_json::{Value, json};
 const MAX_INPUT: usize = 128 * 1024;
 /// The longest id of a call of a host's tool, in bytes.
 const MAX_CALL: usize = 1024;
-
-/// The agent asks whether its turn may go on, which is nobody else's business: there is all that its tools said in it.
-pub(super) fn asks_for_turns(state: &mut State, line: &Value) -> bool {
-    let Some(id) = word(line, "request_id") else { return false };
-    let Some(answer) = turns::answer(&mut state.turns, &line["request"]) else { return false };
-    respond(state, id, Ok(answer));
-    true
-}
 
 /// Refuses a request that cannot be read, as far as its id can: whoever asked waits for an answer.
 pub(super) fn refuse_unread(state: &mut State, line: &[u8]) {

@@ -91,10 +91,8 @@ pub(super) fn line(state: &mut State, line: &Line<'_>, events: &mut Vec<AgentEve
             return events.push(AgentEvent::new(Meaning::Malformed { problem }));
         }
     };
-    match text(&value, "type") {
-        "control_request" if control::asks_for_turns(state, &value) => return,
-        "result" => turns::close(&mut state.turns, &mut value),
-        _ => {}
+    if text(&value, "type") == "result" {
+        turns::close(&mut state.turns, &mut value);
     }
     let kind = text(&value, "type");
     let mut found =

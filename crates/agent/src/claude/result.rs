@@ -1,7 +1,7 @@
 //! How turns and processes end.
 
 use super::read::{Found, count, nonempty, small, word};
-use super::state::State;
+use super::state::{MAIN, State};
 use super::{blocks, prompts, system};
 use crate::event::{AgentEvent, Meaning, TurnResult, Usage};
 use serde_json::Value;
@@ -43,7 +43,7 @@ pub(super) fn result(state: &mut State, line: &Value, found: &mut Found) -> bool
         structured_output: line.get("structured_output").filter(|value| !value.is_null()).cloned(),
     };
     // Whatever the model did not finish, it will not.
-    blocks::abandon(state, "", 0, found);
+    blocks::abandon(state, MAIN, 0, found);
     found.push(Meaning::Result(result));
     prompts::completed(state, prompts, found);
     // A version that tells when it is idle does so after this. Others are idle unless something goes on on the side.

@@ -205,7 +205,7 @@ fn initialize(options: &LaunchOptions) -> Value {
             body.insert(key.to_owned(), value);
         }
     };
-    add("hooks", turns::hooks(options));
+    add("hooks", options.host_hooks.clone());
     add("systemPrompt", options.system_prompt.as_ref().map(|text| json!([text])));
     add("appendSystemPrompt", options.append_system_prompt.as_ref().map(|text| json!(text)));
     add("title", options.title.as_ref().map(|text| json!(text)));
@@ -245,7 +245,7 @@ fn rules(granted: &[Value]) -> Vec<String> {
 
 /// What other processes are told by arguments.
 fn claimed_settings(options: &LaunchOptions) -> Map<String, Value> {
-    let given = [("permissions", permissions(options)), ("hooks", options.hooks.clone())];
+    let given = [("permissions", permissions(options)), ("hooks", turns::hooks(options))];
     given.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
 }
 

@@ -11,6 +11,9 @@ use std::collections::{BTreeMap, VecDeque};
 /// What is saved says so, so that nothing else is taken for it.
 pub(super) const FORMAT: &str = "claude-1";
 
+/// The conversation that is no subagent's.
+pub(super) const MAIN: &str = "";
+
 /// How many questions, calls and requests may be open, and how many tools, tasks and conversations are remembered.
 pub(super) const MAX_OPEN: usize = 256;
 /// The longest of their names, in bytes.

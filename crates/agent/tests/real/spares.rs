@@ -1,8 +1,8 @@
 //! Agents that were started before anybody wanted them.
 
 use super::agent::{Agent, Place, spawn};
-use hostel_agent::{AgentKind, LaunchOptions, Meaning, PermissionMode, claude};
-use hostel_testkit::Script;
+use hostel_agent::{AgentKind, LaunchOptions, Meaning, PermissionMode, SettingSource, claude};
+use hostel_testkit::{Script, Step};
 use serde_json::json;
 
 /// An MCP server with one tool (modelcontextprotocol.io, specification of 2025-06-18, stdio).
@@ -114,10 +114,11 @@ async fn a_spare_is_bound_to_what_others_are_started_with() {
         let task = json!({ "description": "d", "prompt": work, "subagent_type": "general-purpose",
             "run_in_background": false });
         let before = place.asked();
+        let large = format!("true {}", "\\\"agent_id\\\": ".repeat(10_000));
         let delegated =
-            agent.turn(&script(&[("Task", task), command("echo 4"), command("never")]).prompt("Go.")).await;
+            agent.turn(&script(&[("Task", task), command(&large), command("never")]).prompt("Go.")).await;
         let raws = || agent.events.iter().filter_map(|event| event.raw.as_ref());
-        assert!(raws().all(|raw| raw["type"] != "control_request"), "it asks us, nobody else");
+        assert!(raws().all(|raw| raw["type"] != "control_request"), "it waits for nobody");
         told.push((
             (fits.subtype, fits.num_turns),
             (delegated.subtype, delegated.is_error, delegated.terminal_reason),
@@ -126,6 +127,32 @@ async fn a_spare_is_bound_to_what_others_are_started_with() {
     }
     assert_eq!(told[0], told[1]);
     assert_eq!((told[0].0.0.as_str(), told[0].1.0.as_str()), ("success", "error_max_turns"));
+}
+
+#[tokio::test]
+async fn a_spare_keeps_its_turns_where_a_workspace_has_no_hooks() {
+    let place = Place::new().await;
+    let Some(plain) = place.options() else { return };
+    let settings = place.workspace.path().join(".claude");
+    std::fs::create_dir(&settings).expect("a directory");
+    std::fs::write(settings.join("settings.json"), r#"{"disableAllHooks":true}"#).expect("a file");
+    let wanted = LaunchOptions {
+        permission_mode: PermissionMode::BypassPermissions,
+        setting_sources: vec![SettingSource::Project],
+        max_turns: Some(1),
+        claimed_spare: true,
+        ..plain
+    };
+    let mut agent = Agent::claude(&wanted);
+    let slow = Step::text("slow ".repeat(20)).chunks(20).delay_ms(150);
+    let script = Script::new().tool("Bash", json!({ "command": "echo 1" })).step(slow);
+    let stopped = agent.turn(&script.prompt("Go.")).await;
+    assert_eq!(place.asked(), 2, "nothing inside counts");
+    let told = (stopped.subtype.as_str(), stopped.is_error, stopped.interrupted, stopped.text.as_deref());
+    assert_eq!(told, ("error_max_turns", true, false, Some("Reached maximum number of turns (1)")));
+    let next = agent.turn("And now?").await;
+    assert_eq!((next.subtype.as_str(), next.is_error), ("success", false));
+    assert_eq!(agent.count(|meaning| matches!(meaning, Meaning::Log { level: "error", .. })), 0);
 }
 
 #[tokio::test]
