@@ -2,7 +2,8 @@
 //!
 //! A [`Session`] outlives processes, sandboxes, clients and the server. Everything that happens in it is an [`Event`]
 //! of its journal, durable before anybody sees it. [`SessionHost`] is how everything above uses sessions;
-//! [`LocalSessionHost`] is the one that keeps them in this process. [`Store`] is where they are kept.
+//! [`LocalSessionHost`] is the one that keeps them in this process, and [`ClientHub`] connects clients with their events.
+//! [`Store`] is where they are kept.
 #![forbid(unsafe_code)]
 
 mod blob;
@@ -13,6 +14,7 @@ mod config;
 mod error;
 mod event;
 mod host;
+mod hub;
 mod id;
 mod local;
 mod machine;
@@ -22,6 +24,7 @@ mod session;
 mod stats;
 mod status;
 mod store;
+mod types;
 mod usd;
 mod worker;
 
@@ -36,6 +39,7 @@ pub use host::{
 };
 pub use hostel_agent as agent;
 pub use hostel_client as client;
+pub use hub::{ClientHub, ClientListener, Disconnect};
 pub use id::{SessionId, new_id};
 pub use local::{HostConfig, LocalSessionHost};
 pub use message::{Message, MessageOutcome, MessageState};
@@ -47,4 +51,5 @@ pub use store::{
     AgentState, Commit, Compaction, NewSession, Store, StoreUrl, StoredSession, TranscriptFile,
     TranscriptPiece, open as open_store,
 };
+pub use types::EventTypes;
 pub use usd::Usd;

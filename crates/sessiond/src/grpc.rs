@@ -11,11 +11,10 @@ use convert::{bounded, page, session_id, types};
 use delivery::{Frames, export, watch};
 use hostel_proto::v1;
 use hostel_proto::v1::session_service_server::{SERVICE_NAME, SessionService, SessionServiceServer};
-use hostel_session::{Session, SessionHost};
+use hostel_session::{ClientHub, Session, SessionHost};
 use status::{invalid, status};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 /// Largest message taken, in bytes: the pictures of a message and what is around them.
@@ -27,10 +26,10 @@ const STOP_GRACE: Duration = INTERRUPT_WAIT;
 const EVENTS: usize = 1000;
 const MOST_EVENTS: usize = 10_000;
 
-/// The service as routes. It takes no notice of tokens: that is for the router around it. Watches end with `stop`.
-pub(crate) fn routes(host: Arc<dyn SessionHost>, stop: CancellationToken) -> Router {
+/// The service as routes. It takes no notice of tokens: that is for the router around it.
+pub(crate) fn routes(host: Arc<dyn SessionHost>, hub: ClientHub) -> Router {
     let service =
-        SessionServiceServer::new(SessionCalls { host, stop }).max_decoding_message_size(MAX_MESSAGE);
+        SessionServiceServer::new(SessionCalls { host, hub }).max_decoding_message_size(MAX_MESSAGE);
     Router::new().route_service(&format!("/{SERVICE_NAME}/{{*call}}"), service)
 }
 
@@ -39,7 +38,7 @@ type Answer<T> = Result<Response<T>, Status>;
 /// The calls of the service.
 pub(crate) struct SessionCalls {
     host: Arc<dyn SessionHost>,
-    stop: CancellationToken,
+    hub: ClientHub,
 }
 
 impl SessionCalls {
@@ -222,8 +221,8 @@ impl SessionService for SessionCalls {
     ) -> Answer<Self::WatchEventsStream> {
         let request = request.into_inner();
         let (id, types) = (session_id(request.session_id)?, types(&request.types)?);
-        let source = self.host.subscribe(&id, request.after_seq).await.map_err(status)?;
-        Ok(Response::new(watch(Arc::clone(&self.host), self.stop.clone(), id, source, types)))
+        let client = self.hub.connect(&id, request.after_seq, types).await.map_err(status)?;
+        Ok(Response::new(watch(client)))
     }
 
     async fn get_statistics(

@@ -16,7 +16,6 @@ mod rest;
 mod server;
 mod store;
 mod tokens;
-mod types;
 
 pub use arguments::Arguments;
 pub use config::{Config, DEFAULT_PORT};

@@ -10,7 +10,7 @@ use crate::rest::{self, App};
 use axum::Router;
 use connection::Connections;
 pub(crate) use connection::Place;
-use hostel_session::{BlobStore, LocalSessionHost, SessionHost, Store};
+use hostel_session::{BlobStore, ClientHub, LocalSessionHost, SessionHost, Store};
 use sd_notify::NotifyState;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -93,8 +93,10 @@ impl Server {
 
 /// Everything that is served on the port, behind the same guards.
 fn routes(host: &Arc<dyn SessionHost>, stop: &CancellationToken, config: &Config) -> Router {
-    let rest = rest::router(App::new(Arc::clone(host), stop.clone()));
-    rest::guarded(rest.merge(grpc::routes(Arc::clone(host), stop.clone())), config)
+    let hub = ClientHub::new(Arc::clone(host), stop.clone());
+    let grpc = grpc::routes(Arc::clone(host), hub.clone());
+    let rest = rest::router(App::new(Arc::clone(host), hub, stop.clone()));
+    rest::guarded(rest.merge(grpc), config)
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener> {

@@ -7,14 +7,13 @@ mod words;
 pub(super) use outgoing::{event, message, question, session, statistics};
 
 use super::status::invalid;
-use crate::types::Types;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use hostel_agent::Content;
 use hostel_proto::v1;
 use hostel_session::{
-    Change, CreateSession, EndReason, Limits, ListSessions, QuestionAnswer, SendMessage, SessionConfig,
-    SessionId, UpdateSession, Usd, Verdict,
+    Change, CreateSession, EndReason, EventTypes, Limits, ListSessions, QuestionAnswer, SendMessage,
+    SessionConfig, SessionId, UpdateSession, Usd, Verdict,
 };
 use std::time::Duration;
 use tonic::Status;
@@ -38,8 +37,8 @@ pub(super) fn session_id(id: String) -> Result<SessionId> {
 
 /// The types of events that a caller wants.
 #[allow(clippy::result_large_err, reason = "tonic's status is what services answer with")]
-pub(super) fn types(words: &[String]) -> Result<Types> {
-    Types::parse(words.iter().map(String::as_str)).map_err(|problem| invalid("types", problem))
+pub(super) fn types(words: &[String]) -> Result<EventTypes> {
+    EventTypes::parse(words.iter().map(String::as_str)).map_err(|problem| invalid("types", problem))
 }
 
 /// A wait that a caller asks for.

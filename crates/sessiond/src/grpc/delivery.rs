@@ -2,13 +2,11 @@
 
 use super::convert;
 use super::status::{status, stopping};
-use crate::types::Types;
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use hostel_proto::v1;
-use hostel_session::{Delivery, EventKind, SessionHost, SessionId, SubscriptionSource};
+use hostel_session::{ClientListener, Delivery, Disconnect, SessionHost, SessionId};
 use std::pin::Pin;
 use std::sync::Arc;
-use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 /// What a streaming call sends.
@@ -19,43 +17,15 @@ const PAGE: usize = 1000;
 /// Bytes of a transcript in one message.
 const PIECE: usize = 1 << 20;
 
-/// The deliveries of a subscription, until `stop`. Reading is what fetches the next, so that a slow reader costs
-/// nothing.
-pub(super) fn watch(
-    host: Arc<dyn SessionHost>,
-    stop: CancellationToken,
-    id: SessionId,
-    source: Box<dyn SubscriptionSource>,
-    types: Types,
-) -> Frames<v1::WatchEventsResponse> {
-    let wanted = Arc::new(move |delivery: &Delivery| match delivery {
-        Delivery::Event(event) => types.want(event.kind),
-        // Only deltas are ever compacted.
-        Delivery::Compacted { .. } => types.want(EventKind::BlockDelta),
-    });
-    let frames = stream::unfold(Some(source), move |source| {
-        let (host, stop, id) = (Arc::clone(&host), stop.clone(), id.clone());
-        let wanted = Arc::clone(&wanted);
-        async move {
-            let mut source = source?;
-            let next = loop {
-                tokio::select! {
-                    next = source.next() => match next {
-                        Ok(Some(delivery)) if !wanted(&delivery) => {}
-                        next => break next,
-                    },
-                    () = stop.cancelled() => return Some((Err(stopping()), None)),
-                }
-            };
-            match next {
-                Ok(Some(delivery)) => Some((Ok(frame(&delivery)), Some(source))),
-                // A session that is still there ended nobody's watch: the host is going away.
-                Ok(None) => match host.get(&id).await {
-                    Err(hostel_session::Error::NotFound { .. }) => None,
-                    _ => Some((Err(stopping()), None)),
-                },
-                Err(error) => Some((Err(status(error)), None)),
-            }
+/// What a client is told. Reading is what fetches the next, so that a slow reader costs nothing.
+pub(super) fn watch(client: ClientListener) -> Frames<v1::WatchEventsResponse> {
+    let frames = stream::unfold(Some(client), |client| async {
+        let mut client = client?;
+        match client.next().await {
+            Ok(delivery) => Some((Ok(frame(&delivery)), Some(client))),
+            Err(Disconnect::Deleted) => None,
+            Err(Disconnect::Stopping) => Some((Err(stopping()), None)),
+            Err(Disconnect::Failed(error)) => Some((Err(status(error)), None)),
         }
     });
     Box::pin(frames)

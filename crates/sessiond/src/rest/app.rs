@@ -1,6 +1,6 @@
 //! What every handler has.
 
-use hostel_session::{SessionHost, SessionId};
+use hostel_session::{ClientHub, SessionHost, SessionId};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -9,13 +9,15 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct App {
     /// The sessions.
     pub(super) host: Arc<dyn SessionHost>,
+    /// Who listens to them.
+    pub(super) hub: ClientHub,
     /// Cancelled when the server is going away: streams end then.
     pub(super) stop: CancellationToken,
 }
 
 impl App {
-    pub(crate) fn new(host: Arc<dyn SessionHost>, stop: CancellationToken) -> Self {
-        Self { host, stop }
+    pub(crate) fn new(host: Arc<dyn SessionHost>, hub: ClientHub, stop: CancellationToken) -> Self {
+        Self { host, hub, stop }
     }
 
     /// Where relative paths of a session begin, inside its sandbox.

@@ -59,7 +59,7 @@ pub(super) async fn status(State(app): State<App>, Id(id): Id) -> Result<Json<St
         active_turn: session.active_turn,
         is_loaded,
         queued,
-        subscribers: app.host.subscribers(&id),
+        subscribers: app.hub.client_count(&id),
         last_event: session.last_event,
         id: id.into(),
     }))

@@ -4,26 +4,20 @@ use super::app::App;
 use super::input::{Id, Query, wants_json};
 use super::problem::{Problem, Result};
 use super::sse::{self, COMMENT, KEEP_ALIVE};
-use crate::types::Types;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use futures::stream::unfold;
-use hostel_session::{Delivery, Event, EventKind, SessionId, SubscriptionSource};
+use hostel_session::{ClientListener, Delivery, Disconnect, Event, EventKind, EventTypes, SessionId};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use std::time::Duration;
-use tokio_util::sync::CancellationToken;
 
 /// Events on a page where nobody says how many.
 const PAGE: usize = 1000;
 /// Most events on a page.
 const LARGEST_PAGE: usize = 10_000;
-/// How often a store that fails is asked again, and how long after.
-const ATTEMPTS: u32 = 5;
-const AGAIN: Duration = Duration::from_secs(1);
 
 /// Which events.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
@@ -61,9 +55,9 @@ impl Which {
     ///
     /// # Errors
     /// Where one is none.
-    pub(super) fn types(&self) -> Result<Types> {
+    pub(super) fn types(&self) -> Result<EventTypes> {
         let words = self.types.as_deref().unwrap_or_default();
-        Types::parse(words.split(',')).map_err(|problem| Problem::invalid("types", problem))
+        EventTypes::parse(words.split(',')).map_err(|problem| Problem::invalid("types", problem))
     }
 }
 
@@ -155,64 +149,30 @@ pub(super) async fn events(
     if which.follow == Some(false) {
         return Ok(sse::fallible(kept(app, id, after, types).await?));
     }
-    let source = app.host.subscribe(&id, after).await?;
-    let stream = Follow { source, types, stop: app.stop.clone(), failed: 0 };
+    let client = app.hub.connect(&id, after, types).await?;
     let frames =
-        unfold(stream, |mut stream| async move { stream.frame().await.map(|frame| (frame, stream)) });
+        unfold(client, |mut client| async move { frame(&mut client).await.map(|frame| (frame, client)) });
     Ok(sse::response(frames))
 }
 
-async fn page(app: &App, id: &SessionId, after: u64, limit: usize, types: &Types) -> Result<EventPage> {
+async fn page(app: &App, id: &SessionId, after: u64, limit: usize, types: &EventTypes) -> Result<EventPage> {
     let mut events = app.host.events(id, after, limit).await?;
     let next = events.last().map_or(after, |event| event.seq);
     events.retain(|event| types.want(event.kind));
     Ok(EventPage { events, next })
 }
 
-/// What follows in a stream.
-struct Follow {
-    source: Box<dyn SubscriptionSource>,
-    types: Types,
-    stop: CancellationToken,
-    failed: u32,
-}
-
-impl Follow {
-    /// The next frame; `None` when the session is deleted, or the server is going away and the client shall come
-    /// again.
-    async fn frame(&mut self) -> Option<Bytes> {
-        let silent = tokio::time::sleep(KEEP_ALIVE);
-        tokio::pin!(silent);
-        loop {
-            let next = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return None,
-                next = self.source.next() => next,
-                () = &mut silent => return Some(COMMENT),
-            };
-            // Also what nobody wants to see was read.
-            if matches!(next, Ok(Some(_))) {
-                self.failed = 0;
-            }
-            match next {
-                Ok(Some(Delivery::Event(event))) if self.types.want(event.kind) => {
-                    return Some(event.frame());
-                }
-                Ok(Some(Delivery::Compacted { from, to })) if self.types.want(EventKind::BlockDelta) => {
-                    return Some(Gap::new(from, to).frame());
-                }
-                Ok(Some(_)) => {}
-                Ok(None) => return None,
-                Err(error) => {
-                    self.failed += 1;
-                    tracing::warn!(%error, attempt = self.failed, "events could not be read");
-                    if self.failed >= ATTEMPTS {
-                        return None;
-                    }
-                    tokio::time::sleep(AGAIN).await;
-                }
-            }
+/// The next frame; `None` when the session is deleted, or the client shall come again.
+async fn frame(client: &mut ClientListener) -> Option<Bytes> {
+    match tokio::time::timeout(KEEP_ALIVE, client.next()).await {
+        Ok(Ok(Delivery::Event(event))) => Some(event.frame()),
+        Ok(Ok(Delivery::Compacted { from, to })) => Some(Gap::new(from, to).frame()),
+        Ok(Err(Disconnect::Failed(error))) => {
+            tracing::warn!(%error, "events cannot be read; a client is told to come again");
+            None
         }
+        Ok(Err(Disconnect::Deleted | Disconnect::Stopping)) => None,
+        Err(_) => Some(COMMENT),
     }
 }
 
@@ -221,7 +181,7 @@ async fn kept(
     app: App,
     id: SessionId,
     after: u64,
-    types: Types,
+    types: EventTypes,
 ) -> Result<impl futures::Stream<Item = std::io::Result<Bytes>> + Send + use<>> {
     // The first page now, so that a session that is not there is refused.
     let first = app.host.events(&id, after, PAGE).await?;
@@ -245,7 +205,7 @@ async fn kept(
 }
 
 /// The frames of a page, with gaps where numbers are missing.
-fn frames(mut after: u64, events: &[Arc<Event>], types: &Types) -> Bytes {
+fn frames(mut after: u64, events: &[Arc<Event>], types: &EventTypes) -> Bytes {
     let mut frames = Vec::new();
     for event in events {
         if event.seq > after + 1 && types.want(EventKind::BlockDelta) {

@@ -7,7 +7,6 @@ use super::events::{Gap, Which};
 use super::input::{Id, Query};
 use super::problem::{Problem, Result};
 use crate::server::Place;
-use crate::types::Types;
 use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -17,14 +16,13 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use command::{Reply, follow};
 use futures::FutureExt as _;
-use hostel_session::{Delivery, EventKind, SubscriptionSource};
+use hostel_session::{ClientListener, Delivery, Disconnect};
 use serde::Deserialize;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
-use tokio_util::sync::CancellationToken;
 
 /// Largest message that is taken, in bytes: one may hold pictures.
 const LARGEST: usize = 32 << 20;
@@ -70,7 +68,7 @@ pub(super) async fn open(
     let which = Which::since(after, types);
     let (after, types) = (which.after(&headers)?, which.types()?);
     // A session that is not there is refused before anything is upgraded.
-    let source = app.host.subscribe(&id, after).await?;
+    let client = app.hub.connect(&id, after, types).await?;
     let upgrade = upgrade.map_err(|error| {
         let status = StatusCode::UPGRADE_REQUIRED;
         Problem::new(status, "no_websocket", "Upgrade required", error.body_text())
@@ -82,18 +80,15 @@ pub(super) async fn open(
         let (commands, said) = mpsc::channel(COMMANDS);
         let (told, replies) = mpsc::channel(1);
         let mut follower = JoinSet::new();
-        follower.spawn(follow(app.clone(), id, said, told));
-        let (stop, heard) = (app.stop, Instant::now());
-        let talk = Talk { stop, types, source, socket, commands, replies, _follower: follower, heard };
+        follower.spawn(follow(app, id, said, told));
+        let talk = Talk { client, socket, commands, replies, _follower: follower, heard: Instant::now() };
         talk.go_on().await;
     }))
 }
 
 /// One client.
 struct Talk {
-    stop: CancellationToken,
-    types: Types,
-    source: Box<dyn SubscriptionSource>,
+    client: ClientListener,
     socket: WebSocket,
     /// What it says, in order.
     commands: mpsc::Sender<Utf8Bytes>,
@@ -106,12 +101,10 @@ struct Talk {
 
 impl Talk {
     async fn go_on(mut self) {
-        let stop = self.stop.clone();
         let mut ping = interval(PING);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let close = loop {
             let went = tokio::select! {
-                () = stop.cancelled() => break Some((close_code::AWAY, "the server is stopping")),
                 message = self.socket.recv() => match message {
                     Some(Ok(message)) => self.heard(message).await,
                     Some(Err(_)) | None => break None,
@@ -120,10 +113,11 @@ impl Talk {
                     Went::On => self.tell(reply.json()).await,
                     went => went,
                 },
-                delivery = self.source.next() => match delivery {
-                    Ok(Some(delivery)) => self.deliver(delivery).await,
-                    Ok(None) => break Some((close_code::NORMAL, "the session is gone")),
-                    Err(error) => {
+                delivery = self.client.next() => match delivery {
+                    Ok(delivery) => self.deliver(delivery).await,
+                    Err(Disconnect::Deleted) => break Some((close_code::NORMAL, "the session is gone")),
+                    Err(Disconnect::Stopping) => break Some((close_code::AWAY, "the server is stopping")),
+                    Err(Disconnect::Failed(error)) => {
                         tracing::warn!(%error, "events could not be read");
                         break Some((close_code::ERROR, "events cannot be read now; come again"));
                     }
@@ -159,7 +153,7 @@ impl Talk {
     /// Tells of the events that are at hand: what a reply says of the session, its client has heard before.
     async fn catch_up(&mut self) -> Went {
         for _ in 0..AT_HAND {
-            let Some(Ok(Some(delivery))) = self.source.next().now_or_never() else { break };
+            let Some(Ok(delivery)) = self.client.next().now_or_never() else { break };
             match self.deliver(delivery).await {
                 Went::On => {}
                 went => return went,
@@ -187,11 +181,10 @@ impl Talk {
 
     async fn deliver(&mut self, delivery: Delivery) -> Went {
         match delivery {
-            Delivery::Event(event) if self.types.want(event.kind) => self.tell(event.json()).await,
-            Delivery::Compacted { from, to } if self.types.want(EventKind::BlockDelta) => {
+            Delivery::Event(event) => self.tell(event.json()).await,
+            Delivery::Compacted { from, to } => {
                 self.tell(serde_json::to_vec(&Gap::new(from, to)).unwrap_or_default().into()).await
             }
-            _ => Went::On,
         }
     }
 

@@ -4,17 +4,13 @@ use super::app::App;
 use super::reply::Done;
 use hostel_session::agent::DeltaKind;
 use hostel_session::{
-    Accepted, Delivery, Error, Event, EventKind, Message, MessageOutcome, MessageState, SessionId,
-    SubscriptionSource,
+    Accepted, ClientListener, Delivery, Disconnect, Error, Event, EventKind, EventTypes, Message,
+    MessageOutcome, MessageState, SessionId,
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::BTreeSet;
-use std::time::Duration;
 
-/// How often a store that fails is asked again, and how long after.
-const ATTEMPTS: u32 = 5;
-const AGAIN: Duration = Duration::from_secs(1);
 /// Types of the agent's protocol that its SDK keeps to itself, as it keeps all that begin with `control_`.
 const INNER: &[&str] = &["keep_alive", "command_lifecycle", "transcript_mirror"];
 
@@ -48,23 +44,22 @@ pub(super) struct Turn {
     app: App,
     id: SessionId,
     message_id: String,
-    source: Box<dyn SubscriptionSource>,
+    client: ClientListener,
     tools: BTreeSet<String>,
     /// The journal has ended: what became of the message is asked for.
     over: bool,
-    failed: u32,
 }
 
 impl Turn {
     /// Begins to read.
     ///
     /// # Errors
-    /// Those of [`hostel_session::SessionHost::subscribe`].
+    /// Those of [`hostel_session::ClientHub::connect`].
     pub(super) async fn follow(app: App, id: SessionId, accepted: &Accepted) -> Result<Self, Error> {
         let Message { id: message, seq, .. } = &accepted.message;
-        let source = app.host.subscribe(&id, *seq).await?;
+        let client = app.hub.connect(&id, *seq, EventTypes::default()).await?;
         let message_id = message.clone();
-        Ok(Self { app, id, message_id, source, tools: BTreeSet::new(), over: false, failed: 0 })
+        Ok(Self { app, id, message_id, client, tools: BTreeSet::new(), over: false })
     }
 
     /// What happens next. Cancel safe.
@@ -73,28 +68,20 @@ impl Turn {
             if self.over {
                 return Step::Done(Box::new(self.ended().await));
             }
-            let delivery = tokio::select! {
-                biased;
-                () = self.app.stop.cancelled() => {
-                    return Step::Done(Box::new(self.unknown(Error::Stopping.to_string())));
-                }
-                delivery = self.source.next() => delivery,
-            };
-            match delivery {
-                Ok(Some(Delivery::Event(event))) => {
-                    self.failed = 0;
+            match self.client.next().await {
+                Ok(Delivery::Event(event)) => {
                     if let Some(step) = self.meaning(&event) {
                         return step;
                     }
                 }
-                Ok(Some(Delivery::Compacted { .. })) => {}
-                Ok(None) => self.over = true,
-                Err(error) if self.failed < ATTEMPTS => {
-                    self.failed += 1;
-                    tracing::warn!(%error, "events could not be read");
-                    tokio::time::sleep(AGAIN).await;
+                Ok(Delivery::Compacted { .. }) => {}
+                Err(Disconnect::Deleted) => self.over = true,
+                Err(Disconnect::Stopping) => {
+                    return Step::Done(Box::new(self.unknown(Error::Stopping.to_string())));
                 }
-                Err(error) => return Step::Done(Box::new(self.unknown(error.to_string()))),
+                Err(Disconnect::Failed(error)) => {
+                    return Step::Done(Box::new(self.unknown(error.to_string())));
+                }
             }
         }
     }

@@ -13,7 +13,7 @@ use hostel_session::{
 use jiff::Timestamp;
 use serde_json::{Value, json, value::to_raw_value};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -22,21 +22,26 @@ use tokio::sync::watch;
 #[derive(Default)]
 pub(crate) struct MemoryHost(Arc<Mutex<BTreeMap<SessionId, Entry>>>, pub(crate) Gate);
 
-/// Where messages are held until somebody lets them go on, and whether all is over.
+/// Where messages are held until somebody lets them go on, whether all is over, and how often events cannot be read.
 pub(crate) struct Gate {
     open: watch::Sender<bool>,
     over: AtomicBool,
+    failures: Arc<AtomicU32>,
 }
 
 impl Default for Gate {
     fn default() -> Self {
-        Self { open: watch::Sender::new(true), over: AtomicBool::new(false) }
+        Self { open: watch::Sender::new(true), over: AtomicBool::new(false), failures: Arc::default() }
     }
 }
 
 impl Gate {
     pub(crate) fn set_open(&self, open: bool) {
         self.open.send_replace(open);
+    }
+
+    pub(crate) fn fail(&self, times: u32) {
+        self.failures.store(times, Ordering::Relaxed);
     }
 }
 
@@ -383,7 +388,8 @@ impl SessionHost for MemoryHost {
                 return Err(Error::invalid("after", "is no number of an event yet"));
             }
             let grown = entry.grown.subscribe();
-            Ok(Box::new(Source { sessions: Arc::clone(&self.0), id: id.clone(), after, grown }) as _)
+            let (sessions, failures) = (Arc::clone(&self.0), Arc::clone(&self.1.failures));
+            Ok(Box::new(Source { sessions, id: id.clone(), after, grown, failures }) as _)
         })
     }
 
@@ -415,11 +421,16 @@ struct Source {
     id: SessionId,
     after: u64,
     grown: watch::Receiver<u64>,
+    failures: Arc<AtomicU32>,
 }
 
 #[async_trait]
 impl SubscriptionSource for Source {
     async fn next(&mut self) -> Result<Option<Delivery>> {
+        let one_less = |left: u32| left.checked_sub(1);
+        if self.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok() {
+            return Err(Error::Store { action: "reading", problem: "the disk is away".to_owned() });
+        }
         loop {
             if self.grown.wait_for(|last| *last > self.after).await.is_err() {
                 return Ok(None);

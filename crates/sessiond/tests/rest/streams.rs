@@ -1,8 +1,13 @@
 //! The journal as clients read it.
 
+use crate::host::MemoryHost;
 use crate::stage::{Stage, frames, parse, told};
 use futures::StreamExt as _;
+use hostel_session::{ClientHub, Delivery, Disconnect, EventKind, EventTypes, SessionHost as _};
 use serde_json::json;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 #[tokio::test]
 async fn a_reader_goes_on_where_it_was_and_hears_what_comes() {
@@ -66,4 +71,46 @@ async fn a_stream_ends_with_its_session() {
     let _ = stage.client.delete(stage.url(&format!("/api/sessions/{id}"))).send().await.unwrap();
     assert!(frames(live).await.len() <= 1);
     stage.server.stop().await;
+}
+
+#[tokio::test]
+async fn a_session_has_only_so_many_clients() {
+    let stage = Stage::new().await;
+    let id = stage.host.create(Default::default()).await.unwrap().session.id;
+    let mut clients = Vec::new();
+    for _ in 0..2000 {
+        clients.push(stage.host.subscribe(&id, 0).await.unwrap());
+    }
+    let connect = || stage.get(&format!("/api/sessions/{id}/events")).send();
+    let refused = connect().await.unwrap();
+    assert!(refused.headers().contains_key("retry-after"));
+    let (status, body) = told(refused).await;
+    assert_eq!(status, 429, "{body}");
+    assert!(body["detail"].as_str().unwrap().contains("2000 clients"), "{body}");
+    clients.pop();
+    assert_eq!(connect().await.unwrap().status(), 200);
+    stage.server.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_that_cannot_be_read_are_asked_for_again() {
+    let host = Arc::new(MemoryHost::default());
+    let stop = CancellationToken::new();
+    let hub = ClientHub::new(Arc::clone(&host) as _, stop.clone());
+    let id = host.create(Default::default()).await.unwrap().session.id;
+    let mut client = hub.connect(&id, 0, EventTypes::default()).await.unwrap();
+    assert_eq!(hub.client_count(&id), 1);
+    host.1.fail(4);
+    // Who gives up waiting in between loses nothing.
+    assert!(tokio::time::timeout(Duration::from_millis(1500), client.next()).await.is_err());
+    let told = client.next().await.unwrap();
+    assert!(matches!(told, Delivery::Event(event) if event.kind == EventKind::SessionCreated));
+    host.1.fail(5);
+    assert!(matches!(client.next().await, Err(Disconnect::Failed(_))));
+    let mut client = hub.connect(&id, 1, EventTypes::default()).await.unwrap();
+    stop.cancel();
+    assert!(matches!(client.next().await, Err(Disconnect::Stopping)));
+    host.delete(&id).await.unwrap();
+    let hub = ClientHub::new(Arc::clone(&host) as _, CancellationToken::new());
+    assert!(hub.connect(&id, 0, EventTypes::default()).await.is_err());
 }

@@ -1,17 +1,18 @@
 //! Which types of events a client wants.
 
-use hostel_session::EventKind;
+use crate::event::EventKind;
+use crate::host::Delivery;
 
 /// The types that are wanted; all where none is named.
-#[derive(Debug, Clone)]
-pub(crate) struct Types(Vec<EventKind>);
+#[derive(Debug, Clone, Default)]
+pub struct EventTypes(Vec<EventKind>);
 
-impl Types {
+impl EventTypes {
     /// Reads their words.
     ///
     /// # Errors
     /// A sentence, where one is none.
-    pub(crate) fn parse<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
+    pub fn parse<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
         let wrong = |word: &str| {
             let all: Vec<_> = EventKind::ALL.iter().map(|kind| kind.as_str()).collect();
             format!("{word:.40?} is none of {}", all.join(", "))
@@ -21,7 +22,17 @@ impl Types {
     }
 
     /// Whether one is wanted.
-    pub(crate) fn want(&self, kind: EventKind) -> bool {
+    #[must_use]
+    pub fn want(&self, kind: EventKind) -> bool {
         self.0.is_empty() || self.0.contains(&kind)
+    }
+
+    /// Whether something that a subscription delivers is. Only deltas are ever compacted.
+    #[must_use]
+    pub fn want_delivery(&self, delivery: &Delivery) -> bool {
+        match delivery {
+            Delivery::Event(event) => self.want(event.kind),
+            Delivery::Compacted { .. } => self.want(EventKind::BlockDelta),
+        }
     }
 }
